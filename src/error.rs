@@ -1,0 +1,523 @@
+//! One [`Error`] with one variant per layer, each carrying what a person needs to act.
+//!
+//! The types stand here, at the bottom of the layering, so that every layer can return every lower layer's error;
+//! they know none of the code that makes them. Each layer's own module documents when it returns which.
+
+use crate::tensor::{DType, Region, display_shape};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The result of everything in the library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong, by layer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor in host memory.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// A sharding rule, cut or placement.
+    #[error(transparent)]
+    Sharding(#[from] ShardingError),
+    /// An op or a graph of ops.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A model folder.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// A plan, or its lowering to a program.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// An exchange between ranks.
+    #[error(transparent)]
+    Comm(#[from] CommError),
+    /// A session or a generation.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Text: tokenizer and sampling.
+    #[error(transparent)]
+    Text(#[from] TextError),
+}
+
+/// A tensor in host memory.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorError {
+    /// The number of elements is not the shape's.
+    #[error("{elements} elements do not fill shape {}", display_shape(shape))]
+    Length {
+        /// The shape asked for.
+        shape: Vec<usize>,
+        /// The elements given.
+        elements: usize,
+    },
+    /// The element type is not the one needed.
+    #[error("expected elements of type {expected}, found {found}")]
+    DType {
+        /// Needed.
+        expected: DType,
+        /// Given.
+        found: DType,
+    },
+    /// A region leaves its tensor.
+    #[error("region {:?} leaves a tensor of shape {}", region.0, display_shape(shape))]
+    Region {
+        /// The tensor's shape.
+        shape: Vec<usize>,
+        /// The region asked for.
+        region: Region,
+    },
+}
+
+/// A sharding rule, cut or placement.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShardingError {
+    /// A rule's text cannot be read.
+    #[error("the sharding rule {pattern:?} cannot be read: {reason}")]
+    Pattern {
+        /// The rule.
+        pattern: String,
+        /// What is wrong in it.
+        reason: String,
+    },
+    /// A factor has two extents.
+    #[error("{op}: factor {factor} is {first} in one place and {second} in another")]
+    Extent {
+        /// The op.
+        op: &'static str,
+        /// The factor's name.
+        factor: String,
+        /// One extent.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// The inputs do not have the shapes that the rule states.
+    #[error("{op}: {reason}")]
+    Inputs {
+        /// The op.
+        op: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A factor may not be cut.
+    #[error("{op}: factor {factor:?} cannot be cut; the rule {rule} allows {allowed}")]
+    NotCuttable {
+        /// The op.
+        op: &'static str,
+        /// The factor asked for.
+        factor: String,
+        /// The rule's text.
+        rule: String,
+        /// The factors that can be, comma-separated.
+        allowed: String,
+    },
+    /// A cut does not do for its factor.
+    #[error("the cut {cut} of {factor} {reason}")]
+    Cut {
+        /// The cut, printed.
+        cut: String,
+        /// The factor's name.
+        factor: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// An op or a graph of ops.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// An op is used on the wrong number of inputs.
+    #[error("{op} takes {expected} inputs, {found} given")]
+    Arity {
+        /// The op.
+        op: &'static str,
+        /// How many it takes.
+        expected: &'static str,
+        /// How many it got.
+        found: usize,
+    },
+    /// An op's attributes are contradictory.
+    #[error("{op}: {reason}")]
+    Attribute {
+        /// The op.
+        op: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A node fails.
+    #[error("node {node}: {source}")]
+    Node {
+        /// The node's name.
+        node: String,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// A name stands twice or not at all.
+    #[error("{kind} {name:?} {problem}")]
+    Name {
+        /// What bears the name.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// `is defined twice`, `does not exist`.
+        problem: &'static str,
+    },
+}
+
+/// A model folder.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// A file cannot be opened or read.
+    #[error("{}: {reason}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {reason} (at byte {offset})", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The byte offset in it.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor in a file is not what it should be.
+    #[error("{}: tensor {tensor:?}: {reason} (at byte {offset})", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The byte offset of its data in the file.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A folder that holds no weights that can be read safely.
+    #[error("{}: {reason}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing, and the way out.
+        reason: String,
+    },
+    /// A field of a configuration is missing or senseless.
+    #[error("{}: {field}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The model family or one of its settings is not supported.
+    #[error("{what} {name:?} is not supported; supported: {supported}")]
+    Unsupported {
+        /// `model_type`, `rope type`, ...
+        what: &'static str,
+        /// What the folder names.
+        name: String,
+        /// What is supported, comma-separated.
+        supported: String,
+    },
+    /// The configuration and the tensors disagree; all disagreements are listed.
+    #[error("{}: the tensors do not match config.json:{}", path.display(), list(mismatches))]
+    Mismatch {
+        /// The folder.
+        path: PathBuf,
+        /// One line per tensor.
+        mismatches: Vec<String>,
+    },
+}
+
+fn list(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
+}
+
+/// A plan, or its lowering to a program.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A plan file cannot be read.
+    #[error("the plan cannot be read: {0}")]
+    Format(String),
+    /// A plan was made for another model.
+    #[error("the plan is for model {plan}, this is {model}: make one with `fanfold plan -o`")]
+    Model {
+        /// The plan's model.
+        plan: String,
+        /// The model at hand.
+        model: String,
+    },
+    /// A plan was made for another number of devices.
+    #[error("the plan is for {plan} ranks, {devices} devices are given")]
+    WorldSize {
+        /// Ranks in the plan.
+        plan: usize,
+        /// Devices at hand.
+        devices: usize,
+    },
+    /// Ratios that cannot be used.
+    #[error("ratios: {0}")]
+    Ratios(String),
+    /// A node's cut cannot be used.
+    #[error("plan, node {node}: {source}")]
+    Node {
+        /// The node.
+        node: String,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// A state would be held in two different cuts.
+    #[error("node {node} uses the state {state} in another cut than the node that writes it")]
+    State {
+        /// The node.
+        node: String,
+        /// The state.
+        state: String,
+    },
+    /// `exact` cannot be promised.
+    #[error("--exact cannot be promised: {0}")]
+    Inexact(String),
+    /// Devices lack memory; every one that does is listed.
+    #[error("the model does not fit:{}\nUse more devices, other --ratios, a smaller context (-c) or a smaller model.", list(&shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>()))]
+    DoesNotFit {
+        /// One entry per rank that lacks memory.
+        shortfalls: Vec<Shortfall>,
+    },
+}
+
+/// How much memory one rank lacks.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("rank {rank} ({device}): needs {needed} bytes, has {available}, short of {}", needed.saturating_sub(*available))]
+pub struct Shortfall {
+    /// The rank.
+    pub rank: usize,
+    /// Its device's name.
+    pub device: String,
+    /// Bytes needed.
+    pub needed: u64,
+    /// Bytes it has.
+    pub available: u64,
+}
+
+/// A device.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// No adapter at all.
+    #[error(
+        "no GPU adapter found. Install a driver (Debian, Ubuntu: `apt-get install mesa-vulkan-drivers libvulkan1` also brings a software one), or use `--devices host`"
+    )]
+    NoAdapter,
+    /// A device in the list matches nothing.
+    #[error("device {wanted:?} matches no adapter; there are:{}", list(present))]
+    NotFound {
+        /// The word given.
+        wanted: String,
+        /// What there is.
+        present: Vec<String>,
+    },
+    /// The list of devices cannot be read.
+    #[error("device list {list:?}: {reason}")]
+    List {
+        /// The list.
+        list: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The device was lost.
+    #[error("device {device} was lost: {reason}")]
+    Lost {
+        /// The device.
+        device: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The device refused memory.
+    #[error("device {device} has no room for {what} of {bytes} bytes: {reason}")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// What was to be allocated.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The driver's words or the limit.
+        reason: String,
+    },
+    /// The device did not finish in time.
+    #[error("device {device} did not finish within {deadline:?}")]
+    Deadline {
+        /// The device.
+        device: String,
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// A shader or a call was refused.
+    #[error("device {device}: {reason}")]
+    Refused {
+        /// The device.
+        device: String,
+        /// The driver's or the validator's words.
+        reason: String,
+    },
+}
+
+/// An exchange between ranks.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommError {
+    /// A peer ended.
+    #[error("rank {rank}: rank {peer} ended")]
+    PeerEnded {
+        /// Who waited.
+        rank: usize,
+        /// For whom.
+        peer: usize,
+    },
+    /// A peer sent nothing in time.
+    #[error("rank {rank}: nothing from rank {peer} within {deadline:?}")]
+    Deadline {
+        /// Who waited.
+        rank: usize,
+        /// For whom.
+        peer: usize,
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// A peer sent a message of another length than the program says.
+    #[error("rank {rank}: {found} bytes from rank {peer}, expected {expected}")]
+    Length {
+        /// Who received.
+        rank: usize,
+        /// From whom.
+        peer: usize,
+        /// Bytes expected.
+        expected: usize,
+        /// Bytes received.
+        found: usize,
+    },
+    /// The parts given are not one per rank.
+    #[error("rank {rank}: {found} parts given to {collective}, expected {expected}")]
+    Parts {
+        /// Who called.
+        rank: usize,
+        /// Which collective.
+        collective: &'static str,
+        /// One per rank.
+        expected: usize,
+        /// Given.
+        found: usize,
+    },
+}
+
+/// A session or a generation.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// A rank failed and ended the others.
+    #[error("rank {rank} ({device}){}: {source}", node.as_ref().map(|n| format!(", node {n}")).unwrap_or_default())]
+    Rank {
+        /// The rank.
+        rank: usize,
+        /// Its device.
+        device: String,
+        /// The node it was at, if any.
+        node: Option<String>,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// The session has failed before.
+    #[error("the session has ended after an error: open a new one")]
+    Ended,
+    /// No rank made progress in time.
+    #[error("no rank made progress within {deadline:?}")]
+    Deadline {
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// An input is missing or of the wrong shape or type.
+    #[error("input {name:?}: {reason}")]
+    Input {
+        /// The input.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An output does not exist.
+    #[error("output {name:?} does not exist; there are: {present}")]
+    Output {
+        /// The name asked for.
+        name: String,
+        /// The outputs there are.
+        present: String,
+    },
+    /// The tokens do not fit the context.
+    #[error("{tokens} tokens do not fit the context of {capacity}: raise it with -c, or shorten the prompt")]
+    Context {
+        /// Tokens in all.
+        tokens: usize,
+        /// The context's size.
+        capacity: usize,
+    },
+    /// A token id is outside the vocabulary.
+    #[error("token {token} is outside the vocabulary of {vocabulary}")]
+    Token {
+        /// The id.
+        token: u32,
+        /// The vocabulary's size.
+        vocabulary: usize,
+    },
+    /// The prompt holds no token.
+    #[error("the prompt holds no token")]
+    EmptyPrompt,
+    /// The model cannot do what was asked.
+    #[error("the model {model} {reason}")]
+    Model {
+        /// The model.
+        model: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Text: tokenizer and sampling.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// The tokenizer cannot be read or refuses a text.
+    #[error("{}: {reason}", path.display())]
+    Tokenizer {
+        /// tokenizer.json.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A sampling setting is outside its range.
+    #[error("{setting} {value} is outside {range}")]
+    Sampling {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: f64,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// Logits that are not numbers.
+    #[error("the logits hold no number to choose from ({0})")]
+    Logits(&'static str),
+}

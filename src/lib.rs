@@ -1,0 +1,4 @@
+//! fanfold runs one model across whatever GPUs a person has.
+pub mod error;
+pub mod tensor;
+pub use error::{Error, Result};

@@ -1,0 +1,429 @@
+//! Element types, symbolic shapes and tensors held in host memory.
+//!
+//! This module deliberately knows nothing of devices, files or how a tensor is split.
+//! Read [`crate::sharding`] next: it says how one shape is divided over ranks.
+
+use crate::error::{Result, TensorError};
+use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::Range;
+
+/// The type of one element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// IEEE 754 single precision: activations, accumulators and state.
+    F32,
+    /// IEEE 754 half precision: weights only.
+    F16,
+    /// The upper half of an `F32`: weights only.
+    BF16,
+    /// Token ids and positions.
+    U32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            DType::F32 | DType::U32 => 4,
+            DType::F16 | DType::BF16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::U32 => "u32",
+        })
+    }
+}
+
+/// A size that is known only when a session opens or a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Symbol {
+    /// Sequences in the call.
+    Batch,
+    /// New tokens per sequence in the call.
+    Seq,
+    /// How many of the last positions keep their logits.
+    Keep,
+    /// Positions the state can hold: fixed when a session opens.
+    Capacity,
+}
+
+/// One dimension: a number, or a symbol that an [`Env`] resolves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Dim {
+    /// Known from the model.
+    Fixed(usize),
+    /// Known from the call.
+    Symbol(Symbol),
+}
+
+impl Dim {
+    /// The size under `env`.
+    pub fn resolve(self, env: &Env) -> usize {
+        match self {
+            Dim::Fixed(n) => n,
+            Dim::Symbol(Symbol::Batch) => env.batch,
+            Dim::Symbol(Symbol::Seq) => env.seq,
+            Dim::Symbol(Symbol::Keep) => env.keep,
+            Dim::Symbol(Symbol::Capacity) => env.capacity,
+        }
+    }
+
+    /// The size, if it does not depend on the call.
+    pub fn fixed(self) -> Option<usize> {
+        match self {
+            Dim::Fixed(n) => Some(n),
+            Dim::Symbol(_) => None,
+        }
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(n: usize) -> Dim {
+        Dim::Fixed(n)
+    }
+}
+
+impl From<Symbol> for Dim {
+    fn from(symbol: Symbol) -> Dim {
+        Dim::Symbol(symbol)
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Fixed(n) => n.fmt(f),
+            Dim::Symbol(Symbol::Batch) => f.pad("batch"),
+            Dim::Symbol(Symbol::Seq) => f.pad("seq"),
+            Dim::Symbol(Symbol::Keep) => f.pad("keep"),
+            Dim::Symbol(Symbol::Capacity) => f.pad("capacity"),
+        }
+    }
+}
+
+/// What the symbols stand for in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Env {
+    /// Sequences.
+    pub batch: usize,
+    /// New tokens per sequence.
+    pub seq: usize,
+    /// Last positions that keep their logits, `1..=seq`.
+    pub keep: usize,
+    /// Positions already in the state.
+    pub past: usize,
+    /// Positions the state can hold.
+    pub capacity: usize,
+}
+
+impl Env {
+    /// One sequence of `seq` tokens with no past, all logits kept, a state that holds just them.
+    pub fn prompt(seq: usize) -> Env {
+        Env { batch: 1, seq, keep: seq, past: 0, capacity: seq }
+    }
+}
+
+/// A symbolic shape, outermost dimension first.
+pub type Shape = Vec<Dim>;
+
+/// `shape` under `env`.
+pub fn resolve(shape: &[Dim], env: &Env) -> Vec<usize> {
+    shape.iter().map(|d| d.resolve(env)).collect()
+}
+
+/// `[batch, seq, 64]`.
+pub fn display_shape<D: fmt::Display>(shape: &[D]) -> String {
+    let dims: Vec<String> = shape.iter().map(|d| d.to_string()).collect();
+    format!("[{}]", dims.join(", "))
+}
+
+/// The product of `shape`, or `None` when it overflows.
+pub fn checked_numel(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
+/// A box inside a tensor: one range per dimension.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Region(pub Vec<Range<usize>>);
+
+impl Region {
+    /// All of `shape`.
+    pub fn whole(shape: &[usize]) -> Region {
+        Region(shape.iter().map(|&n| 0..n).collect())
+    }
+
+    /// The lengths of the box.
+    pub fn shape(&self) -> Vec<usize> {
+        self.0.iter().map(|r| r.len()).collect()
+    }
+
+    /// Elements in the box.
+    pub fn numel(&self) -> usize {
+        self.0.iter().map(|r| r.len()).product()
+    }
+}
+
+/// Copies the box `from` of `source` (shaped `source_shape`) onto the box `to` of `target`.
+///
+/// Both boxes have the same lengths and lie inside their shapes; `size` is the bytes of one element. This one
+/// routine slices, stacks and interleaves, so exchanges and weight shards share it.
+pub fn copy_region(
+    size: usize,
+    (source, source_shape, from): (&[u8], &[usize], &Region),
+    (target, target_shape, to): (&mut [u8], &[usize], &Region),
+) {
+    debug_assert_eq!(from.shape(), to.shape());
+    if from.numel() == 0 {
+        return;
+    }
+    let rank = from.0.len();
+    // Trailing dimensions that both sides hold whole are contiguous: fold them into one run.
+    let mut split = rank;
+    let mut run = size;
+    while split > 0 {
+        split -= 1;
+        run *= from.0[split].len();
+        if from.0[split].len() != source_shape[split] || to.0[split].len() != target_shape[split] {
+            break;
+        }
+    }
+    let strides = |shape: &[usize]| -> Vec<usize> {
+        let mut strides = vec![size; rank];
+        for d in (0..rank.saturating_sub(1)).rev() {
+            strides[d] = strides[d + 1] * shape[d + 1];
+        }
+        strides
+    };
+    let (source_strides, target_strides) = (strides(source_shape), strides(target_shape));
+    let start =
+        |region: &Region, strides: &[usize]| -> usize { region.0.iter().zip(strides).map(|(r, s)| r.start * s).sum() };
+    let (source_start, target_start) = (start(from, &source_strides), start(to, &target_strides));
+    let mut index = vec![0usize; split];
+    loop {
+        let at = |strides: &[usize]| -> usize { index.iter().zip(strides).map(|(i, s)| i * s).sum() };
+        let (s, t) = (source_start + at(&source_strides), target_start + at(&target_strides));
+        target[t..t + run].copy_from_slice(&source[s..s + run]);
+        let mut d = split;
+        loop {
+            if d == 0 {
+                return;
+            }
+            d -= 1;
+            index[d] += 1;
+            if index[d] < from.0[d].len() {
+                break;
+            }
+            index[d] = 0;
+        }
+    }
+}
+
+/// The elements of a [`Tensor`], row-major.
+#[derive(Clone, Debug, PartialEq)]
+enum Data {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    BF16(Vec<bf16>),
+    U32(Vec<u32>),
+}
+
+/// A dense row-major tensor in host memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    data: Data,
+}
+
+impl Tensor {
+    /// An `F32` tensor. Errors when `values` does not have `shape`'s number of elements.
+    pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Result<Tensor> {
+        Tensor::checked(shape.into(), values.len(), Data::F32(values))
+    }
+
+    /// A `U32` tensor. Errors when `values` does not have `shape`'s number of elements.
+    pub fn u32(shape: impl Into<Vec<usize>>, values: Vec<u32>) -> Result<Tensor> {
+        Tensor::checked(shape.into(), values.len(), Data::U32(values))
+    }
+
+    /// A tensor of `dtype` from its little-endian bytes. Errors when their number is not `shape`'s.
+    pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: &[u8]) -> Result<Tensor> {
+        let shape = shape.into();
+        let expected = checked_numel(&shape).and_then(|n| n.checked_mul(dtype.size()));
+        if expected != Some(bytes.len()) {
+            return Err(TensorError::Length { shape, elements: bytes.len() / dtype.size() }.into());
+        }
+        let data = match dtype {
+            DType::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::F16 => Data::F16(bytemuck::pod_collect_to_vec(bytes)),
+            DType::BF16 => Data::BF16(bytemuck::pod_collect_to_vec(bytes)),
+            DType::U32 => Data::U32(bytemuck::pod_collect_to_vec(bytes)),
+        };
+        Ok(Tensor { shape, data })
+    }
+
+    /// Zeros.
+    pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Tensor {
+        let shape = shape.into();
+        let n = shape.iter().product();
+        let data = match dtype {
+            DType::F32 => Data::F32(vec![0.0; n]),
+            DType::F16 => Data::F16(vec![f16::ZERO; n]),
+            DType::BF16 => Data::BF16(vec![bf16::ZERO; n]),
+            DType::U32 => Data::U32(vec![0; n]),
+        };
+        Tensor { shape, data }
+    }
+
+    fn checked(shape: Vec<usize>, elements: usize, data: Data) -> Result<Tensor> {
+        if checked_numel(&shape) != Some(elements) {
+            return Err(TensorError::Length { shape, elements }.into());
+        }
+        Ok(Tensor { shape, data })
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match self.data {
+            Data::F32(_) => DType::F32,
+            Data::F16(_) => DType::F16,
+            Data::BF16(_) => DType::BF16,
+            Data::U32(_) => DType::U32,
+        }
+    }
+
+    /// The dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The little-endian bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.data {
+            Data::F32(v) => bytemuck::cast_slice(v),
+            Data::F16(v) => bytemuck::cast_slice(v),
+            Data::BF16(v) => bytemuck::cast_slice(v),
+            Data::U32(v) => bytemuck::cast_slice(v),
+        }
+    }
+
+    /// The little-endian bytes, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.data {
+            Data::F32(v) => bytemuck::cast_slice_mut(v),
+            Data::F16(v) => bytemuck::cast_slice_mut(v),
+            Data::BF16(v) => bytemuck::cast_slice_mut(v),
+            Data::U32(v) => bytemuck::cast_slice_mut(v),
+        }
+    }
+
+    /// The elements of an `F32` tensor. Errors on any other type.
+    pub fn as_f32(&self) -> Result<&[f32]> {
+        match &self.data {
+            Data::F32(v) => Ok(v),
+            _ => Err(TensorError::DType { expected: DType::F32, found: self.dtype() }.into()),
+        }
+    }
+
+    /// The elements of a `U32` tensor. Errors on any other type.
+    pub fn as_u32(&self) -> Result<&[u32]> {
+        match &self.data {
+            Data::U32(v) => Ok(v),
+            _ => Err(TensorError::DType { expected: DType::U32, found: self.dtype() }.into()),
+        }
+    }
+
+    /// The same values as `F32`; a `U32` tensor is returned as it is.
+    pub fn widened(self) -> Tensor {
+        let data = match self.data {
+            Data::F16(v) => Data::F32(v.into_iter().map(f16::to_f32).collect()),
+            Data::BF16(v) => Data::F32(v.into_iter().map(bf16::to_f32).collect()),
+            data => data,
+        };
+        Tensor { shape: self.shape, data }
+    }
+
+    /// The same values rounded to a 16-bit type (to nearest, ties to even); other targets widen.
+    pub fn rounded(self, dtype: DType) -> Tensor {
+        let wide = self.widened();
+        let data = match (wide.data, dtype) {
+            (Data::F32(v), DType::F16) => Data::F16(v.into_iter().map(f16::from_f32).collect()),
+            (Data::F32(v), DType::BF16) => Data::BF16(v.into_iter().map(bf16::from_f32).collect()),
+            (data, _) => data,
+        };
+        Tensor { shape: wide.shape, data }
+    }
+
+    /// The same elements under another shape. Errors when the number of elements differs.
+    pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
+        let elements = self.numel();
+        Tensor::checked(shape.into(), elements, self.data)
+    }
+
+    /// A copy of the box `region`. Errors when it leaves the tensor.
+    pub fn slice(&self, region: &Region) -> Result<Tensor> {
+        let inside = region.0.len() == self.shape.len()
+            && region.0.iter().zip(&self.shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
+        if !inside {
+            return Err(TensorError::Region { shape: self.shape.clone(), region: region.clone() }.into());
+        }
+        let mut out = Tensor::zeros(self.dtype(), region.shape());
+        let whole = Region::whole(&out.shape);
+        let shape = out.shape.clone();
+        copy_region(self.dtype().size(), (self.bytes(), &self.shape, region), (out.bytes_mut(), &shape, &whole));
+        Ok(out)
+    }
+}
+
+/// `||a - b|| / ||b||` over all elements: the error measure of the contract on numbers. 0 when both are empty.
+pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+    let (mut difference, mut norm) = (0f64, 0f64);
+    for (&x, &y) in a.iter().zip(b) {
+        difference += (x as f64 - y as f64).powi(2);
+        norm += (y as f64).powi(2);
+    }
+    if a.len() != b.len() || difference.is_nan() {
+        f64::INFINITY
+    } else if difference == 0.0 {
+        0.0
+    } else {
+        (difference / norm).sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_is_copied_to_another_place() {
+        let t = Tensor::u32([2, 3, 4], (0..24).collect()).unwrap();
+        let part = t.slice(&Region(vec![0..2, 1..2, 1..3])).unwrap();
+        assert_eq!(part.as_u32().unwrap(), [5, 6, 17, 18]);
+        let rows = t.slice(&Region(vec![1..2, 0..3, 0..4])).unwrap();
+        assert_eq!(rows.as_u32().unwrap(), (12..24).collect::<Vec<_>>());
+        assert!(t.slice(&Region(vec![0..3, 0..1, 0..1])).is_err());
+    }
+
+    #[test]
+    fn an_error_of_nan_is_infinite() {
+        assert_eq!(relative_error(&[f32::NAN], &[1.0]), f64::INFINITY);
+        assert_eq!(relative_error(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
+    }
+}
