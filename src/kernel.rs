@@ -1,0 +1,138 @@
+//! A kernel as plain data: which shader, how it is specialised, and the launch of it; and the expansion of its source.
+//!
+//! It deliberately knows no wgpu and no op: ops choose kernels, a device compiles them. Read `shaders/` next for the
+//! sources, and [`crate::device::gpu`] for what becomes of a [`Launch`].
+
+use crate::tensor::DType;
+
+/// A WGSL file of `shaders/`: one per op family, named by its stem.
+#[derive(Clone, Copy, Debug)]
+pub struct Shader {
+    /// The file's stem.
+    pub name: &'static str,
+    /// Its text, imports not yet expanded.
+    pub source: &'static str,
+}
+
+impl PartialEq for Shader {
+    fn eq(&self, other: &Shader) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Shader {}
+
+impl std::hash::Hash for Shader {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// A shader with everything that specialises it. Its derived `Hash` is the key of the pipeline cache.
+///
+/// None of it may depend on how a tensor is sharded: shard extents are run-time parameters, or a driver could contract
+/// arithmetic differently from cut to cut and bits would change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// The source.
+    pub shader: Shader,
+    /// The entry point.
+    pub entry: &'static str,
+    /// The element type of the packed weight it reads, if any: what `#import weight` stands for.
+    pub weight: Option<DType>,
+    /// The elementwise function that `apply` stands for, if any: a function in `shaders/common/functions.wgsl`.
+    pub function: Option<&'static str>,
+    /// WGSL type aliases to generate: `(name, type)`.
+    pub aliases: Vec<(&'static str, String)>,
+    /// WGSL `override` constants: `(name, value)`.
+    pub constants: Vec<(&'static str, u32)>,
+}
+
+/// What one binding of a launch is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binding {
+    /// An input of the op, read only. `piece` counts the buffers that a wide weight is split over.
+    Input {
+        /// Which input.
+        input: usize,
+        /// Which buffer of it.
+        piece: usize,
+    },
+    /// The output, read and written.
+    Output,
+    /// The uniform that changes with every call: `past`, the positions already in the state.
+    Run,
+}
+
+impl Binding {
+    /// All of an input that lies in one buffer.
+    pub const fn input(input: usize) -> Binding {
+        Binding::Input { input, piece: 0 }
+    }
+}
+
+/// One dispatch.
+///
+/// Binding 0 of the shader is the uniform that holds `params`; `bindings` follow from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// What runs.
+    pub kernel: Kernel,
+    /// The words of its parameter block.
+    pub params: Vec<u32>,
+    /// What it reads and writes.
+    pub bindings: Vec<Binding>,
+    /// Workgroups per dimension.
+    pub groups: [u32; 3],
+}
+
+const COMMON: &[(&str, &str)] = &[
+    ("weight_f32", include_str!("../shaders/common/weight_f32.wgsl")),
+    ("weight_f16", include_str!("../shaders/common/weight_f16.wgsl")),
+    ("weight_bf16", include_str!("../shaders/common/weight_bf16.wgsl")),
+    ("functions", include_str!("../shaders/common/functions.wgsl")),
+];
+
+impl Kernel {
+    /// A kernel with nothing specialised.
+    pub fn new(shader: Shader, entry: &'static str) -> Kernel {
+        Kernel { shader, entry, weight: None, function: None, aliases: Vec::new(), constants: Vec::new() }
+    }
+
+    /// The WGSL text: imports expanded, aliases and the elementwise function generated. `Err` names an unknown import.
+    pub fn source(&self) -> Result<String, String> {
+        let mut text = String::new();
+        for (name, ty) in &self.aliases {
+            text += &format!("alias {name} = {ty};\n");
+        }
+        if let Some(function) = self.function {
+            text += &format!("fn apply(x: f32) -> f32 {{ return {function}(x); }}\n");
+        }
+        for line in self.shader.source.lines() {
+            match line.strip_prefix("#import ") {
+                None => text += line,
+                Some(import) => {
+                    let name = match (import.trim(), self.weight) {
+                        ("weight", Some(dtype)) => format!("weight_{dtype}"),
+                        (name, _) => name.to_string(),
+                    };
+                    let module = COMMON.iter().find(|(n, _)| *n == name);
+                    text += module.ok_or_else(|| format!("{}: unknown import {name:?}", self.shader.name))?.1;
+                }
+            }
+            text.push('\n');
+        }
+        Ok(text)
+    }
+}
+
+/// Workgroups for `n` invocations, `size` to a workgroup, as a grid that keeps each dimension under the limit of 65,535.
+///
+/// A kernel that uses it numbers its workgroups `x + y * num_workgroups.x` and returns past its last element.
+pub fn linear_grid(n: usize, size: usize) -> [u32; 3] {
+    const LIMIT: usize = 65_535;
+    let groups = n.div_ceil(size);
+    let y = groups.div_ceil(LIMIT).max(1);
+    let x = groups.div_ceil(y);
+    [x as u32, y as u32, 1]
+}

@@ -1,0 +1,121 @@
+//! Attention: scaled dot products of query heads with the keys and values they share (ONNX Attention, 3-D form).
+//!
+//! KV heads are the image of the query heads under `head / group`, so a rank reads just those its queries need, and one
+//! KV head serves any number of ranks. The file does not know where keys come from: a projection, or a state that holds
+//! the past. Read `shaders/attention.wgsl` next.
+
+use super::sample::{Random, Role, Sample, Samples};
+use super::{Call, Operator, Site, arity};
+use crate::error::{GraphError, Result};
+use crate::kernel::Launch;
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// `softmax(mask(cap(q k^T * scale))) v` per head, over the `past + seq` first positions of `k` and `v`.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Attention {
+    /// Query heads in the whole.
+    pub heads: usize,
+    /// KV heads in the whole; divides `heads`.
+    pub kv_heads: usize,
+    /// Multiplies the products.
+    pub scale: f32,
+    /// A query sees no later position.
+    pub causal: bool,
+    /// A query sees only this many positions up to its own; `None`: all. An extension of ONNX's op.
+    pub window: Option<usize>,
+    /// `softcap * tanh(x / softcap)` before the mask; `None`: not capped.
+    pub softcap: Option<f32>,
+}
+
+impl Attention {
+    pub(super) const SAMPLES: &'static Samples = &[("Attention", sample)];
+}
+
+impl Operator for Attention {
+    fn name(&self) -> &'static str {
+        "Attention"
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity("Attention", inputs, 3..4, "3 (q, k, v)")?;
+        if self.heads == 0 || self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            let reason = format!("{} query heads do not divide over {} KV heads", self.heads, self.kv_heads);
+            return Err(GraphError::Attribute { op: "Attention", reason }.into());
+        }
+        ShardingRule::of("Attention", "b s (h d), b t (g d), b t (g e) -> b s (h e)")
+            .size("h", self.heads)
+            .size("g", self.kv_heads)
+            .image("g", "h", self.heads / self.kv_heads)
+            .whole("s t d e")
+            .bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        4
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let (q, k, v) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?, call.inputs[2].as_f32()?);
+        let (s, t) = (call.part("s").len, call.part("t").len);
+        let (h, g, d, e) = (call.part("h"), call.part("g"), call.part("d").len, call.part("e").len);
+        let past = call.env.past;
+        let mut out = Tensor::zeros(DType::F32, call.output);
+        let rows = call.output.iter().product::<usize>() / e.max(1);
+        let mut values = Vec::with_capacity(rows * e);
+        for row in 0..rows {
+            let (batch, position, head) = (row / (s * h.len), row / h.len % s, row % h.len);
+            // The group is of the whole's heads; what is read is the rank's part of the KV heads.
+            let kv = (h.offset + head) / (self.heads / self.kv_heads) - g.offset;
+            let here = past + position;
+            let end = if self.causal { here + 1 } else { past + s };
+            let start = self.window.map_or(0, |w| (here + 1).saturating_sub(w));
+            let query = &q[row * d..][..d];
+            let scores: Vec<f64> = (start..end.min(t))
+                .map(|j| {
+                    let key = &k[((batch * t + j) * g.len + kv) * d..][..d];
+                    let dot: f64 = query.iter().zip(key).map(|(&q, &k)| q as f64 * k as f64).sum();
+                    let score = dot * self.scale as f64;
+                    self.softcap.map_or(score, |cap| cap as f64 * (score / cap as f64).tanh())
+                })
+                .collect();
+            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for dim in 0..e {
+                let at = |j: usize| v[((batch * t + start + j) * g.len + kv) * e + dim] as f64;
+                let sum: f64 = weights.iter().enumerate().map(|(j, w)| w * at(j)).sum();
+                values.push((sum / total) as f32);
+            }
+        }
+        out.bytes_mut().copy_from_slice(bytemuck::cast_slice(&values));
+        Ok(out)
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        unimplemented!()
+    }
+}
+
+fn sample(random: &mut Random) -> Sample {
+    let (b, s, g, group) = (random.range(1, 2), random.range(1, 9), random.range(1, 4), random.range(1, 4));
+    let (d, e) = (random.range(1, 20), random.range(1, 20));
+    let causal = random.range(0, 3) > 0;
+    let past = if causal { random.range(0, 150) } else { 0 };
+    // Keys lie in a state that may hold more positions than are filled, or come straight from a projection.
+    let (role, t) = if causal { (Role::State, past + s + random.range(0, 5)) } else { (Role::Input, s) };
+    let op = Attention {
+        heads: g * group,
+        kv_heads: g,
+        scale: 1.0 / (d as f32).sqrt(),
+        causal,
+        window: (causal && random.range(0, 2) == 0).then(|| random.range(1, 12)),
+        softcap: (random.range(0, 2) == 0).then_some(2.0),
+    };
+    let inputs = vec![
+        (Role::Input, random.tensor(DType::F32, &[b, s, g * group * d])),
+        (role, random.tensor(DType::F32, &[b, t, g * d])),
+        (role, random.tensor(DType::F32, &[b, t, g * e])),
+    ];
+    Sample { past, ..Sample::new(op, inputs) }
+}

@@ -1,0 +1,54 @@
+//! Gather: rows of a table by index, as an embedding reads them (ONNX Gather, axis 0).
+//!
+//! A rank that holds an interval of the rows writes zero for every other index, so a cut vocabulary yields Partial.
+//! The file does not know what the indices mean. Read `shaders/gather.wgsl` next.
+
+use super::sample::{Random, Role, Sample, Samples};
+use super::{Call, Operator, Site, arity, leading};
+use crate::error::Result;
+use crate::kernel::Launch;
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// `y[.., d] = table[index[..], d]`; an index outside the table gives zeros.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Gather;
+
+impl Gather {
+    pub(super) const SAMPLES: &'static Samples = &[("Gather", sample)];
+}
+
+impl Operator for Gather {
+    fn name(&self) -> &'static str {
+        "Gather"
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity("Gather", inputs, 2..3, "2")?;
+        let lead = leading(inputs[1].len());
+        ShardingRule::of("Gather", &format!("v d, {lead} -> {lead} d")).linear(&[0]).bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        0
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let (table, indices) = (call.inputs[0].as_f32()?, call.inputs[1].as_u32()?);
+        let (v, d) = (call.part("v"), call.part("d").len);
+        call.fill(|i| match (indices[i / d] as usize).checked_sub(v.offset) {
+            Some(row) if row < v.len => table[row * d + i % d] as f64,
+            _ => 0.0,
+        })
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        unimplemented!()
+    }
+}
+
+fn sample(random: &mut Random) -> Sample {
+    let (b, s, v, d) = (random.range(1, 3), random.range(1, 9), random.range(1, 40), random.range(1, 40));
+    let dtype = random.pick(&[DType::F32, DType::F16, DType::BF16]);
+    Sample::new(Gather, vec![(Role::Weight, random.tensor(dtype, &[v, d])), (Role::Input, random.indices(v, &[b, s]))])
+}

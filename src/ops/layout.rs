@@ -1,0 +1,232 @@
+//! Reshape, Transpose and Slice: the same values under another shape, order or window.
+//!
+//! They are linear, so Partial passes; Reshape moves nothing at all. None knows what the dimensions mean: a reshape
+//! states its compound factors, so a cut of `(h d)` becomes a cut of `h`. Read `shaders/layout.wgsl` next.
+
+use super::sample::{Random, Role, Sample, Samples};
+use super::{Call, Operator, Site, arity, leading};
+use crate::error::{GraphError, Result};
+use crate::kernel::Launch;
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Dim, Shape, Tensor};
+
+/// Another shape for the same elements, as an einops rearrangement that keeps their order: `b s (h d) -> b s h d`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Reshape {
+    /// The rearrangement.
+    pub pattern: String,
+    /// Lengths of factors that the input's shape alone does not tell.
+    pub sizes: Vec<(String, usize)>,
+}
+
+/// The dimensions in another order: `y.shape[i] = x.shape[order[i]]`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Transpose {
+    /// For each output dimension, the input's.
+    pub order: Vec<usize>,
+}
+
+/// A window of one dimension.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Slice {
+    /// The dimension.
+    pub axis: usize,
+    /// Where the window starts; `None`: it ends where the dimension ends.
+    pub start: Option<usize>,
+    /// Its length.
+    pub len: Dim,
+}
+
+impl Reshape {
+    pub(super) const SAMPLES: &'static Samples = &[("Reshape", sample_reshape)];
+
+    /// The rearrangement `pattern`, with the lengths in `sizes`.
+    pub fn new(pattern: &str, sizes: &[(&str, usize)]) -> Reshape {
+        let sizes = sizes.iter().map(|&(name, n)| (name.to_string(), n)).collect();
+        Reshape { pattern: pattern.to_string(), sizes }
+    }
+}
+
+impl Operator for Reshape {
+    fn name(&self) -> &'static str {
+        "Reshape"
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity("Reshape", inputs, 1..2, "1")?;
+        let names = |side: &str| {
+            side.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_string).collect()
+        };
+        let (from, to): (Vec<String>, Vec<String>) =
+            self.pattern.split_once("->").map(|(a, b)| (names(a), names(b))).unwrap_or_default();
+        if from != to {
+            let reason = format!("{:?} does not keep the order of the factors", self.pattern);
+            return Err(GraphError::Attribute { op: "Reshape", reason }.into());
+        }
+        let rule = ShardingRule::of("Reshape", &self.pattern).linear(&[0]);
+        self.sizes.iter().fold(rule, |rule, (name, n)| rule.size(name, *n)).bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        0
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        call.inputs[0].clone().reshaped(call.output)
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        Ok(Vec::new())
+    }
+
+    fn is_view(&self) -> bool {
+        true
+    }
+}
+
+impl Transpose {
+    pub(super) const SAMPLES: &'static Samples = &[("Transpose", sample_transpose)];
+}
+
+impl Operator for Transpose {
+    fn name(&self) -> &'static str {
+        "Transpose"
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity("Transpose", inputs, 1..2, "1")?;
+        let rank = inputs[0].len();
+        let mut sorted = self.order.clone();
+        sorted.sort_unstable();
+        if sorted != (0..rank).collect::<Vec<_>>() || rank > MAX_RANK {
+            let reason = format!("{:?} does not reorder {rank} dimensions (at most {MAX_RANK})", self.order);
+            return Err(GraphError::Attribute { op: "Transpose", reason }.into());
+        }
+        let dims = leading(rank);
+        let letters: Vec<&str> = dims.split(' ').collect();
+        let to: Vec<&str> = self.order.iter().map(|&d| letters[d]).collect();
+        ShardingRule::of("Transpose", &format!("{dims} -> {}", to.join(" "))).linear(&[0]).bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        0
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let strides = row_major(call.inputs[0].shape());
+        let strides: Vec<usize> = self.order.iter().map(|&d| strides[d]).collect();
+        strided(call, 0, &strides)
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        unimplemented!()
+    }
+}
+
+impl Slice {
+    pub(super) const SAMPLES: &'static Samples = &[("Slice", sample_slice)];
+
+    /// Where the window starts in a dimension of `n`.
+    fn start_in(&self, n: usize, len: usize) -> usize {
+        self.start.unwrap_or_else(|| n.saturating_sub(len))
+    }
+}
+
+impl Operator for Slice {
+    fn name(&self) -> &'static str {
+        "Slice"
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity("Slice", inputs, 1..2, "1")?;
+        let rank = inputs[0].len();
+        let too_long = match (inputs[0].get(self.axis), self.len) {
+            (Some(Dim::Fixed(n)), Dim::Fixed(len)) => {
+                self.start_in(*n, len).checked_add(len).is_none_or(|end| end > *n)
+            }
+            (Some(_), _) => false,
+            (None, _) => true,
+        };
+        if too_long || rank > MAX_RANK {
+            let reason = format!("{self:?} leaves a tensor of rank {rank} (at most {MAX_RANK})");
+            return Err(GraphError::Attribute { op: "Slice", reason }.into());
+        }
+        let dims = leading(rank);
+        let letters: Vec<&str> = dims.split(' ').collect();
+        let mut to = letters.clone();
+        to[self.axis] = "w";
+        ShardingRule::of("Slice", &format!("{dims} -> {}", to.join(" ")))
+            .size("w", self.len)
+            .whole("w")
+            .whole(letters[self.axis])
+            .linear(&[0])
+            .bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        0
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let shape = call.inputs[0].shape();
+        let strides = row_major(shape);
+        let start = self.start_in(shape[self.axis], call.output[self.axis]);
+        strided(call, start * strides[self.axis], &strides)
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        unimplemented!()
+    }
+}
+
+/// The most dimensions the strided copy takes.
+const MAX_RANK: usize = 4;
+
+fn row_major(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for d in (0..shape.len().saturating_sub(1)).rev() {
+        strides[d] = strides[d + 1] * shape[d + 1];
+    }
+    strides
+}
+
+/// The output read from the input at `offset` with one stride per output dimension.
+fn strided(call: &Call<'_>, offset: usize, strides: &[usize]) -> Result<Tensor> {
+    let x = call.inputs[0].as_f32()?;
+    let own = row_major(call.output);
+    call.fill(|i| {
+        let at: usize = (0..own.len()).map(|d| i / own[d] % call.output[d] * strides[d]).sum();
+        x[offset + at] as f64
+    })
+}
+
+fn sample_reshape(random: &mut Random) -> Sample {
+    let (b, s, h, d) = (random.range(1, 3), random.range(1, 6), random.range(1, 7), random.range(1, 6));
+    if random.range(0, 1) == 0 {
+        let x = random.tensor(DType::F32, &[b, s, h * d]);
+        Sample::new(Reshape::new("b s (h d) -> b s h d", &[("d", d)]), vec![(Role::Input, x)])
+    } else {
+        let x = random.tensor(DType::F32, &[b, s, h, d]);
+        Sample::new(Reshape::new("b s h d -> b s (h d)", &[]), vec![(Role::Input, x)])
+    }
+}
+
+fn sample_transpose(random: &mut Random) -> Sample {
+    let rank = random.range(2, MAX_RANK);
+    let shape: Vec<usize> = (0..rank).map(|_| random.range(1, 6)).collect();
+    let mut order: Vec<usize> = (0..rank).collect();
+    for i in (1..rank).rev() {
+        order.swap(i, random.range(0, i));
+    }
+    Sample::new(Transpose { order }, vec![(Role::Input, random.tensor(DType::F32, &shape))])
+}
+
+fn sample_slice(random: &mut Random) -> Sample {
+    let rank = random.range(2, MAX_RANK);
+    let shape: Vec<usize> = (0..rank).map(|_| random.range(1, 7)).collect();
+    let axis = random.range(0, rank - 1);
+    let len = random.range(1, shape[axis]);
+    let start = (random.range(0, 1) == 0).then(|| random.range(0, shape[axis] - len));
+    let x = random.tensor(DType::F32, &shape);
+    Sample::new(Slice { axis, start, len: Dim::Fixed(len) }, vec![(Role::Input, x)])
+}

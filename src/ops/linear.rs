@@ -1,0 +1,66 @@
+//! Linear: a matrix product with a weight that lies `[N, K]`, and an optional bias (ONNX Gemm with transB).
+//!
+//! Cutting `n` is column-parallel, cutting `k` row-parallel, cutting `b` or `s` data-parallel; none has code here.
+//! The file knows no layer that uses it. Read `shaders/linear.wgsl` next.
+
+use super::sample::{Random, Role, Sample, Samples};
+use super::{Call, Operator, Site, arity, leading};
+use crate::error::Result;
+use crate::kernel::Launch;
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// `y[.., n] = sum over k of x[.., k] * w[n, k] (+ bias[n])`.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Linear;
+
+impl Linear {
+    pub(super) const SAMPLES: &'static Samples = &[("Linear", sample)];
+}
+
+impl Operator for Linear {
+    fn name(&self) -> &'static str {
+        "Linear"
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity("Linear", inputs, 2..4, "2 or 3")?;
+        let lead = leading(inputs[0].len().saturating_sub(1));
+        let rule = match inputs.len() {
+            2 => ShardingRule::of("Linear", &format!("{lead} k, n k -> {lead} n")).linear(&[0]).linear(&[1]),
+            _ => ShardingRule::of("Linear", &format!("{lead} k, n k, n -> {lead} n")).linear(&[0, 2]).addend(2),
+        };
+        rule.bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        2
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let (x, w) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?);
+        let bias = call.inputs.get(2).map(|b| b.as_f32()).transpose()?;
+        let (n, k) = (call.part("n").len, call.part("k").len);
+        call.fill(|i| {
+            let (row, column) = (i / n, i % n);
+            let (x, w) = (&x[row * k..][..k], &w[column * k..][..k]);
+            let sum: f64 = x.iter().zip(w).map(|(&x, &w)| x as f64 * w as f64).sum();
+            sum + bias.map_or(0.0, |b| b[column] as f64)
+        })
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        unimplemented!()
+    }
+}
+
+fn sample(random: &mut Random) -> Sample {
+    let (b, s, n, k) = (random.range(1, 3), random.range(1, 9), random.range(1, 40), random.range(1, 40));
+    let dtype = random.pick(&[DType::F32, DType::F16, DType::BF16]);
+    let mut inputs =
+        vec![(Role::Input, random.tensor(DType::F32, &[b, s, k])), (Role::Weight, random.tensor(dtype, &[n, k]))];
+    if random.range(0, 1) == 1 {
+        inputs.push((Role::Weight, random.tensor(dtype, &[n])));
+    }
+    Sample::new(Linear, inputs)
+}

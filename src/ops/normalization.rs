@@ -1,0 +1,102 @@
+//! RMSNormalization and LayerNormalization over the last dimension.
+//!
+//! The normalised dimension is whole: its mean divides by the global length and needs every element. The file does
+//! not know whether the dimension is a hidden state or a head. Read `shaders/normalization.wgsl` next.
+
+use super::sample::{Random, Role, Sample, Samples};
+use super::{Call, Operator, Site, arity, leading};
+use crate::error::Result;
+use crate::kernel::Launch;
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// Which normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum NormalizationKind {
+    /// `x / rms(x) * weight`.
+    Rms,
+    /// `(x - mean(x)) / std(x) * weight + bias`.
+    Layer,
+}
+
+/// A normalisation over the last dimension, scaled by a weight and, for LayerNormalization, shifted by a bias.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Normalization {
+    /// Which.
+    pub kind: NormalizationKind,
+    /// Added to the mean square (or variance) before its root.
+    pub epsilon: f32,
+}
+
+impl Normalization {
+    pub(super) const SAMPLES: &'static Samples = &[
+        ("RMSNormalization", |r| sample(r, NormalizationKind::Rms)),
+        ("LayerNormalization", |r| sample(r, NormalizationKind::Layer)),
+    ];
+}
+
+impl Operator for Normalization {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            NormalizationKind::Rms => "RMSNormalization",
+            NormalizationKind::Layer => "LayerNormalization",
+        }
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        let lead = leading(inputs.first().map_or(0, |x| x.len().saturating_sub(1)));
+        let pattern = match self.kind {
+            NormalizationKind::Rms => {
+                arity(self.name(), inputs, 2..3, "2")?;
+                format!("{lead} d, d -> {lead} d")
+            }
+            NormalizationKind::Layer => {
+                arity(self.name(), inputs, 3..4, "3")?;
+                format!("{lead} d, d, d -> {lead} d")
+            }
+        };
+        ShardingRule::of(self.name(), &pattern).whole("d").bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        6
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let (x, weight) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?);
+        let bias = call.inputs.get(2).map(|b| b.as_f32()).transpose()?;
+        let d = call.part("d").global;
+        let statistics: Vec<(f64, f64)> = x
+            .chunks_exact(d.max(1))
+            .map(|row| {
+                let mean = match self.kind {
+                    NormalizationKind::Rms => 0.0,
+                    NormalizationKind::Layer => row.iter().map(|&x| x as f64).sum::<f64>() / d as f64,
+                };
+                let square: f64 = row.iter().map(|&x| (x as f64 - mean).powi(2)).sum();
+                (mean, 1.0 / (square / d as f64 + self.epsilon as f64).sqrt())
+            })
+            .collect();
+        call.fill(|i| {
+            let ((mean, scale), column) = (statistics[i / d], i % d);
+            (x[i] as f64 - mean) * scale * weight[column] as f64 + bias.map_or(0.0, |b| b[column] as f64)
+        })
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        unimplemented!()
+    }
+}
+
+fn sample(random: &mut Random, kind: NormalizationKind) -> Sample {
+    let mut shape: Vec<usize> = (0..random.range(2, 4)).map(|_| random.range(1, 6)).collect();
+    let d = random.range(1, 70);
+    let rank = shape.len();
+    shape[rank - 1] = d;
+    let mut inputs =
+        vec![(Role::Input, random.tensor(DType::F32, &shape)), (Role::Weight, random.tensor(DType::F32, &[d]))];
+    if kind == NormalizationKind::Layer {
+        inputs.push((Role::Weight, random.tensor(DType::F16, &[d])));
+    }
+    Sample::new(Normalization { kind, epsilon: 1e-5 }, inputs)
+}

@@ -1,0 +1,85 @@
+//! RotaryEmbedding: rotates each head's leading dimensions by an angle that grows with the position.
+//!
+//! Angles come as tables of cosines and sines, because a GPU's own sine is too coarse for long contexts. The file does
+//! not know how frequencies are scaled: an importer makes the tables. Read `shaders/rotary.wgsl` next.
+
+use super::sample::{Random, Role, Sample, Samples};
+use super::{Call, Operator, Site, arity};
+use crate::error::{GraphError, Result};
+use crate::kernel::Launch;
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// Rotary position embedding (Su et al. 2021) on `[batch, seq, heads * d]`, tables of `[positions, rotated / 2]`.
+///
+/// Dimension `i` is paired with `i + rotated / 2`; dimensions from `rotated` on pass unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct RotaryEmbedding {
+    /// Heads in the whole.
+    pub heads: usize,
+}
+
+impl RotaryEmbedding {
+    pub(super) const SAMPLES: &'static Samples = &[("RotaryEmbedding", sample)];
+}
+
+impl Operator for RotaryEmbedding {
+    fn name(&self) -> &'static str {
+        "RotaryEmbedding"
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity("RotaryEmbedding", inputs, 4..5, "4 (x, cosines, sines, positions)")?;
+        let rule = ShardingRule::of("RotaryEmbedding", "b s (h d), c r, c r, b s -> b s (h d)")
+            .size("h", self.heads)
+            .whole("d c r")
+            .linear(&[0])
+            .bind(inputs)?;
+        let len = |name: &str| rule.factor(name).and_then(|f| rule.factors()[f].extent.fixed()).unwrap_or(0);
+        if len("d") < 2 * len("r") {
+            let reason = format!("tables rotate {} dimensions of heads that have {}", 2 * len("r"), len("d"));
+            return Err(GraphError::Attribute { op: "RotaryEmbedding", reason }.into());
+        }
+        Ok(rule)
+    }
+
+    fn operations(&self) -> u64 {
+        3
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let x = call.inputs[0].as_f32()?;
+        let (cosines, sines) = (call.inputs[1].as_f32()?, call.inputs[2].as_f32()?);
+        let positions = call.inputs[3].as_u32()?;
+        let (h, d, r, c) = (call.part("h").len, call.part("d").len, call.part("r").len, call.part("c").len);
+        call.fill(|i| {
+            let (row, dim) = (i / (h * d), i % d);
+            // A position past the tables has no angle; a session refuses it before a call, so this only bounds.
+            let angle = (positions[row] as usize).min(c.saturating_sub(1)) * r + dim % r.max(1);
+            match dim {
+                _ if dim < r => x[i] as f64 * cosines[angle] as f64 - x[i + r] as f64 * sines[angle] as f64,
+                _ if dim < 2 * r => x[i] as f64 * cosines[angle] as f64 + x[i - r] as f64 * sines[angle] as f64,
+                _ => x[i] as f64,
+            }
+        })
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        unimplemented!()
+    }
+}
+
+fn sample(random: &mut Random) -> Sample {
+    let (b, s, h, r, c) =
+        (random.range(1, 3), random.range(1, 9), random.range(1, 7), random.range(1, 9), random.range(1, 20));
+    let d = 2 * r + random.range(0, 3);
+    Sample::new(
+        RotaryEmbedding { heads: h },
+        vec![
+            (Role::Input, random.tensor(DType::F32, &[b, s, h * d])),
+            (Role::Weight, random.tensor(DType::F32, &[c, r])),
+            (Role::Weight, random.tensor(DType::F32, &[c, r])),
+            (Role::Input, random.indices(c, &[b, s])),
+        ],
+    )
+}

@@ -1,0 +1,90 @@
+//! Random cases of an op: inputs of odd shapes with random values, from a seed.
+//!
+//! Property tests, benches and self-tests iterate over [`super::samples`] and so never name an op. A case knows
+//! nothing of how it will be split or where it will run.
+
+use super::Op;
+use crate::tensor::{DType, Tensor};
+
+/// A small deterministic generator (SplitMix64, Steele et al. 2014): cases must not depend on a crate's version.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The generator of `seed`.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `low..=high`.
+    pub fn range(&mut self, low: usize, high: usize) -> usize {
+        low + (self.next() % (high - low + 1) as u64) as usize
+    }
+
+    /// A number in `-1..1`.
+    pub fn unit(&mut self) -> f32 {
+        ((self.next() >> 40) as f32 / (1u64 << 23) as f32) - 1.0
+    }
+
+    /// One of `items`.
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.range(0, items.len() - 1)]
+    }
+
+    /// A tensor of values in `-1..1`, rounded to `dtype`.
+    pub fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.unit()).collect();
+        let mut tensor = Tensor::zeros(DType::F32, shape);
+        tensor.bytes_mut().copy_from_slice(bytemuck::cast_slice(&values));
+        tensor.rounded(dtype)
+    }
+
+    /// A tensor of whole numbers below `bound`.
+    pub fn indices(&mut self, bound: usize, shape: &[usize]) -> Tensor {
+        let values: Vec<u32> = (0..shape.iter().product()).map(|_| self.range(0, bound - 1) as u32).collect();
+        let mut tensor = Tensor::zeros(DType::U32, shape);
+        tensor.bytes_mut().copy_from_slice(bytemuck::cast_slice(&values));
+        tensor
+    }
+}
+
+/// What an input of a case is to a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Given with the call.
+    Input,
+    /// Held by the ranks.
+    Weight,
+    /// Held by the ranks and written in place.
+    State,
+}
+
+/// One case: an op on inputs.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The op.
+    pub op: Op,
+    /// Its inputs, whole.
+    pub inputs: Vec<(Role, Tensor)>,
+    /// Positions already in the state.
+    pub past: usize,
+}
+
+impl Sample {
+    /// A case with no past.
+    pub fn new(op: impl Into<Op>, inputs: Vec<(Role, Tensor)>) -> Sample {
+        Sample { op: op.into(), inputs, past: 0 }
+    }
+}
+
+/// How an op's family makes random cases: one row per ONNX name.
+pub type Samples = [(&'static str, fn(&mut Random) -> Sample)];

@@ -1,0 +1,58 @@
+//! Softmax over the last dimension.
+//!
+//! The dimension is whole: every element needs the sum of all. Attention has its own, fused one. Read
+//! `shaders/softmax.wgsl` next.
+
+use super::sample::{Random, Role, Sample, Samples};
+use super::{Call, Operator, Site, arity, leading};
+use crate::error::Result;
+use crate::kernel::Launch;
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// `exp(x - max) / sum(exp(x - max))` over the last dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Softmax;
+
+impl Softmax {
+    pub(super) const SAMPLES: &'static Samples = &[("Softmax", sample)];
+}
+
+impl Operator for Softmax {
+    fn name(&self) -> &'static str {
+        "Softmax"
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity("Softmax", inputs, 1..2, "1")?;
+        let dims = leading(inputs[0].len().saturating_sub(1));
+        ShardingRule::of("Softmax", &format!("{dims} k -> {dims} k")).whole("k").bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        4
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let x = call.inputs[0].as_f32()?;
+        let k = call.part("k").global;
+        let rows: Vec<(f64, f64)> = x
+            .chunks_exact(k.max(1))
+            .map(|row| {
+                let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+                (most, row.iter().map(|&x| (x as f64 - most).exp()).sum())
+            })
+            .collect();
+        call.fill(|i| (x[i] as f64 - rows[i / k].0).exp() / rows[i / k].1)
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        unimplemented!()
+    }
+}
+
+fn sample(random: &mut Random) -> Sample {
+    let mut shape: Vec<usize> = (0..random.range(1, 3)).map(|_| random.range(1, 9)).collect();
+    shape.push(random.range(1, 70));
+    Sample::new(Softmax, vec![(Role::Input, random.tensor(DType::F32, &shape))])
+}

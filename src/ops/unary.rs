@@ -1,0 +1,125 @@
+//! Elementwise functions of one input: Gelu in both forms, Silu, Tanh.
+//!
+//! Any dimension may be cut; Partial never passes, since none of them is linear. The file does not know where they
+//! stand in a model. Read `shaders/unary.wgsl` and `shaders/common/functions.wgsl` next.
+
+use super::sample::{Random, Role, Sample, Samples};
+use super::{Call, Operator, Site, arity, leading};
+use crate::error::Result;
+use crate::kernel::Launch;
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Shape, Tensor};
+
+/// Which function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum UnaryFunction {
+    /// `x * Phi(x)`, by the error function.
+    Gelu,
+    /// The tanh approximation of Gelu.
+    GeluTanh,
+    /// `x * sigmoid(x)`, ONNX's Swish.
+    Silu,
+    /// `tanh(x)`.
+    Tanh,
+}
+
+/// An elementwise function of one input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Unary {
+    /// Which.
+    pub function: UnaryFunction,
+}
+
+impl Unary {
+    pub(super) const SAMPLES: &'static Samples = &[
+        ("Gelu", |r| sample(r, UnaryFunction::Gelu)),
+        ("GeluTanh", |r| sample(r, UnaryFunction::GeluTanh)),
+        ("Silu", |r| sample(r, UnaryFunction::Silu)),
+        ("Tanh", |r| sample(r, UnaryFunction::Tanh)),
+    ];
+}
+
+/// The error function, to f64 precision: its Taylor series, or for large `x` the continued fraction of erfc
+/// (Abramowitz and Stegun 7.1.6 and 7.1.14).
+fn erf(x: f64) -> f64 {
+    if x < 0.0 {
+        return -erf(-x);
+    }
+    if x > 6.0 {
+        return 1.0;
+    }
+    if x < 3.0 {
+        let (mut sum, mut term, mut n) = (x, x, 0.0);
+        while term > sum * 1e-17 {
+            n += 1.0;
+            term *= 2.0 * x * x / (2.0 * n + 1.0);
+            sum += term;
+        }
+        2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
+    } else {
+        let fraction = (1..=60).rev().fold(0.0, |f, n| n as f64 / 2.0 / (x + f));
+        1.0 - (-x * x).exp() / std::f64::consts::PI.sqrt() / (x + fraction)
+    }
+}
+
+impl Operator for Unary {
+    fn name(&self) -> &'static str {
+        match self.function {
+            UnaryFunction::Gelu => "Gelu",
+            UnaryFunction::GeluTanh => "GeluTanh",
+            UnaryFunction::Silu => "Silu",
+            UnaryFunction::Tanh => "Tanh",
+        }
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity(self.name(), inputs, 1..2, "1")?;
+        let dims = leading(inputs[0].len().saturating_sub(1));
+        ShardingRule::of(self.name(), &format!("{dims} k -> {dims} k")).bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        8
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let x = call.inputs[0].as_f32()?;
+        call.fill(|i| {
+            let x = x[i] as f64;
+            match self.function {
+                UnaryFunction::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+                UnaryFunction::GeluTanh => {
+                    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                    0.5 * x * (1.0 + inner.tanh())
+                }
+                UnaryFunction::Silu => x / (1.0 + (-x).exp()),
+                UnaryFunction::Tanh => x.tanh(),
+            }
+        })
+    }
+
+    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+        unimplemented!()
+    }
+}
+
+fn sample(random: &mut Random, function: UnaryFunction) -> Sample {
+    let shape: Vec<usize> = (0..random.range(1, 4)).map(|_| random.range(1, 9)).collect();
+    let mut x = random.tensor(DType::F32, &shape);
+    let spread = random.pick(&[1.0, 10.0, 100.0]);
+    bytemuck::cast_slice_mut::<u8, f32>(x.bytes_mut()).iter_mut().for_each(|x| *x *= spread);
+    Sample::new(Unary { function }, vec![(Role::Input, x)])
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn erf_meets_its_table() {
+        // Abramowitz and Stegun, table 7.1.
+        for (x, y) in [(0.5, 0.5204998778), (1.0, 0.8427007929), (2.0, 0.9953222650), (3.0, 0.9999779095)] {
+            assert!((super::erf(x) - y).abs() < 1e-10, "erf({x})");
+            assert!((super::erf(-x) + y).abs() < 1e-10, "erf(-{x})");
+        }
+        assert!((super::erf(2.999_999) - super::erf(3.000_001)).abs() < 1e-9);
+    }
+}
