@@ -136,3 +136,24 @@ pub fn linear_grid(n: usize, size: usize) -> [u32; 3] {
     let x = groups.div_ceil(y);
     [x as u32, y as u32, 1]
 }
+
+/// The type and shape in which a weight of `dtype` and `shape` lies on a device.
+///
+/// Vectors are widened to f32. Higher ranks keep the file's type, with each row padded to a multiple of four elements:
+/// the vector width of every kernel.
+pub fn weight_layout(dtype: DType, shape: &[usize]) -> (DType, Vec<usize>) {
+    let mut shape = shape.to_vec();
+    match shape.as_mut_slice() {
+        [.., _, row] => {
+            *row = row.next_multiple_of(4);
+            (dtype, shape)
+        }
+        _ => (DType::F32, shape),
+    }
+}
+
+/// Bytes of a weight as it lies on a device.
+pub fn weight_bytes(dtype: DType, shape: &[usize]) -> u64 {
+    let (dtype, shape) = weight_layout(dtype, shape);
+    shape.iter().product::<usize>() as u64 * dtype.size() as u64
+}

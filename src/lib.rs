@@ -1,7 +1,10 @@
 //! fanfold runs one model across whatever GPUs a person has.
+pub mod device;
 pub mod error;
+pub mod graph;
 pub mod kernel;
 pub mod ops;
+pub mod program;
 pub mod sharding;
 pub mod tensor;
 pub use error::{Error, Result};

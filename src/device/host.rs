@@ -1,0 +1,142 @@
+//! The reference device: evaluates every instruction with the ops' own host evaluation, in f64.
+//!
+//! It deliberately shares no code with the GPU beyond the program, so that agreement means something. Read
+//! [`crate::ops`] next.
+
+use super::{Counters, Device};
+use crate::error::{DeviceError, Result};
+use crate::graph::Weights;
+use crate::ops::Call;
+use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart};
+use crate::tensor::{Env, Tensor, resolve};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Evaluates programs on the host.
+#[derive(Default)]
+pub struct HostDevice {
+    program: Option<Arc<RankProgram>>,
+    env: Option<Env>,
+    capacity: usize,
+    buffers: Vec<Tensor>,
+    weights: Vec<Tensor>,
+    states: Vec<Tensor>,
+    counters: Counters,
+}
+
+impl HostDevice {
+    /// A device with no program.
+    pub fn new() -> HostDevice {
+        HostDevice::default()
+    }
+
+    fn tensor(&self, place: Place) -> &Tensor {
+        match place {
+            Place::Buffer(i) => &self.buffers[i],
+            Place::Weight(i) => &self.weights[i],
+            Place::State(i) => &self.states[i],
+        }
+    }
+
+    /// The tensor of a value under the value's own shape: a view shares its place with what it views.
+    fn shaped(&self, value: &LocalValue, env: &Env) -> Result<Cow<'_, Tensor>> {
+        let (tensor, shape) = (self.tensor(value.place), resolve(&value.shape, env));
+        if tensor.shape() == shape {
+            Ok(Cow::Borrowed(tensor))
+        } else {
+            Ok(Cow::Owned(tensor.clone().reshaped(shape)?))
+        }
+    }
+
+    fn store(&mut self, place: Place, tensor: Tensor) {
+        match place {
+            Place::Buffer(i) => self.buffers[i] = tensor,
+            Place::Weight(i) => self.weights[i] = tensor,
+            Place::State(i) => self.states[i] = tensor,
+        }
+    }
+
+    fn loaded(&self) -> Result<(Arc<RankProgram>, Env)> {
+        match (&self.program, self.env) {
+            (Some(program), Some(env)) => Ok((program.clone(), env)),
+            _ => Err(DeviceError::Refused { device: "host".into(), reason: "no program is loaded".into() }.into()),
+        }
+    }
+}
+
+impl Device for HostDevice {
+    fn name(&self) -> &str {
+        "host"
+    }
+
+    fn load(
+        &mut self,
+        program: Arc<RankProgram>,
+        limits: &Env,
+        weights: &dyn Weights,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        self.capacity = limits.capacity;
+        for shard in &program.weights {
+            let shape = resolve(&shard.shape, limits);
+            let tensor = match &shard.part {
+                WeightPart::Zero => Tensor::zeros(crate::tensor::DType::F32, shape),
+                WeightPart::Window(window) => weights.read(&shard.name, &shape, &window.resolve(&shape))?,
+            };
+            progress(tensor.bytes().len() as u64);
+            self.counters.weight_bytes += tensor.bytes().len() as u64;
+            self.weights.push(tensor.widened());
+        }
+        let zeros = |shape: Vec<usize>| Tensor::zeros(crate::tensor::DType::F32, shape);
+        self.states = program.states.iter().map(|s| zeros(resolve(s, limits))).collect();
+        self.buffers = program.buffers.iter().map(|_| zeros(vec![0])).collect();
+        self.program = Some(program);
+        Ok(())
+    }
+
+    fn begin(&mut self, env: &Env) -> Result<()> {
+        self.env = Some(Env { capacity: self.capacity, ..*env });
+        Ok(())
+    }
+
+    fn execute(&mut self, index: usize) -> Result<()> {
+        let (program, env) = self.loaded()?;
+        let value = |v: usize| &program.values[v];
+        match &program.instrs[index] {
+            Instr::Zero { output } => {
+                let zeros = Tensor::zeros(value(*output).dtype, resolve(&value(*output).shape, &env));
+                self.store(value(*output).place, zeros);
+            }
+            Instr::Compute { op, inputs, output, extents, .. } => {
+                let shape = resolve(&value(*output).shape, &env);
+                let inputs: Vec<Cow<'_, Tensor>> =
+                    inputs.iter().map(|&v| self.shaped(value(v), &env)).collect::<Result<_>>()?;
+                let inputs: Vec<&Tensor> = inputs.iter().map(|tensor| tensor.as_ref()).collect();
+                let result = op.evaluate(&Call { inputs: &inputs, extents, env: &env, output: &shape })?;
+                self.counters.host_ops += 1;
+                self.store(value(*output).place, result);
+            }
+            Instr::Input { .. } | Instr::Exchange { .. } | Instr::Output { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<()> {
+        let (program, env) = self.loaded()?;
+        let value = &program.values[value];
+        let tensor = Tensor::from_bytes(value.dtype, resolve(&value.shape, &env), bytes)?;
+        self.store(value.place, tensor);
+        Ok(())
+    }
+
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<()> {
+        let (program, _) = self.loaded()?;
+        bytes.clear();
+        bytes.extend_from_slice(self.tensor(program.values[value].place).bytes());
+        Ok(())
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+}

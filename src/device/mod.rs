@@ -1,0 +1,72 @@
+//! A device that holds one rank's tensors and executes its instructions.
+//!
+//! The trait deliberately knows nothing of peers: it computes, and moves bytes to and from the host. Read [`host`] for
+//! the reference and [`gpu`] for wgpu; [`crate::session`] drives both alike.
+
+pub mod gpu;
+pub mod host;
+
+use crate::error::Result;
+use crate::graph::Weights;
+use crate::program::RankProgram;
+use crate::tensor::Env;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Executes one rank's program. One thread drives it.
+pub trait Device: Send {
+    /// Its name, for people.
+    fn name(&self) -> &str;
+
+    /// Takes `program`: allocates for calls up to `limits` and loads the rank's weight shards from `weights`.
+    ///
+    /// `progress` is told the bytes of every shard as it is loaded. Called once, before anything else. Errors when the
+    /// device lacks memory or a weight cannot be read.
+    fn load(
+        &mut self,
+        program: Arc<RankProgram>,
+        limits: &Env,
+        weights: &dyn Weights,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()>;
+
+    /// Begins a call in which the symbols stand for `env`.
+    fn begin(&mut self, env: &Env) -> Result<()>;
+
+    /// Executes the instruction at `index`: a `Compute` or a `Zero`. It may run later, but before any `read` returns.
+    fn execute(&mut self, index: usize) -> Result<()>;
+
+    /// Writes all of a value, row-major.
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<()>;
+
+    /// Reads all of a value, row-major, replacing what `bytes` held. Waits, but not beyond the device's deadline.
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<()>;
+
+    /// What has been done so far.
+    fn counters(&self) -> Counters;
+}
+
+/// What a device has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Ops evaluated on the host.
+    pub host_ops: u64,
+    /// Dispatches encoded.
+    pub dispatches: u64,
+    /// Command buffers submitted.
+    pub submissions: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Buffers created.
+    pub buffers: u64,
+    /// Bytes of weights uploaded.
+    pub weight_bytes: u64,
+    /// Writes of anything but weights and exchanged values: parameters, tokens, positions.
+    pub uploads: u64,
+    /// Bytes of those.
+    pub upload_bytes: u64,
+    /// Exchanged values written.
+    pub exchange_writes: u64,
+    /// Values read back.
+    pub reads: u64,
+}

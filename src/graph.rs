@@ -1,0 +1,193 @@
+//! A model as a graph of ops on named values, and where its weights come from.
+//!
+//! It deliberately knows no file format, no plan and no device. A graph can only be built whole and right: every node is
+//! bound to its sharding rule as it is added, which also infers its shape. Read [`crate::import`] next for who builds
+//! graphs, and [`crate::plan`] for what is decided about them.
+
+use crate::error::{Error, GraphError, Result};
+use crate::ops::Op;
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Region, Shape, Tensor, display_shape};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// Counts the values of a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ValueId(pub usize);
+
+/// Counts the nodes of a graph, in an order in which they can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub usize);
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Given with every call.
+    Input,
+    /// Read once, from [`Weights`].
+    Weight,
+    /// Zero at first, kept between calls, written in place.
+    State,
+    /// Computed.
+    Node(NodeId),
+}
+
+/// A tensor of the graph.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Its name, unique in the graph.
+    pub name: String,
+    /// Its whole shape.
+    pub shape: Shape,
+    /// The type of its elements; weights keep the file's.
+    pub dtype: DType,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// An op applied to values.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its name, unique in the graph; its output bears the same.
+    pub name: String,
+    /// The op.
+    pub op: Op,
+    /// What it reads.
+    pub inputs: Vec<ValueId>,
+    /// What it makes.
+    pub output: ValueId,
+    /// Its sharding rule, bound to its inputs' shapes.
+    pub rule: ShardingRule,
+}
+
+/// A model's computation.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    values: Vec<Value>,
+    nodes: Vec<Node>,
+    outputs: Vec<(String, ValueId)>,
+    names: HashMap<String, ValueId>,
+}
+
+/// Where the elements of a graph's weights come from: a model's files, or memory.
+pub trait Weights: Send + Sync {
+    /// The box `region` of the weight called `name`, whose whole resolved shape is `shape`, in its own type.
+    ///
+    /// Reads no element outside the box. Errors when there is no such weight or its file cannot be read.
+    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor>;
+}
+
+impl Weights for HashMap<String, Tensor> {
+    fn read(&self, name: &str, _shape: &[usize], region: &Region) -> Result<Tensor> {
+        match self.get(name) {
+            Some(tensor) => tensor.slice(region),
+            None => Err(GraphError::Name { kind: "weight", name: name.to_string(), problem: "does not exist" }.into()),
+        }
+    }
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Graph {
+        Graph::default()
+    }
+
+    fn add(&mut self, name: &str, shape: Shape, dtype: DType, source: Source) -> Result<ValueId> {
+        let id = ValueId(self.values.len());
+        if self.names.insert(name.to_string(), id).is_some() {
+            let problem = "is defined twice";
+            return Err(GraphError::Name { kind: "value", name: name.to_string(), problem }.into());
+        }
+        self.values.push(Value { name: name.to_string(), shape, dtype, source });
+        Ok(id)
+    }
+
+    /// Adds a value given with every call. Errors when the name is taken.
+    pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<ValueId> {
+        self.add(name, shape.into(), dtype, Source::Input)
+    }
+
+    /// Adds a weight. Errors when the name is taken.
+    pub fn weight(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<ValueId> {
+        self.add(name, shape.into(), dtype, Source::Weight)
+    }
+
+    /// Adds a state in f32. Errors when the name is taken.
+    pub fn state(&mut self, name: &str, shape: impl Into<Shape>) -> Result<ValueId> {
+        self.add(name, shape.into(), DType::F32, Source::State)
+    }
+
+    /// Adds a node and returns its output. Errors when the name is taken or the inputs do not fit the op's rule.
+    pub fn node(&mut self, name: &str, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
+        let op = op.into();
+        let shapes: Vec<Shape> = inputs.iter().map(|&v| self.value(v).shape.clone()).collect();
+        let wrap = |source: Error| GraphError::Node { node: name.to_string(), source: Box::new(source) };
+        let rule = op.rule(&shapes).map_err(wrap)?;
+        let id = NodeId(self.nodes.len());
+        let output = self.add(name, rule.output_shape(), DType::F32, Source::Node(id))?;
+        self.nodes.push(Node { name: name.to_string(), op, inputs: inputs.to_vec(), output, rule });
+        Ok(output)
+    }
+
+    /// Makes a value an output, under a name. Errors when the name is taken by another output.
+    pub fn output(&mut self, name: &str, value: ValueId) -> Result<()> {
+        if self.outputs.iter().any(|(n, _)| n == name) {
+            let problem = "is defined twice";
+            return Err(GraphError::Name { kind: "output", name: name.to_string(), problem }.into());
+        }
+        self.outputs.push((name.to_string(), value));
+        Ok(())
+    }
+
+    /// A value. Ids come from this graph.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0]
+    }
+
+    /// All values with their ids.
+    pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value)> {
+        self.values.iter().enumerate().map(|(i, v)| (ValueId(i), v))
+    }
+
+    /// The value called `name`.
+    pub fn find(&self, name: &str) -> Option<ValueId> {
+        self.names.get(name).copied()
+    }
+
+    /// The nodes, in an order in which they can run.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The outputs with their names.
+    pub fn outputs(&self) -> &[(String, ValueId)] {
+        &self.outputs
+    }
+
+    /// The state that `value` is, be it as declared or after a node wrote into it.
+    pub fn state_of(&self, value: ValueId) -> Option<ValueId> {
+        match self.value(value).source {
+            Source::State => Some(value),
+            Source::Node(node) => {
+                let node = &self.nodes[node.0];
+                node.op.in_place().and_then(|i| self.state_of(node.inputs[i]))
+            }
+            _ => None,
+        }
+    }
+
+    /// A fingerprint of the structure: names, ops, shapes and types, not the weights' values. FNV-1a, 64 bits.
+    pub fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        for value in &self.values {
+            let _ = writeln!(text, "{} {} {} {:?}", value.name, display_shape(&value.shape), value.dtype, value.source);
+        }
+        for node in &self.nodes {
+            let _ = writeln!(text, "{} {:?} {:?}", node.name, node.op, node.inputs);
+        }
+        let hash = text
+            .bytes()
+            .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0000_0100_0000_01B3));
+        format!("{hash:016x}")
+    }
+}

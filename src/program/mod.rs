@@ -1,0 +1,303 @@
+//! What every rank executes: one plain list of instructions, printable, comparable, run unchanged by any device.
+//!
+//! A program deliberately knows nothing of placements, plans or devices: after lowering there are only local values,
+//! ops with the extents of a part, and exchanges of boxes. Read [`lower`](crate::program::lower) for how it is made
+//! and [`crate::session`] for who runs it.
+
+use crate::kernel::weight_bytes;
+use crate::ops::Op;
+use crate::sharding::{Extent, Redistribute};
+use crate::tensor::{DType, Dim, Env, Region, Shape, display_shape, resolve};
+use serde::Serialize;
+use std::fmt;
+use std::ops::Range;
+
+/// One list of instructions per rank.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Program {
+    /// What each rank does.
+    pub ranks: Vec<RankProgram>,
+    /// What a call must give.
+    pub inputs: Vec<Port>,
+    /// What a call returns.
+    pub outputs: Vec<Port>,
+}
+
+/// An input or output of the whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Its whole shape.
+    pub shape: Shape,
+    /// The type of its elements.
+    pub dtype: DType,
+}
+
+/// What one rank holds and does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RankProgram {
+    /// The rank.
+    pub rank: usize,
+    /// Every tensor it touches.
+    pub values: Vec<LocalValue>,
+    /// Scratch memory that activations share as their lives allow; each the size of its largest tenant.
+    pub buffers: Vec<Size>,
+    /// The weights it loads.
+    pub weights: Vec<WeightShard>,
+    /// The states it keeps.
+    pub states: Vec<Shape>,
+    /// What it does, in order.
+    pub instrs: Vec<Instr>,
+}
+
+/// A tensor on one rank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LocalValue {
+    /// The graph's name of it.
+    pub name: String,
+    /// The rank's part of its shape.
+    pub shape: Shape,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Where it lies.
+    pub place: Place,
+}
+
+/// Where a local value lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Place {
+    /// In a scratch buffer.
+    Buffer(usize),
+    /// In a loaded weight.
+    Weight(usize),
+    /// In a state.
+    State(usize),
+}
+
+/// Elements that depend on the call: a number times symbols.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// The number.
+    pub count: usize,
+    /// The symbols, sorted.
+    pub symbols: Vec<crate::tensor::Symbol>,
+}
+
+impl Size {
+    /// The elements of `shape`.
+    pub fn of(shape: &[Dim]) -> Size {
+        let mut symbols: Vec<_> =
+            shape.iter().filter_map(|d| if let Dim::Symbol(s) = d { Some(*s) } else { None }).collect();
+        symbols.sort_unstable();
+        Size { count: shape.iter().filter_map(|d| d.fixed()).product(), symbols }
+    }
+
+    /// The elements under `env`.
+    pub fn resolve(&self, env: &Env) -> usize {
+        self.symbols.iter().fold(self.count, |n, &s| n.saturating_mul(Dim::Symbol(s).resolve(env)))
+    }
+}
+
+/// A weight as one rank loads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WeightShard {
+    /// The weight's name.
+    pub name: String,
+    /// Its whole shape.
+    pub shape: Shape,
+    /// Its type in the file.
+    pub dtype: DType,
+    /// What the rank loads of it.
+    pub part: WeightPart,
+}
+
+/// What a rank loads of a weight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum WeightPart {
+    /// The window of it; all of it when the window is empty of constraints.
+    Window(Window),
+    /// Zeros: the weight is an addend that enters on another rank.
+    Zero,
+}
+
+impl WeightShard {
+    /// The shape the rank holds, under `env`.
+    pub fn local_shape(&self, env: &Env) -> Vec<usize> {
+        let shape = resolve(&self.shape, env);
+        match &self.part {
+            WeightPart::Window(window) => window.resolve(&shape).shape(),
+            WeightPart::Zero => shape,
+        }
+    }
+}
+
+/// A box in a tensor whose other dimensions may be symbolic: intervals of some dimensions, all of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Window(pub Vec<(usize, Range<usize>)>);
+
+impl Window {
+    /// The box in a tensor of `shape`.
+    pub fn resolve(&self, shape: &[usize]) -> Region {
+        let mut region = Region::whole(shape);
+        for (dim, range) in &self.0 {
+            region.0[*dim] = range.clone();
+        }
+        region
+    }
+
+    /// Whether it holds nothing, whatever the symbols.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().any(|(_, range)| range.is_empty())
+    }
+}
+
+/// One instruction of one rank. Numbers are indices into [`RankProgram::values`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Instr {
+    /// Takes the call's input `name`.
+    Input {
+        /// The port.
+        name: String,
+        /// Where it goes.
+        value: usize,
+    },
+    /// Evaluates the rank's part of an op.
+    Compute {
+        /// The graph's node, or the value that is redistributed.
+        node: String,
+        /// The op, as in the whole.
+        op: Op,
+        /// What it reads.
+        inputs: Vec<usize>,
+        /// What it writes.
+        output: usize,
+        /// The rank's part of every factor.
+        extents: Vec<Extent>,
+    },
+    /// Fills with zeros.
+    Zero {
+        /// What.
+        output: usize,
+    },
+    /// Exchanges boxes with every rank, itself included.
+    Exchange {
+        /// The value that is redistributed.
+        node: String,
+        /// The collective it is.
+        kind: Redistribute,
+        /// What is sent from.
+        from: usize,
+        /// What is received into.
+        to: usize,
+        /// For each rank the box of `from` that it gets, if any.
+        send: Vec<Option<Window>>,
+        /// For each rank the box of `to` that it fills, if any.
+        receive: Vec<Option<Window>>,
+    },
+    /// Returns a part of the output `name`.
+    Output {
+        /// The port.
+        name: String,
+        /// What is returned.
+        value: usize,
+        /// Which box of the whole it is.
+        window: Window,
+    },
+}
+
+/// Bytes that one rank needs on its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Its shards of the weights, as they lie on the device.
+    pub weights: u64,
+    /// Its KV cache, at the session's capacity.
+    pub state: u64,
+    /// Scratch buffers.
+    pub activations: u64,
+    /// Buffers that bytes pass through on their way to and from the host.
+    pub staging: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.state + self.activations + self.staging
+    }
+}
+
+impl RankProgram {
+    /// What the rank needs in sessions whose calls are at most `env`.
+    pub fn memory(&self, env: &Env) -> Memory {
+        let elements = |shape: &Shape| resolve(shape, env).iter().product::<usize>() as u64 * 4;
+        let staging = self.instrs.iter().map(|instr| match instr {
+            Instr::Exchange { from, to, .. } => {
+                elements(&self.values[*from].shape).max(elements(&self.values[*to].shape))
+            }
+            Instr::Input { value, .. } | Instr::Output { value, .. } => elements(&self.values[*value].shape),
+            Instr::Compute { .. } | Instr::Zero { .. } => 0,
+        });
+        Memory {
+            weights: self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(env))).sum(),
+            state: self.states.iter().map(elements).sum(),
+            activations: self.buffers.iter().map(|b| b.resolve(env) as u64 * 4).sum(),
+            // One buffer each way.
+            staging: 2 * staging.max().unwrap_or(0),
+        }
+    }
+
+    /// How many exchanges a call makes.
+    pub fn exchanges(&self) -> usize {
+        self.instrs.iter().filter(|i| matches!(i, Instr::Exchange { .. })).count()
+    }
+}
+
+impl fmt::Display for RankProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = |v: usize| format!("%{v}");
+        for (id, weight) in self.weights.iter().enumerate() {
+            let part = match &weight.part {
+                WeightPart::Zero => " zero".to_string(),
+                WeightPart::Window(window) => {
+                    window.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect()
+                }
+            };
+            writeln!(f, "weight {id:<3} {} {}{} {part}", weight.name, weight.dtype, display_shape(&weight.shape))?;
+        }
+        for instr in &self.instrs {
+            match instr {
+                Instr::Input { name, value: v } => writeln!(f, "{:<5}= input {name}", value(*v))?,
+                Instr::Zero { output } => writeln!(f, "{:<5}= zero", value(*output))?,
+                Instr::Compute { node, op, inputs, output, extents } => {
+                    let inputs: Vec<String> = inputs
+                        .iter()
+                        .map(|&v| match self.values[v].place {
+                            Place::Buffer(_) => value(v),
+                            Place::Weight(w) => format!("weight {w}"),
+                            Place::State(s) => format!("state {s}"),
+                        })
+                        .collect();
+                    let extents: Vec<String> = extents.iter().map(|e| e.to_string()).collect();
+                    let (inputs, extents) = (inputs.join(", "), extents.join(" "));
+                    writeln!(f, "{:<5}= {} {inputs} [{extents}] # {node}", value(*output), op.name())?;
+                }
+                Instr::Exchange { node, kind, from, to, .. } => {
+                    writeln!(
+                        f,
+                        "{:<5}= {kind} {} {} -> {} # {node}",
+                        value(*to),
+                        value(*from),
+                        display_shape(&self.values[*from].shape),
+                        display_shape(&self.values[*to].shape)
+                    )?;
+                }
+                Instr::Output { name, value: v, window } => {
+                    let window: String =
+                        window.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect();
+                    writeln!(f, "output {name} {}{window}", value(*v))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
