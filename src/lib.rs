@@ -4,6 +4,7 @@ pub mod error;
 pub mod graph;
 pub mod kernel;
 pub mod ops;
+pub mod plan;
 pub mod program;
 pub mod sharding;
 pub mod tensor;

@@ -4,6 +4,10 @@
 //! ops with the extents of a part, and exchanges of boxes. Read [`lower`](crate::program::lower) for how it is made
 //! and [`crate::session`] for who runs it.
 
+mod lower;
+
+pub use lower::lower;
+
 use crate::kernel::weight_bytes;
 use crate::ops::Op;
 use crate::sharding::{Extent, Redistribute};

@@ -1,0 +1,161 @@
+//! Classes of dimensions that are cut together, across the ops of a graph.
+//!
+//! A projection's output, the heads that read it and the rows of the product that follows are one class: one cut serves
+//! them all without an exchange, and the granule of the class is what every member can be cut by. The module does not
+//! decide which class is cut. Read `strategy.rs` next for who does.
+
+use crate::error::Result;
+use crate::graph::{Graph, Source, ValueId};
+use crate::sharding::Cut;
+use std::collections::HashMap;
+
+/// A factor of a node: `(index of the node, index of the factor in its rule)`.
+pub type Member = (usize, usize);
+
+/// Dimensions that ops join.
+#[derive(Clone, Debug)]
+pub struct Class {
+    /// The factors that are cut together, in the order of their nodes.
+    pub members: Vec<Member>,
+    /// Granules: every member can be cut into this many pieces. 0 when a member's length is known only in a call.
+    pub granules: usize,
+    /// `(class, member of it, group, member of this)`: the class follows another one's cut, divided by `group`.
+    pub follows: Option<(usize, Member, usize, Member)>,
+    /// Whether a member is a dimension of a weight.
+    pub weighted: bool,
+    /// Whether a member may not be cut by itself, other than as another's image.
+    pub whole: bool,
+}
+
+/// The classes of a graph, in the order in which they first appear.
+#[derive(Clone, Debug)]
+pub struct Classes {
+    classes: Vec<Class>,
+    of: HashMap<Member, usize>,
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl Classes {
+    /// The classes of `graph`.
+    pub fn of(graph: &Graph) -> Classes {
+        let mut union = Union::default();
+        let mut weighted: Vec<Member> = Vec::new();
+        // For each dimension of each value, one factor that leads it: all that lead it are joined to that one.
+        let mut lead: HashMap<(ValueId, usize), Member> = HashMap::new();
+        for (n, node) in graph.nodes().iter().enumerate() {
+            for f in 0..node.rule.factors().len() {
+                union.add((n, f));
+            }
+            let inputs = node.inputs.iter().enumerate().map(|(i, &v)| (Some(i), v));
+            for (port, value) in inputs.chain([(None, node.output)]) {
+                for (dim, f, _) in node.rule.leading(port) {
+                    match lead.get(&(value, dim)) {
+                        Some(&member) => union.join(member, (n, f)),
+                        None => {
+                            lead.insert((value, dim), (n, f));
+                        }
+                    }
+                    if graph.value(value).source == Source::Weight {
+                        weighted.push((n, f));
+                    }
+                }
+            }
+        }
+        let mut classes: Vec<Class> = Vec::new();
+        let mut of: HashMap<Member, usize> = HashMap::new();
+        let mut by_root: HashMap<Member, usize> = HashMap::new();
+        for (n, node) in graph.nodes().iter().enumerate() {
+            let cuttable = node.rule.cuttable();
+            for (f, factor) in node.rule.factors().iter().enumerate() {
+                let class = *by_root.entry(union.root((n, f))).or_insert_with(|| {
+                    let granules = factor.extent.fixed().unwrap_or(0);
+                    let new = Class { members: Vec::new(), granules, follows: None, weighted: false, whole: false };
+                    classes.push(new);
+                    classes.len() - 1
+                });
+                let entry = &mut classes[class];
+                entry.members.push((n, f));
+                entry.granules = match factor.extent.fixed() {
+                    Some(extent) if entry.granules > 0 => gcd(entry.granules, extent),
+                    _ => 0,
+                };
+                entry.whole |= factor.image.is_none() && !cuttable.contains(&f);
+                of.insert((n, f), class);
+            }
+        }
+        for member in weighted {
+            classes[of[&member]].weighted = true;
+        }
+        for (n, node) in graph.nodes().iter().enumerate() {
+            for (f, factor) in node.rule.factors().iter().enumerate() {
+                if let Some((source, group)) = factor.image {
+                    let (class, followed) = (of[&(n, f)], of[&(n, source)]);
+                    if class != followed && classes[followed].follows.is_none() {
+                        classes[class].follows.get_or_insert((followed, (n, source), group, (n, f)));
+                    }
+                }
+            }
+        }
+        Classes { classes, of }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Class)> {
+        self.classes.iter().enumerate()
+    }
+
+    /// One of them.
+    pub fn get(&self, class: usize) -> &Class {
+        &self.classes[class]
+    }
+
+    /// The class of a factor.
+    pub fn class_of(&self, member: Member) -> usize {
+        self.of[&member]
+    }
+
+    /// Where `member` is cut when its class is cut in proportion to `ratios`, or `None` where it cannot be.
+    pub fn cut(&self, graph: &Graph, member: Member, ratios: &[f64]) -> Result<Option<Cut>> {
+        let extent = |(n, f): Member| graph.nodes()[n].rule.factors()[f].extent.fixed().unwrap_or(0);
+        let class = &self.classes[self.of[&member]];
+        let (cut, pieces) = match class.follows {
+            None => (Cut::by_ratio(class.granules, ratios)?, class.granules),
+            Some((_, source, group, image)) => {
+                let Some(cut) = self.cut(graph, source, ratios)? else { return Ok(None) };
+                (cut.image(group), extent(image))
+            }
+        };
+        let extent = extent(member);
+        Ok((pieces > 0 && extent.is_multiple_of(pieces)).then(|| cut.scale(extent / pieces)))
+    }
+}
+
+/// Disjoint sets of members.
+#[derive(Default)]
+struct Union {
+    parent: HashMap<Member, Member>,
+}
+
+impl Union {
+    fn add(&mut self, member: Member) {
+        self.parent.insert(member, member);
+    }
+
+    fn root(&mut self, member: Member) -> Member {
+        let mut root = member;
+        while let Some(&up) = self.parent.get(&root).filter(|&&up| up != root) {
+            root = up;
+        }
+        self.parent.insert(member, root);
+        root
+    }
+
+    fn join(&mut self, a: Member, b: Member) {
+        let (a, b) = (self.root(a), self.root(b));
+        // The earlier member stays the root, so classes keep the order of the graph.
+        self.parent.insert(a.max(b), a.min(b));
+    }
+}

@@ -1,0 +1,153 @@
+//! The whole decision: for every node, which factor is cut and where. Plain data that a person can read and edit.
+//!
+//! A plan deliberately names no device and no memory address; it does not even say which exchanges happen, since those
+//! follow from the cuts. Read [`classes`] for how one cut comes to serve many ops, and [`crate::program`] for what a
+//! plan is lowered to.
+
+pub mod classes;
+mod strategy;
+
+pub use strategy::plan;
+
+use crate::error::{PlanError, Result};
+use crate::graph::{Graph, Node};
+use crate::sharding::Cut;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The most ranks a plan divides over.
+pub const MAX_RANKS: usize = 16;
+
+/// A family of plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// One device does everything.
+    Single,
+    /// Every weight along its output: stack. Bit-exact, one exchange per product.
+    Column,
+    /// Every weight along its input: add. One exchange per product.
+    Row,
+    /// Column then row, so that a pair of products needs one exchange (Megatron-LM, Shoeybi et al. 2019).
+    Tensor,
+}
+
+impl Strategy {
+    /// All of them, with what a person types.
+    pub const ALL: [(&'static str, Strategy); 4] = [
+        ("single", Strategy::Single),
+        ("column", Strategy::Column),
+        ("row", Strategy::Row),
+        ("tensor", Strategy::Tensor),
+    ];
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Strategy::ALL.iter().find(|(_, s)| s == self).map_or("", |(name, _)| name);
+        f.pad(name)
+    }
+}
+
+/// How one graph runs on `world_size` ranks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The version of this format: 1.
+    pub fanfold: u32,
+    /// [`Graph::fingerprint`] of the graph it is for.
+    pub model: String,
+    /// How many ranks.
+    pub world_size: usize,
+    /// Each rank's share, in any unit.
+    pub ratios: Vec<f64>,
+    /// The family it was derived by; a plan edited by hand keeps the word.
+    pub strategy: Strategy,
+    /// The nodes that are cut; any other runs whole on every rank.
+    pub nodes: Vec<NodeCut>,
+}
+
+/// One node's cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeCut {
+    /// The node's name.
+    pub node: String,
+    /// The letter of the factor in its rule.
+    pub factor: String,
+    /// `[start, end]` for each rank, in units of the factor.
+    pub cut: Cut,
+}
+
+impl Plan {
+    /// Reads a plan from JSON. Whether it fits a graph is checked by [`Plan::resolve`].
+    pub fn from_json(text: &str) -> Result<Plan> {
+        let plan: Plan = serde_json::from_str(text).map_err(|e| PlanError::Format(e.to_string()))?;
+        if plan.fanfold != 1 {
+            return Err(PlanError::Format(format!("version {} is not known, only 1", plan.fanfold)).into());
+        }
+        Ok(plan)
+    }
+
+    /// The plan as JSON, one line per node so that it can be edited.
+    pub fn to_json(&self) -> String {
+        fn line(value: &impl Serialize) -> String {
+            serde_json::to_string(value).unwrap_or_default()
+        }
+        let nodes: Vec<String> = self.nodes.iter().map(|node| format!("    {}", line(node))).collect();
+        format!(
+            "{{\n  \"fanfold\": {},\n  \"model\": {:?},\n  \"world_size\": {},\n  \"ratios\": {},\n  \"strategy\": {},\n  \"nodes\": [\n{}\n  ]\n}}\n",
+            self.fanfold,
+            self.model,
+            self.world_size,
+            line(&self.ratios),
+            line(&self.strategy),
+            nodes.join(",\n")
+        )
+    }
+
+    /// The factor and cut of every node of `graph`, `None` where a node runs whole.
+    ///
+    /// Errors when the plan is for another graph, names a node or factor that does not exist, or cuts what its rule
+    /// does not allow.
+    pub fn resolve<'a>(&'a self, graph: &Graph) -> Result<Vec<Option<(usize, &'a Cut)>>> {
+        let model = graph.fingerprint();
+        if self.model != model {
+            return Err(PlanError::Model { plan: self.model.clone(), model }.into());
+        }
+        if self.world_size == 0 || self.world_size > MAX_RANKS {
+            return Err(PlanError::Format(format!("{} ranks; there may be 1 to {MAX_RANKS}", self.world_size)).into());
+        }
+        let mut resolved = vec![None; graph.nodes().len()];
+        for entry in &self.nodes {
+            let fail = |source| PlanError::Node { node: entry.node.clone(), source: Box::new(source) };
+            let unknown = |problem: String| fail(PlanError::Format(problem).into());
+            let index = graph.nodes().iter().position(|n| n.name == entry.node);
+            let index = index.ok_or_else(|| unknown("the model has no such node".to_string()))?;
+            let rule = &graph.nodes()[index].rule;
+            let factor = rule.factor(&entry.factor);
+            let factor = factor.ok_or_else(|| unknown(format!("the rule {rule} has no factor {:?}", entry.factor)))?;
+            rule.check(factor, &entry.cut, self.world_size).map_err(fail)?;
+            if resolved[index].replace((factor, &entry.cut)).is_some() {
+                return Err(unknown("is cut twice".to_string()).into());
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// Errors unless every cut is exact by nature: one that is not contracted away and so changes no sum.
+    pub fn check_exact(&self, graph: &Graph) -> Result<()> {
+        let resolved = self.resolve(graph)?;
+        let contracted = |(node, cut): (&Node, &Option<(usize, &Cut)>)| match cut {
+            Some((factor, _)) if node.rule.contracted(*factor) => Some((node.name.clone(), *factor)),
+            _ => None,
+        };
+        match graph.nodes().iter().zip(&resolved).find_map(contracted) {
+            None => Ok(()),
+            Some((node, _)) => Err(PlanError::Inexact(format!(
+                "node {node} adds partial sums of several ranks, in another order than one device; use --strategy column"
+            ))
+            .into()),
+        }
+    }
+}

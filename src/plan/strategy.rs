@@ -1,0 +1,119 @@
+//! Plans derived from the rules: which factor each node is cut along, for a family of strategies.
+//!
+//! No op and no model family is named here: a strategy chooses among the factors that a rule allows, by whether they
+//! are contracted and whether they belong to a weight. It does not search and weighs no costs. Read
+//! [`super::classes`] first.
+
+use super::classes::Classes;
+use super::{MAX_RANKS, NodeCut, Plan, Strategy};
+use crate::error::{PlanError, Result};
+use crate::graph::{Graph, Source};
+
+/// The plan of `strategy` for `graph` over as many ranks as there are `ratios`.
+///
+/// Errors on no ranks or more than [`MAX_RANKS`], on ratios that are negative or all zero, and on
+/// [`Strategy::Single`] with more than one rank.
+pub fn plan(graph: &Graph, strategy: Strategy, ratios: &[f64]) -> Result<Plan> {
+    let world_size = ratios.len();
+    if world_size == 0 || world_size > MAX_RANKS {
+        return Err(PlanError::Ratios(format!("{world_size} ranks; there may be 1 to {MAX_RANKS}")).into());
+    }
+    if strategy == Strategy::Single && world_size > 1 {
+        return Err(PlanError::Ratios(format!("strategy single runs on one device, {world_size} are given")).into());
+    }
+    crate::sharding::Cut::by_ratio(0, ratios)?;
+    let classes = Classes::of(graph);
+    let factors = match strategy {
+        _ if world_size == 1 => vec![None; graph.nodes().len()],
+        Strategy::Single => vec![None; graph.nodes().len()],
+        Strategy::Column => column(graph, &classes),
+        Strategy::Row => row(graph, &classes),
+        Strategy::Tensor => tensor(graph, &classes),
+    };
+    let mut nodes = Vec::new();
+    for (n, factor) in factors.into_iter().enumerate() {
+        let Some(f) = factor else { continue };
+        if let Some(cut) = classes.cut(graph, (n, f), ratios)? {
+            let node = &graph.nodes()[n];
+            nodes.push(NodeCut { node: node.name.clone(), factor: node.rule.factors()[f].name.clone(), cut });
+        }
+    }
+    Ok(Plan { fanfold: 1, model: graph.fingerprint(), world_size, ratios: ratios.to_vec(), strategy, nodes })
+}
+
+/// The factors of node `n` that may be cut and whose class has a known length.
+fn candidates<'a>(graph: &'a Graph, classes: &'a Classes, n: usize) -> impl Iterator<Item = usize> + 'a {
+    let known = move |f: &usize| classes.get(classes.class_of((n, *f))).granules > 0;
+    graph.nodes()[n].rule.cuttable().into_iter().filter(known)
+}
+
+/// Whether factor `f` of node `n` leads a dimension of a weight matrix that the node reads.
+fn of_matrix(graph: &Graph, n: usize, f: usize) -> bool {
+    let node = &graph.nodes()[n];
+    node.inputs.iter().enumerate().any(|(i, &value)| {
+        let value = graph.value(value);
+        value.source == Source::Weight
+            && value.shape.len() > 1
+            && node.rule.leading(Some(i)).iter().any(|&(_, g, _)| g == f)
+    })
+}
+
+/// Every product along its output, and what follows along the same dimension for as long as it can.
+fn column(graph: &Graph, classes: &Classes) -> Vec<Option<usize>> {
+    let mut chosen: Vec<Option<usize>> = Vec::new();
+    for (n, node) in graph.nodes().iter().enumerate() {
+        let free = || candidates(graph, classes, n).filter(|&f| !node.rule.contracted(f));
+        let continues = |f: &usize| {
+            node.inputs.iter().any(|&value| match graph.value(value).source {
+                Source::Node(source) => {
+                    chosen[source.0].is_some_and(|g| classes.class_of((source.0, g)) == classes.class_of((n, *f)))
+                }
+                _ => false,
+            })
+        };
+        let choice = free().find(|&f| of_matrix(graph, n, f)).or_else(|| free().find(continues));
+        chosen.push(choice);
+    }
+    chosen
+}
+
+/// Every product along its input; everything else whole.
+fn row(graph: &Graph, classes: &Classes) -> Vec<Option<usize>> {
+    let choose = |n: usize| {
+        let rule = &graph.nodes()[n].rule;
+        candidates(graph, classes, n).find(|&f| rule.contracted(f) && of_matrix(graph, n, f))
+    };
+    (0..graph.nodes().len()).map(choose).collect()
+}
+
+/// Whole classes at a time, from the product that opens one to the product that closes it: column then row.
+///
+/// A class is taken when every member may be cut and no node of it is taken yet, in the order of the graph.
+fn tensor(graph: &Graph, classes: &Classes) -> Vec<Option<usize>> {
+    let mut chosen: Vec<Option<usize>> = vec![None; graph.nodes().len()];
+    for (id, class) in classes.iter() {
+        if class.follows.is_some() {
+            continue;
+        }
+        let group: Vec<_> = classes
+            .iter()
+            .filter(|(other, c)| *other == id || c.follows.is_some_and(|(followed, ..)| followed == id))
+            .map(|(_, c)| c)
+            .collect();
+        // An image is cut with its own node's factor, so it needs no choice of its own.
+        let image = |&(n, f): &(usize, usize)| graph.nodes()[n].rule.factors()[f].image.is_some();
+        let members: Vec<(usize, usize)> =
+            group.iter().flat_map(|c| c.members.iter().copied()).filter(|m| !image(m)).collect();
+        let weighted = group.iter().any(|c| c.weighted);
+        let cuttable = group.iter().all(|c| !c.whole && c.granules > 0);
+        let mut nodes: Vec<usize> = members.iter().map(|m| m.0).collect();
+        nodes.sort_unstable();
+        let once = nodes.windows(2).all(|pair| pair[0] != pair[1]);
+        if weighted && cuttable && once && nodes.iter().all(|&n| chosen[n].is_none()) {
+            for (n, f) in members {
+                chosen[n] = Some(f);
+            }
+        }
+    }
+    chosen
+}

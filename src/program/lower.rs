@@ -1,0 +1,429 @@
+//! Lowering: from a graph and a plan to one list of instructions per rank.
+//!
+//! Written once, over rules: each node's cut says which placements it needs, and what is held otherwise is
+//! redistributed. No op is named but the two that redistribution itself is made of, Slice and ReduceSum. Read
+//! [`crate::sharding`] first.
+
+use super::{Instr, LocalValue, Place, Port, Program, RankProgram, Size, WeightPart, WeightShard, Window};
+use crate::error::{Error, PlanError, Result};
+use crate::graph::{Graph, Source, ValueId};
+use crate::ops::{Op, Reduce, ReduceKind, Slice};
+use crate::plan::Plan;
+use crate::sharding::{Cut, Placement, Redistribute};
+use crate::tensor::{DType, Dim, Shape};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Lowers `graph` under `plan`. Errors when the plan is for another graph or cuts what may not be cut.
+pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program> {
+    let cuts = plan.resolve(graph)?;
+    let mut lowering = Lowering {
+        graph,
+        world: plan.world_size,
+        held: HashMap::new(),
+        states: HashMap::new(),
+        ranks: (0..plan.world_size).map(Rank::new).collect(),
+    };
+    for (id, value) in graph.values().filter(|(_, v)| v.source == Source::Input) {
+        let locals = lowering.values(&value.name, value.dtype, |_| value.shape.clone());
+        for (rank, &local) in lowering.ranks.iter_mut().zip(&locals) {
+            rank.program.instrs.push(Instr::Input { name: value.name.clone(), value: local });
+        }
+        lowering.held.insert(id, vec![(Placement::Replicate, locals)]);
+    }
+    for (n, cut) in cuts.iter().enumerate() {
+        lowering
+            .node(n, *cut)
+            .map_err(|source| PlanError::Node { node: graph.nodes()[n].name.clone(), source: Box::new(source) })?;
+    }
+    let mut outputs = Vec::new();
+    for (name, value) in graph.outputs() {
+        lowering.output(name, *value)?;
+        let value = graph.value(*value);
+        outputs.push(Port { name: name.clone(), shape: value.shape.clone(), dtype: value.dtype });
+    }
+    let inputs = graph.values().filter(|(_, v)| v.source == Source::Input);
+    let inputs = inputs.map(|(_, v)| Port { name: v.name.clone(), shape: v.shape.clone(), dtype: v.dtype });
+    let inputs = inputs.collect();
+    Ok(Program { inputs, outputs, ranks: lowering.ranks.into_iter().map(Rank::finish).collect() })
+}
+
+/// One local value per rank.
+type Locals = Vec<usize>;
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    world: usize,
+    /// In which placements each value is held so far, the one it was made in first.
+    held: HashMap<ValueId, Vec<(Placement, Locals)>>,
+    /// How each state is cut: by the first node that uses it.
+    states: HashMap<ValueId, Placement>,
+    ranks: Vec<Rank>,
+}
+
+/// The part of `range` counted from where `base` starts.
+fn relative(range: &Range<usize>, base: &Range<usize>) -> Range<usize> {
+    range.start - base.start..range.end - base.start
+}
+
+fn intersect(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}
+
+impl Lowering<'_> {
+    /// A new scratch value on every rank.
+    fn values(&mut self, name: &str, dtype: DType, shape: impl Fn(usize) -> Shape) -> Locals {
+        self.ranks.iter_mut().enumerate().map(|(r, rank)| rank.scratch(name, dtype, shape(r))).collect()
+    }
+
+    fn node(&mut self, n: usize, cut: Option<(usize, &Cut)>) -> Result<()> {
+        let node = &self.graph.nodes()[n];
+        let (needed, made) = match cut {
+            Some((factor, cut)) => node.rule.placements(factor, cut),
+            None => self.uncut(n),
+        };
+        let mut inputs: Vec<Locals> = Vec::new();
+        for (&value, placement) in node.inputs.iter().zip(&needed) {
+            inputs.push(self.obtain(value, placement)?);
+        }
+        let alias = node.op.in_place().or(node.op.is_view().then_some(0)).map(|i| inputs[i].clone());
+        let outputs: Locals = (0..self.world)
+            .map(|r| {
+                let extents = node.rule.extents(cut, r);
+                let shape = node.rule.local_output(&extents);
+                let rank = &mut self.ranks[r];
+                let output = match &alias {
+                    Some(locals) => rank.alias(&node.name, shape, locals[r]),
+                    None => rank.scratch(&node.name, DType::F32, shape),
+                };
+                rank.program.instrs.push(Instr::Compute {
+                    node: node.name.clone(),
+                    op: node.op.clone(),
+                    inputs: inputs.iter().map(|locals| locals[r]).collect(),
+                    output,
+                    extents,
+                });
+                output
+            })
+            .collect();
+        self.held.insert(node.output, vec![(made, outputs)]);
+        Ok(())
+    }
+
+    /// What a node that runs whole needs and makes: Partial passes where the op is linear, all else is Replicate.
+    fn uncut(&self, n: usize) -> (Vec<Placement>, Placement) {
+        let node = &self.graph.nodes()[n];
+        let partial =
+            |v: &ValueId| self.held.get(v).is_some_and(|held| held.iter().all(|(p, _)| *p == Placement::Partial));
+        let passing: Vec<usize> = (0..node.inputs.len()).filter(|&i| partial(&node.inputs[i])).collect();
+        if passing.is_empty() || !node.rule.passes_partial(&passing) {
+            return (vec![Placement::Replicate; node.inputs.len()], Placement::Replicate);
+        }
+        let need = |i| if passing.contains(&i) { Placement::Partial } else { Placement::Replicate };
+        ((0..node.inputs.len()).map(need).collect(), Placement::Partial)
+    }
+
+    /// The value in `placement`, redistributed if it is not held so.
+    fn obtain(&mut self, id: ValueId, placement: &Placement) -> Result<Locals> {
+        let held = self.held.entry(id).or_default();
+        if let Some((_, locals)) = held.iter().find(|(p, _)| p == placement) {
+            return Ok(locals.clone());
+        }
+        let value = self.graph.value(id);
+        if let Some(state) = self.graph.state_of(id) {
+            let locals = self.state(id, state, placement)?;
+            self.held.insert(id, vec![(placement.clone(), locals.clone())]);
+            return Ok(locals);
+        }
+        let locals = if value.source == Source::Weight {
+            self.weight(id, placement)
+        } else {
+            // What every rank holds whole can be redistributed without an exchange.
+            let whole = held.iter().find(|(p, _)| *p == Placement::Replicate).or(held.first()).cloned();
+            let (from, locals) = whole.ok_or_else(|| missing(&value.name))?;
+            self.redistribute(id, &from, &locals, placement)?
+        };
+        self.held.entry(id).or_default().push((placement.clone(), locals.clone()));
+        Ok(locals)
+    }
+
+    fn weight(&mut self, id: ValueId, placement: &Placement) -> Locals {
+        let value = self.graph.value(id);
+        let place = |(r, rank): (usize, &mut Rank)| {
+            let part = match placement {
+                Placement::Shard { dim, cut } => WeightPart::Window(Window(vec![(*dim, cut.range(r))])),
+                Placement::Partial if r > 0 => WeightPart::Zero,
+                Placement::Partial | Placement::Replicate => WeightPart::Window(Window::default()),
+            };
+            let shard = WeightShard { name: value.name.clone(), shape: value.shape.clone(), dtype: value.dtype, part };
+            rank.program.weights.push(shard);
+            let place = Place::Weight(rank.program.weights.len() - 1);
+            rank.value(&value.name, value.dtype, placement.local_shape(&value.shape, r), place)
+        };
+        self.ranks.iter_mut().enumerate().map(place).collect()
+    }
+
+    fn state(&mut self, id: ValueId, state: ValueId, placement: &Placement) -> Result<Locals> {
+        let value = self.graph.value(id);
+        if *self.states.entry(state).or_insert_with(|| placement.clone()) != *placement || id != state {
+            let (node, state) = (value.name.clone(), self.graph.value(state).name.clone());
+            return Err(PlanError::State { node, state }.into());
+        }
+        let place = |(r, rank): (usize, &mut Rank)| {
+            let shape = placement.local_shape(&value.shape, r);
+            rank.program.states.push(shape.clone());
+            let place = Place::State(rank.program.states.len() - 1);
+            rank.value(&value.name, value.dtype, shape, place)
+        };
+        Ok(self.ranks.iter_mut().enumerate().map(place).collect())
+    }
+
+    fn redistribute(&mut self, id: ValueId, from: &Placement, locals: &Locals, to: &Placement) -> Result<Locals> {
+        let value = self.graph.value(id);
+        let (name, shape) = (value.name.clone(), value.shape.clone());
+        let Some(kind) = Redistribute::between(from, to) else { return Ok(locals.clone()) };
+        match (kind, from, to) {
+            (Redistribute::AllSlice, _, Placement::Shard { dim, cut }) => {
+                let slice = |r: usize| {
+                    let range = cut.range(r);
+                    Op::from(Slice { axis: *dim, start: Some(range.start), len: Dim::Fixed(range.len()) })
+                };
+                self.local(&name, locals, |_| shape.clone(), slice)
+            }
+            (Redistribute::Zero, ..) => {
+                let zero = |(r, rank): (usize, &mut Rank)| {
+                    if r == 0 {
+                        return locals[0];
+                    }
+                    let output = rank.scratch(&name, value.dtype, shape.clone());
+                    rank.program.instrs.push(Instr::Zero { output });
+                    output
+                };
+                Ok(self.ranks.iter_mut().enumerate().map(zero).collect())
+            }
+            (Redistribute::AllGather, Placement::Shard { .. }, Placement::Partial) => {
+                let whole = self.obtain(id, &Placement::Replicate)?;
+                self.redistribute(id, &Placement::Replicate, &whole, to)
+            }
+            (Redistribute::AllGather, Placement::Shard { dim, cut }, _) => {
+                let mine = |r: usize, _| Window(vec![(*dim, relative(&cut.owned(r), &cut.range(r)))]);
+                let theirs = |_, q: usize| Window(vec![(*dim, cut.owned(q))]);
+                Ok(self.exchange(&name, kind, locals, |_| shape.clone(), mine, theirs))
+            }
+            (Redistribute::AllToAll, Placement::Shard { dim: i, cut: a }, Placement::Shard { dim: j, cut: b }) => {
+                let target = |r: usize| to.local_shape(&shape, r);
+                let send = |r: usize, q: usize| {
+                    let owned = a.owned(r);
+                    if i == j {
+                        let both = intersect(&owned, &b.range(q));
+                        if both.is_empty() {
+                            return Window(vec![(*i, 0..0)]);
+                        }
+                        Window(vec![(*i, relative(&both, &a.range(r)))])
+                    } else {
+                        Window(vec![(*i, relative(&owned, &a.range(r))), (*j, b.range(q))])
+                    }
+                };
+                let receive = |r: usize, q: usize| {
+                    let owned = a.owned(q);
+                    if i == j {
+                        let both = intersect(&owned, &b.range(r));
+                        if both.is_empty() {
+                            return Window(vec![(*i, 0..0)]);
+                        }
+                        Window(vec![(*i, relative(&both, &b.range(r)))])
+                    } else {
+                        Window(vec![(*i, owned), (*j, 0..b.range(r).len())])
+                    }
+                };
+                Ok(self.exchange(&name, kind, locals, target, send, receive))
+            }
+            (_, _, to) => {
+                // Partial: gather the addends that this rank keeps side by side, then fold them in rank order.
+                let kept = |r: usize| to.local_shape(&shape, r);
+                let parts = |r: usize| [vec![Dim::Fixed(self.world)], kept(r)].concat();
+                let shapes: Vec<Shape> = (0..self.world).map(parts).collect();
+                let send = |_, q: usize| match to {
+                    Placement::Shard { dim, cut } => Window(vec![(*dim, cut.range(q))]),
+                    _ => Window::default(),
+                };
+                let receive = |r: usize, q: usize| {
+                    let empty = matches!(to, Placement::Shard { cut, .. } if cut.range(r).is_empty());
+                    Window(vec![(0, if empty { q..q } else { q..q + 1 })])
+                };
+                let gathered = self.exchange(&name, kind, locals, |r| shapes[r].clone(), send, receive);
+                let fold = |_| Op::from(Reduce { kind: ReduceKind::Sum, axis: 0 });
+                self.local(&name, &gathered, |r| shapes[r].clone(), fold)
+            }
+        }
+    }
+
+    /// Evaluates a local op on every rank's own part.
+    fn local(
+        &mut self,
+        name: &str,
+        locals: &Locals,
+        shape: impl Fn(usize) -> Shape,
+        op: impl Fn(usize) -> Op,
+    ) -> Result<Locals> {
+        let mut outputs = Vec::new();
+        for (r, rank) in self.ranks.iter_mut().enumerate() {
+            let op = op(r);
+            let rule = op.rule(&[shape(r)])?;
+            let output = rank.scratch(name, DType::F32, rule.output_shape());
+            rank.program.instrs.push(Instr::Compute {
+                node: name.to_string(),
+                op,
+                inputs: vec![locals[r]],
+                output,
+                extents: rule.extents(None, r),
+            });
+            outputs.push(output);
+        }
+        Ok(outputs)
+    }
+
+    /// An exchange into new values: `send(r, q)` is the box of its part that rank `r` gives to `q`, `receive(r, q)` the
+    /// box of its new part that `r` fills with what it gets from `q`.
+    fn exchange(
+        &mut self,
+        name: &str,
+        kind: Redistribute,
+        from: &Locals,
+        shape: impl Fn(usize) -> Shape,
+        send: impl Fn(usize, usize) -> Window,
+        receive: impl Fn(usize, usize) -> Window,
+    ) -> Locals {
+        let world = self.world;
+        let some = |window: Window| (!window.is_empty()).then_some(window);
+        let mut outputs = Vec::new();
+        for (r, rank) in self.ranks.iter_mut().enumerate() {
+            let to = rank.scratch(name, DType::F32, shape(r));
+            rank.program.instrs.push(Instr::Exchange {
+                node: name.to_string(),
+                kind,
+                from: from[r],
+                to,
+                send: (0..world).map(|q| some(send(r, q))).collect(),
+                receive: (0..world).map(|q| some(receive(r, q))).collect(),
+            });
+            outputs.push(to);
+        }
+        outputs
+    }
+
+    fn output(&mut self, name: &str, id: ValueId) -> Result<()> {
+        let held = self.held.get(&id).cloned().unwrap_or_default();
+        // Shards are stacked where they are read, so an output needs no exchange of its own.
+        let disjoint = |cut: &Cut| (0..cut.world_size()).all(|r| cut.owned(r) == cut.range(r));
+        let stacked = match held.first() {
+            Some((Placement::Shard { dim, cut }, locals)) if held.len() == 1 && disjoint(cut) => {
+                Some((*dim, cut.clone(), locals.clone()))
+            }
+            _ => None,
+        };
+        if let Some((dim, cut, locals)) = stacked {
+            for (r, rank) in self.ranks.iter_mut().enumerate().filter(|(r, _)| !cut.range(*r).is_empty()) {
+                let window = Window(vec![(dim, cut.range(r))]);
+                rank.program.instrs.push(Instr::Output { name: name.to_string(), value: locals[r], window });
+            }
+        } else {
+            let value = self.obtain(id, &Placement::Replicate)?[0];
+            let output = Instr::Output { name: name.to_string(), value, window: Window::default() };
+            self.ranks[0].program.instrs.push(output);
+        }
+        Ok(())
+    }
+}
+
+fn missing(name: &str) -> Error {
+    crate::error::GraphError::Name { kind: "value", name: name.to_string(), problem: "is used before it is made" }
+        .into()
+}
+
+/// One rank's program in the making: every scratch value has a buffer of its own until [`Rank::finish`].
+struct Rank {
+    program: RankProgram,
+}
+
+impl Rank {
+    fn new(rank: usize) -> Rank {
+        let (values, buffers, weights, states, instrs) = Default::default();
+        Rank { program: RankProgram { rank, values, buffers, weights, states, instrs } }
+    }
+
+    fn value(&mut self, name: &str, dtype: DType, shape: Shape, place: Place) -> usize {
+        self.program.values.push(LocalValue { name: name.to_string(), shape, dtype, place });
+        self.program.values.len() - 1
+    }
+
+    fn scratch(&mut self, name: &str, dtype: DType, shape: Shape) -> usize {
+        self.program.buffers.push(Size::of(&shape));
+        let place = Place::Buffer(self.program.buffers.len() - 1);
+        self.value(name, dtype, shape, place)
+    }
+
+    fn alias(&mut self, name: &str, shape: Shape, of: usize) -> usize {
+        let LocalValue { dtype, place, .. } = self.program.values[of];
+        self.value(name, dtype, shape, place)
+    }
+
+    /// Lets scratch values whose lives do not meet share a buffer, if their sizes grow with the same symbols.
+    fn finish(self) -> RankProgram {
+        let mut program = self.program;
+        let place = |v: usize| match program.values[v].place {
+            Place::Buffer(b) => Some(b),
+            Place::Weight(_) | Place::State(_) => None,
+        };
+        let mut last: Vec<usize> = vec![0; program.buffers.len()];
+        let mut touched: Vec<Vec<usize>> = Vec::new();
+        for (at, instr) in program.instrs.iter().enumerate() {
+            let values = match instr {
+                Instr::Input { value, .. } | Instr::Output { value, .. } => vec![*value],
+                Instr::Zero { output } => vec![*output],
+                Instr::Compute { inputs, output, .. } => [inputs.as_slice(), &[*output]].concat(),
+                Instr::Exchange { from, to, .. } => vec![*from, *to],
+            };
+            let buffers: Vec<usize> = values.into_iter().filter_map(place).collect();
+            for &b in &buffers {
+                last[b] = at;
+            }
+            touched.push(buffers);
+        }
+        let mut shared: Vec<Size> = Vec::new();
+        let mut free: Vec<usize> = Vec::new();
+        let mut new_place: Vec<Option<usize>> = vec![None; program.buffers.len()];
+        for (at, buffers) in touched.iter().enumerate() {
+            for &b in buffers {
+                if new_place[b].is_some() {
+                    continue;
+                }
+                let size = &program.buffers[b];
+                // The closest fit keeps large buffers for large tenants.
+                let fit =
+                    |&s: &usize| (shared[s].symbols == size.symbols).then(|| shared[s].count.abs_diff(size.count));
+                let best = free.iter().copied().filter(|s| fit(s).is_some()).min_by_key(|s| fit(s));
+                let slot = best.unwrap_or_else(|| {
+                    shared.push(size.clone());
+                    shared.len() - 1
+                });
+                free.retain(|&s| s != slot);
+                shared[slot].count = shared[slot].count.max(size.count);
+                new_place[b] = Some(slot);
+            }
+            // A buffer is free only after its last instruction: an op never overwrites what it reads.
+            let mut ending: Vec<usize> = buffers.iter().copied().filter(|&b| last[b] == at).collect();
+            ending.sort_unstable();
+            ending.dedup();
+            free.extend(ending.into_iter().filter_map(|b| new_place[b]));
+        }
+        for value in &mut program.values {
+            if let Place::Buffer(b) = value.place {
+                value.place = Place::Buffer(new_place[b].unwrap_or(0));
+            }
+        }
+        program.buffers = shared;
+        program
+    }
+}
