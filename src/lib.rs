@@ -1,4 +1,5 @@
 //! fanfold runs one model across whatever GPUs a person has.
+pub mod comm;
 pub mod device;
 pub mod error;
 pub mod graph;
@@ -6,6 +7,7 @@ pub mod kernel;
 pub mod ops;
 pub mod plan;
 pub mod program;
+pub mod session;
 pub mod sharding;
 pub mod tensor;
 pub use error::{Error, Result};
