@@ -71,6 +71,14 @@ pub enum TensorError {
         /// The region asked for.
         region: Region,
     },
+    /// A dimension does not exist.
+    #[error("a tensor of shape {} has no dimension {dim}", display_shape(shape))]
+    Dimension {
+        /// The tensor's shape.
+        shape: Vec<usize>,
+        /// The dimension asked for, from 0.
+        dim: usize,
+    },
 }
 
 /// A sharding rule, cut or placement.

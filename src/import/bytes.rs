@@ -1,0 +1,149 @@
+//! The bytes of one file, mapped or embedded, and how a small file is read with a limit.
+//!
+//! This module deliberately knows no format: it only makes sure that what is opened is a plain file of sane size.
+//! Read [`super::safetensors`] next for what the mapped bytes mean, [`super::config`] for the small files.
+
+use crate::error::{Error, ImportError};
+use std::fs::{self, File};
+use std::io::Read;
+use std::ops::Deref;
+use std::path::{Component, Path};
+
+/// The most that is read into memory of a JSON file; the largest index and tokenizer files known are half of it.
+pub(super) const MAX_JSON: u64 = 64 << 20;
+
+/// The bytes of one file.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    /// Mapped from disk.
+    Mapped(memmap2::Mmap),
+    /// Part of this program.
+    Static(&'static [u8]),
+    /// An empty file: some systems refuse to map it.
+    Empty,
+}
+
+impl Bytes {
+    /// Maps the plain file at `path`.
+    pub(super) fn map(path: &Path) -> Result<Bytes, Error> {
+        let (file, length) = open_plain(path)?;
+        if length == 0 {
+            return Ok(Bytes::Empty);
+        }
+        // SAFETY: the mapping is private to this type, read-only, and handed out only as `&[u8]` that borrows it. What
+        // remains is another process that shortens or rewrites the file while it is mapped. No check can exclude that;
+        // like every loader that maps weights we take a model folder to be left alone while it is in use, and the
+        // alternative, copying whole files, is what sharding exists to avoid. Nothing derived from the bytes is
+        // trusted beyond the mapping: lengths are checked against it, and elements are plain numbers of any bits.
+        let map = unsafe { memmap2::Mmap::map(&file) };
+        map.map(Bytes::Mapped).map_err(|e| io(path, &e))
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Static(bytes) => bytes,
+            Bytes::Empty => &[],
+        }
+    }
+}
+
+/// Reads a file of at most [`MAX_JSON`] bytes.
+pub(super) fn read_small(path: &Path) -> Result<Vec<u8>, Error> {
+    let (file, length) = open_plain(path)?;
+    let too_long = || ImportError::File {
+        path: path.to_owned(),
+        offset: MAX_JSON,
+        reason: format!("{length} bytes, more than the {MAX_JSON} this kind of file may have"),
+    };
+    if length > MAX_JSON {
+        return Err(too_long().into());
+    }
+    let mut bytes = Vec::new();
+    // The file may have grown since its length was asked.
+    file.take(MAX_JSON + 1).read_to_end(&mut bytes).map_err(|e| io(path, &e))?;
+    if bytes.len() as u64 > MAX_JSON {
+        return Err(too_long().into());
+    }
+    Ok(bytes)
+}
+
+/// Opens a file that is known to be plain: opening a pipe would wait for a writer for ever.
+fn open_plain(path: &Path) -> Result<(File, u64), Error> {
+    let metadata = fs::metadata(path).map_err(|e| io(path, &e))?;
+    if !metadata.is_file() {
+        return Err(ImportError::Io { path: path.to_owned(), reason: "not a plain file".into() }.into());
+    }
+    let file = File::open(path).map_err(|e| io(path, &e))?;
+    Ok((file, metadata.len()))
+}
+
+/// The system's error at `path`.
+pub(super) fn io(path: &Path, error: &std::io::Error) -> Error {
+    ImportError::Io { path: path.to_owned(), reason: error.to_string() }.into()
+}
+
+/// Whether `name` stays inside the folder it is joined to, on every system: no root, no drive, no `..`.
+pub(super) fn stays_inside(name: &str) -> bool {
+    !name.is_empty()
+        && !name.contains(['\\', ':', '\0'])
+        && Path::new(name).components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+/// Whether `name` is the name of a file directly in its folder.
+pub(super) fn is_plain_name(name: &str) -> bool {
+    stays_inside(name) && !name.contains('/')
+}
+
+/// What is wrong with the JSON `text` of `path`, and at which byte of the text.
+pub(super) fn json_problem(text: &[u8], error: &serde_json::Error) -> (usize, String) {
+    let lines_before = error.line().saturating_sub(1);
+    let line_start: usize = text.split_inclusive(|&b| b == b'\n').take(lines_before).map(<[u8]>::len).sum();
+    let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
+    let message = error.to_string();
+    // The position is given in bytes of the file instead.
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    let kind = if error.is_data() { "not as expected" } else { "not valid JSON" };
+    (offset, format!("{kind}: {}", shortened(message, 200)))
+}
+
+/// [`json_problem`] as the error of a whole file.
+pub(super) fn json_error(path: &Path, text: &[u8], error: &serde_json::Error) -> Error {
+    let (offset, reason) = json_problem(text, error);
+    ImportError::File { path: path.to_owned(), offset: offset as u64, reason }.into()
+}
+
+/// `text` cut to `limit` characters, so that a hostile file cannot flood a terminal.
+pub(super) fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_the_folder_are_seen() {
+        for name in ["", "..", "../x", "/x", "a/../../x", "a\\b", "c:x", "a\0b", "./x"] {
+            assert!(!stays_inside(name) && !is_plain_name(name), "{name:?}");
+        }
+        assert!(stays_inside("1_Pooling/config.json") && !is_plain_name("1_Pooling/config.json"));
+        assert!(!is_plain_name("x/"));
+        assert!(is_plain_name("model-00001-of-00002.safetensors"));
+    }
+
+    #[test]
+    fn json_problems_point_at_the_byte() {
+        for (text, byte) in [("{\"a\": !}", 6), ("{\n\n \"a\": !}", 9), ("{\n\"a\":1\n!", 8)] {
+            let error = serde_json::from_str::<serde_json::Value>(text).unwrap_err();
+            assert_eq!(json_problem(text.as_bytes(), &error).0, byte, "{text:?} {error}");
+        }
+    }
+}

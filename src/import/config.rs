@@ -1,0 +1,262 @@
+//! A JSON object of settings, read field by field with an error that names the file and the field.
+//!
+//! This module deliberately knows no model family: which fields there are, and what they mean together, is theirs.
+//! Read [`super::folder`] next: it finds the files.
+
+use super::bytes::{json_error, shortened};
+use crate::error::{Error, ImportError, Result};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Sizes beyond this are mistakes, and keep products of two sizes from overflowing.
+pub const MAX_SIZE: usize = 1 << 40;
+
+/// The names one field goes by, the preferred first: `"vocab_size"`, or `["hidden_size", "n_embd"]`.
+pub trait Names {
+    /// The names, at least one.
+    fn names(&self) -> &[&str];
+}
+
+impl Names for &str {
+    fn names(&self) -> &[&str] {
+        std::slice::from_ref(self)
+    }
+}
+
+impl<const N: usize> Names for [&str; N] {
+    fn names(&self) -> &[&str] {
+        self
+    }
+}
+
+impl Names for &[&str] {
+    fn names(&self) -> &[&str] {
+        self
+    }
+}
+
+/// The settings of one file, or of one object in it. A field that is `null` counts as absent.
+#[derive(Clone, Debug)]
+pub struct Config {
+    path: PathBuf,
+    /// `rope_parameters.` for a nested object.
+    prefix: String,
+    map: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads the object `json`; `path` is for messages.
+    pub fn parse(path: &Path, json: &[u8]) -> Result<Config> {
+        let map = serde_json::from_slice(json).map_err(|e| json_error(path, json, &e))?;
+        Ok(Config { path: path.to_owned(), prefix: String::new(), map })
+    }
+
+    /// Reads a list of objects, such as modules.json.
+    pub fn parse_list(path: &Path, json: &[u8]) -> Result<Vec<Config>> {
+        let maps: Vec<Map<String, Value>> = serde_json::from_slice(json).map_err(|e| json_error(path, json, &e))?;
+        let configs = maps.into_iter().enumerate();
+        Ok(configs.map(|(i, map)| Config { path: path.to_owned(), prefix: format!("{i}."), map }).collect())
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An error about a field, for what only its reader can know: that it contradicts another, say.
+    pub fn error(&self, field: impl Names, reason: impl Into<String>) -> Error {
+        let field = format!("{}{}", self.prefix, field.names().join(" or "));
+        ImportError::Config { path: self.path.clone(), field, reason: reason.into() }.into()
+    }
+
+    /// Whether the field is there.
+    pub fn has(&self, field: impl Names) -> bool {
+        self.value(field).is_some()
+    }
+
+    /// The field as it is. Of several names that are there, the first counts.
+    pub fn value(&self, field: impl Names) -> Option<&Value> {
+        self.entry(&field).map(|(_, value)| value)
+    }
+
+    /// A size: a whole number from 1 to [`MAX_SIZE`].
+    pub fn usize(&self, field: impl Names) -> Result<usize> {
+        self.required(&field, self.size(&field)?)
+    }
+
+    /// [`Config::usize`] of a field that may be absent.
+    pub fn usize_or(&self, field: impl Names, default: usize) -> Result<usize> {
+        Ok(self.size(&field)?.unwrap_or(default))
+    }
+
+    /// [`Config::usize`] of a field that may be absent.
+    pub fn opt_usize(&self, field: impl Names) -> Result<Option<usize>> {
+        self.size(&field)
+    }
+
+    /// A finite number.
+    pub fn f64(&self, field: impl Names) -> Result<f64> {
+        self.required(&field, self.number(&field)?)
+    }
+
+    /// [`Config::f64`] of a field that may be absent.
+    pub fn f64_or(&self, field: impl Names, default: f64) -> Result<f64> {
+        Ok(self.number(&field)?.unwrap_or(default))
+    }
+
+    /// [`Config::f64`] of a field that may be absent.
+    pub fn opt_f64(&self, field: impl Names) -> Result<Option<f64>> {
+        self.number(&field)
+    }
+
+    /// A number above zero that may be absent: an epsilon, a rope base.
+    pub fn positive_or(&self, field: impl Names, default: f64) -> Result<f64> {
+        match self.number(&field)? {
+            Some(number) if number <= 0.0 => Err(self.wrong(&field, "a number above zero")),
+            Some(number) => Ok(number),
+            None => Ok(default),
+        }
+    }
+
+    /// A truth value that may be absent.
+    pub fn bool_or(&self, field: impl Names, default: bool) -> Result<bool> {
+        Ok(self.opt_bool(field)?.unwrap_or(default))
+    }
+
+    /// A truth value that may be absent.
+    pub fn opt_bool(&self, field: impl Names) -> Result<Option<bool>> {
+        self.typed(&field, "true or false", Value::as_bool)
+    }
+
+    /// A text.
+    pub fn str(&self, field: impl Names) -> Result<&str> {
+        self.required(&field, self.typed(&field, "a text", Value::as_str)?)
+    }
+
+    /// A text that may be absent.
+    pub fn str_or<'a>(&'a self, field: impl Names, default: &'a str) -> Result<&'a str> {
+        Ok(self.opt_str(field)?.unwrap_or(default))
+    }
+
+    /// A text that may be absent.
+    pub fn opt_str(&self, field: impl Names) -> Result<Option<&str>> {
+        self.typed(&field, "a text", Value::as_str)
+    }
+
+    /// A list of texts, empty when absent.
+    pub fn strings(&self, field: impl Names) -> Result<Vec<&str>> {
+        let texts = self.typed(&field, "a list of texts", |v| v.as_array()?.iter().map(Value::as_str).collect())?;
+        Ok(texts.unwrap_or_default())
+    }
+
+    /// Token ids, written as one number or as a list; empty when absent. Unlike a size, an id may be zero.
+    pub fn ids(&self, field: impl Names) -> Result<Vec<u32>> {
+        let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
+        let ids = self.typed(&field, "a token id or a list of them", |v| match v {
+            Value::Array(list) => list.iter().map(id).collect(),
+            one => id(one).map(|id| vec![id]),
+        })?;
+        Ok(ids.unwrap_or_default())
+    }
+
+    /// A nested object that may be absent.
+    pub fn object(&self, field: impl Names) -> Result<Option<Config>> {
+        let Some(map) = self.typed(&field, "an object", Value::as_object)? else { return Ok(None) };
+        let name = self.entry(&field).map_or("", |(name, _)| name);
+        let prefix = format!("{}{name}.", self.prefix);
+        Ok(Some(Config { path: self.path.clone(), prefix, map: map.clone() }))
+    }
+
+    fn entry<'n>(&self, field: &'n impl Names) -> Option<(&'n str, &Value)> {
+        let mut present = field.names().iter().filter_map(|&name| Some((name, self.map.get(name)?)));
+        present.find(|(_, value)| !value.is_null())
+    }
+
+    /// The field read by `read`, absent or of the wrong type being told apart.
+    fn typed<'a, T>(
+        &'a self,
+        field: &impl Names,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        match self.entry(field) {
+            None => Ok(None),
+            Some((_, value)) => read(value).map(Some).ok_or_else(|| self.wrong(field, expected)),
+        }
+    }
+
+    fn size(&self, field: &impl Names) -> Result<Option<usize>> {
+        self.typed(field, "a whole number from 1 to 2^40", |value| {
+            usize::try_from(value.as_u64()?).ok().filter(|n| (1..=MAX_SIZE).contains(n))
+        })
+    }
+
+    fn number(&self, field: &impl Names) -> Result<Option<f64>> {
+        self.typed(field, "a finite number", |value| value.as_f64().filter(|n| n.is_finite()))
+    }
+
+    fn required<T>(&self, field: &impl Names, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.error(field.names(), "is missing"))
+    }
+
+    fn wrong(&self, field: &impl Names, expected: &str) -> Error {
+        match self.entry(field) {
+            Some((name, value)) => {
+                self.error(name, format!("expected {expected}, found {}", shortened(&value.to_string(), 60)))
+            }
+            None => self.error(field.names(), format!("expected {expected}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> Config {
+        Config::parse(Path::new("m/config.json"), json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn fields_are_read_by_any_of_their_names() {
+        let c = config(
+            r#"{"n_embd": 48, "head_dim": null, "eps": 1e-5, "tie": true, "eos": [0, 7], "bos": 0,
+                "rope": {"theta": 1e6, "size": 0}, "names": ["a", "b"], "kind": "x"}"#,
+        );
+        assert_eq!(c.usize(["hidden_size", "n_embd"]).unwrap(), 48);
+        assert_eq!(c.opt_usize("head_dim").unwrap(), None);
+        assert_eq!(c.usize_or("layers", 3).unwrap(), 3);
+        assert_eq!(c.f64("eps").unwrap(), 1e-5);
+        assert!(c.bool_or("tie", false).unwrap() && c.bool_or("untie", true).unwrap());
+        assert_eq!(
+            (c.ids("eos").unwrap(), c.ids("bos").unwrap(), c.ids("pad").unwrap()),
+            (vec![0, 7], vec![0], vec![])
+        );
+        assert_eq!(c.strings("names").unwrap(), ["a", "b"]);
+        assert_eq!((c.str("kind").unwrap(), c.str_or("sort", "y").unwrap()), ("x", "y"));
+        let rope = c.object("rope").unwrap().unwrap();
+        assert_eq!(rope.positive_or("theta", 1.0).unwrap(), 1e6);
+        assert_eq!(
+            rope.usize("size").unwrap_err().to_string(),
+            "m/config.json: rope.size: expected a whole number from 1 to 2^40, found 0"
+        );
+        assert!(c.object("rope_scaling").unwrap().is_none());
+        assert_eq!(
+            c.usize(["layers", "n_layer"]).unwrap_err().to_string(),
+            "m/config.json: layers or n_layer: is missing"
+        );
+    }
+
+    #[test]
+    fn senseless_sizes_are_errors() {
+        for size in ["0", "-1", "1.5", "1099511627777", "18446744073709551616", "\"64\"", "[]", "true", "1e30"] {
+            let error = config(&format!("{{\"hidden_size\": {size}}}")).usize("hidden_size").unwrap_err();
+            assert!(matches!(&error, Error::Import(ImportError::Config { .. })), "{error:?}");
+            assert!(error.to_string().starts_with("m/config.json: hidden_size: expected a whole number"), "{error}");
+        }
+        assert_eq!(config(r#"{"a": 1099511627776}"#).usize("a").unwrap(), MAX_SIZE);
+        assert!(config(r#"{"a": -1}"#).positive_or("a", 1.0).is_err());
+        assert!(config(r#"{"a": 4294967296}"#).ids("a").is_err());
+        assert!(config(r#"{"a": 1}"#).str("a").is_err());
+    }
+}

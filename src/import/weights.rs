@@ -1,0 +1,406 @@
+//! The tensors of a model, read by strided view: exactly the elements asked for, straight from the mapped file.
+//!
+//! This module deliberately knows nothing of what a tensor is for, nor of ranks: a shard is a [`View`] like any other.
+//! Read `crate::graph` next: its weights are these views.
+
+use super::bytes::Bytes;
+use super::folder::Folder;
+use super::safetensors::{Entry, File, SUPPORTED};
+use crate::error::{ImportError, Result, TensorError};
+use crate::tensor::{DType, Region, Tensor, checked_numel, display_shape};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Edge of the square in which a transposed view is copied, so that each cache line fetched is used whole.
+const TILE: usize = 32;
+
+/// One tensor of a [`Weights`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TensorId(usize);
+
+/// Where the elements of one graph weight lie: a strided view of a file tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// Its first element that is seen.
+    pub offset: usize,
+    /// The dimensions seen, outermost first.
+    pub shape: Vec<usize>,
+    /// Elements of the tensor between neighbours in each dimension.
+    pub strides: Vec<usize>,
+}
+
+impl View {
+    /// All of a tensor of `shape`.
+    pub fn whole(tensor: TensorId, shape: &[usize]) -> View {
+        let mut strides = vec![1usize; shape.len()];
+        for d in (1..shape.len()).rev() {
+            // Saturating only for shapes that no file tensor has: a reader then refuses the view.
+            strides[d - 1] = strides[d].saturating_mul(shape[d].max(1));
+        }
+        View { tensor, offset: 0, shape: shape.to_vec(), strides }
+    }
+
+    /// The part `range` of dimension `dim`. Errors when there is no such part.
+    pub fn slice(&self, dim: usize, range: Range<usize>) -> Result<View> {
+        let mut region = Region::whole(&self.shape);
+        *region.0.get_mut(dim).ok_or_else(|| self.no_dimension(dim))? = range;
+        self.region(&region)
+    }
+
+    /// With two dimensions swapped. Errors when there is no such dimension.
+    pub fn transpose(&self, a: usize, b: usize) -> Result<View> {
+        if let Some(&dim) = [a, b].iter().find(|d| **d >= self.shape.len()) {
+            return Err(self.no_dimension(dim).into());
+        }
+        let mut view = self.clone();
+        view.shape.swap(a, b);
+        view.strides.swap(a, b);
+        Ok(view)
+    }
+
+    /// The box `region`: a rank's shard. Errors when it leaves the view.
+    pub fn region(&self, region: &Region) -> Result<View> {
+        let inside = region.0.len() == self.shape.len()
+            && region.0.iter().zip(&self.shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
+        if !inside {
+            return Err(TensorError::Region { shape: self.shape.clone(), region: region.clone() }.into());
+        }
+        let start = |(r, &stride): (&Range<usize>, &usize)| r.start.saturating_mul(stride);
+        let offset = region.0.iter().zip(&self.strides).map(start).fold(self.offset, usize::saturating_add);
+        Ok(View { tensor: self.tensor, offset, shape: region.shape(), strides: self.strides.clone() })
+    }
+
+    /// Elements seen. Saturates on a view too large to exist.
+    pub fn numel(&self) -> usize {
+        if self.shape.contains(&0) { 0 } else { checked_numel(&self.shape).unwrap_or(usize::MAX) }
+    }
+
+    fn no_dimension(&self, dim: usize) -> TensorError {
+        TensorError::Dimension { shape: self.shape.clone(), dim }
+    }
+
+    /// One past the last element seen. `None` when that overflows or the view contradicts itself.
+    fn end(&self) -> Option<usize> {
+        if self.shape.len() != self.strides.len() {
+            return None;
+        }
+        let last = self
+            .shape
+            .iter()
+            .zip(&self.strides)
+            .try_fold(self.offset, |at, (&n, &stride)| at.checked_add(n.checked_sub(1)?.checked_mul(stride)?))?;
+        last.checked_add(1)
+    }
+}
+
+/// The tensors of a model, mapped, and a count of what has been read of them.
+#[derive(Debug)]
+pub struct Weights {
+    path: PathBuf,
+    files: Arc<[File]>,
+    /// File and entry by tensor.
+    places: Vec<(usize, usize)>,
+    by_name: HashMap<String, TensorId>,
+    bytes_read: AtomicU64,
+}
+
+impl Weights {
+    /// The weights of `folder`, nothing read yet.
+    pub fn open(folder: &Folder) -> Weights {
+        Weights::new(folder.path().to_owned(), folder.files().clone())
+    }
+
+    /// The weights in one safetensors file that is part of the program.
+    pub fn from_bytes(bytes: &'static [u8]) -> Result<Weights> {
+        let path = PathBuf::from("<embedded>");
+        let file = File::from_bytes(path.clone(), Bytes::Static(bytes))?;
+        Ok(Weights::new(path, [file].into()))
+    }
+
+    fn new(path: PathBuf, files: Arc<[File]>) -> Weights {
+        let mut places = Vec::new();
+        let mut by_name = HashMap::new();
+        for (f, file) in files.iter().enumerate() {
+            for (e, entry) in file.entries.iter().enumerate() {
+                by_name.insert(entry.name.clone(), TensorId(places.len()));
+                places.push((f, e));
+            }
+        }
+        Weights { path, files, places, by_name, bytes_read: AtomicU64::new(0) }
+    }
+
+    /// The tensor called `name`.
+    pub fn find(&self, name: &str) -> Option<TensorId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// All tensors, in the order of their files and bytes.
+    pub fn ids(&self) -> impl Iterator<Item = TensorId> + use<> {
+        (0..self.places.len()).map(TensorId)
+    }
+
+    /// The tensor's name. Errors, as all that follow, when `id` is of another model.
+    pub fn name(&self, id: TensorId) -> Result<&str> {
+        Ok(&self.entry(id)?.1.name)
+    }
+
+    /// The tensor's shape.
+    pub fn shape(&self, id: TensorId) -> Result<&[usize]> {
+        Ok(&self.entry(id)?.1.shape)
+    }
+
+    /// The file that holds the tensor.
+    pub fn file(&self, id: TensorId) -> Result<&Path> {
+        Ok(&self.entry(id)?.0.path)
+    }
+
+    /// The type of the tensor's elements. Errors when it is one that no weight may have.
+    pub fn dtype(&self, id: TensorId) -> Result<DType> {
+        let (file, entry) = self.entry(id)?;
+        entry.dtype().ok_or_else(|| {
+            let found = super::bytes::shortened(&entry.file_type, 40);
+            entry.error(&file.path, format!("elements of type {found:?} are not supported; supported: {SUPPORTED}"))
+        })
+    }
+
+    /// The whole tensor as a view.
+    pub fn view(&self, id: TensorId) -> Result<View> {
+        Ok(View::whole(id, self.shape(id)?))
+    }
+
+    /// Copies exactly the elements of `view`, row-major, in the file's type.
+    ///
+    /// Errors when the view leaves its tensor, before anything is allocated.
+    pub fn read(&self, view: &View) -> Result<Tensor> {
+        let dtype = self.dtype(view.tensor)?;
+        let (file, entry) = self.entry(view.tensor)?;
+        let leaves = || {
+            let (shape, tensor) = (display_shape(&view.shape), display_shape(&entry.shape));
+            let reason = format!(
+                "a view of shape {shape}, strides {} from element {} leaves its shape {tensor}",
+                display_shape(&view.strides),
+                view.offset
+            );
+            entry.error(&file.path, reason)
+        };
+        let numel = view.numel();
+        let bytes = file.bytes.get(entry.range.clone()).ok_or_else(leaves)?;
+        // A view that repeats elements could be far larger than its tensor, and no weight is one.
+        if numel > 0
+            && (numel > bytes.len() / dtype.size() || view.end().is_none_or(|e| e > bytes.len() / dtype.size()))
+        {
+            return Err(leaves());
+        }
+        if numel == 0 && checked_numel(&view.shape).is_none() {
+            return Err(leaves());
+        }
+        let mut out = Tensor::zeros(dtype, view.shape.as_slice());
+        if numel > 0 {
+            match dtype.size() {
+                2 => gather(bytes.as_chunks::<2>().0, view, out.bytes_mut().as_chunks_mut::<2>().0),
+                _ => gather(bytes.as_chunks::<4>().0, view, out.bytes_mut().as_chunks_mut::<4>().0),
+            }
+        }
+        self.bytes_read.fetch_add((numel * dtype.size()) as u64, Ordering::Relaxed);
+        Ok(out)
+    }
+
+    /// Bytes of weights copied so far: what shows that a rank reads nothing outside its shard.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    fn entry(&self, id: TensorId) -> Result<(&File, &Entry)> {
+        let place = self.places.get(id.0).copied();
+        let found = place.and_then(|(f, e)| self.files.get(f).and_then(|file| Some((file, file.entries.get(e)?))));
+        found.ok_or_else(|| {
+            let reason = format!("has {} tensors; number {} is of another model", self.places.len(), id.0);
+            ImportError::Folder { path: self.path.clone(), reason }.into()
+        })
+    }
+}
+
+/// Copies the elements of `view` from `source` to `target`. The view is not empty and lies in `source`.
+fn gather<T: Copy>(source: &[T], view: &View, target: &mut [T]) {
+    let mut dims = merged(view);
+    let (cols, col_stride) = dims.pop().unwrap_or((1, 1));
+    let (rows, row_stride) = dims.pop().unwrap_or((1, 1));
+    let mut index = vec![0usize; dims.len()];
+    for plane in target.chunks_exact_mut(rows * cols) {
+        let start = view.offset + index.iter().zip(&dims).map(|(i, (_, stride))| i * stride).sum::<usize>();
+        if col_stride == 1 {
+            for (row, out) in plane.chunks_exact_mut(cols).enumerate() {
+                let at = start + row * row_stride;
+                out.copy_from_slice(&source[at..at + cols]);
+            }
+        } else {
+            for row0 in (0..rows).step_by(TILE) {
+                for col0 in (0..cols).step_by(TILE) {
+                    for row in row0..(row0 + TILE).min(rows) {
+                        for col in col0..(col0 + TILE).min(cols) {
+                            plane[row * cols + col] = source[start + row * row_stride + col * col_stride];
+                        }
+                    }
+                }
+            }
+        }
+        for d in (0..dims.len()).rev() {
+            index[d] += 1;
+            if index[d] < dims[d].0 {
+                break;
+            }
+            index[d] = 0;
+        }
+    }
+}
+
+/// The view's dimensions as (length, stride), neighbours that lie in one run made one: longer copies.
+fn merged(view: &View) -> Vec<(usize, usize)> {
+    let mut dims: Vec<(usize, usize)> = Vec::with_capacity(view.shape.len());
+    for (&n, &stride) in view.shape.iter().zip(&view.strides).filter(|(n, _)| **n != 1) {
+        match dims.last_mut() {
+            Some((length, outer)) if *outer == n * stride => {
+                *length *= n;
+                *outer = stride;
+            }
+            _ => dims.push((n, stride)),
+        }
+    }
+    dims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Weights of one F16 or F32 tensor whose elements are their own index.
+    fn counted(shape: &[usize], dtype: DType) -> Weights {
+        let n: usize = shape.iter().product();
+        let data: Vec<u8> = match dtype {
+            DType::F32 => (0..n).flat_map(|i| (i as f32).to_le_bytes()).collect(),
+            _ => (0..n).flat_map(|i| half::f16::from_f32(i as f32).to_le_bytes()).collect(),
+        };
+        let name = dtype.to_string().to_uppercase();
+        let header =
+            format!("{{\"w\":{{\"dtype\":\"{name}\",\"shape\":{shape:?},\"data_offsets\":[0,{}]}}}}", data.len());
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        let path = PathBuf::from("counted");
+        let file = File::from_bytes(path.clone(), Bytes::Static(bytes.leak())).unwrap();
+        Weights::new(path, [file].into())
+    }
+
+    fn naive(view: &View) -> Vec<f32> {
+        let mut out = Vec::new();
+        let mut index = vec![0usize; view.shape.len()];
+        for _ in 0..view.numel() {
+            out.push((view.offset + index.iter().zip(&view.strides).map(|(i, s)| i * s).sum::<usize>()) as f32);
+            for d in (0..index.len()).rev() {
+                index[d] += 1;
+                if index[d] < view.shape[d] {
+                    break;
+                }
+                index[d] = 0;
+            }
+        }
+        out
+    }
+
+    fn check(weights: &Weights, view: &View) {
+        let before = weights.bytes_read();
+        let read = weights.read(view).unwrap();
+        assert_eq!(read.shape(), view.shape);
+        assert_eq!(weights.bytes_read() - before, read.bytes().len() as u64);
+        assert_eq!(read.widened().as_f32().unwrap(), naive(view), "{view:?}");
+    }
+
+    #[test]
+    fn views_read_what_a_loop_reads() {
+        for dtype in [DType::F32, DType::F16] {
+            let weights = counted(&[5, 7, 6], dtype);
+            let whole = weights.view(weights.find("w").unwrap()).unwrap();
+            check(&weights, &whole);
+            check(&weights, &whole.slice(0, 2..4).unwrap());
+            check(&weights, &whole.slice(1, 3..7).unwrap());
+            check(&weights, &whole.slice(2, 1..2).unwrap());
+            check(&weights, &whole.slice(2, 3..3).unwrap());
+            check(&weights, &whole.transpose(1, 2).unwrap());
+            check(&weights, &whole.transpose(0, 2).unwrap().slice(0, 1..5).unwrap());
+            check(&weights, &whole.slice(1, 2..6).unwrap().transpose(0, 1).unwrap().slice(0, 1..3).unwrap());
+        }
+        let wide = counted(&[70, 45], DType::F32);
+        let whole = wide.view(TensorId(0)).unwrap();
+        check(&wide, &whole.transpose(0, 1).unwrap());
+        check(&wide, &whole.transpose(0, 1).unwrap().region(&Region(vec![3..40, 33..70])).unwrap());
+        let scalar = counted(&[], DType::F32);
+        check(&scalar, &scalar.view(TensorId(0)).unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn any_view_reads_what_a_loop_reads(
+            shape in prop::collection::vec(0usize..7, 0..5),
+            steps in prop::collection::vec((any::<bool>(), any::<[prop::sample::Index; 3]>()), 0..5),
+        ) {
+            let weights = counted(&shape, DType::F32);
+            let mut view = weights.view(TensorId(0)).unwrap();
+            for (transpose, [a, b, c]) in steps {
+                if shape.is_empty() {
+                    break;
+                }
+                let dim = a.index(shape.len());
+                view = if transpose {
+                    view.transpose(dim, b.index(shape.len())).unwrap()
+                } else {
+                    let n = view.shape[dim];
+                    let start = b.index(n + 1);
+                    view.slice(dim, start..start + c.index(n + 1 - start)).unwrap()
+                };
+            }
+            check(&weights, &view);
+        }
+    }
+
+    #[test]
+    fn a_view_that_leaves_its_tensor_is_an_error() {
+        let weights = counted(&[4, 6], DType::F32);
+        let id = TensorId(0);
+        let whole = weights.view(id).unwrap();
+        assert!(matches!(whole.slice(0, 3..5), Err(crate::Error::Tensor(TensorError::Region { .. }))));
+        #[expect(clippy::reversed_empty_ranges, reason = "what a careless caller may pass")]
+        let reversed = whole.slice(0, 3..2);
+        assert!(reversed.is_err() && whole.region(&Region(vec![0..1])).is_err());
+        assert!(matches!(whole.slice(2, 0..1), Err(crate::Error::Tensor(TensorError::Dimension { dim: 2, .. }))));
+        assert!(whole.transpose(0, 2).is_err());
+        let view = |offset, shape: &[usize], strides: &[usize]| View {
+            tensor: id,
+            offset,
+            shape: shape.to_vec(),
+            strides: strides.to_vec(),
+        };
+        for bad in [
+            view(1, &[4, 6], &[6, 1]),
+            view(24, &[1], &[1]),
+            view(0, &[2], &[usize::MAX]),
+            view(usize::MAX, &[2, 2], &[1, 1]),
+            view(0, &[usize::MAX, usize::MAX], &[0, 0]),
+            view(0, &[1 << 40], &[0]),
+            view(0, &[2, 2], &[1]),
+            view(0, &[usize::MAX, 2, 0], &[1, 1, 1]),
+        ] {
+            let error = weights.read(&bad).unwrap_err();
+            assert!(matches!(error, crate::Error::Import(ImportError::Tensor { .. })), "{error:?}");
+            assert!(error.to_string().contains("leaves its shape [4, 6]"), "{error}");
+        }
+        let other = View { tensor: TensorId(1), ..whole };
+        assert!(matches!(weights.read(&other), Err(crate::Error::Import(ImportError::Folder { .. }))));
+        assert_eq!(weights.bytes_read(), 0);
+    }
+}
