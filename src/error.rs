@@ -521,7 +521,7 @@ pub enum TextError {
         /// The setting.
         setting: &'static str,
         /// Its value.
-        value: f64,
+        value: f32,
         /// What is allowed.
         range: &'static str,
     },

@@ -1,0 +1,16 @@
+//! Text in and out of a model: a tokenizer, the streaming of its text, and the choice of the next token.
+//!
+//! It deliberately knows no model, session or device: it turns text into token ids, ids into text, and logits into an
+//! id. Read [`Sampler`] first, which needs no tokenizer, then [`Tokenizer`] and [`TextStream`] (feature `text`).
+
+#[cfg(feature = "text")]
+mod detokenizer;
+mod sampling;
+#[cfg(feature = "text")]
+mod tokenizer;
+
+#[cfg(feature = "text")]
+pub use detokenizer::TextStream;
+pub use sampling::{Sampler, Sampling};
+#[cfg(feature = "text")]
+pub use tokenizer::Tokenizer;
