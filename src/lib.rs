@@ -2,6 +2,7 @@
 pub mod comm;
 pub mod device;
 pub mod error;
+pub mod generate;
 pub mod graph;
 pub mod import;
 pub mod kernel;
@@ -12,4 +13,5 @@ pub mod session;
 pub mod sharding;
 pub mod tensor;
 pub mod text;
+pub mod verify;
 pub use error::{Error, Result};

@@ -69,7 +69,6 @@ struct Part {
 struct Worker {
     commands: Sender<Command>,
     answers: Receiver<Answer>,
-    device: String,
     progress: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
@@ -136,7 +135,7 @@ impl Session {
                     crate::error::DeviceError::Refused { device: name.clone(), reason: error.to_string() }.into(),
                 ),
             })?;
-            workers.push(Worker { commands, answers, device: name, progress: ticks, thread: Some(thread) });
+            workers.push(Worker { commands, answers, progress: ticks, thread: Some(thread) });
         }
         let mut session = Session { workers, program, options, ended: false };
         session.collect(|answer| match answer {

@@ -2,17 +2,27 @@
 //!
 //! This module deliberately knows nothing of plans, ranks or devices: a weight is a [`View`] of a file tensor, and who
 //! reads which part of it is decided elsewhere.
-//! Read [`Folder`] next, then [`Weights`]; the format itself is in [`safetensors`].
+//! Read [`Model`] next; [`Folder`] and [`FileTensors`] are the files below it, and each family has a file of its own.
 
+mod bert;
+mod builder;
 mod bytes;
 mod config;
 mod demo;
 mod folder;
+mod gpt2;
 mod index;
+mod llama;
+mod model;
+mod qwen2;
+mod qwen3;
+mod rope;
 pub mod safetensors;
-mod weights;
+mod sentence;
+mod tensors;
 
 pub use config::{Config, Names};
 pub use demo::demo;
 pub use folder::Folder;
-pub use weights::{TensorId, View, Weights};
+pub use model::{Head, Model, ModelInfo, Pooling};
+pub use tensors::{FileTensors, TensorId, View};

@@ -8,6 +8,7 @@ mod lower;
 
 pub use lower::lower;
 
+use crate::error::{PlanError, Result, Shortfall};
 use crate::kernel::weight_bytes;
 use crate::ops::Op;
 use crate::sharding::{Extent, Redistribute};
@@ -253,6 +254,22 @@ impl RankProgram {
     /// How many exchanges a call makes.
     pub fn exchanges(&self) -> usize {
         self.instrs.iter().filter(|i| matches!(i, Instr::Exchange { .. })).count()
+    }
+}
+
+impl Program {
+    /// Checks that every rank's device can hold it in sessions whose calls are at most `env`.
+    ///
+    /// `devices` gives each rank's device name and memory in bytes; where the memory is unknown nothing is checked.
+    /// Errors with the shortfall of every rank that lacks memory.
+    pub fn check_memory(&self, env: &Env, devices: &[(String, Option<u64>)]) -> Result<()> {
+        let lacking = |(rank, (device, memory)): (&RankProgram, &(String, Option<u64>))| {
+            let (needed, available) = (rank.memory(env).total(), (*memory)?);
+            let shortfall = Shortfall { rank: rank.rank, device: device.clone(), needed, available };
+            (needed > available).then_some(shortfall)
+        };
+        let shortfalls: Vec<Shortfall> = self.ranks.iter().zip(devices).filter_map(lacking).collect();
+        if shortfalls.is_empty() { Ok(()) } else { Err(PlanError::DoesNotFit { shortfalls }.into()) }
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Edge of the square in which a transposed view is copied, so that each cache line fetched is used whole.
 const TILE: usize = 32;
 
-/// One tensor of a [`Weights`].
+/// One tensor of a [`FileTensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TensorId(usize);
 
@@ -100,7 +100,7 @@ impl View {
 
 /// The tensors of a model, mapped, and a count of what has been read of them.
 #[derive(Debug)]
-pub struct Weights {
+pub struct FileTensors {
     path: PathBuf,
     files: Arc<[File]>,
     /// File and entry by tensor.
@@ -109,20 +109,20 @@ pub struct Weights {
     bytes_read: AtomicU64,
 }
 
-impl Weights {
+impl FileTensors {
     /// The weights of `folder`, nothing read yet.
-    pub fn open(folder: &Folder) -> Weights {
-        Weights::new(folder.path().to_owned(), folder.files().clone())
+    pub fn open(folder: &Folder) -> FileTensors {
+        FileTensors::new(folder.path().to_owned(), folder.files().clone())
     }
 
     /// The weights in one safetensors file that is part of the program.
-    pub fn from_bytes(bytes: &'static [u8]) -> Result<Weights> {
+    pub fn from_bytes(bytes: &'static [u8]) -> Result<FileTensors> {
         let path = PathBuf::from("<embedded>");
         let file = File::from_bytes(path.clone(), Bytes::Static(bytes))?;
-        Ok(Weights::new(path, [file].into()))
+        Ok(FileTensors::new(path, [file].into()))
     }
 
-    fn new(path: PathBuf, files: Arc<[File]>) -> Weights {
+    fn new(path: PathBuf, files: Arc<[File]>) -> FileTensors {
         let mut places = Vec::new();
         let mut by_name = HashMap::new();
         for (f, file) in files.iter().enumerate() {
@@ -131,7 +131,7 @@ impl Weights {
                 places.push((f, e));
             }
         }
-        Weights { path, files, places, by_name, bytes_read: AtomicU64::new(0) }
+        FileTensors { path, files, places, by_name, bytes_read: AtomicU64::new(0) }
     }
 
     /// The tensor called `name`.
@@ -279,8 +279,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Weights of one F16 or F32 tensor whose elements are their own index.
-    fn counted(shape: &[usize], dtype: DType) -> Weights {
+    /// FileTensors of one F16 or F32 tensor whose elements are their own index.
+    fn counted(shape: &[usize], dtype: DType) -> FileTensors {
         let n: usize = shape.iter().product();
         let data: Vec<u8> = match dtype {
             DType::F32 => (0..n).flat_map(|i| (i as f32).to_le_bytes()).collect(),
@@ -294,7 +294,7 @@ mod tests {
         bytes.extend(data);
         let path = PathBuf::from("counted");
         let file = File::from_bytes(path.clone(), Bytes::Static(bytes.leak())).unwrap();
-        Weights::new(path, [file].into())
+        FileTensors::new(path, [file].into())
     }
 
     fn naive(view: &View) -> Vec<f32> {
@@ -313,7 +313,7 @@ mod tests {
         out
     }
 
-    fn check(weights: &Weights, view: &View) {
+    fn check(weights: &FileTensors, view: &View) {
         let before = weights.bytes_read();
         let read = weights.read(view).unwrap();
         assert_eq!(read.shape(), view.shape);

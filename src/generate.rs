@@ -1,0 +1,262 @@
+//! Tokens: a model on its devices, prompts in, tokens or embeddings out.
+//!
+//! It feeds a [`Session`] chunk by chunk and step by step, and deliberately knows no text: ids in, ids out. Read
+//! [`crate::text`] for the tokenizer and the sampler, [`crate::verify`] for the proof.
+
+use crate::device::Device;
+use crate::error::{Error, GraphError, Result, SessionError};
+use crate::import::{Model, ModelInfo};
+use crate::plan::Plan;
+use crate::program::{Program, lower};
+use crate::session::{Options, RankReport, Session, Tensors};
+use crate::tensor::{Env, Tensor};
+use crate::text::Sampler;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How an [`Engine`] is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Positions the KV cache holds: the longest prompt plus answer.
+    pub context: usize,
+    /// Most prompt tokens of one call; longer prompts go in several.
+    pub chunk: usize,
+    /// Whether logits of every prompt position are kept, not just the last's.
+    pub all_logits: bool,
+    /// How long any wait may last without progress.
+    pub deadline: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> EngineOptions {
+        EngineOptions { context: 2048, chunk: 256, all_logits: false, deadline: Duration::from_secs(30) }
+    }
+}
+
+impl EngineOptions {
+    /// The largest call on `model`: an encoder takes a text in one call, a decoder in chunks.
+    pub fn limits(&self, info: &ModelInfo, decodes: bool) -> Env {
+        let capacity = self.context.min(info.context).max(1);
+        let seq = if decodes { self.chunk.clamp(1, capacity) } else { capacity };
+        Env { batch: 1, seq, keep: if self.all_logits { seq } else { 1 }, past: 0, capacity }
+    }
+}
+
+/// Whether `model` keeps a state between calls, and so takes a text in chunks.
+fn decodes(model: &Model) -> bool {
+    model.graph().values().any(|(_, v)| v.source == crate::graph::Source::State)
+}
+
+/// The program of `model` under `plan`, and the largest call it will be given.
+///
+/// What it needs of each device can be counted from these two before any device is opened. Errors when the plan is for
+/// another model.
+pub fn prepare(model: &Model, plan: &Plan, options: &EngineOptions) -> Result<(Program, Env)> {
+    Ok((lower(model.graph(), plan)?, options.limits(model.info(), decodes(model))))
+}
+
+/// A model on its devices.
+pub struct Engine {
+    model: Arc<Model>,
+    session: Session,
+    limits: Env,
+    past: usize,
+    all_logits: bool,
+    decodes: bool,
+}
+
+impl Engine {
+    /// Lowers `plan` and loads every rank's shard onto its device.
+    ///
+    /// `progress` is told the bytes of each shard as it is loaded. Errors when the plan is for another model or another
+    /// number of devices, or when a device lacks memory.
+    pub fn open(
+        model: Arc<Model>,
+        plan: &Plan,
+        devices: Vec<Box<dyn Device>>,
+        options: EngineOptions,
+        progress: Arc<dyn Fn(u64) + Send + Sync>,
+    ) -> Result<Engine> {
+        let (program, limits) = prepare(&model, plan, &options)?;
+        let session_options = Options { limits, deadline: options.deadline };
+        let decodes = decodes(&model);
+        let session = Session::open(program, devices, model.clone(), session_options, progress)?;
+        Ok(Engine { model, session, limits, past: 0, all_logits: options.all_logits, decodes })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Positions in the KV cache.
+    pub fn past(&self) -> usize {
+        self.past
+    }
+
+    /// What it was opened for.
+    pub fn limits(&self) -> &Env {
+        &self.limits
+    }
+
+    /// Forgets all positions.
+    pub fn reset(&mut self) {
+        self.past = 0;
+    }
+
+    /// What happened on every rank so far.
+    pub fn report(&mut self) -> Result<Vec<RankReport>> {
+        self.session.report()
+    }
+
+    /// Feeds `tokens` in chunks and returns the logits of the last position, or of every one where the engine was
+    /// opened for them: `[positions, vocabulary]`.
+    ///
+    /// Errors when there is no token, one is outside the vocabulary, or the context is full.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<Tensor> {
+        self.require("logits", "predicts no tokens; use `embed`")?;
+        self.forward(tokens, "logits")
+    }
+
+    /// The model's last hidden states for `tokens` alone: `[positions, hidden]`, or `[1, hidden]` where the graph pools.
+    ///
+    /// Scaled to length 1 where the folder says so. Errors when there is no token, one is outside the vocabulary, or
+    /// there are more than the context.
+    pub fn embed(&mut self, tokens: &[u32]) -> Result<Tensor> {
+        self.require("hidden", "was opened to predict tokens, not to embed")?;
+        self.reset();
+        let hidden = self.forward(tokens, "hidden")?;
+        if !self.model.info().normalize {
+            return Ok(hidden);
+        }
+        let shape = hidden.shape().to_vec();
+        let width = shape.last().copied().unwrap_or(1).max(1);
+        let mut values = hidden.as_f32()?.to_vec();
+        for row in values.chunks_mut(width) {
+            let norm = row.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt().max(1e-12);
+            row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
+        }
+        Tensor::f32(shape, values)
+    }
+
+    fn require(&self, output: &str, reason: &str) -> Result<()> {
+        if self.model.graph().outputs().iter().any(|(name, _)| name == output) {
+            return Ok(());
+        }
+        let model = self.model.path().display().to_string();
+        Err(SessionError::Model { model, reason: reason.to_string() }.into())
+    }
+
+    fn forward(&mut self, tokens: &[u32], output: &str) -> Result<Tensor> {
+        let info = self.model.info();
+        if tokens.is_empty() {
+            return Err(SessionError::EmptyPrompt.into());
+        }
+        if let Some(&token) = tokens.iter().find(|t| **t as usize >= info.vocabulary) {
+            return Err(SessionError::Token { token, vocabulary: info.vocabulary }.into());
+        }
+        let (total, capacity) = (self.past.saturating_add(tokens.len()), self.limits.capacity);
+        if total > capacity {
+            return Err(SessionError::Context { tokens: total, capacity }.into());
+        }
+        let mut rows: Vec<f32> = Vec::new();
+        let mut width = 0;
+        for chunk in tokens.chunks(self.limits.seq) {
+            let result = self.call(chunk, output)?;
+            width = result.shape().last().copied().unwrap_or(1).max(1);
+            if !self.all_logits && output == "logits" {
+                rows.clear();
+            }
+            rows.extend_from_slice(result.as_f32()?);
+        }
+        Tensor::f32([rows.len() / width, width], rows)
+    }
+
+    fn call(&mut self, tokens: &[u32], output: &str) -> Result<Tensor> {
+        let seq = tokens.len();
+        let keep = if self.all_logits { seq } else { 1 };
+        let env = Env { batch: 1, seq, keep, past: self.past, capacity: self.limits.capacity };
+        let positions = (self.past..self.past + seq).map(|p| p as u32).collect();
+        let mut inputs = Tensors::new();
+        for port in &self.session.program().inputs {
+            let values = match port.name.as_str() {
+                "input_ids" => tokens.to_vec(),
+                "position_ids" => std::clone::Clone::clone(&positions),
+                _ => vec![0; seq],
+            };
+            inputs.insert(port.name.clone(), Tensor::u32([1, seq], values)?);
+        }
+        let mut outputs = self.session.run(env, inputs)?;
+        if self.decodes {
+            self.past += seq;
+        }
+        outputs.remove(output).ok_or_else(|| {
+            Error::from(GraphError::Name { kind: "output", name: output.to_string(), problem: "does not exist" })
+        })
+    }
+
+    /// Feeds `prompt` and then yields up to `most` tokens, each chosen by `sampler` and fed back.
+    ///
+    /// Ends at an end token (which is not yielded) unless `ignore_end`, when the context is full, or when `stop` is
+    /// set, which is looked at before every token.
+    pub fn generate<'a>(
+        &'a mut self,
+        prompt: &[u32],
+        most: usize,
+        sampler: Sampler,
+        ignore_end: bool,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Tokens<'a>> {
+        let logits = last_row(self.feed(prompt)?)?;
+        Ok(Tokens { engine: self, logits: Some(logits), left: most, sampler, ignore_end, stop })
+    }
+}
+
+fn last_row(logits: Tensor) -> Result<Vec<f32>> {
+    let width = logits.shape().last().copied().unwrap_or(0);
+    let values = logits.as_f32()?;
+    Ok(values[values.len() - width.min(values.len())..].to_vec())
+}
+
+/// The tokens of one generation.
+pub struct Tokens<'a> {
+    engine: &'a mut Engine,
+    logits: Option<Vec<f32>>,
+    left: usize,
+    sampler: Sampler,
+    ignore_end: bool,
+    stop: Arc<AtomicBool>,
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Result<u32>;
+
+    fn next(&mut self) -> Option<Result<u32>> {
+        if self.left == 0 || self.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        let token = match self.sampler.sample(self.logits.as_ref()?) {
+            Ok(token) => token,
+            Err(error) => {
+                self.logits = None;
+                return Some(Err(error));
+            }
+        };
+        if !self.ignore_end && self.engine.model.info().end_tokens.contains(&token) {
+            self.logits = None;
+            return None;
+        }
+        self.left -= 1;
+        let full = self.engine.past >= self.engine.limits.capacity;
+        self.logits = None;
+        if self.left > 0 && !full {
+            match self.engine.feed(&[token]).and_then(last_row) {
+                Ok(logits) => self.logits = Some(logits),
+                // The token was chosen before the failure: it is still the caller's, the error comes next.
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(token))
+    }
+}

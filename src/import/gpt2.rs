@@ -1,0 +1,76 @@
+//! GPT-2: LayerNormalization, learned positions, and weights stored `[in, out]` with queries, keys and values fused.
+//!
+//! Unfusing happens here, by views: no rule and no plan knows of it. Read `builder.rs` for what views are.
+
+use super::builder::{Builder, Family, Heads};
+use crate::error::Result;
+use crate::graph::ValueId;
+use crate::ops::Linear;
+
+/// Columns `from..from + out` of a Conv1D's weight, which lies `[in, all]`, as a product with its bias.
+fn conv1d(
+    b: &mut Builder<'_>,
+    (name, prefix): (&str, &str),
+    x: ValueId,
+    [out, width]: [usize; 2],
+    (from, all): (usize, usize),
+) -> Result<ValueId> {
+    let columns = from..from + out;
+    let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+    let rows = columns.clone();
+    let weight = b.viewed(&weight, &format!("{prefix}.weight"), &[width, all], &[out, width], |view| {
+        view.slice(1, rows)?.transpose(0, 1)
+    })?;
+    let bias = b.viewed(&bias, &format!("{prefix}.bias"), &[all], &[out], |view| view.slice(0, columns))?;
+    b.graph.node(name, Linear, &[x, weight, bias])
+}
+
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let config = b.config;
+    let (hidden, layers) = (config.usize("n_embd")?, config.usize("n_layer")?);
+    let (vocabulary, context) = (config.usize("vocab_size")?, config.usize("n_positions")?);
+    let inner = config.usize_or("n_inner", 4 * hidden)?;
+    let epsilon = config.positive_or("layer_norm_epsilon", 1e-5)?;
+    for (field, supported) in
+        [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("reorder_and_upcast_attn", false)]
+    {
+        if config.bool_or(field, supported)? != supported {
+            return Err(config.error(field, format!("only {supported} is supported")));
+        }
+    }
+    let heads = config.usize("n_head")?;
+    if !hidden.is_multiple_of(heads) {
+        return Err(config.error("n_head", format!("{heads} does not divide hidden {hidden}")));
+    }
+    let heads = Heads { heads, kv_heads: heads, head_dim: hidden / heads };
+    let activation = b.activation("activation_function", "gelu_new")?;
+    let prefix = b.prefix("transformer.", "wte.weight");
+    let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
+    let tokens = b.gather(&format!("{prefix}wte"), ids, [vocabulary, hidden])?;
+    let places = b.gather(&format!("{prefix}wpe"), positions, [context, hidden])?;
+    let mut x = b.add(&format!("{prefix}embeddings"), tokens, places)?;
+    for layer in 0..layers {
+        let name = |part: &str| format!("{prefix}h.{layer}.{part}");
+        let normed = b.layer_norm(&name("ln_1"), x, hidden, epsilon)?;
+        let mut qkv = [normed; 3];
+        for (i, (slot, part)) in qkv.iter_mut().zip(["q", "k", "v"]).enumerate() {
+            let names = (name(&format!("attn.{part}")), name("attn.c_attn"));
+            *slot = conv1d(b, (&names.0, &names.1), normed, [hidden, hidden], (i * hidden, 3 * hidden))?;
+        }
+        let attended = b.cached_attention(&name("attn"), heads, qkv)?;
+        let proj = name("attn.c_proj");
+        let out = conv1d(b, (&proj, &proj), attended, [hidden, hidden], (0, hidden))?;
+        x = b.add(&name("attn.residual"), x, out)?;
+        let normed = b.layer_norm(&name("ln_2"), x, hidden, epsilon)?;
+        let (up, down) = (name("mlp.c_fc"), name("mlp.c_proj"));
+        let wide = conv1d(b, (&up, &up), normed, [inner, hidden], (0, inner))?;
+        let wide = b.unary(&name("mlp.act"), activation, wide)?;
+        let out = conv1d(b, (&down, &down), wide, [hidden, inner], (0, hidden))?;
+        x = b.add(&name("mlp.residual"), x, out)?;
+    }
+    let x = b.layer_norm(&format!("{prefix}ln_f"), x, hidden, epsilon)?;
+    let tied = config.bool_or("tie_word_embeddings", true)?;
+    let head = if tied { format!("{prefix}wte.weight") } else { "lm_head.weight".to_string() };
+    let logits = b.weight(&head, &[vocabulary, hidden])?;
+    Ok(Family { hidden: x, logits: Some(logits), vocabulary, context, generates: true })
+}

@@ -1,0 +1,205 @@
+//! A model: its graph, and where each of the graph's weights lies in the folder's files.
+//!
+//! It deliberately knows no plan and no device; a rank that reads its shard reaches straight into the mapped file. Read
+//! `builder.rs` for how families make one, and the family files for what they say.
+
+use super::builder::{Builder, Family};
+use super::rope::RopeTable;
+use super::{FileTensors, Folder, View};
+use super::{bert, gpt2, llama, qwen2, qwen3, sentence};
+use crate::error::{GraphError, ImportError, Result};
+use crate::graph::{Graph, Source, Weights};
+use crate::tensor::{Region, Tensor};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// How the positions' hidden states become one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first one.
+    Cls,
+    /// Not at all: one vector per position.
+    None,
+}
+
+/// What a model's graph ends in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The family's own: logits for a decoder, hidden states pooled as the folder says for an encoder.
+    Default,
+    /// The last hidden states, pooled.
+    Hidden(Pooling),
+}
+
+/// Where a graph weight's elements come from.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// The folder's files.
+    File(View),
+    /// A table of angles, made for the session's capacity.
+    Rope(RopeTable),
+}
+
+/// What a person may want to know of a model.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// `model_type` of its configuration.
+    pub family: &'static str,
+    /// Token ids are below this.
+    pub vocabulary: usize,
+    /// Positions it was made for.
+    pub context: usize,
+    /// Ids that end a generation.
+    pub end_tokens: Vec<u32>,
+    /// Whether it predicts tokens: its output is `logits`. Otherwise it is `hidden`.
+    pub generates: bool,
+    /// Whether embeddings are scaled to length 1.
+    pub normalize: bool,
+    /// What a text is pooled by unless told otherwise.
+    pub pooling: Pooling,
+}
+
+/// A model read from a folder: a graph and its weights.
+pub struct Model {
+    folder: Folder,
+    files: FileTensors,
+    graph: Graph,
+    origins: HashMap<String, Origin>,
+    info: ModelInfo,
+}
+
+/// The families, by `model_type`: the one list an importer is added to.
+const FAMILIES: &[(&str, fn(&mut Builder<'_>) -> Result<Family>)] = &[
+    ("llama", llama::build),
+    ("qwen2", qwen2::build),
+    ("qwen3", qwen3::build),
+    ("gpt2", gpt2::build),
+    ("bert", bert::build),
+];
+
+impl Model {
+    /// Reads the folder at `path`. Nothing but headers and configurations is read yet.
+    pub fn open(path: impl AsRef<Path>) -> Result<Model> {
+        Model::from_folder(Folder::open(path)?, Head::Default)
+    }
+
+    /// The embedded demo model.
+    pub fn demo() -> Result<Model> {
+        Model::from_folder(super::demo()?, Head::Default)
+    }
+
+    /// Builds the graph of `folder` that ends in `head`.
+    ///
+    /// Errors when the family is not supported, a configuration is senseless, or tensors do not have the shapes that it
+    /// calls for (all of them are listed).
+    pub fn from_folder(folder: Folder, head: Head) -> Result<Model> {
+        let config = folder.config();
+        let name = config.str("model_type")?;
+        let supported = || FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let family = FAMILIES.iter().find(|(n, _)| *n == name);
+        let Some((name, build)) = family else {
+            return Err(ImportError::Unsupported {
+                what: "model_type",
+                name: name.to_string(),
+                supported: supported(),
+            }
+            .into());
+        };
+        let files = FileTensors::open(&folder);
+        let sentence = sentence::read(&folder)?;
+        let mut builder = Builder::new(config, &files);
+        let family = build(&mut builder)?;
+        let pooling = match head {
+            Head::Default if family.generates => None,
+            Head::Default => Some(sentence.pooling),
+            Head::Hidden(pooling) => Some(pooling),
+        };
+        match (pooling, &family.logits) {
+            (Some(pooling), _) => builder.pooled(family.hidden, pooling)?,
+            (None, Some(head)) => builder.logits(family.hidden, head)?,
+            (None, None) => builder.pooled(family.hidden, Pooling::None)?,
+        }
+        let (graph, origins) = builder.finish(folder.path())?;
+        let mut end_tokens = Vec::new();
+        for source in [folder.json("generation_config.json")?.as_ref(), Some(config)].into_iter().flatten() {
+            if end_tokens.is_empty() && source.has("eos_token_id") {
+                end_tokens = source.ids("eos_token_id")?;
+            }
+        }
+        let info = ModelInfo {
+            family: name,
+            vocabulary: family.vocabulary,
+            context: family.context,
+            end_tokens,
+            generates: family.generates && pooling.is_none(),
+            normalize: sentence.normalize,
+            pooling: sentence.pooling,
+        };
+        Ok(Model { folder, files, graph, origins, info })
+    }
+
+    /// Its computation.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What a person may want to know of it.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The folder's path; the embedded demo has a made-up one.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A file of the folder, if it is there.
+    pub fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
+        self.folder.bytes(name)
+    }
+
+    /// Where a file of the folder lies, for messages.
+    pub fn file_path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Bytes of weights in the files.
+    pub fn weight_bytes(&self) -> u64 {
+        self.folder.weight_bytes()
+    }
+
+    /// Elements of the graph's weights that lie in the files; a tied weight counts once.
+    pub fn parameters(&self) -> u64 {
+        let weights = self.graph.values().filter(|(_, v)| v.source == Source::Weight);
+        weights
+            .filter_map(|(_, v)| match &self.origins[&v.name] {
+                Origin::File(view) => Some(view.numel() as u64),
+                Origin::Rope(_) => None,
+            })
+            .sum()
+    }
+
+    /// Bytes of weights read so far, by all ranks.
+    pub fn bytes_read(&self) -> u64 {
+        self.files.bytes_read()
+    }
+}
+
+impl Weights for Model {
+    fn read(&self, name: &str, _shape: &[usize], region: &Region) -> Result<Tensor> {
+        match self.origins.get(name) {
+            Some(Origin::File(view)) => self.files.read(&view.region(region)?),
+            Some(Origin::Rope(table)) => table.read(region),
+            None => Err(GraphError::Name { kind: "weight", name: name.to_string(), problem: "does not exist" }.into()),
+        }
+    }
+}
+
+/// What `modules.json` of a sentence-transformers folder says.
+pub(super) struct Sentence {
+    pub(super) pooling: Pooling,
+    pub(super) normalize: bool,
+}
