@@ -5,6 +5,7 @@
 
 use crate::device::Device;
 use crate::error::{Error, GraphError, Result, SessionError};
+use crate::graph::Weights;
 use crate::import::{Model, ModelInfo};
 use crate::plan::Plan;
 use crate::program::{Program, lower};
@@ -78,10 +79,23 @@ impl Engine {
         options: EngineOptions,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Engine> {
+        let weights = model.clone();
+        Engine::with_weights(model, weights, plan, devices, options, progress)
+    }
+
+    /// As [`Engine::open`], with the weights of `model`'s graph taken from elsewhere: random ones, or altered ones.
+    pub fn with_weights(
+        model: Arc<Model>,
+        weights: Arc<dyn Weights>,
+        plan: &Plan,
+        devices: Vec<Box<dyn Device>>,
+        options: EngineOptions,
+        progress: Arc<dyn Fn(u64) + Send + Sync>,
+    ) -> Result<Engine> {
         let (program, limits) = prepare(&model, plan, &options)?;
         let session_options = Options { limits, deadline: options.deadline };
         let decodes = decodes(&model);
-        let session = Session::open(program, devices, model.clone(), session_options, progress)?;
+        let session = Session::open(program, devices, weights, session_options, progress)?;
         Ok(Engine { model, session, limits, past: 0, all_logits: options.all_logits, decodes })
     }
 
@@ -177,12 +191,12 @@ impl Engine {
         let seq = tokens.len();
         let keep = if self.all_logits { seq } else { 1 };
         let env = Env { batch: 1, seq, keep, past: self.past, capacity: self.limits.capacity };
-        let positions = (self.past..self.past + seq).map(|p| p as u32).collect();
+        let positions: Vec<u32> = (self.past..self.past + seq).map(|p| p as u32).collect();
         let mut inputs = Tensors::new();
         for port in &self.session.program().inputs {
             let values = match port.name.as_str() {
                 "input_ids" => tokens.to_vec(),
-                "position_ids" => std::clone::Clone::clone(&positions),
+                "position_ids" => positions.clone(),
                 _ => vec![0; seq],
             };
             inputs.insert(port.name.clone(), Tensor::u32([1, seq], values)?);
