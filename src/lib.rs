@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod ops;
 pub mod plan;
 pub mod program;
+pub mod report;
 pub mod session;
 pub mod sharding;
 pub mod tensor;

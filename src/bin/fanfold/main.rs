@@ -1,2 +1,106 @@
-//! The command line.
-fn main() {}
+//! The command line: a file per subcommand, and what they share in `common.rs`.
+//!
+//! It parses, opens, prints and chooses exit codes; everything it does is the library's. It is the only home of clap
+//! and anyhow. Read `common.rs` next.
+
+mod common;
+mod demo;
+mod devices;
+mod embed;
+mod plan;
+mod run;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use fanfold::Error;
+use fanfold::error::{DeviceError, PlanError, SessionError};
+use std::process::ExitCode;
+
+/// Run one model across whatever GPUs you have.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the devices that models can run on
+    Devices(devices::Args),
+    /// Continue a text
+    Run(run::Args),
+    /// Turn texts into vectors
+    Embed(embed::Args),
+    /// Show who would hold what, and write it as JSON
+    Plan(plan::Args),
+    /// Prove that the sharded answer is the single-device answer
+    Verify(verify::Args),
+    /// Run the embedded model over three unequal devices
+    Demo(demo::Args),
+}
+
+const WELCOME: &str = "fanfold runs one model across whatever GPUs you have: it splits the wide layers over
+them, exchanges what they compute, and proves that the answer is one device's.
+
+Try:
+  fanfold devices                          what there is to run on
+  fanfold demo                             the embedded model over three unequal devices
+  fanfold run MODEL -p \"Once upon a time\"  a model folder as Hugging Face lays it out
+
+`fanfold --help` lists every command.";
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        None => {
+            println!("{WELCOME}");
+            Ok(())
+        }
+        Some(Command::Devices(args)) => devices::main(&args),
+        Some(Command::Run(args)) => run::main(&args),
+        Some(Command::Embed(args)) => embed::main(&args),
+        Some(Command::Plan(args)) => plan::main(&args),
+        Some(Command::Verify(args)) => verify::main(&args),
+        Some(Command::Demo(args)) => demo::main(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// A reader that has seen enough, such as `head`, is no error.
+fn closed_pipe(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::BrokenPipe)
+}
+
+/// 2 usage, 3 bad model, 4 does not fit, 5 device lost, 1 anything else.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<common::Usage>() {
+        return 2;
+    }
+    error.downcast_ref::<Error>().map_or(1, code)
+}
+
+fn code(error: &Error) -> u8 {
+    match error {
+        Error::Import(_) => 3,
+        Error::Graph(_) | Error::Sharding(_) | Error::Tensor(_) => 3,
+        Error::Text(fanfold::error::TextError::Tokenizer { .. }) => 3,
+        Error::Text(fanfold::error::TextError::Sampling { .. }) => 2,
+        Error::Plan(PlanError::DoesNotFit { .. }) => 4,
+        Error::Plan(_) => 2,
+        Error::Device(DeviceError::List { .. } | DeviceError::NotFound { .. }) => 2,
+        Error::Device(DeviceError::OutOfMemory { .. }) => 4,
+        Error::Device(_) => 5,
+        Error::Session(SessionError::Rank { source, .. }) => code(source),
+        Error::Session(SessionError::Context { .. } | SessionError::EmptyPrompt | SessionError::Model { .. }) => 2,
+        Error::Session(SessionError::Token { .. }) => 3,
+        _ => 1,
+    }
+}

@@ -1,0 +1,242 @@
+//! What the subcommands share: the arguments that name a model and its devices, and opening both.
+//!
+//! Data goes to stdout and all else to stderr. Read `run.rs` for how it is used.
+
+use anyhow::Result;
+use fanfold::device::gpu::{GpuOptions, adapters};
+use fanfold::device::select::{self, DeviceChoice};
+use fanfold::error::PlanError;
+use fanfold::generate::{Engine, EngineOptions, prepare};
+use fanfold::import::{Folder, Head, Model, demo};
+use fanfold::plan::{Plan, Strategy, plan};
+use fanfold::program::Program;
+use fanfold::tensor::Env;
+use fanfold::text::Tokenizer;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A mistake in how the program was called.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// An error with exit code 2.
+pub fn usage(reason: impl Into<String>) -> anyhow::Error {
+    Usage(reason.into()).into()
+}
+
+/// The devices and how the model is divided over them.
+#[derive(clap::Args, Clone)]
+pub struct Placing {
+    /// Devices: indices or parts of names from `fanfold devices`, `host`, or `0x3` for adapter 0 three times
+    #[arg(long, value_name = "LIST")]
+    pub devices: Option<String>,
+    /// Each device's share, such as 3,2,1; equal if not given
+    #[arg(long, value_delimiter = ',', value_name = "N,N,..")]
+    pub ratios: Vec<f64>,
+    /// How layers are cut [default: tensor, or column with --exact]
+    #[arg(long, value_parser = strategy)]
+    pub strategy: Option<Strategy>,
+    /// A plan from `fanfold plan -o`, perhaps edited
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ratios", "strategy"])]
+    pub plan: Option<PathBuf>,
+    /// Each device's memory, such as 8GiB,4GiB, where the driver does not tell or less is to be used
+    #[arg(long, value_delimiter = ',', value_parser = size, value_name = "SIZE,..")]
+    pub memory: Vec<u64>,
+    /// Refuse any plan whose answer is not bit for bit that of one device
+    #[arg(long)]
+    pub exact: bool,
+    /// Seconds any wait may last without progress
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+}
+
+/// A model and the devices it runs on.
+#[derive(clap::Args, Clone)]
+pub struct Target {
+    /// A model folder as Hugging Face lays it out, or `demo` for the embedded model
+    pub model: PathBuf,
+    /// Positions the KV cache holds
+    #[arg(short, long, default_value_t = 2048, value_parser = positive)]
+    pub context: usize,
+    #[command(flatten)]
+    pub placing: Placing,
+}
+
+fn strategy(text: &str) -> Result<Strategy, String> {
+    let known: Vec<&str> = Strategy::ALL.iter().map(|(name, _)| *name).collect();
+    let found = Strategy::ALL.iter().find(|(name, _)| *name == text).map(|(_, s)| *s);
+    found.ok_or_else(|| format!("one of {}", known.join(", ")))
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(n) if (1..=1 << 24).contains(&n) => Ok(n),
+        _ => Err(format!("a number of 1 to {}", 1 << 24)),
+    }
+}
+
+/// `8GiB`, `500MB` or plain bytes.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 7] =
+        [("KiB", 1024.0), ("MiB", 1048576.0), ("GiB", 1073741824.0), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("B", 1.0)];
+    let (number, unit) =
+        UNITS.iter().find_map(|(unit, n)| text.strip_suffix(unit).map(|t| (t, *n))).unwrap_or((text, 1.0));
+    match number.trim().parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 && value * unit < 1e18 => Ok((value * unit) as u64),
+        _ => Err("a size such as 8GiB, 500MB or a number of bytes".to_string()),
+    }
+}
+
+/// Reads the model's headers; `demo` is the embedded one unless a folder bears the name.
+pub fn open_model(path: &Path, head: Head) -> Result<Arc<Model>> {
+    let folder = if path == Path::new("demo") && !path.exists() { demo()? } else { Folder::open(path)? };
+    Ok(Arc::new(Model::from_folder(folder, head)?))
+}
+
+/// The model's tokenizer.
+pub fn tokenizer(model: &Model) -> Result<Tokenizer> {
+    let path = model.file_path("tokenizer.json");
+    match model.file("tokenizer.json")? {
+        Some(bytes) => Ok(Tokenizer::from_bytes(&path, &bytes)?),
+        None => {
+            let reason = "is missing: without it there is no text, only token ids".to_string();
+            Err(fanfold::Error::from(fanfold::error::TextError::Tokenizer { path, reason }).into())
+        }
+    }
+}
+
+/// Everything decided before a device is opened.
+pub struct Decision {
+    pub plan: Plan,
+    pub program: Program,
+    pub limits: Env,
+    pub choices: Vec<DeviceChoice>,
+    pub options: EngineOptions,
+}
+
+impl Decision {
+    /// Each rank's device name and memory, where known.
+    pub fn devices(&self, placing: &Placing) -> Result<Vec<(String, Option<u64>)>> {
+        let given = &placing.memory;
+        if !given.is_empty() && given.len() != self.choices.len() {
+            let (sizes, devices) = (given.len(), self.choices.len());
+            return Err(usage(format!("--memory has {sizes} sizes for {devices} devices")));
+        }
+        let memory = |(i, c): (usize, &DeviceChoice)| (c.to_string(), given.get(i).copied().or(c.memory()));
+        Ok(self.choices.iter().enumerate().map(memory).collect())
+    }
+}
+
+/// Chooses devices and a plan for `model`, and checks that it fits where memory is known.
+pub fn decide(model: &Model, target: &Target, all_logits: bool) -> Result<Decision> {
+    let decision = decide_unchecked(model, target, all_logits)?;
+    decision.program.check_memory(&decision.limits, &decision.devices(&target.placing)?)?;
+    Ok(decision)
+}
+
+/// As [`decide`], without the check of memory.
+pub fn decide_unchecked(model: &Model, target: &Target, all_logits: bool) -> Result<Decision> {
+    let placing = &target.placing;
+    let mut choices = choose(placing)?;
+    let plan = match &placing.plan {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|e| usage(format!("{}: {e}", file.display())))?;
+            let plan = Plan::from_json(&text)?;
+            if plan.world_size != choices.len() {
+                let (plan, devices) = (plan.world_size, choices.len());
+                return Err(fanfold::Error::from(PlanError::WorldSize { plan, devices }).into());
+            }
+            plan
+        }
+        None => {
+            let default = if placing.exact { Strategy::Column } else { Strategy::Tensor };
+            let strategy = placing.strategy.unwrap_or(default);
+            if strategy == Strategy::Single && choices.len() > 1 {
+                eprintln!("strategy single: only the first of {} devices is used", choices.len());
+                choices.truncate(1);
+            }
+            let mut ratios = placing.ratios.clone();
+            if ratios.is_empty() {
+                ratios = vec![1.0; choices.len()];
+            } else if ratios.len() != choices.len() {
+                return Err(usage(format!("--ratios has {} numbers for {} devices", ratios.len(), choices.len())));
+            }
+            plan(model.graph(), strategy, &ratios)?
+        }
+    };
+    if placing.exact {
+        plan.check_exact(model.graph())?;
+        if let Some(other) = choices.iter().find(|choice| *choice != &choices[0]) {
+            let reason = format!("{} and {other} are different adapters, whose arithmetic may differ", choices[0]);
+            return Err(fanfold::Error::from(PlanError::Inexact(reason)).into());
+        }
+    }
+    let deadline = Duration::from_secs(placing.timeout);
+    let options = EngineOptions { context: target.context, all_logits, deadline, ..EngineOptions::default() };
+    let (program, limits) = prepare(model, &plan, &options)?;
+    Ok(Decision { plan, program, limits, choices, options })
+}
+
+fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {
+    let found = adapters();
+    if let Some(list) = &placing.devices {
+        return Ok(select::parse(list, &found)?);
+    }
+    let (choices, software) = select::default_choice(&found)?;
+    if software {
+        eprintln!("no GPU found: running on the software adapter {}, slowly", choices[0]);
+    }
+    Ok(choices)
+}
+
+/// Opens the devices and loads the model onto them, with a progress bar.
+pub fn open(model: &Arc<Model>, decision: &Decision) -> Result<Engine> {
+    let options = GpuOptions { deadline: decision.options.deadline, ..GpuOptions::default() };
+    let devices = decision.choices.iter().map(|choice| select::open(choice, &options));
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    let total: u64 = decision.program.ranks.iter().map(|rank| rank.memory(&decision.limits).weights).sum();
+    let bar = progress_bar(total, "loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
+    let told = bar.clone();
+    let progress = Arc::new(move |bytes| told.inc(bytes));
+    let engine = Engine::open(model.clone(), &decision.plan, devices, decision.options, progress);
+    bar.finish_and_clear();
+    Ok(engine?)
+}
+
+/// A bar on stderr; hidden when that is no terminal.
+pub fn progress_bar(total: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// A flag that the first Ctrl-C sets; the second ends the program.
+pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(stop)
+}
+
+/// Writes one f32 tensor as a safetensors file.
+pub fn write_tensor(path: &Path, name: &str, tensor: &fanfold::tensor::Tensor) -> Result<()> {
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, tensor.shape().to_vec(), tensor.bytes())?;
+    safetensors::serialize_to_file([(name, view)], None, path).map_err(|e| usage(format!("{}: {e}", path.display())))
+}

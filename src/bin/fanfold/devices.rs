@@ -1,0 +1,28 @@
+//! `fanfold devices`: what models can run on.
+
+use anyhow::Result;
+use fanfold::device::gpu::adapters;
+use fanfold::error::DeviceError;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &Args) -> Result<()> {
+    let adapters = adapters();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&adapters)?);
+    } else {
+        for adapter in &adapters {
+            println!("{adapter}");
+        }
+        println!("host: the reference evaluation, slow and exact");
+        if adapters.is_empty() {
+            eprintln!("{}", DeviceError::NoAdapter);
+        }
+    }
+    Ok(())
+}
