@@ -4,12 +4,17 @@
 use fanfold::device::Device;
 use fanfold::device::host::HostDevice;
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::graph::{Source, Weights};
+use fanfold::graph::{Graph, Source, Weights};
 use fanfold::import::Model;
-use fanfold::plan::{Strategy, plan};
-use fanfold::tensor::{DType, Region, Tensor};
+use fanfold::ops::sample::{Role, Sample};
+use fanfold::plan::{NodeCut, Plan, Strategy, plan};
+use fanfold::program::lower;
+use fanfold::session::{Options, Session};
+use fanfold::tensor::{DType, Dim, Env, Region, Tensor};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -86,4 +91,64 @@ pub fn engine(model: &Arc<Model>, strategy: Strategy, ratios: &[f64], devices: V
 
 pub fn values(tensor: &Tensor) -> &[f32] {
     tensor.as_f32().unwrap()
+}
+
+/// A graph of one node, its weights, its inputs and the call.
+pub fn one_node(sample: &Sample) -> (Graph, HashMap<String, Tensor>, HashMap<String, Tensor>, Env) {
+    let mut graph = Graph::new();
+    let (mut weights, mut inputs) = (HashMap::new(), HashMap::new());
+    let mut ids = Vec::new();
+    for (i, (role, tensor)) in sample.inputs.iter().enumerate() {
+        let name = format!("in{i}");
+        let shape: Vec<Dim> = tensor.shape().iter().map(|&n| n.into()).collect();
+        ids.push(match role {
+            Role::Weight => {
+                weights.insert(name.clone(), tensor.clone());
+                graph.weight(&name, shape, tensor.dtype()).unwrap()
+            }
+            // A state starts as zeros, so a test gives its contents with the call.
+            Role::Input | Role::State => {
+                inputs.insert(name.clone(), tensor.clone());
+                graph.input(&name, shape, tensor.dtype()).unwrap()
+            }
+        });
+    }
+    let output = graph.node("node", sample.op.clone(), &ids).unwrap();
+    graph.output("out", output).unwrap();
+    (graph, weights, inputs, Env { past: sample.past, ..Env::prompt(1) })
+}
+
+pub fn run_graph(
+    graph: &Graph,
+    weights: &HashMap<String, Tensor>,
+    inputs: &HashMap<String, Tensor>,
+    env: Env,
+    cut: Option<NodeCut>,
+    world: usize,
+    devices: Vec<Box<dyn Device>>,
+) -> Tensor {
+    let plan = Plan {
+        fanfold: 1,
+        model: graph.fingerprint(),
+        world_size: world,
+        ratios: vec![1.0; world],
+        strategy: Strategy::Tensor,
+        nodes: cut.into_iter().collect(),
+    };
+    run_plan(graph, weights, inputs, env, &plan, devices)
+}
+
+pub fn run_plan(
+    graph: &Graph,
+    weights: &HashMap<String, Tensor>,
+    inputs: &HashMap<String, Tensor>,
+    env: Env,
+    plan: &Plan,
+    devices: Vec<Box<dyn Device>>,
+) -> Tensor {
+    let program = lower(graph, plan).unwrap();
+    let limits = Env { capacity: env.past + env.seq, ..env };
+    let options = Options { limits, deadline: Duration::from_secs(30) };
+    let mut session = Session::open(program, devices, Arc::new(weights.clone()), options, Arc::new(|_| ())).unwrap();
+    session.run(env, inputs.clone()).unwrap().into_values().next().unwrap()
 }

@@ -1,0 +1,176 @@
+//! The rule theorem: for any op, any factor its rule allows and any cut, evaluating the shards and redistributing them
+//! equals evaluating the whole. One property over all ops, written over rules; an op is never named here.
+
+mod common;
+
+use common::{hosts, one_node, run_graph};
+use fanfold::graph::Graph;
+use fanfold::ops::sample::{Random, Role, Sample};
+use fanfold::ops::{Binary, BinaryFunction, Linear, Normalization, NormalizationKind, Softmax, Unary, UnaryFunction};
+use fanfold::plan::{NodeCut, Plan, Strategy};
+use fanfold::sharding::{Cut, ShardingRule};
+use fanfold::tensor::{DType, Tensor, relative_error};
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+/// A cut of `extent` over `world` ranks at random places, empty intervals included.
+fn random_cut(random: &mut Random, extent: usize, world: usize) -> Cut {
+    let mut bounds: Vec<usize> = (1..world).map(|_| random.range(0, extent)).collect();
+    bounds.sort_unstable();
+    let starts = [vec![0], bounds.clone()].concat();
+    let ends = [bounds, vec![extent]].concat();
+    Cut::new(starts.into_iter().zip(ends).map(|(a, b)| a..b).collect())
+}
+
+fn cuttable(rule: &ShardingRule) -> Vec<String> {
+    rule.cuttable().into_iter().map(|f| rule.factors()[f].name.clone()).collect()
+}
+
+/// Runs a sample cut along `factor`, and whole, and compares.
+fn check(sample: &Sample, name: &str, random: &mut Random) -> Result<(), TestCaseError> {
+    let (graph, weights, inputs, env) = one_node(sample);
+    let rule = graph.nodes()[0].rule.clone();
+    let whole = run_graph(&graph, &weights, &inputs, env, None, 1, hosts(1));
+    for f in rule.cuttable() {
+        let world = random.range(1, 8);
+        let cut = random_cut(random, rule.factors()[f].extent.fixed().unwrap(), world);
+        let entry = NodeCut { node: "node".into(), factor: rule.factors()[f].name.clone(), cut: cut.clone() };
+        let sharded = run_graph(&graph, &weights, &inputs, env, Some(entry), world, hosts(world));
+        let (a, b) = (sharded.as_f32().unwrap(), whole.as_f32().unwrap());
+        let error = relative_error(a, b);
+        let factor = &rule.factors()[f].name;
+        if rule.contracted(f) {
+            // Each partial sum is rounded to f32 before it is added, which f64 in one go is not.
+            let scale = a.iter().chain(b).fold(1.0f32, |m, x| m.max(x.abs()));
+            let worst = a.iter().zip(b).fold(0f32, |m, (x, y)| m.max((x - y).abs()));
+            prop_assert!(worst <= 1e-5 * scale, "{name}, {factor} at {cut}: error {worst:e} of {scale}");
+        } else {
+            prop_assert!(error == 0.0, "{name}, {factor} at {cut}: error {error:e}");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn cut_ops_equal_whole_ops(seed: u64) {
+        let mut random = Random::new(seed);
+        for (name, sample) in fanfold::ops::samples() {
+            check(&sample(&mut random), name, &mut random)?;
+        }
+    }
+
+    #[test]
+    fn random_graphs_under_random_plans_equal_whole_graphs(seed: u64) {
+        let mut random = Random::new(seed);
+        let (graph, weights, inputs) = random_graph(&mut random);
+        let env = fanfold::tensor::Env::prompt(1);
+        let whole = run_graph(&graph, &weights, &inputs, env, None, 1, hosts(1));
+        let world = random.range(1, 8);
+        let mut nodes = Vec::new();
+        for node in graph.nodes() {
+            let legal = node.rule.cuttable();
+            if legal.is_empty() || random.range(0, 2) == 0 {
+                continue;
+            }
+            let f = random.pick(&legal);
+            let factor = &node.rule.factors()[f];
+            let cut = random_cut(&mut random, factor.extent.fixed().unwrap(), world);
+            nodes.push(NodeCut { node: node.name.clone(), factor: factor.name.clone(), cut });
+        }
+        let plan = Plan {
+            fanfold: 1, model: graph.fingerprint(), world_size: world, ratios: vec![1.0; world],
+            strategy: Strategy::Tensor, nodes,
+        };
+        let sharded = common::run_plan(&graph, &weights, &inputs, env, &plan, hosts(world));
+        let error = relative_error(sharded.as_f32().unwrap(), whole.as_f32().unwrap());
+        prop_assert!(error <= 1e-5, "error {error:e} under {}", plan.to_json());
+    }
+}
+
+/// A chain of random ops with residuals, on `[b, s, width]`.
+fn random_graph(random: &mut Random) -> (Graph, HashMap<String, Tensor>, HashMap<String, Tensor>) {
+    let (b, s, mut width) = (random.range(1, 3), random.range(1, 4), random.range(1, 12));
+    let mut graph = Graph::new();
+    let (mut weights, mut inputs) = (HashMap::new(), HashMap::new());
+    inputs.insert("x".to_string(), random.tensor(DType::F32, &[b, s, width]));
+    let mut x = graph.input("x", [b.into(), s.into(), width.into()], DType::F32).unwrap();
+    for layer in 0..random.range(2, 7) {
+        let name = format!("node{layer}");
+        let mut weight = |graph: &mut Graph, random: &mut Random, part: &str, shape: &[usize]| {
+            let name = format!("w{layer}{part}");
+            weights.insert(name.clone(), random.tensor(DType::F32, shape));
+            let dims: Vec<_> = shape.iter().map(|&n| n.into()).collect();
+            graph.weight(&name, dims, DType::F32).unwrap()
+        };
+        x = match random.range(0, 6) {
+            0 | 1 => {
+                let out = random.range(1, 12);
+                let mut ins = vec![x, weight(&mut graph, random, "", &[out, width])];
+                if random.range(0, 1) == 0 {
+                    ins.push(weight(&mut graph, random, "bias", &[out]));
+                }
+                width = out;
+                graph.node(&name, Linear, &ins).unwrap()
+            }
+            2 => {
+                // Two products added: Partial may pass through the sum.
+                let ins = ["a", "b"].map(|part| {
+                    let w = weight(&mut graph, random, part, &[width, width]);
+                    graph.node(&format!("{name}{part}"), Linear, &[x, w]).unwrap()
+                });
+                graph.node(&name, Binary { function: BinaryFunction::Add }, &ins).unwrap()
+            }
+            3 => {
+                let w = weight(&mut graph, random, "", &[width, width]);
+                let y = graph.node(&format!("{name}y"), Linear, &[x, w]).unwrap();
+                let function = random.pick(&[BinaryFunction::Add, BinaryFunction::Mul]);
+                graph.node(&name, Binary { function }, &[x, y]).unwrap()
+            }
+            4 => {
+                let w = weight(&mut graph, random, "", &[width]);
+                let op = Normalization { kind: NormalizationKind::Rms, epsilon: 1e-2 };
+                graph.node(&name, op, &[x, w]).unwrap()
+            }
+            5 => graph.node(&name, Unary { function: UnaryFunction::Silu }, &[x]).unwrap(),
+            _ => graph.node(&name, Softmax, &[x]).unwrap(),
+        };
+    }
+    graph.output("y", x).unwrap();
+    (graph, weights, inputs)
+}
+
+/// Marking a factor whole to get by would show here.
+#[test]
+fn which_factors_may_be_cut() {
+    let mut lines = Vec::new();
+    for (name, sample) in fanfold::ops::samples() {
+        // A rule's letters may depend on the sample's rank: the union over many samples is what an op allows.
+        let mut rules: Vec<String> = (0..200)
+            .map(|seed| {
+                let sample = sample(&mut Random::new(seed));
+                let shapes: Vec<_> =
+                    sample.inputs.iter().map(|(_, t)| t.shape().iter().map(|&n| n.into()).collect()).collect();
+                let rule = sample.op.rule(&shapes).unwrap();
+                format!("{rule}  cut: {}", cuttable(&rule).join(" "))
+            })
+            .collect();
+        rules.sort();
+        rules.dedup();
+        lines.push(format!("{name}\n  {}", rules.join("\n  ")));
+    }
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn every_role_is_sampled() {
+    let roles: Vec<Role> = fanfold::ops::samples()
+        .iter()
+        .flat_map(|(_, sample)| sample(&mut Random::new(1)).inputs.into_iter().map(|(role, _)| role))
+        .collect();
+    for role in [Role::Input, Role::Weight, Role::State] {
+        assert!(roles.contains(&role), "{role:?}");
+    }
+}
