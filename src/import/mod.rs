@@ -12,7 +12,7 @@ mod index;
 pub mod safetensors;
 mod weights;
 
-pub use config::{Config, Names};
+pub use config::{Config, MAX_SIZE, Names};
 pub use demo::demo;
 pub use folder::Folder;
 pub use weights::{TensorId, View, Weights};
