@@ -21,7 +21,7 @@ pub mod safetensors;
 mod sentence;
 mod tensors;
 
-pub use config::{Config, Names};
+pub use config::{Config, MAX_SIZE, Names};
 pub use demo::demo;
 pub use folder::Folder;
 pub use model::{Head, Model, ModelInfo, Pooling};

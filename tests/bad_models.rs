@@ -1,0 +1,426 @@
+//! Every kind of broken model folder is refused with a typed error that names the file, the tensor and the byte.
+
+use fanfold::Error;
+use fanfold::error::ImportError;
+use fanfold::import::{self, Folder, Weights, safetensors};
+use proptest::prelude::*;
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+const MODEL: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+fn file(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
+    for (name, bytes) in files {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    dir
+}
+
+fn open(files: &[(&str, &[u8])]) -> ImportError {
+    import_error(Folder::open(folder(files).path()))
+}
+
+#[track_caller]
+fn import_error<T: std::fmt::Debug>(result: fanfold::Result<T>) -> ImportError {
+    match result {
+        Err(Error::Import(error)) => error,
+        other => panic!("expected an import error, got {other:?}"),
+    }
+}
+
+/// A fault of the file as a whole: `at` is the byte, `says` a part of the message.
+#[track_caller]
+fn file_fault(bytes: &[u8], at: u64, says: &str) {
+    let error = open(&[(MODEL, bytes)]);
+    assert!(matches!(&error, ImportError::File { offset, .. } if *offset == at), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains(MODEL) && message.contains(says), "{message}");
+    assert!(message.contains(&format!("(at byte {at})")), "{message}");
+}
+
+/// A fault of the tensor `name` whose data, or whose header entry, is at byte `at`.
+#[track_caller]
+fn tensor_fault(error: &ImportError, name: &str, at: u64, says: &str) {
+    assert!(
+        matches!(error, ImportError::Tensor { tensor, offset, .. } if tensor == name && *offset == at),
+        "{error:?}, expected byte {at}"
+    );
+    let message = error.to_string();
+    assert!(message.contains(".safetensors") && message.contains(&format!("tensor {name:?}")), "{message}");
+    assert!(message.contains(says) && message.contains(&format!("(at byte {at})")), "{message}");
+}
+
+#[track_caller]
+fn header_fault(header: &str, data: usize, name: &str, relative: u64, says: &str) {
+    let error = open(&[(MODEL, &file(header, data))]);
+    tensor_fault(&error, name, 8 + header.len() as u64 + relative, says);
+}
+
+#[track_caller]
+fn folder_fault(error: &ImportError, says: &[&str]) {
+    assert!(matches!(error, ImportError::Folder { .. }), "{error:?}");
+    for word in says {
+        assert!(error.to_string().contains(word), "{error} lacks {word:?}");
+    }
+}
+
+#[test]
+fn an_empty_file() {
+    file_fault(b"", 0, "the file is empty");
+}
+
+#[test]
+fn a_truncated_file() {
+    file_fault(&[1, 0, 0], 3, "truncated");
+    file_fault(&file("{}", 0)[..9], 9, "its header should have 2 bytes, 1 are there");
+    let header = r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#;
+    header_fault(header, 15, "a", 0, "truncated");
+}
+
+#[test]
+fn an_absurd_header_length() {
+    for length in [u64::MAX, 1 << 62, 100_000_001] {
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend(b"{}");
+        file_fault(&bytes, 0, &format!("header length of {length} is absurd"));
+    }
+    file_fault(b"version https://example.org/git-lfs/v1\noid sha256:00\n", 0, "Git LFS pointer");
+}
+
+#[test]
+fn a_header_that_is_not_json() {
+    file_fault(&file("", 0), 8, "not valid JSON");
+    file_fault(&file("{!}", 0), 9, "the header is not valid JSON");
+    tensor_fault(&open(&[(MODEL, &file("{\"a\": !}", 0))]), "a", 14, "the header is not valid JSON");
+    file_fault(&file("{}  x", 0), 12, "trailing characters");
+    file_fault(&file("[]", 0), 8, "expected an object of tensors");
+    file_fault(&file(&format!("{{\"__metadata__\": {}", "[".repeat(100_000)), 0), 100_024, "not valid JSON");
+}
+
+#[test]
+fn a_header_entry_that_makes_no_sense() {
+    for (entry, says) in [
+        (r#"{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}"#, "-1"),
+        (r#"{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}"#, "1.5"),
+        (r#"{"dtype":"F32","shape":[18446744073709551616],"data_offsets":[0,4]}"#, "not as expected"),
+        (r#"{"dtype":"F32","shape":[1]}"#, "missing field `data_offsets`"),
+        (r#"{"dtype":"F32","dtype":"F16","shape":[1],"data_offsets":[0,4]}"#, "duplicate field `dtype`"),
+        ("7", "not as expected"),
+        ("{\"dtype\":\"F32\",", "not valid JSON"),
+    ] {
+        let error = open(&[(MODEL, &file(&format!("{{\"a\":{entry}}}"), 4))]);
+        let ImportError::Tensor { offset, .. } = error else { panic!("{error:?}") };
+        assert!(offset > 12 && offset < 100, "{offset}");
+        tensor_fault(&error, "a", offset, says);
+    }
+}
+
+#[test]
+fn overlapping_offsets() {
+    let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
+    header_fault(header, 12, "b", 4, r#"overlaps that of tensor "a""#);
+}
+
+#[test]
+fn offsets_out_of_range() {
+    let entry = |range: &str| format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":{range}}}}}"#);
+    header_fault(&entry("[0,16]"), 8, "a", 0, "leave the file, which has 8 bytes of data");
+    header_fault(&entry("[8,0]"), 8, "a", 8, "ends before it begins");
+    header_fault(&entry("[0,18446744073709551615]"), 8, "a", 0, "leave the file");
+    let error = open(&[(MODEL, &file(&entry("[18446744073709551607,18446744073709551615]"), 8))]);
+    tensor_fault(&error, "a", u64::MAX, "leave the file");
+}
+
+#[test]
+fn bytes_that_belong_to_no_tensor() {
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#;
+    header_fault(header, 12, "b", 8, "the 4 bytes before its data belong to no tensor");
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    file_fault(&file(header, 10), 8 + header.len() as u64 + 4, "the last 6 bytes belong to no tensor");
+}
+
+#[test]
+fn a_shape_whose_product_overflows() {
+    for shape in ["[4294967296,4294967296,2]", "[4611686018427387904,2]", "[0,18446744073709551615,2]"] {
+        let header = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,4]}}}}"#);
+        header_fault(&header, 4, "a", 0, "overflows");
+    }
+}
+
+#[test]
+fn a_length_that_is_not_the_shape_times_the_type() {
+    let header = r#"{"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,16]}}"#;
+    header_fault(header, 16, "a", 0, "shape [2, 3] of F16 takes 12 bytes, its data_offsets [0, 16] hold 16");
+    let header = r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#;
+    header_fault(header, 1, "a", 0, "shape [3] of F4 takes 2 bytes");
+}
+
+#[test]
+fn duplicate_tensor_names() {
+    let a = r#""dtype":"F32","shape":[1],"data_offsets""#;
+    let header = format!(r#"{{"a":{{{a}:[0,4]}},"b":{{{a}:[4,8]}},"\u0061":{{{a}:[8,12]}}}}"#);
+    header_fault(&header, 12, "a", 8, "the header names it twice");
+}
+
+#[test]
+fn an_unsupported_type_is_told_only_when_used() {
+    for (file_type, size) in [("I64", 8), ("BOOL", 1), ("F8_E4M3", 1), ("Q4_0", 3)] {
+        let header = format!(
+            r#"{{"w":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}},"ids":{{"dtype":"{file_type}","shape":[1],"data_offsets":[4,{}]}}}}"#,
+            4 + size
+        );
+        let dir = folder(&[(MODEL, &file(&header, 4 + size))]);
+        let weights = Weights::open(&Folder::open(dir.path()).unwrap());
+        let w = weights.view(weights.find("w").unwrap()).unwrap();
+        assert_eq!(weights.read(&w).unwrap().as_f32().unwrap(), [0.0]);
+        let ids = weights.find("ids").unwrap();
+        let at = 8 + header.len() as u64 + 4;
+        let error = import_error(weights.read(&weights.view(ids).unwrap()));
+        tensor_fault(&error, "ids", at, &format!("type {file_type:?} are not supported; supported: F32, F16, BF16"));
+        tensor_fault(&import_error(weights.dtype(ids)), "ids", at, "supported");
+        assert_eq!(weights.bytes_read(), 4);
+    }
+}
+
+#[test]
+fn a_tensor_of_no_elements_is_legal() {
+    let header = r#"{"a":{"dtype":"F32","shape":[0,3],"data_offsets":[0,0]},"b":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+    let dir = folder(&[(MODEL, &file(header, 4))]);
+    let weights = Weights::open(&Folder::open(dir.path()).unwrap());
+    let view = weights.view(weights.find("a").unwrap()).unwrap();
+    assert_eq!(weights.read(&view).unwrap().shape(), [0, 3]);
+}
+
+fn shard(tensor: &str) -> Vec<u8> {
+    file(&format!(r#"{{"{tensor}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#), 4)
+}
+
+fn index(pairs: &[(&str, &str)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(tensor, file)| format!("{tensor:?}:{file:?}")).collect();
+    format!(r#"{{"metadata":{{"total_size":8}},"weight_map":{{{}}}}}"#, pairs.join(","))
+}
+
+/// A fault at the place of `at` in the index.
+#[track_caller]
+fn index_fault(index: &str, files: &[(&str, &[u8])], tensor: &str, at: &str, says: &str) {
+    let error = open(&[files, &[(INDEX, index.as_bytes())]].concat());
+    let offset = index.find(&format!("{at:?}")).unwrap() as u64;
+    tensor_fault(&error, tensor, offset, says);
+    assert!(error.to_string().contains(INDEX), "{error}");
+}
+
+#[test]
+fn a_sharded_model_opens() {
+    let map = index(&[("a", "1.safetensors"), ("b", "2.safetensors")]);
+    let dir = folder(&[(INDEX, map.as_bytes()), ("1.safetensors", &shard("a")), ("2.safetensors", &shard("b"))]);
+    let folder = Folder::open(dir.path()).unwrap();
+    assert_eq!(folder.tensor_names().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(folder.weight_bytes(), 8);
+}
+
+#[test]
+fn an_index_that_names_a_file_outside_the_folder() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("x.safetensors"), shard("a")).unwrap();
+    let absolute = outside.path().join("x.safetensors").to_string_lossy().into_owned();
+    for name in ["../x.safetensors", &absolute, "sub/x.safetensors", "..", "", "sub\\x.safetensors", "C:x.safetensors"]
+    {
+        index_fault(&index(&[("a", name)]), &[], "a", name, "is not a plain name within the folder");
+    }
+    index_fault(&index(&[("a", "x.bin")]), &[], "a", "x.bin", "is not .safetensors");
+}
+
+#[test]
+fn an_index_that_names_a_missing_file() {
+    let map = index(&[("a", "1.safetensors"), ("b", "2.safetensors")]);
+    let says = r#"names the file "2.safetensors", which is not in the folder"#;
+    index_fault(&map, &[("1.safetensors", &shard("a"))], "b", "2.safetensors", says);
+}
+
+#[test]
+fn an_index_that_names_a_missing_tensor() {
+    let map = index(&[("a", "1.safetensors"), ("b", "1.safetensors")]);
+    let says = r#"names the file "1.safetensors", which has no such tensor"#;
+    index_fault(&map, &[("1.safetensors", &shard("a"))], "b", "b", says);
+    // In the other file is not in this one.
+    let map = index(&[("a", "2.safetensors"), ("b", "1.safetensors")]);
+    let files: [(&str, &[u8]); 2] = [("1.safetensors", &shard("a")), ("2.safetensors", &shard("b"))];
+    index_fault(&map, &files, "a", "a", "has no such tensor");
+}
+
+#[test]
+fn an_index_that_names_a_tensor_twice() {
+    let map = index(&[("a", "1.safetensors"), ("a", "2.safetensors")]);
+    index_fault(&map, &[], "a", "a", r#"is named twice: in "1.safetensors" and in "2.safetensors""#);
+}
+
+#[test]
+fn a_tensor_in_two_files() {
+    let both = file(
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+        8,
+    );
+    let map = index(&[("a", "1.safetensors"), ("b", "2.safetensors")]);
+    let error = open(&[(INDEX, map.as_bytes()), ("1.safetensors", &shard("a")), ("2.safetensors", &both)]);
+    tensor_fault(&error, "a", both.len() as u64 - 8, "1.safetensors");
+    assert!(error.to_string().contains("2.safetensors: tensor"), "{error}");
+}
+
+#[test]
+fn an_index_that_is_not_one() {
+    for (text, says) in [
+        ("", "not valid JSON"),
+        ("{}", "missing field `weight_map`"),
+        (r#"{"weight_map":{"a":1}}"#, "not as expected"),
+        (r#"{"weight_map":{}}"#, "names no tensor"),
+    ] {
+        let error = open(&[(INDEX, text.as_bytes())]);
+        assert!(matches!(error, ImportError::File { .. }), "{error:?}");
+        assert!(error.to_string().contains(INDEX) && error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_folder_of_another_format() {
+    for name in ["pytorch_model.bin", "consolidated.00.pth", "model.PT"] {
+        folder_fault(&open(&[(name, b"x")]), &[name]);
+        folder_fault(&open(&[(name, b"x")]), &["pickle", "Only safetensors is read", "save_pretrained"]);
+    }
+    folder_fault(&open(&[("model-q4.gguf", b"GGUF")]), &["model-q4.gguf", "Only safetensors is read"]);
+    folder_fault(&open(&[("adapter.safetensors", b"x")]), &["adapter.safetensors", MODEL, INDEX]);
+    folder_fault(&open(&[]), &[MODEL, INDEX]);
+    let empty = tempfile::tempdir().unwrap();
+    folder_fault(&import_error(Folder::open(empty.path())), &["is empty", MODEL]);
+}
+
+#[test]
+fn a_path_that_is_no_folder() {
+    let dir = folder(&[(MODEL, &file("{}", 0)), ("m.gguf", b"GGUF"), ("m.bin", b"x")]);
+    let at = |name: &str| import_error(Folder::open(dir.path().join(name)));
+    folder_fault(&at("nowhere"), &["nowhere: does not exist"]);
+    folder_fault(&at(MODEL), &["is a file; give the folder that holds it"]);
+    folder_fault(&at("m.gguf"), &["GGUF"]);
+    folder_fault(&at("m.bin"), &["pickle"]);
+    folder_fault(&at("config.json"), &["is a file"]);
+}
+
+#[test]
+fn a_folder_without_settings() {
+    let dir = folder(&[(MODEL, &file("{}", 0))]);
+    fs::remove_file(dir.path().join("config.json")).unwrap();
+    folder_fault(&import_error(Folder::open(dir.path())), &["holds no config.json"]);
+    for (text, at) in [("", 0), ("[]", 0), ("{\"a\":}", 5), ("{\"a\":1", 5), (&"[".repeat(1000), 0)] {
+        fs::write(dir.path().join("config.json"), text).unwrap();
+        let error = import_error(Folder::open(dir.path()));
+        assert!(matches!(&error, ImportError::File { offset, .. } if *offset == at), "{text:.20} {error:?}");
+        assert!(error.to_string().contains("config.json: not"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_too_long_or_no_file() {
+    let dir = folder(&[(MODEL, &file("{}", 0))]);
+    let config = dir.path().join("config.json");
+    // Sparse: no byte of it is written, nor may one be read.
+    fs::File::create(&config).unwrap().set_len(1 << 40).unwrap();
+    let error = import_error(Folder::open(dir.path()));
+    assert!(matches!(&error, ImportError::File { .. }) && error.to_string().contains("1099511627776 bytes"), "{error}");
+    fs::remove_file(&config).unwrap();
+    fs::create_dir(&config).unwrap();
+    let error = import_error(Folder::open(dir.path()));
+    assert!(matches!(&error, ImportError::Io { .. }) && error.to_string().contains("config.json: not a plain file"));
+}
+
+#[test]
+fn a_file_name_from_a_file_cannot_leave_the_folder() {
+    let dir = folder(&[(MODEL, &file("{}", 0))]);
+    fs::create_dir(dir.path().join("1_Pooling")).unwrap();
+    fs::write(dir.path().join("1_Pooling/config.json"), "{}").unwrap();
+    fs::write(dir.path().join("modules.json"), r#"[{"idx":0},{"idx":1}]"#).unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    assert!(folder.json("1_Pooling/config.json").unwrap().is_some());
+    assert_eq!(folder.json_list("modules.json").unwrap().unwrap()[1].usize("idx").unwrap(), 1);
+    assert!(folder.json("generation_config.json").unwrap().is_none());
+    for name in ["../config.json", "/etc/hostname", "1_Pooling/../../x", ""] {
+        folder_fault(&import_error(folder.json(name)), &[&format!("{name:?} leads out of the folder")]);
+    }
+}
+
+#[test]
+fn the_embedded_model_and_the_fixtures_open() {
+    let demo = import::demo().unwrap();
+    assert_eq!(demo.config().str("model_type").unwrap(), "llama");
+    assert!(demo.bytes("tokenizer.json").unwrap().is_some());
+    for name in ["llama-uneven", "qwen2-bias-tied", "qwen3-qknorm", "gpt2", "bert"] {
+        let folder = Folder::open(Path::new("tests/fixtures").join(name)).unwrap();
+        let weights = Weights::open(&folder);
+        for id in weights.ids() {
+            if weights.dtype(id).is_ok() {
+                weights.read(&weights.view(id).unwrap()).unwrap();
+            }
+        }
+        assert!(weights.bytes_read() > 0 && weights.bytes_read() <= folder.weight_bytes());
+    }
+}
+
+fn fixture() -> Vec<u8> {
+    fs::read("tests/fixtures/llama-uneven/model.safetensors").unwrap()
+}
+
+/// Whatever was accepted is safe to use: distinct names, ranges inside the file that agree with their shapes.
+fn check_entries(bytes: &[u8], entries: &[safetensors::Entry]) {
+    let mut reached = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut names = std::collections::HashSet::new();
+    for entry in entries {
+        assert!(names.insert(&entry.name));
+        assert_eq!(entry.range.start, reached);
+        reached = entry.range.end;
+        if let Some(dtype) = entry.dtype() {
+            assert_eq!(entry.shape.iter().product::<usize>() * dtype.size(), entry.range.len());
+        }
+    }
+    assert_eq!(reached, bytes.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_mutation_of_a_header_is_more_than_an_error(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        prefix in prop::option::weighted(0.2, (0usize..8, any::<u8>())),
+        cut in prop::option::weighted(0.3, any::<(bool, prop::sample::Index)>()),
+    ) {
+        static FIXTURE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(fixture);
+        let mut bytes = FIXTURE.clone();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        for (at, byte) in changes {
+            bytes[8 + at.index(header)] = byte;
+        }
+        if let Some((at, byte)) = prefix {
+            bytes[at] = byte;
+        }
+        if let Some((in_header, kept)) = cut {
+            let limit = if in_header { header + 8 } else { bytes.len() };
+            bytes.truncate(kept.index(limit));
+        }
+        match safetensors::parse(Path::new("mutated.safetensors"), &bytes) {
+            Ok(entries) => check_entries(&bytes, &entries),
+            Err(Error::Import(error @ (ImportError::File { .. } | ImportError::Tensor { .. }))) => {
+                prop_assert!(error.to_string().starts_with("mutated.safetensors: "));
+            }
+            Err(other) => prop_assert!(false, "{other:?}"),
+        }
+    }
+}
