@@ -1,5 +1,5 @@
 // y = x read at an offset with one stride per dimension of y: transposes and slices of up to four dimensions.
-// One element per invocation; nothing is reduced.
+// Elements are copied as bits, so token ids pass as well. One element per invocation; nothing is reduced.
 struct Params {
     shape: vec4<u32>,
     strides: vec4<u32>,
@@ -8,8 +8,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(2) var<storage, read_write> y: array<u32>;
 
 @compute @workgroup_size(64)
 fn strided(

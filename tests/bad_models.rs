@@ -2,7 +2,7 @@
 
 use fanfold::Error;
 use fanfold::error::ImportError;
-use fanfold::import::{self, Folder, Weights, safetensors};
+use fanfold::import::{self, FileTensors, Folder, safetensors};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
@@ -181,7 +181,7 @@ fn an_unsupported_type_is_told_only_when_used() {
             4 + size
         );
         let dir = folder(&[(MODEL, &file(&header, 4 + size))]);
-        let weights = Weights::open(&Folder::open(dir.path()).unwrap());
+        let weights = FileTensors::open(&Folder::open(dir.path()).unwrap());
         let w = weights.view(weights.find("w").unwrap()).unwrap();
         assert_eq!(weights.read(&w).unwrap().as_f32().unwrap(), [0.0]);
         let ids = weights.find("ids").unwrap();
@@ -197,7 +197,7 @@ fn an_unsupported_type_is_told_only_when_used() {
 fn a_tensor_of_no_elements_is_legal() {
     let header = r#"{"a":{"dtype":"F32","shape":[0,3],"data_offsets":[0,0]},"b":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
     let dir = folder(&[(MODEL, &file(header, 4))]);
-    let weights = Weights::open(&Folder::open(dir.path()).unwrap());
+    let weights = FileTensors::open(&Folder::open(dir.path()).unwrap());
     let view = weights.view(weights.find("a").unwrap()).unwrap();
     assert_eq!(weights.read(&view).unwrap().shape(), [0, 3]);
 }
@@ -364,7 +364,7 @@ fn the_embedded_model_and_the_fixtures_open() {
     assert!(demo.bytes("tokenizer.json").unwrap().is_some());
     for name in ["llama-uneven", "qwen2-bias-tied", "qwen3-qknorm", "gpt2", "bert"] {
         let folder = Folder::open(Path::new("tests/fixtures").join(name)).unwrap();
-        let weights = Weights::open(&folder);
+        let weights = FileTensors::open(&folder);
         for id in weights.ids() {
             if weights.dtype(id).is_ok() {
                 weights.read(&weights.view(id).unwrap()).unwrap();

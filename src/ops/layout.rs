@@ -8,7 +8,7 @@ use super::{Call, Operator, Site, arity, leading};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Dim, Shape, Tensor};
+use crate::tensor::{DType, Dim, Region, Shape, Tensor};
 
 const SHADER: Shader = Shader { name: "layout", source: include_str!("../../shaders/layout.wgsl") };
 
@@ -172,10 +172,11 @@ impl Operator for Slice {
     }
 
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let shape = call.inputs[0].shape();
-        let strides = row_major(shape);
-        let start = self.start_in(shape[self.axis], call.output[self.axis]);
-        strided(call, start * strides[self.axis], &strides)
+        let mut region = Region::whole(call.inputs[0].shape());
+        let len = call.output[self.axis];
+        let start = self.start_in(region.0[self.axis].end, len);
+        region.0[self.axis] = start..start + len;
+        call.inputs[0].slice(&region)
     }
 
     fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {

@@ -189,7 +189,7 @@ impl Lowering<'_> {
                     let range = cut.range(r);
                     Op::from(Slice { axis: *dim, start: Some(range.start), len: Dim::Fixed(range.len()) })
                 };
-                self.local(&name, locals, |_| shape.clone(), slice)
+                self.local((&name, value.dtype), locals, |_| shape.clone(), slice)
             }
             (Redistribute::Zero, ..) => {
                 let zero = |(r, rank): (usize, &mut Rank)| {
@@ -254,7 +254,7 @@ impl Lowering<'_> {
                 };
                 let gathered = self.exchange(&name, kind, locals, |r| shapes[r].clone(), send, receive);
                 let fold = |_| Op::from(Reduce { kind: ReduceKind::Sum, axis: 0 });
-                self.local(&name, &gathered, |r| shapes[r].clone(), fold)
+                self.local((&name, value.dtype), &gathered, |r| shapes[r].clone(), fold)
             }
         }
     }
@@ -262,7 +262,7 @@ impl Lowering<'_> {
     /// Evaluates a local op on every rank's own part.
     fn local(
         &mut self,
-        name: &str,
+        (name, dtype): (&str, DType),
         locals: &Locals,
         shape: impl Fn(usize) -> Shape,
         op: impl Fn(usize) -> Op,
@@ -271,7 +271,7 @@ impl Lowering<'_> {
         for (r, rank) in self.ranks.iter_mut().enumerate() {
             let op = op(r);
             let rule = op.rule(&[shape(r)])?;
-            let output = rank.scratch(name, DType::F32, rule.output_shape());
+            let output = rank.scratch(name, dtype, rule.output_shape());
             rank.program.instrs.push(Instr::Compute {
                 node: name.to_string(),
                 op,
