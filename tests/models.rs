@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Expected, engine, fixture, hosts, ratios, values};
+use common::{Expected, adapters, engine, fixture, gpus, hosts, mixed, ratios, values};
 use fanfold::import::Model;
 use fanfold::plan::Strategy;
 use fanfold::tensor::relative_error;
@@ -61,4 +61,123 @@ fn encoders_match_transformers_on_host() {
             check_encoder(strategy, world, hosts(world));
         }
     }
+}
+
+#[test]
+fn decoders_match_transformers_on_gpus() {
+    let adapters = adapters();
+    for name in DECODERS.iter().filter(|_| !adapters.is_empty()) {
+        for world in [1, 2, 3, 5] {
+            check_decoder(name, Strategy::Tensor, world, mixed(&adapters, world));
+        }
+        check_decoder(name, Strategy::Column, 3, gpus(&adapters[0], 3));
+        check_decoder(name, Strategy::Row, 2, mixed(&adapters, 2));
+    }
+}
+
+#[test]
+fn encoders_match_transformers_on_gpus() {
+    let adapters = adapters();
+    for world in [1, 2, 3, 5].into_iter().filter(|_| !adapters.is_empty()) {
+        check_encoder(Strategy::Tensor, world, mixed(&adapters, world));
+    }
+}
+
+/// Every driver by itself, so that no fixture runs on one alone.
+#[test]
+fn every_adapter_matches_transformers() {
+    for adapter in adapters() {
+        check_decoder("llama-uneven", Strategy::Tensor, 2, gpus(&adapter, 2));
+        check_decoder("qwen2-bias-tied", Strategy::Single, 1, gpus(&adapter, 1));
+    }
+}
+
+/// Column plans give one device's bits, whatever the ranks.
+#[test]
+fn column_plans_are_exact() {
+    for adapter in adapters() {
+        for name in DECODERS {
+            let model = Arc::new(Model::open(fixture(name)).unwrap());
+            let ids = Expected::of(name).u32("ids_1");
+            let mut single = engine(&model, Strategy::Single, &[1.0], gpus(&adapter, 1));
+            for world in [2, 3, 5] {
+                let mut sharded = engine(&model, Strategy::Column, &ratios(world), gpus(&adapter, world));
+                let comparison = fanfold::verify::verify(&mut sharded, &mut single, &ids, 8, |_| ()).unwrap();
+                assert!(comparison.bits_equal, "{name} on {world} of {adapter}: {comparison:?}");
+            }
+        }
+    }
+}
+
+/// What a decode step may do once it is warm.
+#[test]
+fn a_warm_decode_step_makes_nothing_new() {
+    let adapters = adapters();
+    if adapters.is_empty() {
+        return;
+    }
+    let model = Arc::new(Model::demo().unwrap());
+    let mut engine = engine(&model, Strategy::Tensor, &[5.0, 2.0, 1.0], gpus(&adapters[0], 3));
+    engine.feed(&[1, 2, 3, 4, 5]).unwrap();
+    engine.feed(&[1]).unwrap();
+    engine.feed(&[2]).unwrap();
+    let mut before = engine.report().unwrap();
+    let mut steps = Vec::new();
+    for token in 3..6 {
+        engine.feed(&[token]).unwrap();
+        let after = engine.report().unwrap();
+        for (a, b) in after.iter().zip(&before) {
+            let (a, b, exchanges) = (&a.counters, &b.counters, a.exchanges - b.exchanges);
+            assert_eq!((a.host_ops, a.pipelines, a.buffers), (0, b.pipelines, b.buffers));
+            assert_eq!(a.weight_bytes, b.weight_bytes);
+            // The token, its position, and where the state ends.
+            assert_eq!((a.uploads - b.uploads, a.upload_bytes - b.upload_bytes), (3, 4 + 4 + 16));
+            steps.push((a.dispatches - b.dispatches, exchanges, a.exchange_writes - b.exchange_writes));
+        }
+        before = after;
+    }
+    println!("dispatches, exchanges, exchange writes per rank and token: {:?}", &steps[..3]);
+    assert!(steps.chunks(3).all(|step| step == &steps[..3]), "{steps:?}");
+    // One all_reduce for the embedding, two per layer.
+    assert_eq!(steps[0].1, 13);
+}
+
+/// Each rank holds its share of what is cut, at most a granule more, plus what is replicated.
+#[test]
+fn weight_bytes_are_each_ranks_share() {
+    let model = Arc::new(Model::demo().unwrap());
+    let ratios = [5.0, 2.0, 1.0];
+    let plan = fanfold::plan::plan(model.graph(), Strategy::Tensor, &ratios).unwrap();
+    let program = fanfold::program::lower(model.graph(), &plan).unwrap();
+    let env = fanfold::tensor::Env::prompt(1);
+    let mut replicated = Vec::new();
+    for rank in &program.ranks {
+        for shard in &rank.weights {
+            let whole = fanfold::tensor::resolve(&shard.shape, &env);
+            let local = shard.local_shape(&env);
+            let Some(dim) = (0..whole.len()).find(|&d| whole[d] != local[d]) else {
+                if rank.rank == 0 {
+                    replicated.push(shard.name.clone());
+                }
+                continue;
+            };
+            // Heads of 32 are the coarsest granule; a KV head may be read by two ranks.
+            let granule = if shard.name.contains("self_attn") { 64.0 } else { 1.0 };
+            let share = whole[dim] as f64 * ratios[rank.rank] / 8.0;
+            assert!((local[dim] as f64 - share).abs() <= granule, "{}: {} of {share}", shard.name, local[dim]);
+        }
+    }
+    replicated.retain(|name| !name.contains("norm"));
+    assert_eq!(replicated, ["rope.cos", "rope.sin"], "only norms and the rotary tables are whole on every rank");
+    // What is read from the files is what the programs say, no byte more.
+    let engine = engine(&model, Strategy::Tensor, &ratios, hosts(3));
+    let expected: usize = program
+        .ranks
+        .iter()
+        .flat_map(|rank| &rank.weights)
+        .filter(|shard| !shard.name.starts_with("rope."))
+        .map(|shard| shard.local_shape(&env).iter().product::<usize>() * shard.dtype.size())
+        .sum();
+    assert_eq!(model.bytes_read(), expected as u64);
+    drop(engine);
 }

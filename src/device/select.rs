@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn software_is_the_last_resort() {
         use AdapterKind::*;
-        let (chosen, software) = default_choice(&made_up(&[("a", Discrete), ("b", Integrated), ("c", Software)])).unwrap();
+        let (chosen, software) =
+            default_choice(&made_up(&[("a", Discrete), ("b", Integrated), ("c", Software)])).unwrap();
         assert_eq!((chosen.len(), software), (2, false));
         let (chosen, software) = default_choice(&made_up(&[("c", Software), ("d", Software)])).unwrap();
         assert_eq!((chosen.len(), software), (1, true));

@@ -2,7 +2,9 @@
 #![allow(dead_code)]
 
 use fanfold::device::Device;
+use fanfold::device::gpu::{AdapterInfo, GpuOptions};
 use fanfold::device::host::HostDevice;
+use fanfold::device::select::{DeviceChoice, open};
 use fanfold::generate::{Engine, EngineOptions};
 use fanfold::graph::{Graph, Source, Weights};
 use fanfold::import::Model;
@@ -151,4 +153,28 @@ pub fn run_plan(
     let options = Options { limits, deadline: Duration::from_secs(30) };
     let mut session = Session::open(program, devices, Arc::new(weights.clone()), options, Arc::new(|_| ())).unwrap();
     session.run(env, inputs.clone()).unwrap().into_values().next().unwrap()
+}
+
+/// Every adapter, or none with a word on stderr; with `FANFOLD_REQUIRE_GPU=1` none is a failure.
+pub fn adapters() -> Vec<AdapterInfo> {
+    let found = fanfold::device::gpu::adapters();
+    if found.is_empty() {
+        assert!(
+            std::env::var_os("FANFOLD_REQUIRE_GPU").is_none(),
+            "FANFOLD_REQUIRE_GPU is set and there is no adapter"
+        );
+        eprintln!("skipped: no GPU adapter");
+    }
+    found
+}
+
+/// `n` devices on one adapter, each on an instance of its own.
+pub fn gpus(adapter: &AdapterInfo, n: usize) -> Vec<Box<dyn Device>> {
+    let open = |_| open(&DeviceChoice::Gpu(adapter.clone()), &GpuOptions::default()).unwrap();
+    (0..n).map(open).collect()
+}
+
+/// `n` devices that take turns among all adapters.
+pub fn mixed(adapters: &[AdapterInfo], n: usize) -> Vec<Box<dyn Device>> {
+    (0..n).flat_map(|i| gpus(&adapters[i % adapters.len()], 1)).collect()
 }

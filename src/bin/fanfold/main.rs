@@ -51,6 +51,9 @@ Try:
 `fanfold --help` lists every command.";
 
 fn main() -> ExitCode {
+    // Mesa's device-select layer reorders adapters and complains on stderr where there is no desktop session.
+    // SAFETY: no other thread runs yet, so nothing reads the environment at the same time.
+    unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     let result = match Cli::parse().command {
         None => {
             println!("{WELCOME}");

@@ -177,7 +177,8 @@ fn unique(all: Vec<AdapterInfo>) -> Vec<AdapterInfo> {
 pub(super) fn open(info: &AdapterInfo) -> Result<(wgpu::Device, wgpu::Queue)> {
     let found = found(info.backend);
     let present: Vec<String> = found.iter().map(|(info, _)| info.name.clone()).collect();
-    let Some((_, adapter)) = found.into_iter().find(|(other, _)| info.same_entry(other) && info.ordinal == other.ordinal)
+    let Some((_, adapter)) =
+        found.into_iter().find(|(other, _)| info.same_entry(other) && info.ordinal == other.ordinal)
     else {
         return Err(DeviceError::NotFound { wanted: info.name.clone(), present }.into());
     };

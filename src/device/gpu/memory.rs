@@ -74,7 +74,8 @@ impl Memory {
 fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buffer> {
     let (bytes, largest) = (elements.saturating_mul(4), context.largest_binding());
     if bytes > largest {
-        let reason = format!("a binding of this adapter holds at most {largest} bytes; shorten the context or the call");
+        let reason =
+            format!("a binding of this adapter holds at most {largest} bytes; shorten the context or the call");
         return Err(context.no_room(what, bytes, reason).into());
     }
     context.buffer(what, bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST, false)
@@ -182,7 +183,8 @@ impl Uploads {
                 let lines = bytes[(row - at) * length..][..n * length].chunks(line(n));
                 let parts = lines.flat_map(|line| [line, &ZEROS[..padded - length]]);
                 let (source, offset) = self.writer.put(context, size, parts)?;
-                let encoder = self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
+                let encoder =
+                    self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
                 encoder.copy_buffer_to_buffer(source, offset, buffer, ((row - range.start) * padded) as u64, size);
                 context.counters.weight_bytes += size;
                 row += n;

@@ -187,7 +187,9 @@ impl Device for GpuDevice {
         let expected = loaded.bytes(context, value)?;
         if expected != bytes.len() as u64 {
             let name = &loaded.program.values[value].name;
-            return Err(context.refused(format!("{} bytes written to {name}, expected {expected}", bytes.len())).into());
+            return Err(context
+                .refused(format!("{} bytes written to {name}, expected {expected}", bytes.len()))
+                .into());
         }
         let buffer = loaded.buffer(context, value)?.clone();
         loaded.recorder.write(context, &buffer, bytes)?;

@@ -63,16 +63,14 @@ fn compile(context: &mut Context, kernel: &Kernel, kinds: Vec<wgpu::BufferBindin
     let constants: Vec<(&str, f64)> = kernel.constants.iter().map(|&(name, value)| (name, value.into())).collect();
     let device = &context.device;
     let compiled = context.scoped(|| {
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(&name),
-            source: wgpu::ShaderSource::Wgsl(source.into()),
-        };
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(&name), source: wgpu::ShaderSource::Wgsl(source.into()) };
         let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
         // SAFETY: the sources are this crate's own, and every loop in them counts up to a parameter, so none is
         // infinite. All other checks, bounds checks among them, stay on.
         let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
-        let layout = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&name), entries: &entries });
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&name), entries: &entries });
         let groups = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&name),
             bind_group_layouts: &[Some(&layout)],
