@@ -5,6 +5,7 @@
 
 pub mod gpu;
 pub mod host;
+pub mod select;
 
 use crate::error::Result;
 use crate::graph::Weights;

@@ -1,1 +1,218 @@
-//! wgpu
+//! A GPU on wgpu, over Vulkan, Metal, DX12 or GL: the only place that names wgpu.
+//!
+//! It deliberately knows no op and no peer: it compiles and runs the launches that ops choose, and moves bytes when told
+//! to. Read [`adapter`] for which GPUs there are, then `memory`, `prepared` and `recorder` in the order of a call.
+
+pub mod adapter;
+mod context;
+mod memory;
+mod pipeline;
+mod prepared;
+mod recorder;
+mod staging;
+
+pub use adapter::{AdapterInfo, AdapterKind, Backend, adapters};
+
+use super::{Counters, Device};
+use crate::error::Result;
+use crate::graph::Weights;
+use crate::program::{Instr, RankProgram};
+use crate::tensor::{Env, resolve};
+use context::{ALIGNMENT, Context};
+use memory::Memory;
+use prepared::{Calls, Rank};
+use recorder::Recorder;
+use staging::{Reader, Writer};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of the uniform that every call writes: `past` and what may join it.
+const RUN: u64 = 16;
+
+/// How a GPU is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// No wait is longer.
+    pub deadline: Duration,
+    /// Splits weights over bindings of at most so many bytes; `None`: the adapter's own limit.
+    pub max_binding: Option<u64>,
+    /// Arithmetic operations, about, after which a submission ends. It is lowered where submissions take long.
+    pub submission: u64,
+    /// How long a wait stays awake before it sleeps.
+    pub spin: Duration,
+}
+
+impl Default for GpuOptions {
+    fn default() -> GpuOptions {
+        GpuOptions {
+            deadline: Duration::from_secs(30),
+            max_binding: None,
+            // A tenth of a second for the slowest device measured, a software one on one thread.
+            submission: 1 << 30,
+            spin: Duration::from_micros(50),
+        }
+    }
+}
+
+/// A GPU that holds one rank.
+pub struct GpuDevice {
+    // Before the context: what is loaded goes before the device it is on.
+    loaded: Option<Loaded>,
+    context: Context,
+}
+
+/// What a device holds once it has a program.
+struct Loaded {
+    program: Arc<RankProgram>,
+    limits: Env,
+    env: Option<Env>,
+    memory: Memory,
+    run: wgpu::Buffer,
+    calls: Calls,
+    recorder: Recorder,
+    /// For every value whether an exchange fills it.
+    exchanged: Vec<bool>,
+}
+
+impl GpuDevice {
+    /// Opens `info` on an instance of its own. Errors when the adapter is gone or refuses.
+    pub fn open(info: &AdapterInfo, options: &GpuOptions) -> Result<GpuDevice> {
+        Ok(GpuDevice { loaded: None, context: Context::open(info, options)? })
+    }
+}
+
+/// What is loaded and the device it is on; an error before a program is.
+fn parts<'a>(loaded: &'a mut Option<Loaded>, context: &'a mut Context) -> Result<(&'a mut Loaded, &'a mut Context)> {
+    context.check()?;
+    match loaded {
+        Some(loaded) => Ok((loaded, context)),
+        None => Err(context.refused("no program is loaded").into()),
+    }
+}
+
+impl Loaded {
+    /// The bytes of a value in the current call.
+    fn bytes(&self, context: &Context, value: usize) -> Result<u64> {
+        let env = self.env.ok_or_else(|| context.refused("no call has begun"))?;
+        let value = self.program.values.get(value).ok_or_else(|| context.refused(format!("no value {value}")))?;
+        Ok(resolve(&value.shape, &env).iter().product::<usize>() as u64 * 4)
+    }
+
+    fn buffer(&self, context: &Context, value: usize) -> Result<&wgpu::Buffer> {
+        let value = &self.program.values[value];
+        let weight = || context.refused(format!("{} is a weight: it is neither read nor written", value.name));
+        Ok(self.memory.tensor(value.place).ok_or_else(weight)?)
+    }
+}
+
+impl Device for GpuDevice {
+    fn name(&self) -> &str {
+        &self.context.name
+    }
+
+    fn load(
+        &mut self,
+        program: Arc<RankProgram>,
+        limits: &Env,
+        weights: &dyn Weights,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        let context = &mut self.context;
+        context.check()?;
+        let memory = Memory::load(context, &program, limits, weights, progress)?;
+        let run = context.buffer("run", RUN, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, false)?;
+        let size = |v: usize| {
+            let bytes = resolve(&program.values[v].shape, limits).iter().product::<usize>() as u64 * 4;
+            bytes.next_multiple_of(ALIGNMENT)
+        };
+        // A slot takes a call's inputs and one exchange, so a step between two reads is one submission.
+        let (mut inputs, mut received, mut sent) = (RUN, 0, 0);
+        let mut exchanged = vec![false; program.values.len()];
+        for instr in &program.instrs {
+            match instr {
+                Instr::Input { value, .. } => inputs += size(*value),
+                Instr::Output { value, .. } => sent = sent.max(size(*value)),
+                Instr::Exchange { from, to, .. } => {
+                    exchanged[*to] = true;
+                    (received, sent) = (received.max(size(*to)), sent.max(size(*from)));
+                }
+                Instr::Compute { .. } | Instr::Zero { .. } => {}
+            }
+        }
+        let writer = Writer::new(context, 2, inputs + received)?;
+        let reader = Reader::new(context, sent)?;
+        let recorder = Recorder::new(context, writer, reader);
+        let (limits, calls) = (*limits, Calls::default());
+        self.loaded = Some(Loaded { program, limits, env: None, memory, run, calls, recorder, exchanged });
+        Ok(())
+    }
+
+    fn begin(&mut self, env: &Env) -> Result<()> {
+        let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
+        let most = loaded.limits;
+        let env = Env { capacity: most.capacity, ..*env };
+        if env.batch > most.batch || env.seq > most.seq || env.keep > most.keep {
+            return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {most:?}")).into());
+        }
+        let rank = Rank { program: &loaded.program, memory: &loaded.memory, run: &loaded.run };
+        loaded.calls.begin(context, rank, &env)?;
+        loaded.env = Some(env);
+        let past = u32::try_from(env.past).map_err(|_| context.refused("past exceeds 32 bits"))?;
+        loaded.recorder.write(context, &loaded.run, bytemuck::cast_slice(&[past, 0, 0, 0]))?;
+        context.counters.uploads += 1;
+        context.counters.upload_bytes += RUN;
+        Ok(())
+    }
+
+    fn execute(&mut self, index: usize) -> Result<()> {
+        let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
+        match &loaded.program.instrs[index] {
+            Instr::Zero { output } => {
+                let bytes = loaded.bytes(context, *output)?;
+                let buffer = loaded.buffer(context, *output)?.clone();
+                loaded.recorder.zero(context, &buffer, bytes);
+                Ok(())
+            }
+            Instr::Compute { .. } => {
+                let call = loaded.calls.current().ok_or_else(|| context.refused("no call has begun"))?;
+                let step = &call.steps[index];
+                loaded.recorder.dispatch(context, &step.dispatches, step.operations)
+            }
+            Instr::Input { .. } | Instr::Exchange { .. } | Instr::Output { .. } => Ok(()),
+        }
+    }
+
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<()> {
+        let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
+        let expected = loaded.bytes(context, value)?;
+        if expected != bytes.len() as u64 {
+            let name = &loaded.program.values[value].name;
+            return Err(context
+                .refused(format!("{} bytes written to {name}, expected {expected}", bytes.len()))
+                .into());
+        }
+        let buffer = loaded.buffer(context, value)?.clone();
+        loaded.recorder.write(context, &buffer, bytes)?;
+        if loaded.exchanged[value] {
+            context.counters.exchange_writes += 1;
+        } else {
+            context.counters.uploads += 1;
+            context.counters.upload_bytes += expected;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<()> {
+        let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
+        let size = loaded.bytes(context, value)?;
+        let buffer = loaded.buffer(context, value)?.clone();
+        bytes.clear();
+        loaded.recorder.read(context, &buffer, size, bytes)?;
+        context.counters.reads += 1;
+        Ok(())
+    }
+
+    fn counters(&self) -> Counters {
+        self.context.counters
+    }
+}

@@ -1,0 +1,314 @@
+//! The GPUs of this machine: which there are, each once, what is known of each, and how one is opened.
+//!
+//! It deliberately does not know what a program is, and it asks the driver or says unknown: no size in it is a guess.
+//! Read [`super::super::select`] next for how a person names adapters, and [`super::context`] for what an opened one is.
+
+use crate::error::{DeviceError, Result};
+use serde::Serialize;
+use std::fmt;
+
+/// What sort of device an adapter is, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterKind {
+    /// A card with memory of its own.
+    Discrete,
+    /// Shares the processor's memory.
+    Integrated,
+    /// A part of a GPU lent to a virtual machine.
+    Virtual,
+    /// The driver does not say.
+    Unknown,
+    /// A rasteriser that runs on the processor.
+    Software,
+}
+
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            AdapterKind::Discrete => "discrete",
+            AdapterKind::Integrated => "integrated",
+            AdapterKind::Virtual => "virtual",
+            AdapterKind::Unknown => "unknown",
+            AdapterKind::Software => "software",
+        })
+    }
+}
+
+/// The graphics interface an adapter is reached through, the preferred one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// Vulkan.
+    Vulkan,
+    /// Metal.
+    Metal,
+    /// Direct3D 12.
+    Dx12,
+    /// OpenGL or OpenGL ES.
+    Gl,
+}
+
+impl Backend {
+    const ALL: [Backend; 4] = [Backend::Vulkan, Backend::Metal, Backend::Dx12, Backend::Gl];
+
+    fn bits(self) -> wgpu::Backends {
+        match self {
+            Backend::Vulkan => wgpu::Backends::VULKAN,
+            Backend::Metal => wgpu::Backends::METAL,
+            Backend::Dx12 => wgpu::Backends::DX12,
+            Backend::Gl => wgpu::Backends::GL,
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Backend::Vulkan => "Vulkan",
+            Backend::Metal => "Metal",
+            Backend::Dx12 => "DX12",
+            Backend::Gl => "GL",
+        })
+    }
+}
+
+/// What is known of one GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AdapterInfo {
+    /// Its number in a list of devices.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// What sort it is.
+    pub kind: AdapterKind,
+    /// How it is reached.
+    pub backend: Backend,
+    /// The driver, as it calls itself.
+    pub driver: String,
+    /// The vendor's id; 0 when unknown.
+    pub vendor: u32,
+    /// The device's id; 0 when unknown.
+    pub device: u32,
+    /// Where it sits on the PCI bus; empty when unknown.
+    pub pci_bus_id: String,
+    /// Bytes of its largest memory; `None` when the driver does not say.
+    pub memory: Option<u64>,
+    /// The largest storage binding, in bytes.
+    pub max_binding: u64,
+    /// The largest buffer, in bytes.
+    pub max_buffer: u64,
+    /// What it offers beyond the necessary.
+    pub features: Vec<&'static str>,
+    /// Counts adapters that agree in name, backend and bus.
+    #[serde(skip)]
+    pub ordinal: usize,
+}
+
+impl AdapterInfo {
+    /// Whether it runs on the processor.
+    pub fn is_software(&self) -> bool {
+        self.kind == AdapterKind::Software
+    }
+
+    fn same_entry(&self, other: &AdapterInfo) -> bool {
+        (self.backend, &self.name, &self.pci_bus_id) == (other.backend, &other.name, &other.pci_bus_id)
+    }
+
+    /// Whether both are one physical GPU.
+    fn same_gpu(&self, other: &AdapterInfo) -> bool {
+        if !self.pci_bus_id.is_empty() && !other.pci_bus_id.is_empty() {
+            return self.pci_bus_id.eq_ignore_ascii_case(&other.pci_bus_id);
+        }
+        // Within one interface only the bus tells two equal cards apart.
+        if self.backend == other.backend || self.is_software() != other.is_software() {
+            return false;
+        }
+        let names = (base_name(&self.name), base_name(&other.name));
+        if self.backend == Backend::Gl || other.backend == Backend::Gl {
+            // OpenGL gives neither ids nor a bus, and embroiders the name.
+            return names.0.contains(&names.1) || names.1.contains(&names.0);
+        }
+        (self.vendor, self.device) == (other.vendor, other.device) && names.0 == names.1
+    }
+}
+
+impl fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({}, {}, ", self.index, self.name, self.kind, self.backend)?;
+        match self.memory {
+            Some(bytes) => write!(f, "{:.1} GiB)", bytes as f64 / (1u64 << 30) as f64),
+            None => f.write_str("memory unknown)"),
+        }
+    }
+}
+
+/// The part of a name that every interface agrees on: no driver, no bus, no wrapper.
+fn base_name(name: &str) -> String {
+    let name = name.to_lowercase();
+    let name = name.strip_prefix("mesa ").unwrap_or(&name);
+    name.split([',', '/']).next().and_then(|name| name.split(" (").next()).unwrap_or(name).trim().to_string()
+}
+
+/// Every GPU of this machine once, over Vulkan, Metal, DX12 and GL: discrete first, software last.
+pub fn adapters() -> Vec<AdapterInfo> {
+    unique(Backend::ALL.into_iter().flat_map(|backend| found(backend).into_iter().map(|(info, _)| info)).collect())
+}
+
+/// `all` without second appearances of one GPU, in their order, numbered. `all` lists the preferred interface first.
+fn unique(all: Vec<AdapterInfo>) -> Vec<AdapterInfo> {
+    let mut kept: Vec<AdapterInfo> = Vec::new();
+    for info in all {
+        if !kept.iter().any(|other| info.same_gpu(other)) {
+            kept.push(info);
+        }
+    }
+    kept.sort_by_key(|info| info.kind);
+    for (index, info) in kept.iter_mut().enumerate() {
+        info.index = index;
+    }
+    kept
+}
+
+/// Opens a device on `info` and returns it with its queue and limits.
+///
+/// Each is opened on an instance of its own: software drivers share one pool of threads among the devices of an
+/// instance, which would then run one after another. Errors when the adapter is no longer there or refuses.
+pub(super) fn open(info: &AdapterInfo) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let found = found(info.backend);
+    let present: Vec<String> = found.iter().map(|(info, _)| info.name.clone()).collect();
+    let Some((_, adapter)) =
+        found.into_iter().find(|(other, _)| info.same_entry(other) && info.ordinal == other.ordinal)
+    else {
+        return Err(DeviceError::NotFound { wanted: info.name.clone(), present }.into());
+    };
+    // The adapter's own limits: the defaults stop at bindings of 128 MiB.
+    let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
+    pollster::block_on(adapter.request_device(&descriptor))
+        .map_err(|error| DeviceError::Refused { device: info.name.clone(), reason: error.to_string() }.into())
+}
+
+/// The adapters of one interface, on a new instance.
+fn found(backend: Backend) -> Vec<(AdapterInfo, wgpu::Adapter)> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: backend.bits(),
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let mut found: Vec<(AdapterInfo, wgpu::Adapter)> = Vec::new();
+    for adapter in pollster::block_on(instance.enumerate_adapters(backend.bits())) {
+        let mut info = describe(backend, &adapter);
+        info.ordinal = found.iter().filter(|(other, _)| info.same_entry(other)).count();
+        found.push((info, adapter));
+    }
+    found
+}
+
+fn describe(backend: Backend, adapter: &wgpu::Adapter) -> AdapterInfo {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let named = [
+        (wgpu::Features::SHADER_F16, "shader-f16"),
+        (wgpu::Features::SUBGROUP, "subgroup"),
+        (wgpu::Features::MAPPABLE_PRIMARY_BUFFERS, "mappable-primary-buffers"),
+        (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query"),
+    ];
+    AdapterInfo {
+        index: 0,
+        name: info.name.trim().to_string(),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+            wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+            wgpu::DeviceType::Cpu => AdapterKind::Software,
+            wgpu::DeviceType::Other => AdapterKind::Unknown,
+        },
+        backend,
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+        vendor: info.vendor,
+        device: info.device,
+        pci_bus_id: info.device_pci_bus_id,
+        memory: memory(adapter),
+        max_binding: limits.max_storage_buffer_binding_size,
+        max_buffer: limits.max_buffer_size,
+        features: named.into_iter().filter(|(bit, _)| features.contains(*bit)).map(|(_, name)| name).collect(),
+        ordinal: 0,
+    }
+}
+
+/// Bytes of the largest memory that the device calls its own.
+#[cfg(not(target_vendor = "apple"))]
+fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
+    // SAFETY: the adapter that wgpu lends is only read, and not kept beyond this function.
+    let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+    // SAFETY: the handle was enumerated on this very instance, which the adapter keeps alive.
+    let properties = unsafe {
+        let instance = adapter.shared_instance().raw_instance();
+        instance.get_physical_device_memory_properties(adapter.raw_physical_device())
+    };
+    // Bit 0 is VK_MEMORY_HEAP_DEVICE_LOCAL_BIT. Further local heaps are windows onto the largest (PCI BARs).
+    let heaps = properties.memory_heaps.iter().take(properties.memory_heap_count as usize);
+    heaps.filter(|heap| heap.flags.as_raw() & 1 != 0).map(|heap| heap.size).max()
+}
+
+/// Not asked of Metal yet.
+#[cfg(target_vendor = "apple")]
+fn memory(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(name: &str, kind: AdapterKind, backend: Backend, device: u32, bus: &str) -> AdapterInfo {
+        AdapterInfo {
+            index: 0,
+            name: name.to_string(),
+            kind,
+            backend,
+            driver: String::new(),
+            vendor: 0x10DE,
+            device,
+            pci_bus_id: bus.to_string(),
+            memory: None,
+            max_binding: 1 << 27,
+            max_buffer: 1 << 28,
+            features: Vec::new(),
+            ordinal: 0,
+        }
+    }
+
+    #[test]
+    fn one_gpu_under_three_interfaces_is_listed_once() {
+        use AdapterKind::*;
+        let listed = unique(vec![
+            info("llvmpipe (LLVM 15.0.6, 256 bits)", Software, Backend::Vulkan, 0, ""),
+            info("Intel(R) UHD Graphics 620 (KBL GT2)", Integrated, Backend::Vulkan, 3, "0000:00:02.0"),
+            info("NVIDIA GeForce RTX 3080", Discrete, Backend::Vulkan, 7, "0000:01:00.0"),
+            info("NVIDIA GeForce RTX 3080", Discrete, Backend::Vulkan, 7, "0000:02:00.0"),
+            info("NVIDIA GeForce RTX 3080", Discrete, Backend::Dx12, 7, ""),
+            info("NVIDIA GeForce RTX 3080", Discrete, Backend::Dx12, 7, "0000:02:00.0"),
+            info("Some other card", Unknown, Backend::Dx12, 9, ""),
+            info("NVIDIA GeForce RTX 3080/PCIe/SSE2", Unknown, Backend::Gl, 0, ""),
+            info("Mesa Intel(R) UHD Graphics 620 (KBL GT2)", Unknown, Backend::Gl, 0, ""),
+            info("llvmpipe (LLVM 14.0.0, 128 bits)", Software, Backend::Gl, 0, ""),
+        ]);
+        let names: Vec<String> = listed.iter().map(|i| format!("{} {} {}", i.index, i.name, i.pci_bus_id)).collect();
+        assert_eq!(
+            names,
+            [
+                "0 NVIDIA GeForce RTX 3080 0000:01:00.0",
+                "1 NVIDIA GeForce RTX 3080 0000:02:00.0",
+                "2 Intel(R) UHD Graphics 620 (KBL GT2) 0000:00:02.0",
+                "3 Some other card ",
+                "4 llvmpipe (LLVM 15.0.6, 256 bits) ",
+            ]
+        );
+    }
+
+    #[test]
+    fn equal_cards_without_a_bus_stay_two() {
+        let card = || info("Card", AdapterKind::Discrete, Backend::Vulkan, 7, "");
+        assert_eq!(unique(vec![card(), card()]).len(), 2);
+    }
+}

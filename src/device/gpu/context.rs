@@ -1,0 +1,219 @@
+//! An opened GPU: its handles, what went wrong on it, its counters, and the only places that allocate or wait.
+//!
+//! It deliberately knows nothing of tensors or programs. Read [`super::staging`] next for how bytes cross, and
+//! [`super::recorder`] for how work is submitted.
+
+use super::GpuOptions;
+use super::adapter::{AdapterInfo, open};
+use crate::device::Counters;
+use crate::error::{DeviceError, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Sizes of buffers and bindings are multiples of this: the widest vector a kernel loads.
+pub(super) const ALIGNMENT: u64 = 16;
+
+/// How long one poll may take before the loss of the device is looked for.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Why a device is of no more use.
+#[derive(Clone, Debug)]
+enum Fault {
+    Lost(String),
+    OutOfMemory(String),
+    Refused(String),
+    Deadline,
+}
+
+/// The first fault of a device, shared with the callbacks that wgpu calls from wherever it notices.
+#[derive(Clone, Debug, Default)]
+struct Faults(Arc<Mutex<Option<Fault>>>);
+
+impl Faults {
+    fn record(&self, fault: Fault) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A loss explains whatever was refused because of it.
+        if first.is_none() || matches!((&*first, &fault), (Some(Fault::Refused(_)), Fault::Lost(_))) {
+            *first = Some(fault);
+        }
+    }
+
+    fn get(&self) -> Option<Fault> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Whether a mapping that was asked for has come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mapping(Arc<AtomicU8>);
+
+impl Mapping {
+    const MAPPED: u8 = 1;
+    const FAILED: u8 = 2;
+
+    /// The mapping of a buffer that was created mapped.
+    pub(super) fn mapped() -> Mapping {
+        Mapping(Arc::new(AtomicU8::new(Mapping::MAPPED)))
+    }
+
+    /// Asks for the first `bytes` of `buffer`.
+    pub(super) fn request(buffer: &wgpu::Buffer, mode: wgpu::MapMode, bytes: u64) -> Mapping {
+        let mapping = Mapping::default();
+        let state = mapping.0.clone();
+        buffer.map_async(mode, 0..bytes, move |result| {
+            state.store(if result.is_ok() { Mapping::MAPPED } else { Mapping::FAILED }, Ordering::Release);
+        });
+        mapping
+    }
+
+    fn state(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// An opened GPU.
+pub(super) struct Context {
+    pub(super) name: String,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) limits: wgpu::Limits,
+    pub(super) options: GpuOptions,
+    pub(super) counters: Counters,
+    faults: Faults,
+}
+
+impl Context {
+    pub(super) fn open(info: &AdapterInfo, options: &GpuOptions) -> Result<Context> {
+        let (device, queue) = open(info)?;
+        let faults = Faults::default();
+        let lost = faults.clone();
+        device.set_device_lost_callback(move |_, reason| lost.record(Fault::Lost(reason)));
+        let uncaptured = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            uncaptured.record(match &error {
+                wgpu::Error::OutOfMemory { .. } => Fault::OutOfMemory(error.to_string()),
+                wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => Fault::Refused(error.to_string()),
+            });
+        }));
+        let (limits, counters) = (device.limits(), Counters::default());
+        Ok(Context { name: info.name.clone(), device, queue, limits, options: options.clone(), counters, faults })
+    }
+
+    pub(super) fn refused(&self, reason: impl Into<String>) -> DeviceError {
+        DeviceError::Refused { device: self.name.clone(), reason: reason.into() }
+    }
+
+    pub(super) fn no_room(&self, what: &str, bytes: u64, reason: impl Into<String>) -> DeviceError {
+        DeviceError::OutOfMemory { device: self.name.clone(), what: what.to_string(), bytes, reason: reason.into() }
+    }
+
+    /// Errors when anything has gone wrong since the device was opened.
+    pub(super) fn check(&self) -> Result<()> {
+        let device = self.name.clone();
+        Err(match self.faults.get() {
+            None => return Ok(()),
+            Some(Fault::Lost(reason)) => DeviceError::Lost { device, reason },
+            Some(Fault::OutOfMemory(reason)) => self.no_room("an internal allocation", 0, reason),
+            Some(Fault::Refused(reason)) => DeviceError::Refused { device, reason },
+            Some(Fault::Deadline) => DeviceError::Deadline { device, deadline: self.options.deadline },
+        }
+        .into())
+    }
+
+    /// Runs `make` and returns what it made, or the error it met.
+    pub(super) fn scoped<T>(&self, make: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        let scopes = [Internal, OutOfMemory, Validation].map(|filter| self.device.push_error_scope(filter));
+        let made = make();
+        let mut first = None;
+        // Scopes nest, so the last pushed is the first to be popped.
+        for scope in scopes.into_iter().rev() {
+            first = pollster::block_on(scope.pop()).or(first);
+        }
+        first.map_or(Ok(made), Err)
+    }
+
+    /// Creates a buffer of at least `bytes` and never none. Errors when there is no room.
+    pub(super) fn buffer(
+        &mut self,
+        what: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+        mapped: bool,
+    ) -> Result<wgpu::Buffer> {
+        let size = aligned(bytes);
+        if size > self.limits.max_buffer_size {
+            let reason = format!("a buffer of this adapter holds at most {} bytes", self.limits.max_buffer_size);
+            return Err(self.no_room(what, bytes, reason).into());
+        }
+        let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: mapped };
+        let buffer = self.scoped(|| self.device.create_buffer(&descriptor));
+        self.check()?;
+        self.counters.buffers += 1;
+        buffer.map_err(|error| self.no_room(what, bytes, error.to_string()).into())
+    }
+
+    /// The largest storage binding of a tensor that is in one piece.
+    pub(super) fn largest_binding(&self) -> u64 {
+        let largest = self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size);
+        largest - largest % ALIGNMENT
+    }
+
+    fn poll(&self, poll: wgpu::PollType) {
+        // wgpu panics where a device is found lost while polling; the handles are not used after that.
+        let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(poll)));
+        match polled {
+            Ok(Ok(_) | Err(wgpu::PollError::Timeout)) => {}
+            Ok(Err(error)) => self.faults.record(Fault::Refused(error.to_string())),
+            Err(_) => self.faults.record(Fault::Lost("found lost while waiting".into())),
+        }
+    }
+
+    /// Waits until `mapping`, which follows `submission`, has come. Errors at the deadline or when the device is lost.
+    pub(super) fn wait(&self, mapping: &Mapping, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
+        let (start, deadline) = (Instant::now(), self.options.deadline);
+        loop {
+            match mapping.state() {
+                Mapping::MAPPED => return Ok(()),
+                Mapping::FAILED => {
+                    self.check()?;
+                    return Err(self.refused("a buffer could not be mapped").into());
+                }
+                _ => self.check()?,
+            }
+            let elapsed = start.elapsed();
+            if elapsed >= deadline {
+                self.faults.record(Fault::Deadline);
+                return self.check();
+            }
+            // A short answer is met faster awake than by being woken.
+            if elapsed < self.options.spin {
+                self.poll(wgpu::PollType::Poll);
+                std::hint::spin_loop();
+                continue;
+            }
+            let timeout = Some((deadline - elapsed).min(POLL));
+            self.poll(wgpu::PollType::Wait { submission_index: submission.cloned(), timeout });
+            if mapping.state() == 0 {
+                // The work is done but the callback is not: leave it the processor.
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if matches!(self.faults.get(), Some(Fault::Deadline)) {
+            // Dropping the queue waits for its work without a limit; a device that hangs would take this thread along.
+            std::mem::forget(self.queue.clone());
+        }
+    }
+}
+
+/// `bytes` as the size of a buffer or binding: never zero.
+pub(super) fn aligned(bytes: u64) -> u64 {
+    bytes.next_multiple_of(ALIGNMENT).max(ALIGNMENT)
+}

@@ -1,0 +1,206 @@
+//! The tensors of one rank on a GPU: scratch, state, and weights that are read, repacked and uploaded block by block.
+//!
+//! It deliberately does not know what ops do with them; the layout of weights is [`crate::kernel::weight_layout`]'s.
+//! Read [`super::prepared`] next for how they are bound.
+
+use super::context::{ALIGNMENT, Context};
+use super::staging::Writer;
+use crate::error::Result;
+use crate::graph::Weights;
+use crate::kernel::weight_layout;
+use crate::program::{Place, RankProgram, WeightPart, WeightShard};
+use crate::tensor::{DType, Env, Region, resolve};
+use std::ops::Range;
+use wgpu::BufferUsages;
+
+/// Bytes of a weight that are in host memory at a time.
+const BLOCK: usize = 16 << 20;
+
+/// A weight on the device.
+pub(super) struct Stored {
+    /// The type it lies in.
+    pub(super) dtype: DType,
+    /// Bytes of one row.
+    row: usize,
+    /// Its rows, and the buffers that hold them.
+    pub(super) pieces: Vec<(Range<usize>, wgpu::Buffer)>,
+}
+
+/// Everything a rank holds.
+pub(super) struct Memory {
+    buffers: Vec<wgpu::Buffer>,
+    states: Vec<wgpu::Buffer>,
+    pub(super) weights: Vec<Stored>,
+}
+
+impl Memory {
+    /// Allocates for calls up to `limits` and loads the weights.
+    pub(super) fn load(
+        context: &mut Context,
+        program: &RankProgram,
+        limits: &Env,
+        weights: &dyn Weights,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Memory> {
+        // Large things first: what does not fit is known before anything is read.
+        let buffers = program.buffers.iter().map(|size| size.resolve(limits) as u64);
+        let buffers = buffers.map(|n| tensor(context, "activations", n)).collect::<Result<_>>()?;
+        let states = program.states.iter().map(|shape| resolve(shape, limits).iter().product::<usize>() as u64);
+        let states = states.map(|n| tensor(context, "state", n)).collect::<Result<_>>()?;
+        let stored = program.weights.iter().map(|shard| allocate(context, shard, limits));
+        let stored: Vec<Stored> = stored.collect::<Result<_>>()?;
+        let mut uploads = Uploads::new(context, &program.weights, limits)?;
+        for (shard, stored) in program.weights.iter().zip(&stored) {
+            if let WeightPart::Window(window) = &shard.part {
+                let shape = resolve(&shard.shape, limits);
+                uploads.weight(context, stored, (&shard.name, &shape, window.resolve(&shape)), weights, progress)?;
+            }
+        }
+        uploads.finish(context)?;
+        Ok(Memory { buffers, states, weights: stored })
+    }
+
+    /// The buffer of an activation or a state.
+    pub(super) fn tensor(&self, place: Place) -> Option<&wgpu::Buffer> {
+        match place {
+            Place::Buffer(i) => self.buffers.get(i),
+            Place::State(i) => self.states.get(i),
+            Place::Weight(_) => None,
+        }
+    }
+}
+
+/// Memory for `elements` that ops read and write: in one binding, and zero at first as all memory from wgpu.
+fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buffer> {
+    let (bytes, largest) = (elements.saturating_mul(4), context.largest_binding());
+    if bytes > largest {
+        let reason =
+            format!("a binding of this adapter holds at most {largest} bytes; shorten the context or the call");
+        return Err(context.no_room(what, bytes, reason).into());
+    }
+    context.buffer(what, bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST, false)
+}
+
+/// The type of a shard's elements, its rows and the bytes of one row, as they lie on the device.
+fn rows(shard: &WeightShard, limits: &Env) -> (DType, usize, usize) {
+    let (dtype, layout) = weight_layout(shard.dtype, &shard.local_shape(limits));
+    let (row, rows) = layout.split_last().map_or((1, 1), |(&row, lead)| (row, lead.iter().product()));
+    (dtype, rows, row * dtype.size())
+}
+
+fn allocate(context: &mut Context, shard: &WeightShard, limits: &Env) -> Result<Stored> {
+    let (dtype, rows, row) = rows(shard, limits);
+    let largest = context.options.max_binding.map_or(u64::MAX, |b| b - b % ALIGNMENT).min(context.largest_binding());
+    let vector = shard.shape.len() < 2;
+    // Vectors are small, and kernels read them whole.
+    let most = if vector { rows } else { (largest / row.max(1) as u64).min(rows as u64) as usize };
+    if (most == 0 && rows * row > 0) || (vector && row as u64 > context.largest_binding()) {
+        let reason = format!("a binding holds at most {largest} bytes, less than one row");
+        return Err(context.no_room(&format!("weight {}", shard.name), row as u64, reason).into());
+    }
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    loop {
+        let end = (start + most.max(1)).min(rows);
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
+        let buffer = context.buffer(&shard.name, ((end - start) * row) as u64, usage, false)?;
+        pieces.push((start..end, buffer));
+        start = end;
+        if start >= rows {
+            return Ok(Stored { dtype, row, pieces });
+        }
+    }
+}
+
+/// Uploads rows through a slot of staging that is filled before it is submitted.
+struct Uploads {
+    writer: Writer,
+    encoder: Option<wgpu::CommandEncoder>,
+}
+
+impl Uploads {
+    fn new(context: &mut Context, shards: &[WeightShard], limits: &Env) -> Result<Uploads> {
+        let shards: Vec<_> = shards.iter().map(|shard| rows(shard, limits)).collect();
+        let total: usize = shards.iter().map(|(_, rows, row)| (rows * row).next_multiple_of(ALIGNMENT as usize)).sum();
+        let longest = shards.iter().map(|&(_, _, row)| row).max().unwrap_or(0);
+        let writer = Writer::new(context, 1, total.min(BLOCK).max(longest) as u64)?;
+        Ok(Uploads { writer, encoder: None })
+    }
+
+    /// Reads the box of a weight in blocks along its first dimension, and uploads them.
+    fn weight(
+        &mut self,
+        context: &mut Context,
+        stored: &Stored,
+        (name, shape, region): (&str, &[usize], Region),
+        weights: &dyn Weights,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        let vector = region.0.len() < 2;
+        let Some(first) = region.0.first().cloned().filter(|_| !vector) else {
+            let tensor = weights.read(name, shape, &region)?;
+            progress(tensor.bytes().len() as u64);
+            let tensor = tensor.widened();
+            return self.rows(context, stored, 0, 1, tensor.bytes());
+        };
+        let slab: usize = region.0[1..].iter().map(|r| r.len()).product();
+        let slab_rows: usize = region.0[1..region.0.len() - 1].iter().map(|r| r.len()).product();
+        if region.numel() == 0 {
+            return Ok(());
+        }
+        // Four bytes for any type: a block may be smaller than it could be, not larger.
+        let step = (BLOCK / (slab * 4)).max(1);
+        for start in first.clone().step_by(step) {
+            let mut block = region.clone();
+            block.0[0] = start..(start + step).min(first.end);
+            let tensor = weights.read(name, shape, &block)?;
+            progress(tensor.bytes().len() as u64);
+            let at = (start - first.start) * slab_rows;
+            self.rows(context, stored, at, block.0[0].len() * slab_rows, tensor.bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Uploads `count` rows, which start at row `at` of the weight.
+    fn rows(&mut self, context: &mut Context, stored: &Stored, at: usize, count: usize, bytes: &[u8]) -> Result<()> {
+        const ZEROS: [u8; ALIGNMENT as usize] = [0; ALIGNMENT as usize];
+        let length = bytes.len() / count.max(1);
+        if length == 0 {
+            return Ok(());
+        }
+        let padded = stored.row;
+        // Rows that need no padding are copied at once.
+        let line = |rows: usize| if padded == length { rows * length } else { length };
+        let most = (BLOCK / padded).max(1);
+        for (range, buffer) in &stored.pieces {
+            let (mut row, end) = (range.start.max(at), range.end.min(at + count));
+            while row < end {
+                let n = most.min(end - row);
+                let size = (n * padded) as u64;
+                if !self.writer.takes(size) {
+                    self.finish(context)?;
+                }
+                let lines = bytes[(row - at) * length..][..n * length].chunks(line(n));
+                let parts = lines.flat_map(|line| [line, &ZEROS[..padded - length]]);
+                let (source, offset) = self.writer.put(context, size, parts)?;
+                let encoder =
+                    self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
+                encoder.copy_buffer_to_buffer(source, offset, buffer, ((row - range.start) * padded) as u64, size);
+                context.counters.weight_bytes += size;
+                row += n;
+            }
+        }
+        Ok(())
+    }
+
+    /// Submits what has come together.
+    fn finish(&mut self, context: &mut Context) -> Result<()> {
+        if let Some(encoder) = self.encoder.take() {
+            self.writer.seal();
+            let submission = context.queue.submit([encoder.finish()]);
+            context.counters.submissions += 1;
+            self.writer.turn(&submission);
+        }
+        context.check()
+    }
+}

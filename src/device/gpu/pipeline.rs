@@ -1,0 +1,96 @@
+//! Kernels compiled once: the cache from a [`Kernel`] to its pipeline.
+//!
+//! It deliberately does not know which op wants a kernel or what will be bound to it. Read [`super::prepared`] next.
+
+use super::context::Context;
+use crate::error::Result;
+use crate::kernel::{Binding, Kernel, Launch};
+use std::collections::HashMap;
+
+/// A compiled kernel.
+#[derive(Clone)]
+pub(super) struct Pipeline {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+    kinds: Vec<wgpu::BufferBindingType>,
+}
+
+/// The pipelines of one device.
+#[derive(Default)]
+pub(super) struct Pipelines(HashMap<Kernel, Pipeline>);
+
+/// How a shader sees a binding.
+fn kind(binding: &Binding) -> wgpu::BufferBindingType {
+    match binding {
+        Binding::Input { .. } => wgpu::BufferBindingType::Storage { read_only: true },
+        Binding::Output => wgpu::BufferBindingType::Storage { read_only: false },
+        Binding::Run => wgpu::BufferBindingType::Uniform,
+    }
+}
+
+impl Pipelines {
+    /// The pipeline of a launch's kernel. Errors when it does not compile, or its bindings are of other kinds than
+    /// before.
+    pub(super) fn get(&mut self, context: &mut Context, launch: &Launch) -> Result<&Pipeline> {
+        let kinds: Vec<_> =
+            std::iter::once(wgpu::BufferBindingType::Uniform).chain(launch.bindings.iter().map(kind)).collect();
+        if !self.0.contains_key(&launch.kernel) {
+            let pipeline = compile(context, &launch.kernel, kinds.clone())?;
+            self.0.insert(launch.kernel.clone(), pipeline);
+        }
+        match self.0.get(&launch.kernel) {
+            Some(pipeline) if pipeline.kinds == kinds => Ok(pipeline),
+            _ => {
+                let (name, entry) = (launch.kernel.shader.name, launch.kernel.entry);
+                Err(context.refused(format!("kernel {name}/{entry} is launched with two kinds of bindings")).into())
+            }
+        }
+    }
+}
+
+fn compile(context: &mut Context, kernel: &Kernel, kinds: Vec<wgpu::BufferBindingType>) -> Result<Pipeline> {
+    let name = format!("{}/{}", kernel.shader.name, kernel.entry);
+    let source = kernel.source().map_err(|reason| context.refused(format!("kernel {reason}")))?;
+    let entries: Vec<_> = (0u32..)
+        .zip(&kinds)
+        .map(|(binding, &ty)| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        })
+        .collect();
+    let constants: Vec<(&str, f64)> = kernel.constants.iter().map(|&(name, value)| (name, value.into())).collect();
+    let device = &context.device;
+    let compiled = context.scoped(|| {
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(&name), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+        // SAFETY: the sources are this crate's own, and every loop in them counts up to a parameter, so none is
+        // infinite. All other checks, bounds checks among them, stay on.
+        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&name), entries: &entries });
+        let groups = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&name),
+            layout: Some(&groups),
+            module: &module,
+            entry_point: Some(kernel.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
+                // Kernels write workgroup memory before they read it.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        Pipeline { pipeline, layout, kinds }
+    });
+    context.check()?;
+    context.counters.pipelines += 1;
+    compiled.map_err(|error| context.refused(format!("kernel {name}: {error}")).into())
+}

@@ -1,0 +1,236 @@
+//! Calls made ready: for symbols of given sizes, every instruction's dispatches with all that they bind.
+//!
+//! What changes from call to call without changing a size, `past` above all, is deliberately not in here, so that one
+//! preparation serves every decode step. Read [`super::recorder`] next for how dispatches run.
+
+use super::context::{Context, aligned};
+use super::memory::Memory;
+use super::pipeline::Pipelines;
+use crate::error::{GraphError, Result};
+use crate::kernel::{Binding, Launch};
+use crate::ops::{Op, Site};
+use crate::program::{Instr, LocalValue, Place, RankProgram};
+use crate::sharding::Extent;
+use crate::tensor::{Env, resolve};
+use std::collections::HashMap;
+
+/// How many prepared calls are kept.
+const KEPT: usize = 8;
+
+/// One dispatch with all that it binds.
+pub(super) struct Dispatch {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) bindings: wgpu::BindGroup,
+    pub(super) groups: [u32; 3],
+}
+
+/// One instruction, ready.
+#[derive(Default)]
+pub(super) struct Step {
+    /// What a `Compute` runs.
+    pub(super) dispatches: Vec<Dispatch>,
+    /// Arithmetic operations of it, about.
+    pub(super) operations: u64,
+}
+
+/// A call, ready.
+pub(super) struct Prepared {
+    sizes: (usize, usize, usize),
+    pub(super) steps: Vec<Step>,
+}
+
+/// The calls that were made ready, the latest used first.
+#[derive(Default)]
+pub(super) struct Calls {
+    calls: Vec<Prepared>,
+    pipelines: Pipelines,
+}
+
+/// What a preparation reads.
+#[derive(Clone, Copy)]
+pub(super) struct Rank<'a> {
+    pub(super) program: &'a RankProgram,
+    pub(super) memory: &'a Memory,
+    pub(super) run: &'a wgpu::Buffer,
+}
+
+impl Calls {
+    /// The call begun last.
+    pub(super) fn current(&self) -> Option<&Prepared> {
+        self.calls.first()
+    }
+
+    /// Makes the call for `env` the current one, preparing it unless it is kept.
+    pub(super) fn begin(&mut self, context: &mut Context, rank: Rank<'_>, env: &Env) -> Result<()> {
+        let sizes = (env.batch, env.seq, env.keep);
+        let call = match self.calls.iter().position(|call| call.sizes == sizes) {
+            Some(at) => self.calls.remove(at),
+            None => prepare(context, &mut self.pipelines, rank, env)?,
+        };
+        self.calls.insert(0, call);
+        if self.calls.len() > KEPT {
+            // Decoding one token comes back however many prompts pass in between.
+            let last = self.calls.iter().rposition(|call| call.sizes != (1, 1, 1)).unwrap_or(KEPT);
+            self.calls.remove(last);
+        }
+        Ok(())
+    }
+}
+
+/// A launch that waits for the parameter buffer of its call.
+struct Planned {
+    instr: usize,
+    launch: Launch,
+    params: u64,
+}
+
+fn prepare(context: &mut Context, pipelines: &mut Pipelines, rank: Rank<'_>, env: &Env) -> Result<Prepared> {
+    // A launch that baked `past` in would be wrong from the next step on: zero shows it in the first test.
+    let env = Env { past: 0, ..*env };
+    let program = rank.program;
+    let mut steps: Vec<Step> = program.instrs.iter().map(|_| Step::default()).collect();
+    let mut blocks = Blocks::new(context);
+    let mut planned = Vec::new();
+    for (instr, step) in steps.iter_mut().enumerate() {
+        if let Instr::Compute { node, op, inputs, output, extents } = &program.instrs[instr] {
+            let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
+            step.operations = op.operations().saturating_mul(space);
+            for launch in launches(rank, &env, op, inputs, *output, extents)? {
+                check(context, node, &launch)?;
+                if !launch.groups.contains(&0) {
+                    let params = blocks.add(&launch.params);
+                    planned.push(Planned { instr, launch, params });
+                }
+            }
+        }
+    }
+    let params = blocks.upload(context)?;
+    for Planned { instr, launch, params: offset } in &planned {
+        let Instr::Compute { inputs, output, .. } = &program.instrs[*instr] else { continue };
+        let pipeline = pipelines.get(context, launch)?.clone();
+        let size = wgpu::BufferSize::new(aligned(launch.params.len() as u64 * 4));
+        let block = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &params, offset: *offset, size });
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: block }];
+        for (at, binding) in (1u32..).zip(&launch.bindings) {
+            let resource = match *binding {
+                Binding::Run => Some(rank.run.as_entire_binding()),
+                Binding::Output => resource(rank, &env, *output, 0),
+                Binding::Input { input, piece } => inputs.get(input).and_then(|&v| resource(rank, &env, v, piece)),
+            };
+            let missing = || context.refused(format!("{}: {binding:?} does not exist", launch.kernel.shader.name));
+            entries.push(wgpu::BindGroupEntry { binding: at, resource: resource.ok_or_else(missing)? });
+        }
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries };
+        let bindings = context.scoped(|| context.device.create_bind_group(&descriptor));
+        let bindings = bindings.map_err(|error| context.refused(format!("{}: {error}", launch.kernel.shader.name)))?;
+        let dispatch = Dispatch { pipeline: pipeline.pipeline, bindings, groups: launch.groups };
+        steps[*instr].dispatches.push(dispatch);
+    }
+    context.check()?;
+    Ok(Prepared { sizes: (env.batch, env.seq, env.keep), steps })
+}
+
+/// What an op launches for its part; nothing where there is nothing to compute.
+fn launches(
+    rank: Rank<'_>,
+    env: &Env,
+    op: &Op,
+    inputs: &[usize],
+    output: usize,
+    extents: &[Extent],
+) -> Result<Vec<Launch>> {
+    let value = |v: usize| &rank.program.values[v];
+    let shape = resolve(&value(output).shape, env);
+    let alias = op.is_view() && inputs.first().is_some_and(|&v| value(v).place == value(output).place);
+    if alias || shape.iter().product::<usize>() == 0 {
+        return Ok(Vec::new());
+    }
+    let shapes: Vec<Vec<usize>> = inputs.iter().map(|&v| resolve(&value(v).shape, env)).collect();
+    let dtypes: Vec<_> = inputs.iter().map(|&v| dtype(rank, value(v))).collect();
+    let pieces: Vec<Vec<_>> = inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect();
+    let site = Site { inputs: &shapes, dtypes: &dtypes, pieces: &pieces, extents, env, output: &shape };
+    op.launches(&site)
+}
+
+fn dtype(rank: Rank<'_>, value: &LocalValue) -> crate::tensor::DType {
+    match value.place {
+        Place::Weight(w) => rank.memory.weights[w].dtype,
+        Place::Buffer(_) | Place::State(_) => value.dtype,
+    }
+}
+
+fn pieces(rank: Rank<'_>, value: &LocalValue, shape: &[usize]) -> Vec<std::ops::Range<usize>> {
+    match value.place {
+        Place::Weight(w) => rank.memory.weights[w].pieces.iter().map(|(range, _)| range.clone()).collect(),
+        Place::Buffer(_) | Place::State(_) => {
+            std::iter::once(0..shape.split_last().map_or(1, |(_, lead)| lead.iter().product())).collect()
+        }
+    }
+}
+
+/// What a value's binding is bound to: no more of a shared buffer than the value fills.
+fn resource<'a>(rank: Rank<'a>, env: &Env, value: usize, piece: usize) -> Option<wgpu::BindingResource<'a>> {
+    let value = &rank.program.values[value];
+    if let Place::Weight(w) = value.place {
+        return rank.memory.weights.get(w)?.pieces.get(piece).map(|(_, buffer)| buffer.as_entire_binding());
+    }
+    let buffer = rank.memory.tensor(value.place).filter(|_| piece == 0)?;
+    let bytes = resolve(&value.shape, env).iter().product::<usize>() as u64 * 4;
+    let size = wgpu::BufferSize::new(aligned(bytes));
+    Some(wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size }))
+}
+
+/// Errors when a launch is beyond what the adapter can do.
+fn check(context: &Context, node: &str, launch: &Launch) -> Result<()> {
+    let storage = launch.bindings.iter().filter(|b| !matches!(b, Binding::Run)).count();
+    let (most, groups) =
+        (context.limits.max_storage_buffers_per_shader_stage, context.limits.max_compute_workgroups_per_dimension);
+    let reason = if storage as u64 > most as u64 {
+        format!("needs {storage} storage buffers, the adapter binds {most}")
+    } else if let Some(n) = launch.groups.iter().find(|&&n| n > groups) {
+        format!("needs {n} workgroups in one dimension, the adapter runs {groups}")
+    } else {
+        return Ok(());
+    };
+    Err(GraphError::Node { node: node.to_string(), source: Box::new(context.refused(reason).into()) }.into())
+}
+
+/// The parameter blocks of a call, in one buffer, each block once.
+struct Blocks {
+    words: Vec<u32>,
+    /// Words between the starts of two blocks, at least.
+    step: usize,
+    known: HashMap<Vec<u32>, u64>,
+}
+
+impl Blocks {
+    fn new(context: &Context) -> Blocks {
+        let step = context.limits.min_uniform_buffer_offset_alignment.max(16) as usize / 4;
+        Blocks { words: Vec::new(), step, known: HashMap::new() }
+    }
+
+    /// The offset of a block, in bytes.
+    fn add(&mut self, params: &[u32]) -> u64 {
+        if let Some(&offset) = self.known.get(params) {
+            return offset;
+        }
+        let offset = self.words.len() as u64 * 4;
+        self.words.extend_from_slice(params);
+        self.words.resize(self.words.len().max(offset as usize / 4 + 4).next_multiple_of(self.step), 0);
+        self.known.insert(params.to_vec(), offset);
+        offset
+    }
+
+    fn upload(self, context: &mut Context) -> Result<wgpu::Buffer> {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
+        let buffer = context.buffer("params", bytes.len() as u64, wgpu::BufferUsages::UNIFORM, true)?;
+        if !bytes.is_empty() {
+            let view = buffer.get_mapped_range_mut(0..bytes.len() as u64);
+            view.map_err(|error| context.refused(error.to_string()))?.copy_from_slice(bytes);
+            context.counters.uploads += 1;
+            context.counters.upload_bytes += bytes.len() as u64;
+        }
+        buffer.unmap();
+        Ok(buffer)
+    }
+}

@@ -1,0 +1,154 @@
+//! The work of a device in order: copies and dispatches gathered into submissions of bounded length.
+//!
+//! It deliberately knows no op and no value, only buffers and dispatches. Read [`super::prepared`] next for where
+//! dispatches come from.
+
+use super::context::Context;
+use super::prepared::Dispatch;
+use super::staging::{Reader, Writer};
+use crate::error::Result;
+use std::time::{Duration, Instant};
+
+/// A submission that took longer than this halves the bound on the next: a system resets a GPU that is busy for some
+/// two seconds, and nothing else can use it meanwhile.
+const LONG: Duration = Duration::from_millis(100);
+
+/// The bound is not lowered beyond this: smaller submissions cost more than they compute.
+const LEAST_OPERATIONS: u64 = 1 << 20;
+
+/// Dispatches of one submission, whatever they compute: recording more would only let the GPU wait.
+const MOST_DISPATCHES: u64 = 256;
+
+/// Records and submits.
+pub(super) struct Recorder {
+    writer: Writer,
+    reader: Reader,
+    // Before the encoder, because it must end first.
+    pass: Option<wgpu::ComputePass<'static>>,
+    encoder: Option<wgpu::CommandEncoder>,
+    /// Arithmetic operations and dispatches recorded and not yet submitted.
+    operations: u64,
+    dispatches: u64,
+    /// Operations at which a submission ends.
+    bound: u64,
+    unread: Option<Unread>,
+}
+
+/// What has been submitted since the last read.
+struct Unread {
+    since: Instant,
+    operations: u64,
+    largest: u64,
+}
+
+impl Recorder {
+    pub(super) fn new(context: &Context, writer: Writer, reader: Reader) -> Recorder {
+        let bound = context.options.submission.max(LEAST_OPERATIONS);
+        Recorder { writer, reader, pass: None, encoder: None, operations: 0, dispatches: 0, bound, unread: None }
+    }
+
+    /// The encoder outside any pass.
+    fn encoder(&mut self, context: &Context) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()))
+    }
+
+    /// Writes `bytes` to the start of `target`, after all that was recorded before.
+    pub(super) fn write(&mut self, context: &mut Context, target: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
+        let size = bytes.len() as u64;
+        if size == 0 {
+            return Ok(());
+        }
+        self.pass = None;
+        if !self.writer.takes(size) {
+            self.submit(context)?;
+        }
+        let (source, offset) = self.writer.put(context, size, std::iter::once(bytes))?;
+        let encoder = self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
+        encoder.copy_buffer_to_buffer(source, offset, target, 0, size);
+        Ok(())
+    }
+
+    /// Fills the first `bytes` of `target` with zeros.
+    pub(super) fn zero(&mut self, context: &Context, target: &wgpu::Buffer, bytes: u64) {
+        if bytes > 0 {
+            self.encoder(context).clear_buffer(target, 0, Some(bytes));
+        }
+    }
+
+    /// Records an op's dispatches, which perform `operations` in all, and submits when enough has come together.
+    pub(super) fn dispatch(&mut self, context: &mut Context, dispatches: &[Dispatch], operations: u64) -> Result<()> {
+        for dispatch in dispatches {
+            if self.pass.is_none() {
+                let pass = self.encoder(context).begin_compute_pass(&Default::default()).forget_lifetime();
+                self.pass = Some(pass);
+            }
+            if let Some(pass) = &mut self.pass {
+                let [x, y, z] = dispatch.groups;
+                pass.set_pipeline(&dispatch.pipeline);
+                pass.set_bind_group(0, &dispatch.bindings, &[]);
+                pass.dispatch_workgroups(x, y, z);
+            }
+            context.counters.dispatches += 1;
+            self.dispatches += 1;
+        }
+        self.operations += operations;
+        if self.operations >= self.bound || self.dispatches >= MOST_DISPATCHES {
+            self.submit(context)?;
+        }
+        Ok(())
+    }
+
+    /// Submits what is recorded, if anything.
+    fn submit(&mut self, context: &mut Context) -> Result<Option<wgpu::SubmissionIndex>> {
+        self.pass = None;
+        let Some(encoder) = self.encoder.take() else { return Ok(None) };
+        self.writer.seal();
+        let submission = context.queue.submit([encoder.finish()]);
+        context.counters.submissions += 1;
+        self.writer.turn(&submission);
+        let unread = self.unread.get_or_insert_with(|| Unread { since: Instant::now(), operations: 0, largest: 0 });
+        unread.operations += self.operations;
+        unread.largest = unread.largest.max(self.operations);
+        (self.operations, self.dispatches) = (0, 0);
+        context.check()?;
+        Ok(Some(submission))
+    }
+
+    /// Reads the first `bytes` of `source` into `out`, after all that was recorded before.
+    pub(super) fn read(
+        &mut self,
+        context: &mut Context,
+        source: &wgpu::Buffer,
+        bytes: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        if bytes > 0 {
+            self.pass = None;
+            let encoder =
+                self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
+            encoder.copy_buffer_to_buffer(source, 0, self.reader.buffer(), 0, bytes);
+            if let Some(submission) = self.submit(context)? {
+                self.reader.take(context, &submission, bytes, out)?;
+                self.measure();
+            }
+        }
+        Ok(())
+    }
+
+    /// Shortens submissions when the longest since the last read must have taken too long.
+    ///
+    /// Only their sum is measured; the longest is its share of it by operations.
+    fn measure(&mut self) {
+        if let Some(unread) = self.unread.take()
+            && unread.operations > 0
+        {
+            let longest = unread.since.elapsed().mul_f64(unread.largest as f64 / unread.operations as f64);
+            if longest > LONG {
+                // No lower than what the device does in that time: one long op cannot be shortened by this.
+                let reached = unread.largest as f64 * (LONG.as_secs_f64() / longest.as_secs_f64());
+                self.bound = (self.bound / 2).max(reached as u64).max(LEAST_OPERATIONS).min(self.bound);
+            }
+        }
+    }
+}
