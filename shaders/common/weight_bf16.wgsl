@@ -1,0 +1,8 @@
+// Four elements of a row of bf16 weights, the low half of a word first: bf16 is the upper half of an f32.
+alias Packed = vec2<u32>;
+
+fn unpack(p: Packed) -> vec4<f32> {
+    let high = vec2<u32>(0xffff0000u);
+    let words = vec4<u32>(p << vec2<u32>(16u), p & high);
+    return bitcast<vec4<f32>>(words.xzyw);
+}

@@ -6,9 +6,11 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
 use crate::error::Result;
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Shape, Tensor};
+
+const SHADER: Shader = Shader { name: "binary", source: include_str!("../../shaders/binary.wgsl") };
 
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -62,8 +64,22 @@ impl Operator for Binary {
         })
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let n = site.numel();
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let entry = match self.function {
+            BinaryFunction::Add => "add",
+            BinaryFunction::Mul => "mul",
+        };
+        let period: usize = site.inputs[1].iter().product();
+        Ok(vec![Launch {
+            kernel: Kernel::new(SHADER, entry),
+            params: vec![n as u32, period as u32],
+            bindings: vec![Binding::input(0), Binding::input(1), Binding::Output],
+            groups: linear_grid(n, 64),
+        }])
     }
 }
 

@@ -6,9 +6,11 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity};
 use crate::error::Result;
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Region, Shape, Tensor, copy_region};
+
+const SHADER: Shader = Shader { name: "cache", source: include_str!("../../shaders/cache.wgsl") };
 
 /// `state[:, past..past + seq] = update`, on `[batch, capacity, heads * d]` and `[batch, seq, heads * d]`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -48,8 +50,18 @@ impl Operator for TensorScatter {
         Ok(state)
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let (update, capacity) = (&site.inputs[1], site.inputs[0][1]);
+        let n: usize = update.iter().product();
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Launch {
+            kernel: Kernel::new(SHADER, "append"),
+            params: [n, update[1], capacity, update[2]].map(|word| word as u32).to_vec(),
+            bindings: vec![Binding::input(1), Binding::Output, Binding::Run],
+            groups: linear_grid(n, 64),
+        }])
     }
 
     fn in_place(&self) -> Option<usize> {

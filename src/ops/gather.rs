@@ -6,9 +6,12 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
 use crate::error::Result;
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Shape, Tensor};
+use std::ops::Range;
+
+const SHADER: Shader = Shader { name: "gather", source: include_str!("../../shaders/gather.wgsl") };
 
 /// `y[.., d] = table[index[..], d]`; an index outside the table gives zeros.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -42,8 +45,22 @@ impl Operator for Gather {
         })
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let (v, d) = (site.part("v"), site.part("d").len);
+        if site.numel() == 0 {
+            return Ok(Vec::new());
+        }
+        let (rows, packed) = (site.numel() / d, d.div_ceil(4));
+        let kernel = Kernel { weight: Some(site.dtypes[0]), ..Kernel::new(SHADER, "gather") };
+        let launch = |(piece, range): (usize, &Range<usize>)| Launch {
+            kernel: kernel.clone(),
+            params: [rows, d, packed, v.offset + range.start, range.len(), (piece == 0) as usize]
+                .map(|word| word as u32)
+                .to_vec(),
+            bindings: vec![Binding::Input { input: 0, piece }, Binding::input(1), Binding::Output],
+            groups: linear_grid(rows * packed, 64),
+        };
+        Ok(site.pieces[0].iter().enumerate().map(launch).collect())
     }
 }
 

@@ -6,9 +6,11 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
 use crate::error::{GraphError, Result};
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Dim, Shape, Tensor};
+
+const SHADER: Shader = Shader { name: "layout", source: include_str!("../../shaders/layout.wgsl") };
 
 /// Another shape for the same elements, as an einops rearrangement that keeps their order: `b s (h d) -> b s h d`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -75,7 +77,7 @@ impl Operator for Reshape {
         call.inputs[0].clone().reshaped(call.output)
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, _: &Site<'_>) -> Result<Vec<Launch>> {
         Ok(Vec::new())
     }
 
@@ -118,8 +120,10 @@ impl Operator for Transpose {
         strided(call, 0, &strides)
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let strides = row_major(&site.inputs[0]);
+        let strides: Vec<usize> = self.order.iter().map(|&d| strides[d]).collect();
+        Ok(strided_launch(site, 0, &strides))
     }
 }
 
@@ -174,8 +178,10 @@ impl Operator for Slice {
         strided(call, start * strides[self.axis], &strides)
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let strides = row_major(&site.inputs[0]);
+        let start = self.start_in(site.inputs[0][self.axis], site.output[self.axis]);
+        Ok(strided_launch(site, start * strides[self.axis], &strides))
     }
 }
 
@@ -198,6 +204,23 @@ fn strided(call: &Call<'_>, offset: usize, strides: &[usize]) -> Result<Tensor> 
         let at: usize = (0..own.len()).map(|d| i / own[d] % call.output[d] * strides[d]).sum();
         x[offset + at] as f64
     })
+}
+
+/// The same as a launch.
+fn strided_launch(site: &Site<'_>, offset: usize, strides: &[usize]) -> Vec<Launch> {
+    let n = site.numel();
+    if n == 0 {
+        return Vec::new();
+    }
+    let missing = MAX_RANK - site.output.len();
+    let padded = |dims: &[usize]| [&vec![1; missing], dims].concat();
+    let words = [padded(site.output), padded(strides), vec![n, offset]].concat();
+    vec![Launch {
+        kernel: Kernel::new(SHADER, "strided"),
+        params: words.into_iter().map(|word| word as u32).collect(),
+        bindings: vec![Binding::input(0), Binding::Output],
+        groups: linear_grid(n, 64),
+    }]
 }
 
 fn sample_reshape(random: &mut Random) -> Sample {

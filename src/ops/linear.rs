@@ -6,9 +6,15 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
 use crate::error::Result;
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Shape, Tensor};
+use std::ops::Range;
+
+const SHADER: Shader = Shader { name: "linear", source: include_str!("../../shaders/linear.wgsl") };
+
+/// Up to this many rows each is a product of its own: a block of rows would be mostly repeats.
+const GEMV_ROWS: usize = 4;
 
 /// `y[.., n] = sum over k of x[.., k] * w[n, k] (+ bias[n])`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -49,8 +55,33 @@ impl Operator for Linear {
         })
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let (n, k) = (site.part("n").len, site.part("k").len);
+        if site.numel() == 0 {
+            return Ok(Vec::new());
+        }
+        let rows = site.numel() / n;
+        let scalar = !k.is_multiple_of(4);
+        let (entry, block) = if rows <= GEMV_ROWS { ("gemv", [4, 1]) } else { ("gemm", [8, 8]) };
+        let kernel = Kernel {
+            weight: Some(site.dtypes[1]),
+            aliases: vec![("X", if scalar { "f32" } else { "vec4<f32>" }.to_string())],
+            constants: vec![("SCALAR", scalar as u32)],
+            ..Kernel::new(SHADER, entry)
+        };
+        let biased = site.inputs.len() == 3;
+        let launch = |(piece, range): (usize, &Range<usize>)| Launch {
+            kernel: kernel.clone(),
+            params: [rows, range.len(), range.start, n, k, biased as usize].map(|word| word as u32).to_vec(),
+            bindings: vec![
+                Binding::input(0),
+                Binding::Input { input: 1, piece },
+                Binding::input(if biased { 2 } else { 0 }),
+                Binding::Output,
+            ],
+            groups: [range.len().div_ceil(8 * block[0]) as u32, rows.div_ceil(block[1]) as u32, 1],
+        };
+        Ok(site.pieces[1].iter().enumerate().map(launch).collect())
     }
 }
 

@@ -6,9 +6,11 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
 use crate::error::Result;
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Shape, Tensor};
+
+const SHADER: Shader = Shader { name: "normalization", source: include_str!("../../shaders/normalization.wgsl") };
 
 /// Which normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -83,8 +85,22 @@ impl Operator for Normalization {
         })
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let d = site.part("d").len;
+        if site.numel() == 0 {
+            return Ok(Vec::new());
+        }
+        let rows = site.numel() / d;
+        let mut bindings = vec![Binding::input(0), Binding::input(1), Binding::Output];
+        let entry = match self.kind {
+            NormalizationKind::Rms => "rms",
+            NormalizationKind::Layer => {
+                bindings.push(Binding::input(2));
+                "layer"
+            }
+        };
+        let params = vec![rows as u32, d as u32, self.epsilon.to_bits()];
+        Ok(vec![Launch { kernel: Kernel::new(SHADER, entry), params, bindings, groups: linear_grid(rows, 1) }])
     }
 }
 

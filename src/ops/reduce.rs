@@ -6,9 +6,11 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
 use crate::error::{GraphError, Result};
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Shape, Tensor};
+
+const SHADER: Shader = Shader { name: "reduce", source: include_str!("../../shaders/reduce.wgsl") };
 
 /// Which reduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -73,8 +75,23 @@ impl Operator for Reduce {
         })
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let x = &site.inputs[0];
+        let n = site.numel();
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let (len, inner): (usize, usize) = (x[self.axis], x[self.axis + 1..].iter().product());
+        let divisor = match self.kind {
+            ReduceKind::Sum => 1.0,
+            ReduceKind::Mean => site.part(&self.letter(x.len())).global as f32,
+        };
+        Ok(vec![Launch {
+            kernel: Kernel::new(SHADER, "reduce"),
+            params: vec![n as u32, len as u32, inner as u32, divisor.to_bits()],
+            bindings: vec![Binding::input(0), Binding::Output],
+            groups: linear_grid(n, 64),
+        }])
     }
 }
 

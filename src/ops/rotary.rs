@@ -6,9 +6,11 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity};
 use crate::error::{GraphError, Result};
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Shape, Tensor};
+
+const SHADER: Shader = Shader { name: "rotary", source: include_str!("../../shaders/rotary.wgsl") };
 
 /// Rotary position embedding (Su et al. 2021) on `[batch, seq, heads * d]`, tables of `[positions, rotated / 2]`.
 ///
@@ -64,8 +66,18 @@ impl Operator for RotaryEmbedding {
         })
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let (h, d, r, c) = (site.part("h").len, site.part("d").len, site.part("r").len, site.part("c").len);
+        let n = site.numel();
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Launch {
+            kernel: Kernel::new(SHADER, "rotate"),
+            params: [n, h * d, d, r, r.next_multiple_of(4), c].map(|word| word as u32).to_vec(),
+            bindings: [0, 1, 2, 3].map(Binding::input).into_iter().chain([Binding::Output]).collect(),
+            groups: linear_grid(n, 64),
+        }])
     }
 }
 

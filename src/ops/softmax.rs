@@ -6,9 +6,11 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
 use crate::error::Result;
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Shape, Tensor};
+
+const SHADER: Shader = Shader { name: "softmax", source: include_str!("../../shaders/softmax.wgsl") };
 
 /// `exp(x - max) / sum(exp(x - max))` over the last dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -46,8 +48,18 @@ impl Operator for Softmax {
         call.fill(|i| (x[i] as f64 - rows[i / k].0).exp() / rows[i / k].1)
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let k = site.part("k").len;
+        if site.numel() == 0 {
+            return Ok(Vec::new());
+        }
+        let rows = site.numel() / k;
+        Ok(vec![Launch {
+            kernel: Kernel::new(SHADER, "softmax"),
+            params: vec![rows as u32, k as u32],
+            bindings: vec![Binding::input(0), Binding::Output],
+            groups: linear_grid(rows, 1),
+        }])
     }
 }
 

@@ -6,9 +6,11 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
 use crate::error::Result;
-use crate::kernel::Launch;
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Shape, Tensor};
+
+const SHADER: Shader = Shader { name: "unary", source: include_str!("../../shaders/unary.wgsl") };
 
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -98,8 +100,23 @@ impl Operator for Unary {
         })
     }
 
-    fn launches(&self, _site: &Site<'_>) -> Result<Vec<Launch>> {
-        unimplemented!()
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        let n = site.numel();
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let function = match self.function {
+            UnaryFunction::Gelu => "gelu",
+            UnaryFunction::GeluTanh => "gelu_tanh",
+            UnaryFunction::Silu => "silu",
+            UnaryFunction::Tanh => "hyperbolic_tangent",
+        };
+        Ok(vec![Launch {
+            kernel: Kernel { function: Some(function), ..Kernel::new(SHADER, "map") },
+            params: vec![n as u32],
+            bindings: vec![Binding::input(0), Binding::Output],
+            groups: linear_grid(n, 64),
+        }])
     }
 }
 

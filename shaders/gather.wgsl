@@ -1,0 +1,47 @@
+// y[row, :] = table[index[row] - offset, :], and zeros where that leaves the table: one piece of a wide or cut table.
+// Rows of the table are packed and padded to four elements. Four elements per invocation; nothing is reduced.
+struct Params {
+    // Rows of y, elements of a row, and packed elements of a row.
+    rows: u32,
+    width: u32,
+    packed: u32,
+    // The first index that this piece of the table holds, and how many.
+    offset: u32,
+    len: u32,
+    // Whether this is the first piece: it writes the zeros.
+    first: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> table: array<Packed>;
+@group(0) @binding(2) var<storage, read> indices: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+#import weight
+
+@compute @workgroup_size(64)
+fn gather(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (group.x + group.y * groups.x) * 64u + lane;
+    let row = i / params.packed;
+    if (row >= params.rows) {
+        return;
+    }
+    let index = indices[row];
+    let inside = index >= params.offset && index - params.offset < params.len;
+    if (!inside && params.first == 0u) {
+        return;
+    }
+    let column = i % params.packed;
+    var value = vec4<f32>();
+    if (inside) {
+        value = unpack(table[(index - params.offset) * params.packed + column]);
+    }
+    let width = min(params.width - 4u * column, 4u);
+    for (var c = 0u; c < width; c++) {
+        y[row * params.width + 4u * column + c] = value[c];
+    }
+}

@@ -1,0 +1,75 @@
+// y[row, :] = (x[row, :] - mean) / sqrt(variance + epsilon) * weight (+ bias). One workgroup per row: every lane finds
+// the statistics for itself, which costs no barrier, and writes its share of the row.
+// The order of reduction is four running sums over every fourth element: it depends on the row's length alone.
+struct Params {
+    rows: u32,
+    len: u32,
+    epsilon: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+
+fn mean_of(start: u32) -> f32 {
+    let whole = start + params.len / 4u * 4u;
+    var sums = vec4<f32>();
+    for (var i = start; i < whole; i += 4u) {
+        sums += vec4<f32>(x[i], x[i + 1u], x[i + 2u], x[i + 3u]);
+    }
+    for (var i = whole; i < start + params.len; i++) {
+        sums.x += x[i];
+    }
+    return (sums.x + sums.y + sums.z + sums.w) / f32(params.len);
+}
+
+fn scale_of(start: u32, mean: f32) -> f32 {
+    let whole = start + params.len / 4u * 4u;
+    var sums = vec4<f32>();
+    for (var i = start; i < whole; i += 4u) {
+        let centred = vec4<f32>(x[i], x[i + 1u], x[i + 2u], x[i + 3u]) - mean;
+        sums += centred * centred;
+    }
+    for (var i = whole; i < start + params.len; i++) {
+        let centred = x[i] - mean;
+        sums.x += centred * centred;
+    }
+    return 1.0 / sqrt((sums.x + sums.y + sums.z + sums.w) / f32(params.len) + params.epsilon);
+}
+
+@compute @workgroup_size(8)
+fn rms(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = group.x + group.y * groups.x;
+    if (row >= params.rows) {
+        return;
+    }
+    let start = row * params.len;
+    let scale = scale_of(start, 0.0);
+    for (var c = lane; c < params.len; c += 8u) {
+        y[start + c] = x[start + c] * scale * weight[c];
+    }
+}
+
+@compute @workgroup_size(8)
+fn layer(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = group.x + group.y * groups.x;
+    if (row >= params.rows) {
+        return;
+    }
+    let start = row * params.len;
+    let mean = mean_of(start);
+    let scale = scale_of(start, mean);
+    for (var c = lane; c < params.len; c += 8u) {
+        y[start + c] = (x[start + c] - mean) * scale * weight[c] + bias[c];
+    }
+}

@@ -1,0 +1,30 @@
+// y[outer, inner] = sum over j of x[outer, j, inner], divided by `divisor`. One output per invocation.
+// The order of reduction is that of the elements, one after another: it depends on their number alone.
+struct Params {
+    n: u32,
+    len: u32,
+    inner: u32,
+    divisor: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn reduce(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (group.x + group.y * groups.x) * 64u + lane;
+    if (i >= params.n) {
+        return;
+    }
+    let start = i / params.inner * params.len * params.inner + i % params.inner;
+    var sum = 0.0;
+    for (var j = 0u; j < params.len; j++) {
+        sum += x[start + j * params.inner];
+    }
+    y[i] = sum / params.divisor;
+}

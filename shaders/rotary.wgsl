@@ -1,0 +1,43 @@
+// y = x with dimension i of each head rotated against dimension i + rotated, by the angle of the row's position.
+// x is [rows, heads * dims]; rows of the tables are padded to `pitch`. One element per invocation; nothing is reduced.
+struct Params {
+    n: u32,
+    // Elements of a row of x and of a head.
+    width: u32,
+    dims: u32,
+    // Half of the dimensions that rotate, and the tables' rows.
+    rotated: u32,
+    pitch: u32,
+    positions: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> cosines: array<f32>;
+@group(0) @binding(3) var<storage, read> sines: array<f32>;
+@group(0) @binding(4) var<storage, read> positions: array<u32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn rotate(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (group.x + group.y * groups.x) * 64u + lane;
+    if (i >= params.n) {
+        return;
+    }
+    let dim = i % params.width % params.dims;
+    if (dim >= 2u * params.rotated) {
+        y[i] = x[i];
+        return;
+    }
+    let position = min(positions[i / params.width], params.positions - 1u);
+    let angle = position * params.pitch + dim % params.rotated;
+    if (dim < params.rotated) {
+        y[i] = x[i] * cosines[angle] - x[i + params.rotated] * sines[angle];
+    } else {
+        y[i] = x[i] * cosines[angle] + x[i - params.rotated] * sines[angle];
+    }
+}

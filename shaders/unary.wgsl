@@ -1,0 +1,22 @@
+// y[i] = apply(x[i]), the function chosen by the kernel. One element per invocation; nothing is reduced.
+struct Params {
+    n: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+#import functions
+
+@compute @workgroup_size(64)
+fn map(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (group.x + group.y * groups.x) * 64u + lane;
+    if (i < params.n) {
+        y[i] = apply(x[i]);
+    }
+}
