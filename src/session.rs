@@ -118,7 +118,7 @@ impl Session {
             };
             let (weights, progress) = (weights.clone(), progress.clone());
             let thread = std::thread::Builder::new().name(format!("rank {}", rank.rank)).spawn(move || {
-                let loaded = state.load(&options.limits, weights.as_ref(), progress.as_ref());
+                let loaded = state.load(&options.limits, &weights, progress.as_ref());
                 let failed = loaded.is_err();
                 // A session that is gone wants no answer.
                 let _ = outbox.send(Answer::Loaded(loaded));
@@ -319,7 +319,7 @@ impl RankState {
         .into()
     }
 
-    fn load(&mut self, limits: &Env, weights: &dyn Weights, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    fn load(&mut self, limits: &Env, weights: &Arc<dyn Weights>, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
         let ticks = self.ticks.clone();
         let told = |bytes| {
             ticks.fetch_add(1, Ordering::Relaxed);

@@ -7,8 +7,8 @@ use super::{Counters, Device};
 use crate::error::{DeviceError, Result};
 use crate::graph::Weights;
 use crate::ops::Call;
-use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart};
-use crate::tensor::{Env, Tensor, resolve};
+use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart, WeightShard};
+use crate::tensor::{DType, Env, Tensor, resolve};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ pub struct HostDevice {
     program: Option<Arc<RankProgram>>,
     env: Option<Env>,
     capacity: usize,
+    /// Where weights are read at every use; `None`: they are held.
+    streamed: Option<Arc<dyn Weights>>,
+    streams: bool,
     buffers: Vec<Tensor>,
     weights: Vec<Tensor>,
     states: Vec<Tensor>,
@@ -30,22 +33,27 @@ impl HostDevice {
         HostDevice::default()
     }
 
-    fn tensor(&self, place: Place) -> &Tensor {
-        match place {
-            Place::Buffer(i) => &self.buffers[i],
-            Place::Weight(i) => &self.weights[i],
-            Place::State(i) => &self.states[i],
-        }
+    /// A device that reads each weight anew whenever an op needs it, and so runs models that fit nowhere.
+    pub fn streaming() -> HostDevice {
+        HostDevice { streams: true, ..HostDevice::default() }
+    }
+
+    fn tensor(&self, place: Place) -> Result<Cow<'_, Tensor>> {
+        Ok(match (place, &self.streamed) {
+            (Place::Weight(i), Some(weights)) => {
+                let (program, env) = self.loaded()?;
+                Cow::Owned(read(&program.weights[i], &env, weights.as_ref())?.widened())
+            }
+            (Place::Weight(i), None) => Cow::Borrowed(&self.weights[i]),
+            (Place::Buffer(i), _) => Cow::Borrowed(&self.buffers[i]),
+            (Place::State(i), _) => Cow::Borrowed(&self.states[i]),
+        })
     }
 
     /// The tensor of a value under the value's own shape: a view shares its place with what it views.
     fn shaped(&self, value: &LocalValue, env: &Env) -> Result<Cow<'_, Tensor>> {
-        let (tensor, shape) = (self.tensor(value.place), resolve(&value.shape, env));
-        if tensor.shape() == shape {
-            Ok(Cow::Borrowed(tensor))
-        } else {
-            Ok(Cow::Owned(tensor.clone().reshaped(shape)?))
-        }
+        let (tensor, shape) = (self.tensor(value.place)?, resolve(&value.shape, env));
+        if tensor.shape() == shape { Ok(tensor) } else { Ok(Cow::Owned(tensor.into_owned().reshaped(shape)?)) }
     }
 
     fn store(&mut self, place: Place, tensor: Tensor) {
@@ -64,6 +72,15 @@ impl HostDevice {
     }
 }
 
+/// A rank's part of a weight, in the file's type.
+fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor> {
+    let shape = resolve(&shard.shape, env);
+    match &shard.part {
+        WeightPart::Zero => Ok(Tensor::zeros(DType::F32, shape)),
+        WeightPart::Window(window) => weights.read(&shard.name, &shape, &window.resolve(&shape)),
+    }
+}
+
 impl Device for HostDevice {
     fn name(&self) -> &str {
         "host"
@@ -73,21 +90,21 @@ impl Device for HostDevice {
         &mut self,
         program: Arc<RankProgram>,
         limits: &Env,
-        weights: &dyn Weights,
+        weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
         self.capacity = limits.capacity;
-        for shard in &program.weights {
-            let shape = resolve(&shard.shape, limits);
-            let tensor = match &shard.part {
-                WeightPart::Zero => Tensor::zeros(crate::tensor::DType::F32, shape),
-                WeightPart::Window(window) => weights.read(&shard.name, &shape, &window.resolve(&shape))?,
-            };
-            progress(tensor.bytes().len() as u64);
-            self.counters.weight_bytes += tensor.bytes().len() as u64;
-            self.weights.push(tensor.widened());
+        if self.streams {
+            self.streamed = Some(weights.clone());
+        } else {
+            for shard in &program.weights {
+                let tensor = read(shard, limits, weights.as_ref())?;
+                progress(tensor.bytes().len() as u64);
+                self.counters.weight_bytes += tensor.bytes().len() as u64;
+                self.weights.push(tensor.widened());
+            }
         }
-        let zeros = |shape: Vec<usize>| Tensor::zeros(crate::tensor::DType::F32, shape);
+        let zeros = |shape: Vec<usize>| Tensor::zeros(DType::F32, shape);
         self.states = program.states.iter().map(|s| zeros(resolve(s, limits))).collect();
         self.buffers = program.buffers.iter().map(|_| zeros(vec![0])).collect();
         self.program = Some(program);
@@ -132,7 +149,7 @@ impl Device for HostDevice {
     fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<()> {
         let (program, _) = self.loaded()?;
         bytes.clear();
-        bytes.extend_from_slice(self.tensor(program.values[value].place).bytes());
+        bytes.extend_from_slice(self.tensor(program.values[value].place)?.bytes());
         Ok(())
     }
 

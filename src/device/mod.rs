@@ -27,7 +27,7 @@ pub trait Device: Send {
         &mut self,
         program: Arc<RankProgram>,
         limits: &Env,
-        weights: &dyn Weights,
+        weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()>;
 

@@ -3,6 +3,7 @@
 //! Data goes to stdout and all else to stderr. Read `run.rs` for how it is used.
 
 use anyhow::Result;
+use fanfold::device::Device;
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
 use fanfold::error::PlanError;
@@ -204,7 +205,11 @@ fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {
 pub fn open(model: &Arc<Model>, decision: &Decision) -> Result<Engine> {
     let options = GpuOptions { deadline: decision.options.deadline, ..GpuOptions::default() };
     let devices = decision.choices.iter().map(|choice| select::open(choice, &options));
-    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    open_on(model, decision, devices.collect::<Result<_, _>>()?)
+}
+
+/// Loads the model onto devices that are open already, with a progress bar.
+pub fn open_on(model: &Arc<Model>, decision: &Decision, devices: Vec<Box<dyn Device>>) -> Result<Engine> {
     let total: u64 = decision.program.ranks.iter().map(|rank| rank.memory(&decision.limits).weights).sum();
     let bar = progress_bar(total, "loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
     let told = bar.clone();

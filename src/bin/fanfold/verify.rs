@@ -1,7 +1,8 @@
 //! `fanfold verify`: the sharded answer against the single-device answer.
 
-use crate::common::{Decision, Target, decide, open, open_model, progress_bar, tokenizer};
+use crate::common::{Decision, Target, decide, open, open_model, open_on, progress_bar, tokenizer};
 use anyhow::Result;
+use fanfold::device::host::HostDevice;
 use fanfold::device::select::DeviceChoice;
 use fanfold::generate::{Engine, prepare};
 use fanfold::import::{Head, Model};
@@ -33,12 +34,13 @@ pub fn open_single(model: &Arc<Model>, decision: &Decision, target: &Target) -> 
     let (program, limits) = prepare(model, &plan, &decision.options)?;
     let devices = decision.devices(&target.placing)?;
     let fits = |i: &usize| program.check_memory(&limits, &devices[*i..=*i]).is_ok();
-    let fitting = (0..devices.len()).find(fits);
-    let choice = fitting.map_or(DeviceChoice::Host, |i| decision.choices[i].clone());
-    let name = match fitting {
-        Some(_) => choice.to_string(),
-        None => "host, layer by layer with streamed weights (the model fits no single device)".to_string(),
+    let Some(rank) = (0..devices.len()).find(fits) else {
+        let single = Decision { plan, program, limits, choices: vec![DeviceChoice::Host], options: decision.options };
+        let name = "host, layer by layer with streamed weights: the model fits no single device".to_string();
+        return Ok((open_on(model, &single, vec![Box::new(HostDevice::streaming())])?, name));
     };
+    let choice = decision.choices[rank].clone();
+    let name = choice.to_string();
     let single = Decision { plan, program, limits, choices: vec![choice], options: decision.options };
     Ok((open(model, &single)?, name))
 }

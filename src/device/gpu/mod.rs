@@ -114,12 +114,12 @@ impl Device for GpuDevice {
         &mut self,
         program: Arc<RankProgram>,
         limits: &Env,
-        weights: &dyn Weights,
+        weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
         let context = &mut self.context;
         context.check()?;
-        let memory = Memory::load(context, &program, limits, weights, progress)?;
+        let memory = Memory::load(context, &program, limits, weights.as_ref(), progress)?;
         let run = context.buffer("run", RUN, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, false)?;
         let size = |v: usize| {
             let bytes = resolve(&program.values[v].shape, limits).iter().product::<usize>() as u64 * 4;
