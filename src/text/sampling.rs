@@ -110,12 +110,14 @@ impl Sampler {
         if top_k != 0 && top_k < candidates.len() {
             candidates.select_nth_unstable_by(top_k - 1, Candidate::likelier_first);
             candidates.truncate(top_k);
-            // The selection leaves an order that another version of the standard library may change.
+        }
+        if candidates.len() < logits.len() || top_p < 1.0 {
+            // Also for top-k alone: the order its selection leaves may change with the standard library.
             candidates.sort_unstable_by(Candidate::likelier_first);
         }
-        let weight = |logit: f32, temperature: f32| (f64::from(logit - best.logit) / f64::from(temperature)).exp();
+        let weight =
+            |logit: f32, temperature: f32| ((f64::from(logit) - f64::from(best.logit)) / f64::from(temperature)).exp();
         if top_p < 1.0 {
-            candidates.sort_unstable_by(Candidate::likelier_first);
             let total: f64 = candidates.iter().map(|c| weight(c.logit, 1.0)).sum();
             let mut sum = 0.0;
             let reached = candidates.iter().position(|c| {
@@ -199,7 +201,7 @@ mod tests {
         if sampling.top_k > 0 {
             order.truncate(sampling.top_k);
         }
-        let exp = |&t: &u32| f64::from(logits[t as usize] - logits[order[0] as usize]).exp();
+        let exp = |&t: &u32| (f64::from(logits[t as usize]) - f64::from(logits[order[0] as usize])).exp();
         let total: f64 = order.iter().map(exp).sum();
         let mut kept = Vec::new();
         let mut sum = 0.0;

@@ -1,0 +1,209 @@
+//! The tokenizer of a model folder: text to token ids and back.
+//!
+//! It deliberately knows no model and no file system: it is given tokenizer.json's bytes, and the path only names it in
+//! errors. Read [`Tokenizer::from_bytes`], then [`TextStream`](super::TextStream) for text that arrives token by token.
+
+use super::detokenizer::TextStream;
+use crate::error::{Result, TextError};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A tokenizer; cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    tokenizer: tokenizers::Tokenizer,
+}
+
+/// The parts of a tokenizer.json that the tokenizers crate buffers, parsed the way it does.
+#[derive(Deserialize)]
+struct Buffered {
+    #[serde(rename = "decoder")]
+    _decoder: Option<serde_json::Value>,
+    #[serde(rename = "normalizer")]
+    _normalizer: Option<serde_json::Value>,
+    #[serde(rename = "model")]
+    _model: IgnoredAny,
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer.json.
+    ///
+    /// Truncation and padding stated in the file are switched off: sentence-transformers folders carry both, and either
+    /// would change the ids of a text without a word.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when the bytes are not a tokenizer.json.
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
+        let path = path.as_ref();
+        let fail = |reason: String| TextError::Tokenizer { path: path.to_owned(), reason };
+        // The crate panics on a file that breaks off inside its decoder: find that out first, with line and column.
+        serde_json::from_slice::<Buffered>(bytes).map_err(|e| fail(format!("not a tokenizer.json: {e}")))?;
+        // It panics, too, on normalizers with fields of the wrong type, and a model folder is not to be trusted.
+        let mut tokenizer = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
+            .map_err(|_| fail("not a tokenizer.json: the tokenizers library failed on it".into()))?
+            .map_err(|e| fail(format!("not a tokenizer.json: {e}")))?;
+        tokenizer.with_truncation(None).map_err(|e| fail(e.to_string()))?;
+        tokenizer.with_padding(None);
+        Ok(Tokenizer { inner: Arc::new(Inner { path: path.to_owned(), tokenizer }) })
+    }
+
+    /// The ids of a text, with those the model expects around it (`[CLS]`, `<s>`, ...) if `add_special`.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when the text holds something the vocabulary cannot express.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        let encoding = self.inner.tokenizer.encode_fast(text, add_special).map_err(|e| self.error(e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of ids, without special tokens if `skip_special`.
+    ///
+    /// Ids outside the vocabulary have no text: a model's logits are often padded beyond its tokenizer's vocabulary.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when the tokenizer's own decoder fails.
+    pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String> {
+        let mut stream = self.stream(skip_special);
+        let mut text = String::new();
+        for &token in tokens {
+            text.extend(stream.push(token)?);
+        }
+        text.extend(stream.finish()?);
+        Ok(text)
+    }
+
+    /// The text of ids that arrive one by one, without special tokens if `skip_special`.
+    pub fn stream(&self, skip_special: bool) -> TextStream {
+        TextStream::new(self.clone(), skip_special)
+    }
+
+    /// How many tokens the vocabulary holds, special ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.tokenizer.get_vocab_size(true)
+    }
+
+    /// The id of a token, spelled as in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.tokenizer.token_to_id(token)
+    }
+
+    /// A token as in the vocabulary, or nothing if it is to be skipped.
+    pub(super) fn piece(&self, token: u32, skip_special: bool) -> Option<String> {
+        let tokenizer = &self.inner.tokenizer;
+        let piece = tokenizer.id_to_token(token)?;
+        (!skip_special || !tokenizer.get_added_vocabulary().is_special_token(&piece)).then_some(piece)
+    }
+
+    pub(super) fn decoder(&self) -> Option<&tokenizers::DecoderWrapper> {
+        self.inner.tokenizer.get_decoder()
+    }
+
+    pub(super) fn error(&self, source: tokenizers::Error) -> TextError {
+        TextError::Tokenizer { path: self.inner.path.clone(), reason: source.to_string() }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::error::Error;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    pub fn fixture(name: &str) -> Vec<u8> {
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+    }
+
+    pub fn load(bytes: &[u8]) -> Tokenizer {
+        Tokenizer::from_bytes("tokenizer.json", bytes).unwrap()
+    }
+
+    const LLAMA: &str = "tests/fixtures/llama-uneven/tokenizer.json";
+
+    #[test]
+    fn text_comes_back() {
+        for name in [LLAMA, "tests/fixtures/bert/tokenizer.json", "assets/demo/tokenizer.json"] {
+            let tokenizer = load(&fixture(name));
+            for text in ["", "To be, or not to be", "  é 叫 🦀\n\0", "<|endoftext|>"] {
+                let ids = tokenizer.encode(text, false).unwrap();
+                assert_eq!(tokenizer.decode(&ids, false).unwrap(), text);
+                assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
+            }
+            assert_eq!(tokenizer.token_id("<|endoftext|>"), Some(0));
+            assert_eq!(tokenizer.token_id("no such token"), None);
+            assert_eq!(tokenizer.decode(&[0], true).unwrap(), "");
+            assert_eq!(tokenizer.decode(&[u32::MAX], true).unwrap(), "");
+        }
+    }
+
+    #[test]
+    fn truncation_and_padding_of_the_file_are_off() {
+        let mut file: serde_json::Value = serde_json::from_slice(&fixture(LLAMA)).unwrap();
+        file["truncation"] = json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
+        file["padding"] = json!({"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>"});
+        let plain = load(&fixture(LLAMA));
+        let loaded = load(file.to_string().as_bytes());
+        for text in ["a", "a text of more than three tokens"] {
+            assert_eq!(loaded.encode(text, true).unwrap(), plain.encode(text, true).unwrap());
+        }
+    }
+
+    #[test]
+    fn special_tokens_are_added_on_request() {
+        let mut file: serde_json::Value = serde_json::from_slice(&fixture(LLAMA)).unwrap();
+        file["post_processor"] = json!({"type": "BertProcessing", "sep": ["<|endoftext|>", 0], "cls": ["a", 70]});
+        let tokenizer = load(file.to_string().as_bytes());
+        let bare = tokenizer.encode("text", false).unwrap();
+        assert_eq!(tokenizer.encode("text", true).unwrap(), [&[70], &bare[..], &[0]].concat());
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        match Tokenizer::from_bytes("some/tokenizer.json", bytes) {
+            Err(error @ Error::Text(TextError::Tokenizer { .. })) => error.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_tokenizer_are_refused_with_their_name() {
+        assert!(refusal(b"").starts_with("some/tokenizer.json: not a tokenizer.json: EOF"));
+        assert!(refusal(b"{}").contains("missing field"));
+        assert!(refusal(b"\xff\xfe").contains("line 1"));
+        let file: serde_json::Value = serde_json::from_slice(&fixture(LLAMA)).unwrap();
+        let senseless = [
+            ("decoder", json!({"type": "Nonsense"})),
+            ("decoder", json!({"type": "Strip", "content": "long", "start": -1, "stop": 0})),
+            ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": 3})),
+            ("model", json!({"type": "BPE", "vocab": {}, "merges": [["a", "b"]]})),
+            ("model", json!(3)),
+        ];
+        for (field, value) in senseless {
+            let mut file = file.clone();
+            file[field] = value;
+            refusal(file.to_string().as_bytes());
+        }
+        let mut deep = file.to_string().replace("\"decoder\":{", "\"decoder\":{\"x\":DEEP,");
+        deep = deep.replace("DEEP", &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)));
+        refusal(deep.as_bytes());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_file_broken_off_anywhere_is_refused(at in 0.0f64..1.0) {
+            let bytes = fixture(LLAMA);
+            // The file ends in a brace and perhaps a newline.
+            refusal(&bytes[..((bytes.len() - 2) as f64 * at) as usize]);
+        }
+    }
+}
