@@ -1,4 +1,56 @@
-//! fanfold runs one model across whatever GPUs a person has.
+//! fanfold runs one model across whatever GPUs a person has: it splits the wide layers over several devices of any
+//! vendor and any size, exchanges activations between them, and proves that the sharded answer is the single-device
+//! answer.
+//!
+//! # One walk through the crate
+//!
+//! ```text
+//! model folder ── import ──▶ Graph + Weights (memory-mapped)
+//! Graph + Strategy + ratios ── plan ──▶ Plan      (or a Plan read from JSON, edited by a person)
+//! Graph + Plan ── lower ──▶ Program               (one plain list of instructions per rank, printable)
+//! Program + Weights + Devices ── open ──▶ Session (one thread per rank) ── run ──▶ outputs
+//! Session + tokens ──▶ Engine ── generate, embed, verify
+//! ```
+//!
+//! No step reaches back. After lowering, nobody asks what was cut where; before a session, nobody holds a device.
+//!
+//! | to | read |
+//! |---|---|
+//! | run a model | [`Model`], [`mod@plan`], [`Engine`] |
+//! | find and open GPUs | [`device::gpu::adapters`], [`device::select`] |
+//! | turn text into tokens and back | [`text`] |
+//! | prove an answer | [`mod@verify`] |
+//! | split a graph of your own | [`Graph`](graph::Graph), [`lower`](program::lower()), [`Session`](session::Session) |
+//! | see how an op may be split | [`sharding`], then [`ops`] |
+//!
+//! # In ten lines
+//!
+//! The embedded demo model, split 5 : 2 : 1 over three devices. [`HostDevice`](device::host::HostDevice) is the
+//! reference evaluation, so this runs anywhere; [`device::select`] opens GPUs.
+//!
+//! ```
+//! use fanfold::device::{Device, host::HostDevice};
+//! use fanfold::{Engine, EngineOptions, Model, Sampler, Sampling, Strategy, plan::plan};
+//! use std::sync::Arc;
+//!
+//! # fn main() -> fanfold::Result<()> {
+//! let model = Arc::new(Model::demo()?); // or Model::open("path/to/a/folder")
+//! let plan = plan(model.graph(), Strategy::Tensor, &[5.0, 2.0, 1.0])?;
+//! let devices = (0..3).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect();
+//! let options = EngineOptions { context: 64, ..EngineOptions::default() };
+//! let mut engine = Engine::open(model, &plan, devices, options, Arc::new(|_bytes| ()))?;
+//! let greedy = Sampler::new(Sampling::greedy())?;
+//! let tokens: fanfold::Result<Vec<u32>> = engine.generate(&[50, 47, 45], 8, greedy, true, Arc::default())?.collect();
+//! assert_eq!(tokens?.len(), 8);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! `text` adds the tokenizer of a model folder. `cli`, the default, is the `fanfold` program; a library that embeds
+//! fanfold turns it off and pulls in neither a tokenizer nor a command line.
+
 pub mod comm;
 pub mod device;
 pub mod error;
@@ -15,4 +67,14 @@ pub mod sharding;
 pub mod tensor;
 pub mod text;
 pub mod verify;
+
 pub use error::{Error, Result};
+pub use generate::{Engine, EngineOptions};
+pub use import::Model;
+pub use plan::{Plan, Strategy};
+pub use text::{Sampler, Sampling};
+
+/// The examples of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

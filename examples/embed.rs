@@ -1,0 +1,44 @@
+//! Compares texts by their embeddings, made by a model split over this machine's devices.
+//!
+//! `cargo run --release --example embed [MODEL]`: MODEL is a BERT or sentence-transformers folder. Without one a small
+//! test model with random weights runs: its vectors mean nothing, but are made in the same way.
+
+use fanfold::device::gpu::{GpuOptions, adapters};
+use fanfold::device::select::{self, DeviceChoice};
+use fanfold::import::{Folder, Head, Pooling};
+use fanfold::plan::plan;
+use fanfold::text::Tokenizer;
+use fanfold::{Engine, EngineOptions, Model, Result, Strategy};
+use std::sync::Arc;
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bert");
+const TEXTS: [&str; 3] = ["A cat sleeps on the sofa.", "The kitten naps on a couch.", "Stocks fell sharply on Monday."];
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| x as f64 * y as f64).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+fn main() -> Result<()> {
+    let path = std::env::args().nth(1).unwrap_or_else(|| FIXTURE.to_string());
+    let told = Model::open(&path)?.info().pooling;
+    // A plain BERT folder says nothing of pooling: the mean is what most sentence models use.
+    let pooling = if told == Pooling::None { Pooling::Mean } else { told };
+    let model = Arc::new(Model::from_folder(Folder::open(&path)?, Head::Hidden(pooling))?);
+
+    // Every GPU once; where there is no GPU at all, the reference evaluation twice.
+    let choices = select::default_choice(&adapters()).map_or(vec![DeviceChoice::Host; 2], |(choices, _)| choices);
+    let devices = choices.iter().map(|choice| select::open(choice, &GpuOptions::default()));
+    let devices = devices.collect::<Result<Vec<_>>>()?;
+    let plan = plan(model.graph(), Strategy::Tensor, &vec![1.0; devices.len()])?;
+    let mut engine = Engine::open(model.clone(), &plan, devices, EngineOptions::default(), Arc::new(|_bytes| ()))?;
+
+    let file = model.file("tokenizer.json")?.unwrap_or_default();
+    let tokenizer = Tokenizer::from_bytes(model.file_path("tokenizer.json"), &file)?;
+    let embed = |text: &&str| Ok(engine.embed(&tokenizer.encode(text, true)?)?.as_f32()?.to_vec());
+    let vectors: Vec<Vec<f32>> = TEXTS.iter().map(embed).collect::<Result<_>>()?;
+    for (text, vector) in TEXTS.iter().zip(&vectors) {
+        println!("{:.3}  {text}", cosine(vector, &vectors[0]));
+    }
+    Ok(())
+}

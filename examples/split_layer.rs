@@ -1,0 +1,85 @@
+//! One layer split over two devices, both ways, with the bytes each way exchanges.
+//!
+//! The example is the one of T. Dettmers' "How to Parallelize Deep Learning on GPUs, part 2: Model Parallelism":
+//! activations of 128 x 1000, a weight of 1000 x 500, two devices. Cut along its columns the partial outputs are stacked,
+//! cut along its rows they are added. Run it with `cargo run --release --no-default-features --example split_layer`.
+
+use fanfold::device::{Device, host::HostDevice};
+use fanfold::graph::Graph;
+use fanfold::ops::sample::Random;
+use fanfold::ops::{Linear, Softmax};
+use fanfold::plan::{NodeCut, Plan};
+use fanfold::program::lower;
+use fanfold::session::{Options, Session};
+use fanfold::sharding::Cut;
+use fanfold::tensor::{DType, Env, Tensor, relative_error};
+use fanfold::{Result, Strategy, report};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const ROWS: usize = 128;
+const K: usize = 1000;
+const N: usize = 500;
+
+/// `x [128, 1000]` times a weight, and then perhaps a softmax, which needs every row whole on every device.
+fn layer(whole_after: bool) -> Result<Graph> {
+    let mut graph = Graph::new();
+    let x = graph.input("x", [ROWS.into(), K.into()], DType::F32)?;
+    // Weights lie [N, K]: the layer's 1000 x 500 is stored transposed, as model files have it.
+    let w = graph.weight("w", [N.into(), K.into()], DType::F32)?;
+    let mut y = graph.node("linear", Linear, &[x, w])?;
+    if whole_after {
+        y = graph.node("softmax", Softmax, &[y])?;
+    }
+    graph.output("y", y)?;
+    Ok(graph)
+}
+
+/// Runs `graph` on one rank per interval of `cut`, or whole; returns the output and the bytes that each rank sent.
+fn run(graph: &Graph, cut: Option<NodeCut>, x: &Tensor, w: &Tensor) -> Result<(Tensor, Vec<u64>)> {
+    let ranks = cut.as_ref().map_or(1, |entry| entry.cut.world_size());
+    let plan = Plan {
+        fanfold: 1,
+        model: graph.fingerprint(),
+        world_size: ranks,
+        ratios: vec![1.0; ranks],
+        strategy: Strategy::Tensor,
+        nodes: cut.into_iter().collect(),
+    };
+    let program = lower(graph, &plan)?;
+    let env = Env::prompt(1);
+    // Counted before anything runs; the session's own count after it must agree.
+    let counted: Vec<u64> = (0..ranks).map(|rank| report::sent_bytes(&program, rank, &env)).collect();
+    let devices = (0..ranks).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect();
+    let options = Options { limits: env, deadline: Duration::from_secs(30) };
+    let weights = Arc::new(HashMap::from([("w".to_string(), w.clone())]));
+    let mut session = Session::open(program, devices, weights, options, Arc::new(|_bytes| ()))?;
+    let mut outputs = session.run(env, HashMap::from([("x".to_string(), x.clone())]))?;
+    let sent: Vec<u64> = session.report()?.iter().map(|rank| rank.sent_bytes).collect();
+    assert_eq!(sent, counted);
+    let y = outputs.remove("y").expect("the graph has an output y");
+    Ok((y, sent))
+}
+
+fn main() -> Result<()> {
+    let mut random = Random::new(1);
+    let (x, w) = (random.tensor(DType::F32, &[ROWS, K]), random.tensor(DType::F32, &[N, K]));
+    let halves = |extent: usize| Cut::new(vec![0..extent / 2, extent / 2..extent]);
+    println!("activations {ROWS} x {K}, weight {K} x {N}, two devices, forward:");
+    for (factor, extent, whole_after, what) in [
+        ("n", N, true, "columns cut, outputs stacked (all_gather)"),
+        ("k", K, true, "rows cut, outputs added (all_reduce)"),
+        ("n", N, false, "columns cut, every device keeps its part"),
+    ] {
+        let graph = layer(whole_after)?;
+        let (whole, _) = run(&graph, None, &x, &w)?;
+        let cut = NodeCut { node: "linear".into(), factor: factor.into(), cut: halves(extent) };
+        let (split, sent) = run(&graph, Some(cut), &x, &w)?;
+        let error = relative_error(split.as_f32()?, whole.as_f32()?);
+        // With two devices each receives what the other sends.
+        println!("  {what:<42} {:>6} elements per device, error {error:.1e}", sent[0] / 4);
+        assert!(error < 1e-5 && sent[0] == sent[1]);
+    }
+    Ok(())
+}
