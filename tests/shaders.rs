@@ -42,9 +42,10 @@ fn variants() -> HashSet<Kernel> {
 
 fn write(kernel: &Kernel) {
     let source = kernel.source().unwrap();
-    let fail = |stage: &str, error: &dyn std::fmt::Debug| -> ! { panic!("{source}\n{}: {stage}: {error:?}", kernel.entry) };
-    let module = naga::front::wgsl::parse_str(&source)
-        .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+    let fail =
+        |stage: &str, error: &dyn std::fmt::Debug| -> ! { panic!("{source}\n{}: {stage}: {error:?}", kernel.entry) };
+    let module =
+        naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
     // No optional feature, so that a kernel runs on whatever adapter there is. unpack2x16float is part of WebGPU: only
     // wgpu's downlevel adapters may lack it.
     let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
