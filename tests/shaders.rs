@@ -24,7 +24,7 @@ fn kernels(sample: &Sample) -> Vec<Kernel> {
         _ => t.dtype(),
     };
     let dtypes: Vec<DType> = sample.inputs.iter().map(kept).collect();
-    let pieces: Vec<_> = whole.iter().map(|shape| Vec::from([(0..shape[0])])).collect();
+    let pieces: Vec<Vec<_>> = whole.iter().map(|shape| std::iter::once(0..shape[0]).collect()).collect();
     let rule = sample.op.rule(&shapes).unwrap();
     let extents = rule.extents(None, 0);
     let env = Env { past: sample.past, ..Env::prompt(1) };
