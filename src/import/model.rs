@@ -71,8 +71,11 @@ pub struct Model {
     info: ModelInfo,
 }
 
+/// How a family builds its graph from its configuration.
+type Build = fn(&mut Builder<'_>) -> Result<Family>;
+
 /// The families, by `model_type`: the one list an importer is added to.
-const FAMILIES: &[(&str, fn(&mut Builder<'_>) -> Result<Family>)] = &[
+const FAMILIES: &[(&str, Build)] = &[
     ("llama", llama::build),
     ("qwen2", qwen2::build),
     ("qwen3", qwen3::build),

@@ -1,7 +1,7 @@
 //! What every rank executes: one plain list of instructions, printable, comparable, run unchanged by any device.
 //!
 //! A program deliberately knows nothing of placements, plans or devices: after lowering there are only local values,
-//! ops with the extents of a part, and exchanges of boxes. Read [`lower`](crate::program::lower) for how it is made
+//! ops with the extents of a part, and exchanges of boxes. Read `lower.rs` for how it is made
 //! and [`crate::session`] for who runs it.
 
 mod lower;

@@ -149,7 +149,16 @@ fn launches(
     let dtypes: Vec<_> = inputs.iter().map(|&v| dtype(rank, value(v))).collect();
     let pieces: Vec<Vec<_>> = inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect();
     let site = Site { inputs: &shapes, dtypes: &dtypes, pieces: &pieces, extents, env, output: &shape };
-    op.launches(&site)
+    let launches = op.launches(&site)?;
+    for (input, pieces) in pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
+        let last = Binding::Input { input, piece: pieces.len() - 1 };
+        // An op that reads only the first piece would be silently wrong.
+        if !launches.iter().any(|launch| launch.bindings.contains(&last)) {
+            let reason = format!("{} does not read {} in several bindings", op.name(), value(inputs[input]).name);
+            return Err(GraphError::Attribute { op: op.name(), reason }.into());
+        }
+    }
+    Ok(launches)
 }
 
 fn dtype(rank: Rank<'_>, value: &LocalValue) -> crate::tensor::DType {

@@ -123,6 +123,9 @@ impl Recorder {
         bytes: u64,
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        if bytes > self.reader.buffer().size() {
+            return Err(context.refused("only what a program sends or returns can be read").into());
+        }
         if bytes > 0 {
             self.pass = None;
             let encoder =

@@ -1,0 +1,138 @@
+//! A rank that fails ends the others promptly with one clear error; a session refuses what it cannot run and lives on.
+
+mod common;
+
+use common::{hosts, values};
+use fanfold::device::host::HostDevice;
+use fanfold::device::{Counters, Device};
+use fanfold::error::{DeviceError, Error, SessionError};
+use fanfold::generate::{Engine, EngineOptions};
+use fanfold::graph::Weights;
+use fanfold::import::Model;
+use fanfold::plan::{Strategy, plan};
+use fanfold::program::RankProgram;
+use fanfold::tensor::Env;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a [`Faulty`] device does at its `at`-th instruction.
+#[derive(Clone, Copy)]
+enum Fault {
+    Lost,
+    Hangs(Duration),
+    Panics,
+}
+
+/// A host device with a fault.
+struct Faulty {
+    host: HostDevice,
+    at: usize,
+    fault: Fault,
+}
+
+impl Device for Faulty {
+    fn name(&self) -> &str {
+        "faulty"
+    }
+
+    fn load(
+        &mut self,
+        program: Arc<RankProgram>,
+        limits: &Env,
+        weights: &Arc<dyn Weights>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> fanfold::Result<()> {
+        self.host.load(program, limits, weights, progress)
+    }
+
+    fn begin(&mut self, env: &Env) -> fanfold::Result<()> {
+        self.host.begin(env)
+    }
+
+    fn execute(&mut self, index: usize) -> fanfold::Result<()> {
+        if self.at == 0 {
+            match self.fault {
+                Fault::Lost => {
+                    return Err(DeviceError::Lost { device: "faulty".into(), reason: "unplugged".into() }.into());
+                }
+                Fault::Hangs(time) => std::thread::sleep(time),
+                Fault::Panics => panic!("a defect in a driver"),
+            }
+        }
+        self.at = self.at.saturating_sub(1);
+        self.host.execute(index)
+    }
+
+    fn write(&mut self, value: usize, bytes: &[u8]) -> fanfold::Result<()> {
+        self.host.write(value, bytes)
+    }
+
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> fanfold::Result<()> {
+        self.host.read(value, bytes)
+    }
+
+    fn counters(&self) -> Counters {
+        self.host.counters()
+    }
+}
+
+fn engine(fault: Fault, deadline: Duration) -> Engine {
+    let model = Arc::new(Model::demo().unwrap());
+    let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 4]).unwrap();
+    let mut devices = hosts(4);
+    devices[2] = Box::new(Faulty { host: HostDevice::new(), at: 30, fault });
+    let options = EngineOptions { deadline, context: 64, ..EngineOptions::default() };
+    Engine::open(model, &plan, devices, options, Arc::new(|_| ())).unwrap()
+}
+
+#[test]
+fn a_lost_device_is_the_one_error() {
+    let mut engine = engine(Fault::Lost, Duration::from_secs(30));
+    let started = Instant::now();
+    let error = engine.feed(&[1, 2, 3]).unwrap_err();
+    let Error::Session(SessionError::Rank { rank, device, node, source }) = &error else { panic!("{error}") };
+    assert_eq!((*rank, device.as_str()), (2, "faulty"));
+    assert!(node.as_ref().is_some_and(|n| n.starts_with("model.layers.")), "{node:?}");
+    assert!(matches!(**source, Error::Device(DeviceError::Lost { .. })), "{source}");
+    assert!(started.elapsed() < Duration::from_secs(10), "the others waited for their deadlines");
+    assert!(matches!(engine.feed(&[1]), Err(Error::Session(SessionError::Ended))));
+}
+
+#[test]
+fn a_hanging_device_meets_the_deadline() {
+    let mut engine = engine(Fault::Hangs(Duration::from_secs(4)), Duration::from_millis(300));
+    let started = Instant::now();
+    engine.feed(&[1, 2, 3]).unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(3), "nobody may wait for the hanging one");
+}
+
+#[test]
+fn a_panic_in_a_rank_ends_the_call() {
+    let mut engine = engine(Fault::Panics, Duration::from_secs(30));
+    let started = Instant::now();
+    engine.feed(&[1, 2, 3]).unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn what_cannot_run_is_refused_and_the_session_lives() {
+    let model = Arc::new(Model::demo().unwrap());
+    let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
+    let options = EngineOptions { context: 16, chunk: 5, ..EngineOptions::default() };
+    let mut engine = Engine::open(model, &plan, hosts(2), options, Arc::new(|_| ())).unwrap();
+    assert!(matches!(engine.feed(&[]), Err(Error::Session(SessionError::EmptyPrompt))));
+    assert!(matches!(engine.feed(&[1024]), Err(Error::Session(SessionError::Token { token: 1024, vocabulary: 1024 }))));
+    let context = engine.feed(&[1; 17]);
+    assert!(matches!(context, Err(Error::Session(SessionError::Context { tokens: 17, capacity: 16 }))));
+    assert!(matches!(engine.embed(&[1]), Err(Error::Session(SessionError::Model { .. }))));
+    let logits = engine.feed(&[1; 16]).unwrap();
+    assert_eq!((logits.shape(), values(&logits).iter().all(|x| x.is_finite())), (&[1, 1024][..], true));
+    assert!(engine.feed(&[1]).is_err());
+}
+
+#[test]
+fn devices_must_be_as_many_as_ranks() {
+    let model = Arc::new(Model::demo().unwrap());
+    let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
+    assert!(Engine::open(model, &plan, hosts(3), EngineOptions::default(), Arc::new(|_| ())).is_err());
+}

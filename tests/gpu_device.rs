@@ -1,0 +1,349 @@
+//! Every op on every GPU against the host, through the device trait, and what a device does beside computing.
+//!
+//! Knows no op by name except where a weight is split: cases come from the ops themselves.
+
+use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions, adapters};
+use fanfold::device::host::HostDevice;
+use fanfold::device::{Counters, Device};
+use fanfold::error::{DeviceError, Error};
+use fanfold::graph::{Graph, Source, Weights};
+use fanfold::ops::sample::{Random, Role, Sample};
+use fanfold::ops::{Linear, samples};
+use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, WeightPart, WeightShard, Window};
+use fanfold::sharding::Redistribute;
+use fanfold::tensor::{DType, Dim, Env, Shape, Tensor, relative_error};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn adapters_or_skip() -> Vec<AdapterInfo> {
+    let found = adapters();
+    if found.is_empty() {
+        assert!(std::env::var("FANFOLD_REQUIRE_GPU").as_deref() != Ok("1"), "no GPU adapter, but one is required");
+        println!("skipped: no GPU adapter");
+    }
+    found
+}
+
+/// Weights as a device takes them.
+fn shared(weights: &HashMap<String, Tensor>) -> Arc<dyn Weights> {
+    Arc::new(weights.clone())
+}
+
+/// Many cases as one program: one node each, nothing sharded.
+struct Cases {
+    program: RankProgram,
+    weights: HashMap<String, Tensor>,
+    cases: Vec<Case>,
+}
+
+struct Case {
+    name: String,
+    instr: usize,
+    output: usize,
+    past: usize,
+    writes: Vec<(usize, Tensor)>,
+}
+
+impl Cases {
+    fn new() -> Cases {
+        let program = RankProgram {
+            rank: 0,
+            values: Vec::new(),
+            buffers: Vec::new(),
+            weights: Vec::new(),
+            states: Vec::new(),
+            instrs: Vec::new(),
+        };
+        Cases { program, weights: HashMap::new(), cases: Vec::new() }
+    }
+
+    fn value(&mut self, name: &str, shape: &Shape, dtype: DType, place: Option<Place>) -> usize {
+        let place = place.unwrap_or_else(|| {
+            self.program.buffers.push(Size::of(shape));
+            Place::Buffer(self.program.buffers.len() - 1)
+        });
+        self.program.values.push(LocalValue { name: name.to_string(), shape: shape.clone(), dtype, place });
+        self.program.values.len() - 1
+    }
+
+    fn add(&mut self, name: &str, sample: Sample) {
+        let prefix = format!("{name} #{}", self.cases.len());
+        let mut graph = Graph::new();
+        let mut ids = Vec::new();
+        for (i, (role, tensor)) in sample.inputs.iter().enumerate() {
+            let shape: Shape = tensor.shape().iter().map(|&n| Dim::Fixed(n)).collect();
+            let name = format!("{prefix}.{i}");
+            ids.push(match role {
+                Role::Input => graph.input(&name, shape, tensor.dtype()).unwrap(),
+                Role::Weight => graph.weight(&name, shape, tensor.dtype()).unwrap(),
+                Role::State => graph.state(&name, shape).unwrap(),
+            });
+        }
+        let out = graph.node(&prefix, sample.op.clone(), &ids).unwrap();
+        let (mut inputs, mut writes) = (Vec::new(), Vec::new());
+        for (&id, (_, tensor)) in ids.iter().zip(&sample.inputs) {
+            let value = graph.value(id);
+            let place = match value.source {
+                Source::Weight => {
+                    self.weights.insert(value.name.clone(), tensor.clone());
+                    self.program.weights.push(WeightShard {
+                        name: value.name.clone(),
+                        shape: value.shape.clone(),
+                        dtype: value.dtype,
+                        part: WeightPart::Window(Window::default()),
+                    });
+                    Some(Place::Weight(self.program.weights.len() - 1))
+                }
+                Source::State => {
+                    self.program.states.push(value.shape.clone());
+                    Some(Place::State(self.program.states.len() - 1))
+                }
+                _ => None,
+            };
+            let index = self.value(&value.name, &value.shape, value.dtype, place);
+            if value.source != Source::Weight {
+                self.program.instrs.push(Instr::Input { name: value.name.clone(), value: index });
+                writes.push((index, tensor.clone()));
+            }
+            inputs.push(index);
+        }
+        let alias = sample.op.in_place().or(sample.op.is_view().then_some(0));
+        let place = alias.map(|i| self.program.values[inputs[i]].place);
+        let output = self.value(&prefix, &graph.value(out).shape, DType::F32, place);
+        let instr = self.program.instrs.len();
+        self.program.instrs.push(Instr::Compute {
+            node: prefix.clone(),
+            op: sample.op.clone(),
+            inputs,
+            output,
+            extents: graph.nodes()[0].rule.extents(None, 0),
+        });
+        self.program.instrs.push(Instr::Output { name: prefix.clone(), value: output, window: Window::default() });
+        self.cases.push(Case { name: prefix, instr, output, past: sample.past, writes });
+    }
+
+    fn load(&self, device: &mut dyn Device) {
+        device.load(Arc::new(self.program.clone()), &env(0), &shared(&self.weights), &|_| {}).unwrap();
+    }
+
+    fn run(&self, device: &mut dyn Device) -> Vec<Vec<u8>> {
+        let mut outputs = Vec::new();
+        for case in &self.cases {
+            device.begin(&env(case.past)).unwrap();
+            for (value, tensor) in &case.writes {
+                device.write(*value, tensor.bytes()).unwrap();
+            }
+            device.execute(case.instr).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            let mut bytes = Vec::new();
+            device.read(case.output, &mut bytes).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            outputs.push(bytes);
+        }
+        outputs
+    }
+}
+
+fn env(past: usize) -> Env {
+    Env { batch: 1, seq: 1, keep: 1, past, capacity: 64 }
+}
+
+/// `now` less `before`, in what a repeated call may not do at all.
+fn made(now: Counters, before: Counters) -> [u64; 3] {
+    [now.pipelines - before.pipelines, now.buffers - before.buffers, now.host_ops - before.host_ops]
+}
+
+fn compare(info: &AdapterInfo, cases: &Cases, options: &GpuOptions) {
+    let (mut host, mut gpu) = (HostDevice::new(), GpuDevice::open(info, options).unwrap());
+    cases.load(&mut host);
+    cases.load(&mut gpu);
+    let expected = cases.run(&mut host);
+    let found = cases.run(&mut gpu);
+    for ((case, found), expected) in cases.cases.iter().zip(&found).zip(&expected) {
+        let (found, expected): (&[f32], &[f32]) = (bytemuck::cast_slice(found), bytemuck::cast_slice(expected));
+        let error = relative_error(found, expected);
+        assert!(error <= 1e-5, "{} on {info}: error {error:e}\n{found:?}\n{expected:?}", case.name);
+    }
+    let first = gpu.counters();
+    assert_eq!(cases.run(&mut gpu), found, "a repeated call gives other bits");
+    let second = gpu.counters();
+    assert_eq!(made(second, first), [0; 3]);
+    cases.run(&mut gpu);
+    let third = gpu.counters();
+    assert_eq!(made(third, second), [0; 3]);
+    let done = |a: Counters, b: Counters| {
+        [a.dispatches - b.dispatches, a.submissions - b.submissions, a.uploads - b.uploads, a.reads - b.reads]
+    };
+    assert_eq!(done(third, second), done(second, first));
+    assert_eq!(second.submissions - first.submissions, cases.cases.len() as u64, "one submission to a call");
+}
+
+#[test]
+fn every_op_agrees_with_the_host() {
+    let mut cases = Cases::new();
+    for (name, make) in samples() {
+        for seed in 0..12 {
+            cases.add(name, make(&mut Random::new(seed)));
+        }
+    }
+    for info in adapters_or_skip() {
+        compare(&info, &cases, &GpuOptions::default());
+    }
+}
+
+#[test]
+fn a_wide_weight_is_split_over_bindings() {
+    let mut cases = Cases::new();
+    for (name, make) in samples().into_iter().filter(|(name, _)| ["Linear", "Gather"].contains(name)) {
+        for seed in 100..130 {
+            cases.add(name, make(&mut Random::new(seed)));
+        }
+    }
+    for info in adapters_or_skip() {
+        compare(&info, &cases, &GpuOptions { max_binding: Some(330), ..GpuOptions::default() });
+        let mut gpu = GpuDevice::open(&info, &GpuOptions { max_binding: Some(16), ..GpuOptions::default() }).unwrap();
+        let refused = gpu.load(Arc::new(cases.program.clone()), &env(0), &shared(&cases.weights), &|_| {});
+        assert!(matches!(refused, Err(Error::Device(DeviceError::OutOfMemory { .. }))), "{refused:?}");
+    }
+}
+
+/// `y = x w` once, with `y` also taken for something exchanged; `[seq, 512]` for any seq.
+fn layer(rows: usize, k: usize) -> Cases {
+    let mut random = Random::new(1);
+    let mut cases = Cases::new();
+    let inputs = vec![
+        (Role::Input, random.tensor(DType::F32, &[1, rows, k])),
+        (Role::Weight, random.tensor(DType::BF16, &[k, k])),
+    ];
+    cases.add("layer", Sample::new(Linear, inputs));
+    let output = cases.cases[0].output;
+    cases.program.instrs.push(Instr::Exchange {
+        node: "sum".into(),
+        kind: Redistribute::AllReduce,
+        from: output,
+        to: 0,
+        send: Vec::new(),
+        receive: Vec::new(),
+    });
+    cases
+}
+
+#[test]
+fn writes_and_zeros_are_in_order_with_dispatches() {
+    let mut cases = layer(3, 40);
+    let zero = cases.program.instrs.len();
+    cases.program.instrs.push(Instr::Zero { output: 0 });
+    for info in adapters_or_skip() {
+        let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
+        cases.load(&mut gpu);
+        let (case, ones) = (&cases.cases[0], vec![1f32; 120]);
+        let expected = cases.run(&mut gpu).remove(0);
+        let mut bytes = Vec::new();
+        // Each write or zero follows the dispatch, whose result it must not reach; one slot of staging cannot take all.
+        for _ in 0..20 {
+            gpu.begin(&env(0)).unwrap();
+            gpu.write(0, case.writes[0].1.bytes()).unwrap();
+            gpu.execute(case.instr).unwrap();
+            gpu.write(0, bytemuck::cast_slice(&ones)).unwrap();
+            gpu.execute(zero).unwrap();
+        }
+        gpu.read(case.output, &mut bytes).unwrap();
+        assert_eq!(bytes, expected);
+        gpu.execute(case.instr).unwrap();
+        gpu.read(case.output, &mut bytes).unwrap();
+        assert!(bytes.iter().all(|&b| b == 0));
+        let before = gpu.counters();
+        gpu.begin(&env(5)).unwrap();
+        gpu.write(0, case.writes[0].1.bytes()).unwrap();
+        let after = gpu.counters();
+        assert_eq!((after.uploads - before.uploads, after.upload_bytes - before.upload_bytes), (1, 16));
+        assert_eq!(after.exchange_writes - before.exchange_writes, 1);
+    }
+}
+
+#[test]
+fn misuse_is_an_error_of_its_own_type() {
+    let cases = layer(2, 8);
+    for info in adapters_or_skip() {
+        let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
+        let refused = |result: fanfold::Result<()>| {
+            assert!(matches!(&result, Err(Error::Device(DeviceError::Refused { .. }))), "{result:?}");
+        };
+        refused(gpu.begin(&env(0)));
+        cases.load(&mut gpu);
+        refused(gpu.execute(cases.cases[0].instr));
+        refused(gpu.begin(&Env { batch: 2, ..env(0) }));
+        gpu.begin(&env(0)).unwrap();
+        refused(gpu.write(0, &[0; 4]));
+        refused(gpu.read(1, &mut Vec::new()));
+        // None of it harmed the device.
+        cases.run(&mut gpu);
+
+        let mut wide = layer(2, 8);
+        wide.program.states.push(vec![Dim::Fixed(1 << 20), Dim::Fixed(1 << 20)]);
+        let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
+        let result = gpu.load(Arc::new(wide.program), &env(0), &shared(&wide.weights), &|_| {});
+        assert!(matches!(result, Err(Error::Device(DeviceError::OutOfMemory { .. }))), "{result:?}");
+
+        let missing = HashMap::<String, Tensor>::new();
+        assert!(gpu.load(Arc::new(cases.program.clone()), &env(0), &shared(&missing), &|_| {}).is_err());
+
+        let gone = AdapterInfo { name: "no such card".into(), ..info.clone() };
+        let result = GpuDevice::open(&gone, &GpuOptions::default()).map(|_| ());
+        assert!(matches!(result, Err(Error::Device(DeviceError::NotFound { .. }))), "{result:?}");
+    }
+}
+
+#[test]
+fn a_wait_ends_at_the_deadline() {
+    let cases = layer(512, 1024);
+    for info in adapters_or_skip() {
+        let options = GpuOptions { deadline: Duration::ZERO, ..GpuOptions::default() };
+        let mut gpu = GpuDevice::open(&info, &options).unwrap();
+        // Loading may need to wait for staging, and then ends the same way.
+        let result = gpu
+            .load(Arc::new(cases.program.clone()), &env(0), &shared(&cases.weights), &|_| {})
+            .and_then(|()| gpu.begin(&env(0)))
+            .and_then(|()| gpu.execute(cases.cases[0].instr))
+            .and_then(|()| gpu.read(cases.cases[0].output, &mut Vec::new()));
+        assert!(matches!(result, Err(Error::Device(DeviceError::Deadline { .. }))), "{result:?}");
+        let again = gpu.begin(&env(0));
+        assert!(matches!(again, Err(Error::Device(DeviceError::Deadline { .. }))), "{again:?}");
+    }
+}
+
+/// Costs, printed: `cargo test --release --test gpu_device -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn costs() {
+    let cases = layer(1, 128);
+    let large = layer(128, 128);
+    for info in adapters_or_skip() {
+        let time = |what: &str, n: u32, run: &mut dyn FnMut()| {
+            (0..n / 10 + 1).for_each(|_| run());
+            let start = Instant::now();
+            (0..n).for_each(|_| run());
+            println!("{info}: {what}: {:.1?}", start.elapsed() / n);
+        };
+        let (mut gpu, mut bytes) = (GpuDevice::open(&info, &GpuOptions::default()).unwrap(), Vec::new());
+        cases.load(&mut gpu);
+        let case = &cases.cases[0];
+        time("begin, 512 B write, gemv 128x128, read", 500, &mut || {
+            gpu.begin(&env(0)).unwrap();
+            gpu.write(0, case.writes[0].1.bytes()).unwrap();
+            gpu.execute(case.instr).unwrap();
+            gpu.read(case.output, &mut bytes).unwrap();
+        });
+        time("begin and read", 500, &mut || {
+            gpu.begin(&env(0)).unwrap();
+            gpu.read(case.output, &mut bytes).unwrap();
+        });
+        time("read of 512 B", 500, &mut || gpu.read(case.output, &mut bytes).unwrap());
+        let (mut gpu, case) = (GpuDevice::open(&info, &GpuOptions::default()).unwrap(), &large.cases[0]);
+        large.load(&mut gpu);
+        gpu.begin(&env(0)).unwrap();
+        time("64 KiB write and read", 500, &mut || {
+            gpu.write(0, case.writes[0].1.bytes()).unwrap();
+            gpu.read(case.output, &mut bytes).unwrap();
+        });
+    }
+}
