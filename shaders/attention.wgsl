@@ -1,8 +1,9 @@
 // y[row, head] = softmax(mask(cap(q k^T * scale))) v over the positions in the state, with a running maximum and sum,
-// so that no score is kept. q is [batch, seq, heads * d], k [batch, capacity, kv_heads * d], v the same with e, y as q.
-// Keys go in fours from positions that are multiples of four; a masked one adds exactly nothing. So the order of
-// reduction depends on a query's position alone, not on who computes it or with which neighbours.
+// so no score is kept; y holds the running sums. q is [batch, seq, heads * d], k [batch, capacity, kv_heads * d], v the
+// same with e. An invocation takes four queries that share a KV head, and keys in sixteens from a multiple of sixteen.
+// A masked key adds exactly nothing, so the order of reduction depends on a query's position alone, not on its company.
 struct Params {
+    batch: u32,
     seq: u32,
     capacity: u32,
     // This rank's heads, and where they start in the whole.
@@ -10,23 +11,20 @@ struct Params {
     head: u32,
     kv_heads: u32,
     kv_head: u32,
-    // Query heads to a KV head, in the whole.
+    // Query heads and invocations to a KV head.
     group: u32,
+    blocks: u32,
     d: u32,
     e: u32,
     causal: u32,
-    // 0: none.
+    // 0 for no window, and for no cap.
     window: u32,
-    scale: f32,
-    // 0: none.
     softcap: f32,
+    scale: f32,
 }
 
 struct Run {
     past: u32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -36,131 +34,117 @@ struct Run {
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 @group(0) @binding(5) var<uniform> run: Run;
 
-// Vectors to a key and to a value: their lengths in fours, rounded up.
-override D4: u32;
-override E4: u32;
-// 1 where the length is no multiple of four: they are then bound as single elements.
+// 1 where d or e is no multiple of four: keys or values are then bound as single elements.
 override SCALAR_D: u32;
 override SCALAR_E: u32;
 
 #import functions
+#import online_softmax
 
-const LOWEST = -1e30;
-
-fn query_at(row: u32, c: u32) -> vec4<f32> {
+fn query(row: u32, c: u32) -> vec4<f32> {
     if (SCALAR_D == 0u) {
-        return vec4<f32>(q[row * D4 + c]);
+        return vec4<f32>(q[row * (params.d / 4u) + c]);
     }
-    var value = vec4<f32>();
-    for (var i = 0u; i < min(params.d - 4u * c, 4u); i++) {
-        value[i] = vec4<f32>(q[row * params.d + 4u * c + i]).x;
-    }
-    return value;
+    let i = row * params.d + min(4u * c + FOUR, vec4<u32>(params.d - 1u));
+    return vec4<f32>(vec4<f32>(q[i.x]).x, vec4<f32>(q[i.y]).x, vec4<f32>(q[i.z]).x, vec4<f32>(q[i.w]).x);
 }
 
-fn key_at(row: u32, c: u32) -> vec4<f32> {
+fn key(row: u32, c: u32) -> vec4<f32> {
     if (SCALAR_D == 0u) {
-        return vec4<f32>(k[row * D4 + c]);
+        return vec4<f32>(k[row * (params.d / 4u) + c]);
     }
-    var value = vec4<f32>();
-    for (var i = 0u; i < min(params.d - 4u * c, 4u); i++) {
-        value[i] = vec4<f32>(k[row * params.d + 4u * c + i]).x;
-    }
-    return value;
+    let i = row * params.d + min(4u * c + FOUR, vec4<u32>(params.d - 1u));
+    let found = vec4<f32>(vec4<f32>(k[i.x]).x, vec4<f32>(k[i.y]).x, vec4<f32>(k[i.z]).x, vec4<f32>(k[i.w]).x);
+    return select(vec4<f32>(), found, 4u * c + FOUR < vec4<u32>(params.d));
 }
 
-fn value_at(row: u32, c: u32) -> vec4<f32> {
+fn value(row: u32, c: u32) -> vec4<f32> {
     if (SCALAR_E == 0u) {
-        return vec4<f32>(v[row * E4 + c]);
+        return vec4<f32>(v[row * (params.e / 4u) + c]);
     }
-    var value = vec4<f32>();
-    for (var i = 0u; i < min(params.e - 4u * c, 4u); i++) {
-        value[i] = vec4<f32>(v[row * params.e + 4u * c + i]).x;
-    }
-    return value;
+    let i = row * params.e + min(4u * c + FOUR, vec4<u32>(params.e - 1u));
+    return vec4<f32>(vec4<f32>(v[i.x]).x, vec4<f32>(v[i.y]).x, vec4<f32>(v[i.z]).x, vec4<f32>(v[i.w]).x);
 }
 
-// One head of the query at `position`, over the keys from `first`, a multiple of four, to before `last`.
-fn attend(batch: u32, position: u32, head: u32, first: u32, last: u32) {
-    let row = (batch * params.seq + position) * params.heads + head;
-    let kv = (params.head + head) / params.group - params.kv_head;
-    let here = run.past + position;
-    let end = select(run.past + params.seq, here + 1u, params.causal == 1u);
-    let start = select(0u, max(here + 1u, params.window) - params.window, params.window > 0u);
-    var query: Query;
-    for (var c = 0u; c < D4; c++) {
-        query[c] = query_at(row, c);
-    }
-    var sums: Sums;
-    for (var c = 0u; c < E4; c++) {
-        sums[c] = vec4<f32>();
-    }
-    var most = LOWEST;
-    var total = 0.0;
-    for (var j = first; j < last; j += 4u) {
-        let at = j + vec4<u32>(0u, 1u, 2u, 3u);
-        let rows = (batch * params.capacity + min(at, vec4<u32>(last - 1u))) * params.kv_heads + kv;
-        var scores = vec4<f32>();
-        for (var c = 0u; c < D4; c++) {
-            scores += transpose(mat4x4<f32>(
-                key_at(rows.x, c),
-                key_at(rows.y, c),
-                key_at(rows.z, c),
-                key_at(rows.w, c),
-            )) * query[c];
-        }
-        scores *= params.scale;
-        if (params.softcap > 0.0) {
-            scores.x = params.softcap * hyperbolic_tangent(scores.x / params.softcap);
-            scores.y = params.softcap * hyperbolic_tangent(scores.y / params.softcap);
-            scores.z = params.softcap * hyperbolic_tangent(scores.z / params.softcap);
-            scores.w = params.softcap * hyperbolic_tangent(scores.w / params.softcap);
-        }
-        let seen = (at >= vec4<u32>(start)) & (at < vec4<u32>(end));
-        scores = select(vec4<f32>(LOWEST), scores, seen);
-        let higher = max(most, max(max(scores.x, scores.y), max(scores.z, scores.w)));
-        let weights = select(vec4<f32>(), exp(scores - higher), seen);
-        let kept = select(exp(most - higher), 1.0, most == higher);
-        most = higher;
-        total = total * kept + (weights.x + weights.y + weights.z + weights.w);
-        for (var c = 0u; c < E4; c++) {
-            sums[c] = sums[c] * kept + mat4x4<f32>(
-                value_at(rows.x, c),
-                value_at(rows.y, c),
-                value_at(rows.z, c),
-                value_at(rows.w, c),
-            ) * weights;
-        }
-    }
-    for (var c = 0u; c < E4; c++) {
-        let value = sums[c] / total;
-        for (var i = 0u; i < min(params.e - 4u * c, 4u); i++) {
-            y[row * params.e + 4u * c + i] = value[i];
-        }
+fn keys(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
+    return transpose(mat4x4<f32>(key(rows.x, c), key(rows.y, c), key(rows.z, c), key(rows.w, c)));
+}
+
+fn values(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(value(rows.x, c), value(rows.y, c), value(rows.z, c), value(rows.w, c));
+}
+
+// Where nothing is kept, what lies in y may not be a number.
+fn accumulate(there: bool, row: u32, c: u32, kept: f32, sum: vec4<f32>) {
+    let start = row * params.e + 4u * c;
+    for (var i = 0u; there && i < min(params.e - 4u * c, 4u); i++) {
+        y[start + i] = select(0.0, y[start + i] * kept, kept > 0.0) + sum[i];
     }
 }
 
-// For many positions: neighbouring lanes are neighbouring positions of one head, so they read the same keys.
 @compute @workgroup_size(8)
-fn prefill(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let tile = 8u * group.x;
-    let earliest = run.past + tile;
-    let behind = run.past + params.seq;
-    let last = select(behind, min(earliest + 8u, behind), params.causal == 1u);
-    let first = select(0u, max(earliest + 1u, params.window) - params.window, params.window > 0u);
-    if (tile + lane < params.seq) {
-        attend(group.z, tile + lane, group.y, first / 4u * 4u, last);
+fn attend(@builtin(global_invocation_id) invocation: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let id = invocation.x + invocation.y * groups.x * 8u;
+    let batch = id / params.blocks / params.kv_heads;
+    let kv = id / params.blocks % params.kv_heads;
+    // The rank's heads that read this KV head: those at its edges may belong to its neighbours.
+    let first_head = max((params.kv_head + kv) * params.group, params.head) - params.head;
+    let width = min((params.kv_head + kv + 1u) * params.group - params.head, params.heads) - first_head;
+    let own = id % params.blocks * 4u + FOUR;
+    let there = own < vec4<u32>(params.seq * width);
+    if (batch >= params.batch || !there.x) { return; }
+    let flat = min(own, vec4<u32>(params.seq * width - 1u));
+    let rows = (batch * params.seq + flat / width) * params.heads + first_head + flat % width;
+    let here = run.past + flat / width;
+    let filled = vec4<u32>(min(run.past + params.seq, params.capacity));
+    let ends = select(filled, min(here + 1u, filled), vec4<bool>(params.causal == 1u));
+    let windowed = max(here + 1u, vec4<u32>(params.window)) - params.window;
+    let starts = select(vec4<u32>(), windowed, vec4<bool>(params.window > 0u));
+    let latest = vec4<u32>(ends.w - 1u);
+    let state = batch * params.capacity * params.kv_heads + kv;
+    let rule = Scoring(params.scale, params.softcap);
+    var r0 = nothing_seen();
+    var r1 = nothing_seen();
+    var r2 = nothing_seen();
+    var r3 = nothing_seen();
+    let first = starts.x / 16u * 16u;
+    for (var j = first; j < ends.w; j += 16u) {
+        let k0 = state + min(j + FOUR, latest) * params.kv_heads;
+        let k1 = state + min(j + 4u + FOUR, latest) * params.kv_heads;
+        let k2 = state + min(j + 8u + FOUR, latest) * params.kv_heads;
+        let k3 = state + min(j + 12u + FOUR, latest) * params.kv_heads;
+        var s0 = mat4x4<f32>();
+        var s1 = mat4x4<f32>();
+        var s2 = mat4x4<f32>();
+        var s3 = mat4x4<f32>();
+        for (var c = 0u; c < (params.d + 3u) / 4u; c++) {
+            let four = mat4x4<f32>(query(rows.x, c), query(rows.y, c), query(rows.z, c), query(rows.w, c));
+            s0 += keys(k0, c) * four;
+            s1 += keys(k1, c) * four;
+            s2 += keys(k2, c) * four;
+            s3 += keys(k3, c) * four;
+        }
+        r0 = advance(r0, rule, mat4x4<f32>(s0[0], s1[0], s2[0], s3[0]), j, starts.x, ends.x);
+        r1 = advance(r1, rule, mat4x4<f32>(s0[1], s1[1], s2[1], s3[1]), j, starts.y, ends.y);
+        r2 = advance(r2, rule, mat4x4<f32>(s0[2], s1[2], s2[2], s3[2]), j, starts.z, ends.z);
+        r3 = advance(r3, rule, mat4x4<f32>(s0[3], s1[3], s2[3], s3[3]), j, starts.w, ends.w);
+        let kept = select(vec4<f32>(r0.kept, r1.kept, r2.kept, r3.kept), vec4<f32>(), vec4<bool>(j == first));
+        let w0 = mat4x4<f32>(r0.weights[0], r1.weights[0], r2.weights[0], r3.weights[0]);
+        let w1 = mat4x4<f32>(r0.weights[1], r1.weights[1], r2.weights[1], r3.weights[1]);
+        let w2 = mat4x4<f32>(r0.weights[2], r1.weights[2], r2.weights[2], r3.weights[2]);
+        let w3 = mat4x4<f32>(r0.weights[3], r1.weights[3], r2.weights[3], r3.weights[3]);
+        for (var c = 0u; c < (params.e + 3u) / 4u; c++) {
+            let sum = values(k0, c) * w0 + values(k1, c) * w1 + values(k2, c) * w2 + values(k3, c) * w3;
+            accumulate(there.x, rows.x, c, kept.x, sum[0]);
+            accumulate(there.y, rows.y, c, kept.y, sum[1]);
+            accumulate(there.z, rows.z, c, kept.z, sum[2]);
+            accumulate(there.w, rows.w, c, kept.w, sum[3]);
+        }
     }
-}
-
-// For few positions: neighbouring lanes are neighbouring heads of one position.
-@compute @workgroup_size(8)
-fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let head = 8u * group.x + lane;
-    let here = run.past + group.y;
-    let last = select(run.past + params.seq, here + 1u, params.causal == 1u);
-    let first = select(0u, max(here + 1u, params.window) - params.window, params.window > 0u);
-    if (head < params.heads) {
-        attend(group.z, group.y, head, first / 4u * 4u, last);
+    for (var c = 0u; c < (params.e + 3u) / 4u; c++) {
+        accumulate(there.x, rows.x, c, 1.0 / r0.total, vec4<f32>());
+        accumulate(there.y, rows.y, c, 1.0 / r1.total, vec4<f32>());
+        accumulate(there.z, rows.z, c, 1.0 / r2.total, vec4<f32>());
+        accumulate(there.w, rows.w, c, 1.0 / r3.total, vec4<f32>());
     }
 }

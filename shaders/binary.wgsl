@@ -1,14 +1,24 @@
-// y[i] = a[i] + b[i] or a[i] * b[i], where b is repeated every `period` elements (a row of the last dimension).
+// y[i] = a[i] + b[i] or a[i] * b[i], where b may be a row that is repeated for each of a's.
 // One element per invocation; nothing is reduced.
 struct Params {
     n: u32,
-    period: u32,
+    width: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+// 1 where b is a row: where it is not, a division per element is saved.
+override ROW: u32;
+
+fn second(i: u32) -> f32 {
+    if (ROW == 0u) {
+        return b[i];
+    }
+    return b[i % params.width];
+}
 
 @compute @workgroup_size(64)
 fn add(
@@ -18,7 +28,7 @@ fn add(
 ) {
     let i = (group.x + group.y * groups.x) * 64u + lane;
     if (i < params.n) {
-        y[i] = a[i] + b[i % params.period];
+        y[i] = a[i] + second(i);
     }
 }
 
@@ -30,6 +40,6 @@ fn mul(
 ) {
     let i = (group.x + group.y * groups.x) * 64u + lane;
     if (i < params.n) {
-        y[i] = a[i] * b[i % params.period];
+        y[i] = a[i] * second(i);
     }
 }

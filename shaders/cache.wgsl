@@ -9,9 +9,6 @@ struct Params {
 
 struct Run {
     past: u32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

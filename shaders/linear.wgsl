@@ -27,7 +27,7 @@ fn element(start: u32, i: u32) -> f32 {
     return select(0.0, vec4<f32>(x[start + min(i, params.k - 1u)]).x, i < params.k);
 }
 
-fn rows_of_x(r: u32, j: u32) -> vec4<f32> {
+fn row_of_x(r: u32, j: u32) -> vec4<f32> {
     let row = min(r, params.rows - 1u);
     if (SCALAR == 0u) {
         return vec4<f32>(x[row * (params.k / 4u) + j]);
@@ -39,7 +39,7 @@ fn rows_of_x(r: u32, j: u32) -> vec4<f32> {
 
 // Four rows of x at packed column j, as the columns of a matrix.
 fn four_of_x(r: u32, j: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(rows_of_x(r, j), rows_of_x(r + 1u, j), rows_of_x(r + 2u, j), rows_of_x(r + 3u, j));
+    return mat4x4<f32>(row_of_x(r, j), row_of_x(r + 1u, j), row_of_x(r + 2u, j), row_of_x(r + 3u, j));
 }
 
 fn row_of_w(n: u32, j: u32) -> vec4<f32> {
@@ -72,22 +72,34 @@ fn store_four(row: u32, n: u32, sums: mat4x4<f32>) {
     store(row + 3u, n, sums[3]);
 }
 
-// For few rows: one row, four columns per invocation.
+// For one row: four columns per invocation.
 @compute @workgroup_size(8)
-fn gemv(@builtin(global_invocation_id) id: vec3<u32>) {
-    let n = 4u * id.x;
+fn gemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let n = 4u * (8u * group.x + lane);
     var sums = vec4<f32>();
     for (var j = 0u; j < (params.k + 3u) / 4u; j++) {
-        sums += four_of_w(n, j) * rows_of_x(id.y, j);
+        sums += four_of_w(n, j) * row_of_x(group.y, j);
     }
-    store(id.y, n, sums);
+    store(group.y, n, sums);
+}
+
+// For few rows: four rows, four columns per invocation.
+@compute @workgroup_size(8)
+fn skinny(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let n = 4u * (8u * group.x + lane);
+    let row = 4u * group.y;
+    var sums = mat4x4<f32>();
+    for (var j = 0u; j < (params.k + 3u) / 4u; j++) {
+        sums += four_of_w(n, j) * four_of_x(row, j);
+    }
+    store_four(row, n, sums);
 }
 
 // For many rows: eight rows, eight columns per invocation.
 @compute @workgroup_size(8)
-fn gemm(@builtin(global_invocation_id) id: vec3<u32>) {
-    let n = 8u * id.x;
-    let row = 8u * id.y;
+fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let n = 8u * (8u * group.x + lane);
+    let row = 8u * group.y;
     var a = mat4x4<f32>();
     var b = mat4x4<f32>();
     var c = mat4x4<f32>();

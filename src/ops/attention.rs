@@ -7,14 +7,11 @@
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity};
 use crate::error::{GraphError, Result};
-use crate::kernel::{Binding, Kernel, Launch, Shader};
+use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Shape, Tensor};
 
 const SHADER: Shader = Shader { name: "attention", source: include_str!("../../shaders/attention.wgsl") };
-
-/// From this many positions on, lanes are positions of one head; below, heads of one position.
-const PREFILL_POSITIONS: usize = 4;
 
 /// `softmax(mask(cap(q k^T * scale))) v` per head, over the `past + seq` first positions of `k` and `v`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -104,33 +101,22 @@ impl Operator for Attention {
             return Ok(Vec::new());
         }
         let element = |len: usize| if len.is_multiple_of(4) { "vec4<f32>" } else { "f32" }.to_string();
-        let vectors = |len: usize| len.div_ceil(4) as u32;
-        let array = |len: usize| format!("array<vec4<f32>, {}>", vectors(len));
-        let (entry, groups) = if s < PREFILL_POSITIONS {
-            ("decode", [h.len.div_ceil(8), s, b])
-        } else {
-            ("prefill", [s.div_ceil(8), h.len, b])
-        };
         let kernel = Kernel {
-            aliases: vec![("Key", element(d)), ("Value", element(e)), ("Query", array(d)), ("Sums", array(e))],
-            constants: vec![
-                ("D4", vectors(d)),
-                ("E4", vectors(e)),
-                ("SCALAR_D", !d.is_multiple_of(4) as u32),
-                ("SCALAR_E", !e.is_multiple_of(4) as u32),
-            ],
-            ..Kernel::new(SHADER, entry)
+            aliases: vec![("Key", element(d)), ("Value", element(e))],
+            constants: vec![("SCALAR_D", !d.is_multiple_of(4) as u32), ("SCALAR_E", !e.is_multiple_of(4) as u32)],
+            ..Kernel::new(SHADER, "attend")
         };
         let group = self.heads / self.kv_heads;
-        let counts = [s, t, h.len, h.offset, g.len, g.offset, group, d, e];
+        let blocks = (s * group.min(h.len)).div_ceil(4);
+        let counts = [b, s, t, h.len, h.offset, g.len, g.offset, group, blocks, d, e];
         let mut params: Vec<u32> = counts.iter().map(|&word| word as u32).collect();
         params.extend([self.causal as u32, self.window.unwrap_or(0) as u32]);
-        params.extend([self.scale.to_bits(), self.softcap.unwrap_or(0.0).to_bits()]);
+        params.extend([self.softcap.unwrap_or(0.0).to_bits(), self.scale.to_bits()]);
         Ok(vec![Launch {
             kernel,
             params,
             bindings: vec![Binding::input(0), Binding::input(1), Binding::input(2), Binding::Output, Binding::Run],
-            groups: groups.map(|n| n as u32),
+            groups: linear_grid(b * g.len * blocks, 8),
         }])
     }
 }

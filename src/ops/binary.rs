@@ -73,10 +73,10 @@ impl Operator for Binary {
             BinaryFunction::Add => "add",
             BinaryFunction::Mul => "mul",
         };
-        let period: usize = site.inputs[1].iter().product();
+        let row = site.inputs[1].len() < site.inputs[0].len();
         Ok(vec![Launch {
-            kernel: Kernel::new(SHADER, entry),
-            params: vec![n as u32, period as u32],
+            kernel: Kernel { constants: vec![("ROW", row as u32)], ..Kernel::new(SHADER, entry) },
+            params: vec![n as u32, site.part("k").len as u32],
             bindings: vec![Binding::input(0), Binding::input(1), Binding::Output],
             groups: linear_grid(n, 64),
         }])

@@ -13,9 +13,6 @@ use std::ops::Range;
 
 const SHADER: Shader = Shader { name: "linear", source: include_str!("../../shaders/linear.wgsl") };
 
-/// Up to this many rows each is a product of its own: a block of rows would be mostly repeats.
-const GEMV_ROWS: usize = 4;
-
 /// `y[.., n] = sum over k of x[.., k] * w[n, k] (+ bias[n])`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Linear;
@@ -62,7 +59,11 @@ impl Operator for Linear {
         }
         let rows = site.numel() / n;
         let scalar = !k.is_multiple_of(4);
-        let (entry, block) = if rows <= GEMV_ROWS { ("gemv", [4, 1]) } else { ("gemm", [8, 8]) };
+        let (entry, columns, block) = match rows {
+            1 => ("gemv", 4, 1),
+            2..=4 => ("skinny", 4, 4),
+            _ => ("gemm", 8, 8),
+        };
         let kernel = Kernel {
             weight: Some(site.dtypes[1]),
             aliases: vec![("X", if scalar { "f32" } else { "vec4<f32>" }.to_string())],
@@ -79,7 +80,7 @@ impl Operator for Linear {
                 Binding::input(if biased { 2 } else { 0 }),
                 Binding::Output,
             ],
-            groups: [range.len().div_ceil(8 * block[0]) as u32, rows.div_ceil(block[1]) as u32, 1],
+            groups: [range.len().div_ceil(8 * columns) as u32, rows.div_ceil(block) as u32, 1],
         };
         Ok(site.pieces[1].iter().enumerate().map(launch).collect())
     }

@@ -1,0 +1,127 @@
+//! Every shader in every variant that the ops choose is valid WGSL and can be written for Vulkan, Metal, DX12 and GL.
+//!
+//! No GPU is needed, so a machine that has one driver still covers the languages of all four.
+
+use fanfold::kernel::Kernel;
+use fanfold::ops::sample::{Random, Role, Sample};
+use fanfold::ops::{Site, samples};
+use fanfold::tensor::{DType, Dim, Env, Shape, resolve};
+use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
+use naga::proc::BoundsCheckPolicies;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+
+/// Seeds per op: enough for each to show all of its variants, whose number the test below pins.
+const SEEDS: u64 = 3000;
+
+fn kernels(sample: &Sample) -> Vec<Kernel> {
+    let whole: Vec<Vec<usize>> = sample.inputs.iter().map(|(_, t)| t.shape().to_vec()).collect();
+    let shapes: Vec<Shape> = whole.iter().map(|shape| shape.iter().map(|&d| Dim::Fixed(d)).collect()).collect();
+    // Vectors are widened on upload, tables keep their type.
+    let kept = |(role, t): &(Role, fanfold::tensor::Tensor)| match role {
+        Role::Weight if t.shape().len() < 2 => DType::F32,
+        _ => t.dtype(),
+    };
+    let dtypes: Vec<DType> = sample.inputs.iter().map(kept).collect();
+    let pieces: Vec<Vec<_>> = whole.iter().map(|shape| std::iter::once(0..shape[0]).collect()).collect();
+    let rule = sample.op.rule(&shapes).unwrap();
+    let extents = rule.extents(None, 0);
+    let env = Env { past: sample.past, ..Env::prompt(1) };
+    let output = resolve(&rule.output_shape(), &env);
+    let site = Site { inputs: &whole, dtypes: &dtypes, pieces: &pieces, extents: &extents, env: &env, output: &output };
+    let launches = sample.op.launches(&site).unwrap();
+    launches.into_iter().map(|launch| launch.kernel).collect()
+}
+
+fn variants() -> HashSet<Kernel> {
+    let all = samples();
+    let seeded = |make: fn(&mut Random) -> Sample| (0..SEEDS).flat_map(move |s| kernels(&make(&mut Random::new(s))));
+    all.into_iter().flat_map(|(_, make)| seeded(make)).collect()
+}
+
+fn write(kernel: &Kernel) {
+    let source = kernel.source().unwrap();
+    let fail =
+        |stage: &str, error: &dyn std::fmt::Debug| -> ! { panic!("{source}\n{}: {stage}: {error:?}", kernel.entry) };
+    let module =
+        naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+    // No optional feature, so that a kernel runs on whatever adapter there is. unpack2x16float is part of WebGPU: only
+    // wgpu's downlevel adapters may lack it.
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+        .validate(&module)
+        .unwrap_or_else(|error| fail("validation", &error));
+    let constants: PipelineConstants =
+        kernel.constants.iter().map(|&(name, value)| (name.to_string(), value as f64)).collect();
+    let stage = naga::ShaderStage::Compute;
+    let (module, info) = process_overrides(&module, &info, Some((stage, kernel.entry)), &constants)
+        .unwrap_or_else(|error| fail("overrides", &error));
+
+    let entry_point = kernel.entry.to_string();
+    let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: entry_point.clone() };
+    spv::write_vec(&module, &info, &spv::Options::default(), Some(&pipeline))
+        .unwrap_or_else(|error| fail("SPIR-V", &error));
+    msl::write_string(&module, &info, &msl::Options::default(), &msl::PipelineOptions::default())
+        .unwrap_or_else(|error| fail("MSL", &error));
+    let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
+    hlsl::Writer::new(&mut String::new(), &options, &pipeline)
+        .write(&module, &info, None)
+        .unwrap_or_else(|error| fail("HLSL", &error));
+    let options = glsl::Options { version: glsl::Version::new_gles(310), ..Default::default() };
+    let pipeline = glsl::PipelineOptions { shader_stage: stage, entry_point, multiview: None };
+    let mut text = String::new();
+    glsl::Writer::new(&mut text, &module, &info, &options, &pipeline, BoundsCheckPolicies::default())
+        .and_then(|mut writer| writer.write())
+        .unwrap_or_else(|error| fail("GLSL", &error));
+}
+
+#[test]
+fn every_variant_is_written_for_every_backend() {
+    let variants = variants();
+    variants.iter().for_each(write);
+    let entries: BTreeSet<String> = variants.iter().map(|k| format!("{}/{}", k.shader.name, k.entry)).collect();
+    let expected = [
+        "attention/attend",
+        "binary/add",
+        "binary/mul",
+        "cache/append",
+        "gather/gather",
+        "layout/strided",
+        "linear/gemm",
+        "linear/gemv",
+        "linear/skinny",
+        "normalization/layer",
+        "normalization/rms",
+        "reduce/reduce",
+        "rotary/rotate",
+        "softmax/softmax",
+        "unary/map",
+    ];
+    assert!(entries.iter().eq(expected.iter()), "{entries:?}");
+    // 4 of attention (d and e by fours or not), 3 of gather (types), 18 of linear (entries, types, k by fours or not),
+    // 4 of unary, 4 of binary (entries, second input repeated or not), one for each other entry.
+    assert_eq!(variants.len(), 4 + 3 + 18 + 4 + 4 + 7);
+}
+
+fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_string())
+        .collect()
+}
+
+#[test]
+fn a_shader_has_the_stem_of_its_ops() {
+    let (shaders, ops) = (stems("shaders", "wgsl"), stems("src/ops", "rs"));
+    let lonely: Vec<_> = shaders.difference(&ops).collect();
+    assert!(lonely.is_empty(), "no file in src/ops for {lonely:?}");
+}
+
+#[test]
+fn an_unknown_import_is_named() {
+    let shader = fanfold::kernel::Shader { name: "x", source: "#import nowhere\n" };
+    let error = Kernel::new(shader, "main").source().unwrap_err();
+    assert!(error.contains("nowhere"), "{error}");
+}
