@@ -206,6 +206,20 @@ fn a_wide_weight_is_split_over_bindings() {
     }
 }
 
+#[test]
+fn a_large_weight_is_loaded_block_by_block() {
+    // 18 MB of f32 and 17 MB on the device of bf16, in rows that are padded: more than one block of staging each.
+    let (mut cases, mut random) = (Cases::new(), Random::new(7));
+    for (dtype, n) in [(DType::F32, 9_001), (DType::BF16, 17_003)] {
+        let x = (Role::Input, random.tensor(DType::F32, &[1, 1, 501]));
+        cases.add("Linear", Sample::new(Linear, vec![x, (Role::Weight, random.tensor(dtype, &[n, 501]))]));
+    }
+    for info in adapters_or_skip() {
+        compare(&info, &cases, &GpuOptions::default());
+        compare(&info, &cases, &GpuOptions { max_binding: Some(5_000_000), ..GpuOptions::default() });
+    }
+}
+
 /// `y = x w` once, with `y` also taken for something exchanged; `[seq, 512]` for any seq.
 fn layer(rows: usize, k: usize) -> Cases {
     let mut random = Random::new(1);

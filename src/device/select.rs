@@ -1,7 +1,7 @@
 //! Which devices a person means: the reading of a list such as `0x3,host,radeon`.
 //!
 //! It deliberately opens nothing while reading and knows adapters only as descriptions, so made-up ones test it. Read
-//! [`super::gpu::adapter`] next for where descriptions come from.
+//! [`super::gpu`] next for where descriptions come from.
 
 use super::Device;
 use super::gpu::{AdapterInfo, GpuDevice, GpuOptions};

@@ -1,7 +1,7 @@
 //! The GPUs of this machine: which there are, each once, what is known of each, and how one is opened.
 //!
 //! It deliberately does not know what a program is, and it asks the driver or says unknown: no size in it is a guess.
-//! Read [`super::super::select`] next for how a person names adapters, and `context.rs` for what an opened one is.
+//! Read [`crate::device::select`] next for how a person names adapters, and `context` for what an opened one is.
 
 use crate::error::{DeviceError, Result};
 use serde::Serialize;

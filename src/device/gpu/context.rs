@@ -1,7 +1,7 @@
 //! An opened GPU: its handles, what went wrong on it, its counters, and the only places that allocate or wait.
 //!
-//! It deliberately knows nothing of tensors or programs. Read [`super::staging`] next for how bytes cross, and
-//! [`super::recorder`] for how work is submitted.
+//! It deliberately knows nothing of tensors or programs. Read `staging` next for how bytes cross, and
+//! `recorder` for how work is submitted.
 
 use super::GpuOptions;
 use super::adapter::{AdapterInfo, open};
@@ -111,8 +111,14 @@ impl Context {
 
     /// Errors when anything has gone wrong since the device was opened.
     pub(super) fn check(&self) -> Result<()> {
+        let mut fault = self.faults.get();
+        if let Some(Fault::Refused(_)) = fault {
+            // A call on a lost device is refused before the loss is told, which takes a poll.
+            self.poll(wgpu::PollType::Poll);
+            fault = self.faults.get();
+        }
         let device = self.name.clone();
-        Err(match self.faults.get() {
+        Err(match fault {
             None => return Ok(()),
             Some(Fault::Lost(reason)) => DeviceError::Lost { device, reason },
             Some(Fault::OutOfMemory(reason)) => self.no_room("an internal allocation", 0, reason),
@@ -149,10 +155,13 @@ impl Context {
             return Err(self.no_room(what, bytes, reason).into());
         }
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: mapped };
-        let buffer = self.scoped(|| self.device.create_buffer(&descriptor));
+        let buffer = self.scoped(|| self.device.create_buffer(&descriptor)).map_err(|error| {
+            self.poll(wgpu::PollType::Poll);
+            self.no_room(what, bytes, error.to_string())
+        });
         self.check()?;
         self.counters.buffers += 1;
-        buffer.map_err(|error| self.no_room(what, bytes, error.to_string()).into())
+        Ok(buffer?)
     }
 
     /// The largest storage binding of a tensor that is in one piece.
@@ -178,8 +187,8 @@ impl Context {
             match mapping.state() {
                 Mapping::MAPPED => return Ok(()),
                 Mapping::FAILED => {
-                    self.check()?;
-                    return Err(self.refused("a buffer could not be mapped").into());
+                    self.faults.record(Fault::Refused("a buffer could not be mapped".into()));
+                    return self.check();
                 }
                 _ => self.check()?,
             }
@@ -216,4 +225,27 @@ impl Drop for Context {
 /// `bytes` as the size of a buffer or binding: never zero.
 pub(super) fn aligned(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGNMENT).max(ALIGNMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::adapter::adapters;
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn a_lost_device_ends_a_wait_and_refuses_what_follows() {
+        for info in adapters() {
+            let mut context = Context::open(&info, &GpuOptions::default()).unwrap();
+            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+            let buffer = context.buffer("staging", 64, usage, false).unwrap();
+            context.device.destroy();
+            let start = Instant::now();
+            let waited = context.wait(&Mapping::request(&buffer, wgpu::MapMode::Read, 64), None);
+            assert!(matches!(waited, Err(Error::Device(DeviceError::Lost { .. }))), "{waited:?}");
+            let made = context.buffer("staging", 64, usage, false).map(|_| ());
+            assert!(matches!(made, Err(Error::Device(DeviceError::Lost { .. }))), "{made:?}");
+            assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The tensors of one rank on a GPU: scratch, state, and weights that are read, repacked and uploaded block by block.
 //!
 //! It deliberately does not know what ops do with them; the layout of weights is [`crate::kernel::weight_layout`]'s.
-//! Read [`super::prepared`] next for how they are bound.
+//! Read `prepared` next for how they are bound.
 
 use super::context::{ALIGNMENT, Context};
 use super::staging::Writer;

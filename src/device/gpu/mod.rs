@@ -1,9 +1,9 @@
 //! A GPU on wgpu, over Vulkan, Metal, DX12 or GL: the only place that names wgpu.
 //!
 //! It deliberately knows no op and no peer: it compiles and runs the launches that ops choose, and moves bytes when told
-//! to. Read [`adapter`] for which GPUs there are, then `memory`, `prepared` and `recorder` in the order of a call.
+//! to. Read `adapter` for which GPUs there are, then `memory`, `prepared` and `recorder` in the order of a call.
 
-pub mod adapter;
+mod adapter;
 mod context;
 mod memory;
 mod pipeline;

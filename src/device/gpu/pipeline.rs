@@ -1,6 +1,6 @@
 //! Kernels compiled once: the cache from a [`Kernel`] to its pipeline.
 //!
-//! It deliberately does not know which op wants a kernel or what will be bound to it. Read [`super::prepared`] next.
+//! It deliberately does not know which op wants a kernel or what will be bound to it. Read `prepared` next.
 
 use super::context::Context;
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! Calls made ready: for symbols of given sizes, every instruction's dispatches with all that they bind.
 //!
 //! What changes from call to call without changing a size, `past` above all, is deliberately not in here, so that one
-//! preparation serves every decode step. Read [`super::recorder`] next for how dispatches run.
+//! preparation serves every decode step. Read `recorder` next for how dispatches run.
 
 use super::context::{Context, aligned};
 use super::memory::Memory;

@@ -1,6 +1,6 @@
 //! The work of a device in order: copies and dispatches gathered into submissions of bounded length.
 //!
-//! It deliberately knows no op and no value, only buffers and dispatches. Read [`super::prepared`] next for where
+//! It deliberately knows no op and no value, only buffers and dispatches. Read `prepared` next for where
 //! dispatches come from.
 
 use super::context::Context;

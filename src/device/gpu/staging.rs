@@ -1,7 +1,7 @@
 //! How bytes cross between host and GPU: buffers that both can reach, made once and reused.
 //!
 //! It deliberately does not know what the bytes are. wgpu's own `write_buffer` makes a buffer per call, which a decode
-//! step cannot afford. Read [`super::recorder`] next for when copies happen.
+//! step cannot afford. Read `recorder` next for when copies happen.
 
 use super::context::{Context, Mapping, aligned};
 use crate::error::Result;
