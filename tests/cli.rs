@@ -372,7 +372,7 @@ fn what_cannot_be_meant_is_usage() {
     run(&["-p", "x", "-c", "0"], &["a number of 1 to"]);
     run(&["-p", "x", "--temp", "-1"], &["temperature", "-1"]);
     run(&["-p", "x", "--temp", "NaN"], &["temperature"]);
-    run(&["-p", "x", "--top-p", "2"], &["top_p", "2"]);
+    run(&["-p", "x", "--top-p", "2"], &["top-p 2"]);
     run(&["-p", "x", "--strategy", "diagonal"], &["single, column, row, tensor"]);
     run(&["-p", "x", "--memory", "lots"], &["8GiB"]);
     run(&["-p", "x", "--memory", "1GiB,1GiB"], &["--memory has 2 sizes for 1 device"]);
