@@ -18,10 +18,10 @@ fn open(name: &str) -> Model {
 
 /// Whether a line is of a layer after the first: layers are alike.
 fn repeats(line: &str) -> bool {
-    let layer = line
+    let mut layer = line
         .split('.')
         .skip_while(|part| !part.ends_with("layers") && !part.ends_with("layer") && !part.ends_with('h'));
-    layer.skip(1).next().is_some_and(|part| part != "0" && part.bytes().all(|b| b.is_ascii_digit()))
+    layer.nth(1).is_some_and(|part| part != "0" && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// The plan, and the programs of the first and the last rank, with one layer of each.
