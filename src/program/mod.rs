@@ -283,7 +283,7 @@ impl fmt::Display for RankProgram {
                     window.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect()
                 }
             };
-            writeln!(f, "weight {id:<3} {} {}{} {part}", weight.name, weight.dtype, display_shape(&weight.shape))?;
+            writeln!(f, "weight {id:<3} {} {}{}{part}", weight.name, weight.dtype, display_shape(&weight.shape))?;
         }
         for instr in &self.instrs {
             match instr {

@@ -12,6 +12,10 @@ use std::fmt::Write as _;
 
 /// Columns that a cut is drawn in.
 const BAR: usize = 40;
+/// Columns of a terminal.
+const COLUMNS: usize = 80;
+/// Columns of a node's or a device's name.
+const NAME: usize = 21;
 
 /// `1536` as `1.5 KiB`.
 pub fn bytes(n: u64) -> String {
@@ -22,13 +26,42 @@ pub fn bytes(n: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    match unit {
+        0 => format!("{n} B"),
+        // Nine columns at most, so that tables keep their lines.
+        _ if value >= 999.95 => format!("{value:.0} {}", UNITS[unit]),
+        _ => format!("{value:.1} {}", UNITS[unit]),
+    }
 }
 
 /// The name of a node with its layer's number left open, so that equal layers are drawn once.
 fn pattern(name: &str) -> String {
     let open = |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) { "*".to_string() } else { part.to_string() };
     name.split('.').map(open).collect::<Vec<_>>().join(".")
+}
+
+/// `name` in at most [`NAME`] columns, its beginning kept: vendors put the maker and the series there.
+fn beginning(name: &str) -> String {
+    if name.chars().count() <= NAME {
+        return name.to_string();
+    }
+    let kept: String = name.chars().take(NAME - 1).collect();
+    format!("{}…", kept.trim_end())
+}
+
+/// `name` in at most [`NAME`] columns, its end kept: whole parts of it if one fits.
+fn end(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME {
+        return name.to_string();
+    }
+    let kept: String = name.chars().skip(length - (NAME - 1)).collect();
+    // Cut where a part begins, unless the rest begins with one already or is one.
+    let cut_at_dot = name.ends_with(&format!(".{kept}"));
+    match kept.split_once('.') {
+        Some((_, parts)) if !cut_at_dot => format!("…{parts}"),
+        _ => format!("…{kept}"),
+    }
 }
 
 /// A cut as one digit per column: the rank that holds it; `+` where several do.
@@ -65,11 +98,7 @@ pub fn picture(graph: &Graph, plan: &Plan) -> String {
     }
     let mut text = String::new();
     for (name, how, drawn, times) in rows {
-        let short: String = match name.char_indices().rev().nth(19) {
-            Some((start, _)) if start > 0 => format!("…{}", &name[start..]),
-            _ => name,
-        };
-        let _ = writeln!(text, "{short:<21} {how:<8} [{drawn}] x{times}");
+        let _ = writeln!(text, "{:<NAME$} {how:<8} [{drawn}] x{times}", end(&name));
     }
     text
 }
@@ -86,11 +115,28 @@ pub fn exchanges(program: &Program, env: &Env) -> String {
         }
     }
     let kinds: Vec<String> = kinds.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
-    let sent: Vec<String> = (0..program.ranks.len()).map(|rank| bytes(sent_bytes(program, rank, env))).collect();
     if kinds.is_empty() {
         return "no exchange".to_string();
     }
-    format!("{} per call; sent for one token: {}", kinds.join(", "), sent.join(", "))
+    let sent: Vec<u64> = (0..program.ranks.len()).map(|rank| sent_bytes(program, rank, env)).collect();
+    let kinds = kinds.join(", ");
+    if sent.windows(2).all(|pair| pair[0] == pair[1]) {
+        return format!("{kinds} per call; for one token every rank sends {}", bytes(sent[0]));
+    }
+    let sent: Vec<String> = sent.into_iter().map(bytes).collect();
+    let mut text = format!("{kinds} per call; the ranks send for one token");
+    let mut column = text.chars().count();
+    for (rank, part) in sent.iter().enumerate() {
+        let end = if rank + 1 < sent.len() { "," } else { "" };
+        let part = format!(" {part}{end}");
+        if column + part.len() > COLUMNS {
+            text.push_str("\n ");
+            column = 1;
+        }
+        column += part.len();
+        text.push_str(&part);
+    }
+    text
 }
 
 /// Bytes that `rank` sends to other ranks in one call under `env`.
@@ -111,24 +157,40 @@ pub fn sent_bytes(program: &Program, rank: usize, env: &Env) -> u64 {
 /// What each rank holds, one line each.
 pub fn memory(program: &Program, env: &Env, devices: &[(String, Option<u64>)]) -> String {
     let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{:<4} {:<22} {:>10} {:>10} {:>10} {:>9}  of",
-        "rank", "device", "weights", "kv", "scratch", "staging"
-    );
+    let mut row = |cells: [&str; 7]| {
+        let [rank, device, weights, kv, scratch, staging, of] = cells;
+        let _ = writeln!(text, "{rank:<4} {device:<NAME$} {weights:>9} {kv:>9} {scratch:>9} {staging:>9} of {of}");
+    };
+    row(["rank", "device", "weights", "kv", "scratch", "staging", "memory"]);
     for (rank, (device, memory)) in program.ranks.iter().zip(devices) {
         let Memory { weights, state, activations, staging } = rank.memory(env);
-        let name: String = device.chars().take(22).collect();
         let of = memory.map_or("unknown".to_string(), bytes);
-        let _ = writeln!(
-            text,
-            "{:<4} {name:<22} {:>10} {:>10} {:>10} {:>9}  {of}",
-            rank.rank,
-            bytes(weights),
-            bytes(state),
-            bytes(activations),
-            bytes(staging)
-        );
+        let [weights, state, activations, staging] = [weights, state, activations, staging].map(bytes);
+        row([&rank.rank.to_string(), &beginning(device), &weights, &state, &activations, &staging, &of]);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_nine_columns() {
+        let shown = [0, 1023, 1024, 1536, 1_048_524, 1_073_741_823, u64::MAX >> 14].map(bytes);
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1024 KiB", "1024 MiB", "1024 TiB"]);
+    }
+
+    #[test]
+    fn long_names_are_cut_where_a_part_begins() {
+        assert_eq!(end("lm_head"), "lm_head");
+        assert_eq!(end("model.layers.*.self_attn.q_proj"), "…*.self_attn.q_proj");
+        assert_eq!(end("model.layers.*.self_attn.k_append"), "…*.self_attn.k_append");
+        assert_eq!(end("an_unbroken_name_that_is_too_long"), "…ame_that_is_too_long");
+        assert_eq!(beginning("llvmpipe (LLVM 15.0.6, 256 bits)"), "llvmpipe (LLVM 15.0.…");
+        assert_eq!(beginning("host"), "host");
+        for name in ["é".repeat(30), "a.b".repeat(30)] {
+            assert!(end(&name).chars().count() <= NAME && beginning(&name).chars().count() <= NAME);
+        }
+    }
 }

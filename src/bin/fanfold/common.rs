@@ -14,6 +14,8 @@ use fanfold::program::Program;
 use fanfold::tensor::Env;
 use fanfold::text::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Display;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +38,11 @@ pub fn usage(reason: impl Into<String>) -> anyhow::Error {
     Usage(reason.into()).into()
 }
 
+/// Prints `text` and a line end on stdout; as an error, unlike `println!`, where the reader has gone.
+pub fn say(text: impl Display) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
 /// The devices and how the model is divided over them.
 #[derive(clap::Args, Clone)]
 pub struct Placing {
@@ -43,7 +50,8 @@ pub struct Placing {
     #[arg(long, value_name = "LIST")]
     pub devices: Option<String>,
     /// Each device's share, such as 3,2,1; equal if not given
-    #[arg(long, value_delimiter = ',', value_name = "N,N,..")]
+    // A negative number is refused for what it is, not taken for an option.
+    #[arg(long, value_delimiter = ',', value_name = "N,N,..", allow_hyphen_values = true)]
     pub ratios: Vec<f64>,
     /// How layers are cut [default: tensor, or column with --exact]
     #[arg(long, value_parser = strategy)]
@@ -58,7 +66,7 @@ pub struct Placing {
     #[arg(long)]
     pub exact: bool,
     /// Seconds any wait may last without progress
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "SECONDS")]
     pub timeout: u64,
 }
 
@@ -68,7 +76,7 @@ pub struct Target {
     /// A model folder as Hugging Face lays it out, or `demo` for the embedded model
     pub model: PathBuf,
     /// Positions the KV cache holds
-    #[arg(short, long, default_value_t = 2048, value_parser = positive)]
+    #[arg(short, long, default_value_t = 2048, value_parser = positive, value_name = "N")]
     pub context: usize,
     #[command(flatten)]
     pub placing: Placing,
@@ -190,11 +198,11 @@ pub fn decide_unchecked(model: &Model, target: &Target, all_logits: bool) -> Res
 }
 
 fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {
-    let found = adapters();
     if let Some(list) = &placing.devices {
-        return Ok(select::parse(list, &found)?);
+        // Drivers take time to load, and a list of hosts alone needs none.
+        return Ok(select::parse(list, &[]).or_else(|_| select::parse(list, &adapters()))?);
     }
-    let (choices, software) = select::default_choice(&found)?;
+    let (choices, software) = select::default_choice(&adapters())?;
     if software {
         eprintln!("no GPU found: running on the software adapter {}, slowly", choices[0]);
     }

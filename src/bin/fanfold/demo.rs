@@ -1,6 +1,6 @@
 //! `fanfold demo`: the embedded model over several devices, from plan to proof.
 
-use crate::common::{Placing, Target, decide, open, open_model, stop_on_interrupt, tokenizer};
+use crate::common::{Placing, Target, decide, open, open_model, say, stop_on_interrupt, tokenizer};
 use crate::verify::{compare, open_single, sentence};
 use anyhow::Result;
 use fanfold::device::gpu::adapters;
@@ -12,11 +12,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example, with the shares turned round:
+  fanfold demo --devices 0x3 --ratios 1,2,5")]
 pub struct Args {
     #[command(flatten)]
     placing: Placing,
     /// Tokens to generate
-    #[arg(short = 'n', long = "tokens", default_value_t = 80)]
+    #[arg(short = 'n', long = "tokens", default_value_t = 80, value_name = "N")]
     tokens: usize,
 }
 
@@ -38,14 +40,14 @@ pub fn main(args: &Args) -> Result<()> {
     let model = open_model(&target.model, Head::Default)?;
     let tokenizer = tokenizer(&model)?;
     let decision = decide(&model, &target, true)?;
-    println!("Devices");
+    say("Devices")?;
     for (rank, choice) in decision.choices.iter().enumerate() {
-        println!("  rank {rank}: {choice}, share {}", decision.plan.ratios[rank]);
+        say(format_args!("  rank {rank}: {choice}, share {}", decision.plan.ratios[rank]))?;
     }
-    println!("\nPlan: who holds which part of every layer (0, 1, 2: the rank; + where shared)");
-    print!("{}", report::picture(model.graph(), &decision.plan));
+    say("\nPlan: who holds which part of every layer (a digit is a rank; + where shared)")?;
+    say(report::picture(model.graph(), &decision.plan).trim_end())?;
     let token = fanfold::tensor::Env { seq: 1, keep: 1, ..decision.limits };
-    println!("{}", report::exchanges(&decision.program, &token));
+    say(report::exchanges(&decision.program, &token))?;
     let started = Instant::now();
     let mut engine = open(&model, &decision)?;
     // The first calls compile kernels: they are run before anything is timed.
@@ -53,34 +55,34 @@ pub fn main(args: &Args) -> Result<()> {
     engine.feed(&ids)?;
     engine.feed(&ids[..1])?;
     engine.reset();
-    println!(
+    say(format_args!(
         "loaded and warmed up in {:.1} s\n\nText, streamed from {} shards",
         started.elapsed().as_secs_f64(),
         decision.choices.len()
-    );
+    ))?;
     let stop = stop_on_interrupt()?;
     let sampler = Sampler::new(Sampling { temperature: 0.7, seed: 1, ..Sampling::default() })?;
     let mut stream = tokenizer.stream(true);
-    print!("{PROMPT}");
+    let mut out = std::io::stdout();
+    write!(out, "{PROMPT}")?;
     let started = Instant::now();
     let mut count = 0usize;
     for token in engine.generate(&ids, args.tokens, sampler, true, stop)? {
         count += 1;
         if let Some(piece) = stream.push(token?)? {
-            print!("{piece}");
-            std::io::stdout().flush()?;
+            write!(out, "{piece}")?;
+            out.flush()?;
         }
     }
-    print!("{}", stream.finish()?.unwrap_or_default());
+    write!(out, "{}", stream.finish()?.unwrap_or_default())?;
     let seconds = started.elapsed().as_secs_f64();
-    println!("\n\n{count} tokens at {:.1} tokens/s", count as f64 / seconds.max(1e-9));
+    say(format_args!("\n\n{count} tokens at {:.1} tokens/s", count as f64 / seconds.max(1e-9)))?;
     let ids = tokenizer.encode(crate::verify::PROMPT, true)?;
     let (mut single, reference) = open_single(&model, &decision, &target)?;
     let comparison = compare(&mut engine, &mut single, &ids)?;
-    println!("\nProof against one device ({reference})\n{}", sentence(&comparison));
+    say(format_args!("\nProof against one device ({reference})\n{}", sentence(&comparison)))?;
     if !comparison.passed() {
         return Err(anyhow::anyhow!("the sharded answer is not the single-device answer"));
     }
-    println!("\nYour own model: fanfold run FOLDER -p \"...\" --devices 0,1");
-    Ok(())
+    say("\nYour own model: fanfold run FOLDER -p \"...\" --devices 0,1")
 }

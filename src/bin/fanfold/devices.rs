@@ -1,10 +1,12 @@
 //! `fanfold devices`: what models can run on.
 
+use crate::common::say;
 use anyhow::Result;
 use fanfold::device::gpu::adapters;
 use fanfold::error::DeviceError;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  fanfold devices")]
 pub struct Args {
     /// As JSON
     #[arg(long)]
@@ -14,15 +16,15 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<()> {
     let adapters = adapters();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&adapters)?);
+        say(serde_json::to_string_pretty(&adapters)?)?;
     } else {
         for adapter in &adapters {
-            println!("{adapter}");
+            say(adapter)?;
         }
-        println!("host: the reference evaluation, slow and exact");
-        if adapters.is_empty() {
-            eprintln!("{}", DeviceError::NoAdapter);
-        }
+        say("host: the reference evaluation, slow and exact")?;
+    }
+    if adapters.is_empty() {
+        eprintln!("{}", DeviceError::NoAdapter);
     }
     Ok(())
 }

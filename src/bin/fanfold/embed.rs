@@ -1,17 +1,19 @@
 //! `fanfold embed`: turn texts into vectors.
 
-use crate::common::{Target, decide, open, open_model, tokenizer, usage, write_tensor};
+use crate::common::{Target, decide, open, open_model, say, tokenizer, usage, write_tensor};
 use anyhow::Result;
 use fanfold::import::{Head, Pooling};
 use fanfold::tensor::Tensor;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example:
+  fanfold embed all-MiniLM-L6-v2 \"a sentence\" \"another\" --out vectors.safetensors")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
     /// The texts
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "TEXT")]
     texts: Vec<String>,
     /// How positions become one vector: mean, cls or none [default: what the folder says, else mean]
     #[arg(long, value_parser = ["mean", "cls", "none"])]
@@ -54,10 +56,10 @@ pub fn main(args: &Args) -> Result<()> {
     }
     if args.json {
         let rows: Vec<&[f32]> = rows.chunks(width).collect();
-        println!("{}", serde_json::to_string(&rows)?);
+        say(serde_json::to_string(&rows)?)?;
     } else if args.out.is_none() {
         for row in rows.chunks(width) {
-            println!("{}", row.iter().map(|x| format!("{x:.6}")).collect::<Vec<_>>().join(" "));
+            say(row.iter().map(|x| format!("{x:.6}")).collect::<Vec<_>>().join(" "))?;
         }
     }
     Ok(())

@@ -16,9 +16,13 @@ use fanfold::Error;
 use fanfold::error::{DeviceError, PlanError, SessionError};
 use std::process::ExitCode;
 
-/// Run one model across whatever GPUs you have.
+/// Run one model across whatever GPUs you have, and prove that the answer is one device's.
 #[derive(Parser)]
-#[command(version, about, arg_required_else_help = false)]
+#[command(version, arg_required_else_help = false)]
+#[command(after_help = "Example:
+  fanfold run MODEL -p \"Once upon a time\" --devices 0,1 --ratios 3,2
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 bad model, 4 does not fit, 5 device lost")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -55,10 +59,7 @@ fn main() -> ExitCode {
     // SAFETY: no other thread runs yet, so nothing reads the environment at the same time.
     unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     let result = match Cli::parse().command {
-        None => {
-            println!("{WELCOME}");
-            Ok(())
-        }
+        None => common::say(WELCOME),
         Some(Command::Devices(args)) => devices::main(&args),
         Some(Command::Run(args)) => run::main(&args),
         Some(Command::Embed(args)) => embed::main(&args),
@@ -98,7 +99,7 @@ fn code(error: &Error) -> u8 {
         Error::Text(fanfold::error::TextError::Sampling { .. }) => 2,
         Error::Plan(PlanError::DoesNotFit { .. }) => 4,
         Error::Plan(_) => 2,
-        Error::Device(DeviceError::List { .. } | DeviceError::NotFound { .. }) => 2,
+        Error::Device(DeviceError::List { .. } | DeviceError::NotFound { .. } | DeviceError::NoAdapter) => 2,
         Error::Device(DeviceError::OutOfMemory { .. }) => 4,
         Error::Device(_) => 5,
         Error::Session(SessionError::Rank { source, .. }) => code(source),

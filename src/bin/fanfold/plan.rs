@@ -1,13 +1,17 @@
 //! `fanfold plan`: who would hold what.
 
-use crate::common::{Target, decide_unchecked, open_model, usage};
+use crate::common::{Target, decide_unchecked, open_model, say, usage};
 use anyhow::Result;
 use fanfold::import::Head;
 use fanfold::report;
 use fanfold::tensor::Env;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example, a plan to edit by hand and to run:
+  fanfold plan MODEL --devices 0,1 --ratios 3,2 -o plan.json
+  fanfold run MODEL -p \"Once\" --devices 0,1 --plan plan.json")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -31,21 +35,26 @@ pub fn main(args: &Args) -> Result<()> {
         std::fs::write(path, &json).map_err(|e| usage(format!("{}: {e}", path.display())))?;
     }
     if args.json {
-        print!("{json}");
+        say(json.trim_end())?;
     } else {
         let token = Env { seq: 1, keep: 1, ..decision.limits };
         let (parameters, size) = (model.parameters(), report::bytes(model.weight_bytes()));
         let (family, plan) = (model.info().family, &decision.plan);
-        println!("{}: {family}, {:.1} M parameters, {size}", model.path().display(), parameters as f64 / 1e6);
-        println!("strategy {} over {} ranks, ratios {:?}\n", plan.strategy, plan.world_size, plan.ratios);
-        println!("{}", report::picture(model.graph(), plan));
-        println!("{}\n", report::exchanges(&decision.program, &token));
-        print!("{}", report::memory(&decision.program, &decision.limits, &devices));
+        let ratios: Vec<String> = plan.ratios.iter().map(f64::to_string).collect();
+        let ratios = ratios.join(",");
+        let mut text = String::new();
+        writeln!(text, "{}: {family}, {:.1} M parameters, {size}", model.path().display(), parameters as f64 / 1e6)?;
+        writeln!(text, "strategy {} over {} ranks, ratios {ratios}", plan.strategy, plan.world_size)?;
+        writeln!(text, "who holds which part of every layer (a digit is a rank; + where shared):\n")?;
+        writeln!(text, "{}", report::picture(model.graph(), plan))?;
+        writeln!(text, "{}\n", report::exchanges(&decision.program, &token))?;
+        write!(text, "{}", report::memory(&decision.program, &decision.limits, &devices))?;
         if args.verbose {
             for rank in &decision.program.ranks {
-                print!("\nrank {}\n{rank}", rank.rank);
+                write!(text, "\nrank {}\n{rank}", rank.rank)?;
             }
         }
+        say(text.trim_end())?;
     }
     decision.program.check_memory(&decision.limits, &devices)?;
     Ok(())

@@ -9,32 +9,34 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 #[derive(clap::Args)]
+#[command(after_help = "Example:
+  fanfold run MODEL -p \"Once upon a time\" -n 100 --devices 0,1 --ratios 3,2")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
     /// The text to continue
-    #[arg(short, long, conflicts_with_all = ["file", "stdin"])]
+    #[arg(short, long, value_name = "TEXT", conflicts_with_all = ["file", "stdin"])]
     prompt: Option<String>,
     /// A file that holds the text
     #[arg(short, long, conflicts_with = "stdin")]
     file: Option<PathBuf>,
     /// `-` reads the text from standard input
-    #[arg(value_parser = ["-"], value_name = "-")]
+    #[arg(value_parser = ["-"], value_name = "-", hide_possible_values = true)]
     stdin: Option<String>,
     /// Tokens to generate at most
-    #[arg(short = 'n', long = "tokens", default_value_t = 64)]
+    #[arg(short = 'n', long = "tokens", default_value_t = 64, value_name = "N")]
     tokens: usize,
     /// 0 always takes the most likely token
-    #[arg(long = "temp", default_value_t = 0.8)]
+    #[arg(long = "temp", default_value_t = 0.8, value_name = "T", allow_negative_numbers = true)]
     temperature: f32,
     /// Choose among this many of the most likely tokens; 0: all
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_name = "N")]
     top_k: usize,
     /// Choose among the most likely tokens that together have this probability
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, value_name = "P", allow_negative_numbers = true)]
     top_p: f32,
     /// Start of the random numbers; drawn and told if not given
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Go on after an end token
     #[arg(long)]
@@ -70,6 +72,9 @@ pub fn main(args: &Args) -> Result<()> {
     let ids = tokenizer.encode(&prompt, true)?;
     let decision = decide(&model, &args.target, args.logits.is_some())?;
     // Before the weights are loaded, which may take minutes.
+    if ids.is_empty() {
+        return Err(fanfold::Error::from(fanfold::error::SessionError::EmptyPrompt).into());
+    }
     if ids.len() > decision.limits.capacity {
         let (tokens, capacity) = (ids.len(), decision.limits.capacity);
         return Err(fanfold::Error::from(fanfold::error::SessionError::Context { tokens, capacity }).into());

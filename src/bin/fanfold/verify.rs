@@ -1,6 +1,6 @@
 //! `fanfold verify`: the sharded answer against the single-device answer.
 
-use crate::common::{Decision, Target, decide, open, open_model, open_on, progress_bar, tokenizer};
+use crate::common::{Decision, Target, decide, open, open_model, open_on, progress_bar, say, tokenizer};
 use anyhow::Result;
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::DeviceChoice;
@@ -17,11 +17,13 @@ pub const STEPS: usize = 16;
 pub const PROMPT: &str = "The quick brown fox jumps over the lazy dog, and the dog, who had seen many foxes, slept on.";
 
 #[derive(clap::Args)]
+#[command(after_help = "Example:
+  fanfold verify MODEL --devices 0,1 --ratios 3,2")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// The text to compare on
-    #[arg(short, long, default_value = PROMPT)]
+    /// The text to compare on [default: a sentence about a fox]
+    #[arg(short, long, default_value = PROMPT, value_name = "TEXT", hide_default_value = true)]
     prompt: String,
     /// As JSON
     #[arg(long)]
@@ -78,9 +80,9 @@ pub fn main(args: &Args) -> Result<()> {
     let exact = args.target.placing.exact;
     let passed = comparison.passed() && (comparison.bits_equal || !exact);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&comparison)?);
+        say(serde_json::to_string_pretty(&comparison)?)?;
     } else {
-        println!("{}", sentence(&comparison));
+        say(sentence(&comparison))?;
     }
     let names: Vec<String> = decision.choices.iter().map(ToString::to_string).collect();
     eprintln!("sharded: {}, strategy {}; single: {reference}", names.join(", "), decision.plan.strategy);

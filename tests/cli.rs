@@ -1,0 +1,528 @@
+//! The command line as a person meets it: every subcommand, and every bad input with its exit code and its words.
+
+mod common;
+
+use assert_cmd::Command;
+use common::{Expected, adapters, fixture};
+use fanfold::tensor::relative_error;
+use fanfold::text::Tokenizer;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const LLAMA: &str = "tests/fixtures/llama-uneven";
+const BERT: &str = "tests/fixtures/bert";
+const PROMPT: &str = "ROMEO: But soft, what light";
+const GREEDY: [&str; 5] = ["--temp", "0", "--ignore-eos", "-n", "24"];
+
+fn fanfold(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("fanfold").unwrap();
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args);
+    command
+}
+
+/// What it writes on stdout and on stderr where it succeeds.
+#[track_caller]
+fn good(args: &[&str]) -> (String, String) {
+    let output = fanfold(args).assert().success().get_output().clone();
+    (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Fails with `code`, says every one of `says` on stderr and nothing on stdout.
+#[track_caller]
+fn bad(args: &[&str], code: i32, says: &[&str]) -> String {
+    let output = fanfold(args).assert().code(code).get_output().clone();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.stdout.is_empty(), "stdout: {}", String::from_utf8_lossy(&output.stdout));
+    for word in says {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+/// As [`bad`] for a model folder that no device is needed to refuse.
+#[track_caller]
+fn bad_model(folder: &Path, says: &[&str]) {
+    bad(&["run", folder.to_str().unwrap(), "-p", "x", "--devices", "host"], 3, says);
+}
+
+/// A copy of a fixture's files, to be spoilt.
+fn copy(name: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"] {
+        if fixture(name).join(file).exists() {
+            fs::copy(fixture(name).join(file), dir.path().join(file)).unwrap();
+        }
+    }
+    dir
+}
+
+/// A copy of llama-uneven with `changes` made in its config.json.
+fn configured(changes: &[(&str, Value)]) -> TempDir {
+    let dir = copy("llama-uneven");
+    let path = dir.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (field, value) in changes {
+        config[*field] = value.clone();
+    }
+    fs::write(path, config.to_string()).unwrap();
+    dir
+}
+
+fn temporary(name: &str) -> (TempDir, PathBuf, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    let text = path.to_str().unwrap().to_string();
+    (dir, path, text)
+}
+
+fn f32s(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let bytes = fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor(name).unwrap();
+    (tensor.shape().to_vec(), bytemuck::pod_collect_to_vec(tensor.data()))
+}
+
+/// What the reference continues `PROMPT` with, decoded as a whole.
+fn greedy_text() -> String {
+    let bytes = fs::read(fixture("llama-uneven").join("tokenizer.json")).unwrap();
+    let tokenizer = Tokenizer::from_bytes("tokenizer.json", &bytes).unwrap();
+    tokenizer.decode(&Expected::of("llama-uneven").u32("greedy_0"), true).unwrap()
+}
+
+#[test]
+fn no_arguments_say_what_it_is_and_what_to_try() {
+    let (out, _) = good(&[]);
+    for word in ["fanfold devices", "fanfold demo", "fanfold run MODEL -p", "--help"] {
+        assert!(out.contains(word), "{out}");
+    }
+}
+
+#[test]
+fn help_opens_with_one_line_and_ends_with_an_example() {
+    let (out, _) = good(&["--help"]);
+    assert!(out.contains("Exit codes") && out.contains("\nExample"), "{out}");
+    for command in ["devices", "run", "embed", "plan", "verify", "demo"] {
+        assert!(out.contains(&format!("\n  {command} ")), "{out}");
+        let (help, _) = good(&[command, "--help"]);
+        let mut lines = help.lines();
+        assert!(!lines.next().unwrap().is_empty() && lines.next() == Some(""), "{help}");
+        let (_, example) = help.split_once("\nExample").expect(&help);
+        assert!(example.contains(&format!("fanfold {command}")), "{help}");
+    }
+}
+
+#[test]
+fn devices_are_listed() {
+    let (out, _) = good(&["devices"]);
+    assert!(out.lines().last().unwrap().starts_with("host"), "{out}");
+    let found = adapters();
+    assert_eq!(out.lines().count(), found.len() + 1);
+    for (line, adapter) in out.lines().zip(&found) {
+        assert!(line.starts_with(&format!("{}: ", adapter.index)) && line.contains(&adapter.name), "{out}");
+    }
+    let (json, _) = good(&["devices", "--json"]);
+    let json: Vec<Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!(json.len(), found.len());
+    for (entry, adapter) in json.iter().zip(&found) {
+        assert_eq!((&entry["index"], &entry["name"]), (&adapter.index.into(), &adapter.name.clone().into()));
+    }
+}
+
+#[test]
+fn run_continues_a_prompt_a_file_and_standard_input_alike() {
+    let (_dir, path, file) = temporary("prompt.txt");
+    fs::write(path, PROMPT).unwrap();
+    // Streamed piece by piece, characters of several tokens included, it is the decode of the whole.
+    let wanted = greedy_text() + "\n";
+    let expected = fs::read(fixture("llama-uneven").join("expected.json")).unwrap();
+    let expected: Value = serde_json::from_slice(&expected).unwrap();
+    assert_eq!(wanted.trim_end_matches('\n'), expected["greedy_text_0"].as_str().unwrap());
+    let hosts = ["--devices", "hostx3", "--ratios", "3,2,1"];
+    let args = |source: &[&'static str]| [&["run", LLAMA], source, &GREEDY, &hosts].concat();
+    let (out, err) = good(&args(&["-p", PROMPT]));
+    assert_eq!(out, wanted);
+    assert!(err.contains("17 prompt tokens") && err.contains("24 tokens"), "{err}");
+    let from_file = [&["run", LLAMA, "-f", file.as_str()], GREEDY.as_slice(), &hosts].concat();
+    assert_eq!(good(&from_file).0, wanted);
+    let output = fanfold(&args(&["-"])).write_stdin(PROMPT).assert().success().get_output().clone();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), wanted);
+}
+
+#[test]
+fn run_writes_the_logits_of_the_prompt() {
+    let (_dir, path, file) = temporary("logits.safetensors");
+    let args = ["run", LLAMA, "-p", PROMPT, "--logits", &file, "--devices", "hostx3", "-n", "0"];
+    assert_eq!(good(&args).0, "");
+    let (shape, logits) = f32s(&path, "logits");
+    assert_eq!(shape, [17, 384]);
+    let error = relative_error(&logits, &Expected::of("llama-uneven").f32("logits_0"));
+    assert!(error <= 1e-4, "error {error:e}");
+}
+
+#[test]
+fn run_on_shards_of_an_adapter() {
+    if adapters().is_empty() {
+        return;
+    }
+    let (_dir, path, file) = temporary("logits.safetensors");
+    let placing = ["--devices", "0x3", "--ratios", "5,2,1", "--logits", &file];
+    let (out, _) = good(&[&["run", LLAMA, "-p", PROMPT], GREEDY.as_slice(), &placing].concat());
+    assert_eq!(out, greedy_text() + "\n");
+    let error = relative_error(&f32s(&path, "logits").1, &Expected::of("llama-uneven").f32("logits_0"));
+    assert!(error <= 1e-4, "error {error:e}");
+}
+
+#[test]
+fn a_seed_repeats_a_run() {
+    let args = ["run", LLAMA, "-p", PROMPT, "-n", "12", "--seed", "7", "--devices", "host"];
+    let (first, err) = good(&args);
+    assert!(err.contains("seed 7"), "{err}");
+    assert_eq!(good(&args).0, first);
+    let (_, err) = good(&["run", LLAMA, "-p", PROMPT, "-n", "1", "--devices", "host"]);
+    assert!(err.contains("seed "), "a drawn seed is told: {err}");
+}
+
+#[test]
+fn embed_with_each_pooling() {
+    let text = "ROMEO: But soft";
+    let args = |pooling: &'static str| ["embed", BERT, text, "--devices", "hostx2", "--json", "--pooling", pooling];
+    let rows = |args: &[&str]| serde_json::from_str::<Vec<Vec<f32>>>(&good(args).0).unwrap();
+    let positions = rows(&args("none"));
+    let mean: Vec<f32> = (0..72)
+        .map(|i| (positions.iter().map(|row| row[i] as f64).sum::<f64>() / positions.len() as f64) as f32)
+        .collect();
+    for (pooling, wanted) in [("mean", &mean), ("cls", &positions[0])] {
+        let pooled = rows(&args(pooling));
+        assert_eq!(pooled.len(), 1);
+        let error = relative_error(&pooled[0], wanted);
+        assert!(error < 1e-5, "{pooling}: {error:e}");
+    }
+    let (plain, _) = good(&["embed", BERT, text, text, "--devices", "host"]);
+    assert_eq!(plain.lines().map(|line| line.split(' ').count()).collect::<Vec<_>>(), [72, 72]);
+    // A decoder's hidden states can be had too.
+    assert_eq!(rows(&["embed", LLAMA, text, "--devices", "host", "--json"])[0].len(), 96);
+}
+
+#[test]
+fn embed_writes_the_last_hidden_states() {
+    let expected = fs::read(fixture("bert").join("expected.json")).unwrap();
+    let expected: Value = serde_json::from_slice(&expected).unwrap();
+    let texts = ["texts", "prompts"].iter().find_map(|key| expected[*key].as_array()).expect("texts").clone();
+    let (_dir, path, file) = temporary("hidden.safetensors");
+    let text = texts[0].as_str().unwrap();
+    let (out, _) = good(&["embed", BERT, text, "--pooling", "none", "--out", &file, "--devices", "hostx2"]);
+    assert_eq!(out, "");
+    let error = relative_error(&f32s(&path, "hidden").1, &Expected::of("bert").f32("hidden_0"));
+    assert!(error <= 1e-4, "error {error:e}");
+    good(&["embed", BERT, "one", "two", "--out", &file, "--devices", "host"]);
+    assert_eq!(f32s(&path, "embeddings").0, [2, 72]);
+}
+
+#[test]
+fn plan_is_a_picture_of_80_columns() {
+    for devices in ["hostx3", "hostx16"] {
+        let (out, _) = good(&["plan", LLAMA, "--devices", devices]);
+        for word in ["strategy tensor", "all_reduce", "lm_head", "weights", "host"] {
+            assert!(out.contains(word), "{word}: {out}");
+        }
+        for line in out.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+    if adapters().is_empty() {
+        return;
+    }
+    let (out, _) = good(&["plan", "demo", "--devices", "0x3", "--ratios", "5,2,1"]);
+    assert!(out.lines().all(|line| line.chars().count() <= 80) && out.contains("ratios 5,2,1"), "{out}");
+    let table: Vec<usize> = out.lines().rev().take(3).map(|line| line.find(" of ").unwrap_or(0)).collect();
+    assert!(out.contains('…') && table[0] > 0 && table.iter().all(|at| *at == table[0]), "{out}");
+}
+
+#[test]
+fn plan_prints_programs_and_json() {
+    let (out, _) = good(&["plan", LLAMA, "-v", "--devices", "hostx2"]);
+    for word in ["\nrank 0\n", "\nrank 1\n", "= Linear", "= input input_ids", "output logits", "= all_reduce"] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+    let (json, _) = good(&["plan", LLAMA, "--json", "--devices", "hostx2", "--ratios", "2,1"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["world_size"], &json["ratios"]), (&2.into(), &serde_json::json!([2.0, 1.0])));
+}
+
+#[test]
+fn a_plan_is_written_edited_and_given_back() {
+    let (_dir, path, file) = temporary("plan.json");
+    good(&["plan", LLAMA, "-o", &file, "--devices", "hostx2"]);
+    let mut plan: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let nodes = plan["nodes"].as_array_mut().unwrap();
+    let head = nodes.iter_mut().find(|node| node["node"] == "lm_head").unwrap();
+    head["cut"] = serde_json::json!([[0, 301], [301, 384]]);
+    nodes.retain(|node| node["node"] != "model.embed_tokens");
+    fs::write(&path, plan.to_string()).unwrap();
+    let (out, _) =
+        good(&[&["run", LLAMA, "-p", PROMPT, "--devices", "hostx2", "--plan", &file], GREEDY.as_slice()].concat());
+    assert_eq!(out, greedy_text() + "\n");
+    let (shown, _) = good(&["plan", LLAMA, "--devices", "hostx2", "--plan", &file]);
+    assert!(!shown.contains("embed_tokens"), "{shown}");
+
+    let three = ["run", LLAMA, "-p", PROMPT, "--plan", &file, "--devices"];
+    bad(&[three.as_slice(), &["hostx3"]].concat(), 2, &["the plan is for 2 ranks, 3 devices"]);
+    let other = ["run", "tests/fixtures/gpt2", "-p", "x", "--plan", &file, "--devices", "hostx2"];
+    bad(&other, 2, &["the plan is for model", "fanfold plan -o"]);
+    bad(&[three.as_slice(), &["hostx2", "--ratios", "1,2"]].concat(), 2, &["--plan", "--ratios"]);
+    plan["speed"] = 9.into();
+    fs::write(&path, plan.to_string()).unwrap();
+    bad(&[three.as_slice(), &["hostx2"]].concat(), 2, &["the plan cannot be read", "speed"]);
+    bad(&["plan", LLAMA, "--plan", "nowhere.json", "--devices", "host"], 2, &["nowhere.json"]);
+}
+
+#[test]
+fn verify_says_verified() {
+    let (out, err) = good(&["verify", LLAMA, "--devices", "hostx3", "--ratios", "3,2,1"]);
+    assert!(out.starts_with("verified") && out.contains("every token the same"), "{out}");
+    assert!(err.contains("sharded: host, host, host"), "{err}");
+    let exact = ["verify", LLAMA, "-p", PROMPT, "--exact", "--strategy", "column", "--devices", "hostx3"];
+    assert!(good(&exact).0.contains("bits equal"));
+    let json: Value = serde_json::from_str(&good(&[exact.as_slice(), &["--json"]].concat()).0).unwrap();
+    assert_eq!(json["bits_equal"], true);
+    assert!(good(&["verify", BERT, "--devices", "hostx2"]).0.starts_with("verified"));
+    if adapters().is_empty() {
+        return;
+    }
+    let gpus = ["verify", LLAMA, "-p", PROMPT, "--exact", "--devices", "0x3", "--ratios", "5,2,1"];
+    assert!(good(&gpus).0.contains("bits equal"));
+}
+
+#[test]
+fn exact_is_refused_where_it_cannot_be_promised() {
+    let args = ["verify", LLAMA, "--exact", "--devices", "hostx2", "--strategy"];
+    for strategy in ["row", "tensor"] {
+        let says = ["--exact cannot be promised", "--strategy column"];
+        bad(&[args.as_slice(), &[strategy]].concat(), 2, &says);
+    }
+    good(&["run", LLAMA, "-p", PROMPT, "-n", "1", "--devices", "host", "--exact"]);
+    if adapters().is_empty() {
+        return;
+    }
+    bad(&["verify", LLAMA, "--exact", "--devices", "0,host"], 2, &["different adapters"]);
+}
+
+#[test]
+fn demo_shows_devices_plan_text_and_proof() {
+    let (out, _) = good(&["demo", "-n", "8", "--devices", "hostx3", "--ratios", "5,2,1"]);
+    for word in ["Devices", "Plan", "all_reduce", "ROMEO:", "8 tokens at", "Proof", "verified"] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+}
+
+#[test]
+fn demo_runs_three_shards_of_the_first_adapter() {
+    if adapters().is_empty() {
+        return;
+    }
+    let (out, _) = good(&["demo", "-n", "8"]);
+    assert!(out.contains("rank 2: ") && out.contains("share 5") && out.contains("verified"), "{out}");
+}
+
+#[test]
+fn no_adapter_says_how_to_install_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = dir.path().join("none.json");
+    fs::write(&none, "{}").unwrap();
+    let without = |args: &[&str]| {
+        let mut command = fanfold(args);
+        for loader in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+            command.env(loader, &none);
+        }
+        for loader in ["LIBGL_DRIVERS_PATH", "__EGL_VENDOR_LIBRARY_DIRS"] {
+            command.env(loader, dir.path());
+        }
+        command
+    };
+    let json = without(&["devices", "--json"]).assert().success().get_output().stdout.clone();
+    if serde_json::from_slice::<Vec<Value>>(&json).unwrap() != [] as [Value; 0] {
+        eprintln!("skipped: the adapters of this machine cannot be hidden");
+        return;
+    }
+    let output = without(&["run", LLAMA, "-p", "x"]).assert().code(2).get_output().clone();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.stdout.is_empty() && said.contains("mesa-vulkan-drivers") && said.contains("--devices host"),
+        "{said}"
+    );
+    let listed = without(&["devices"]).assert().success().get_output().clone();
+    assert!(String::from_utf8(listed.stderr).unwrap().contains("mesa-vulkan-drivers"));
+    without(&["run", LLAMA, "-p", PROMPT, "-n", "1", "--devices", "host"]).assert().success();
+}
+
+#[test]
+fn what_cannot_be_meant_is_usage() {
+    bad(&["fly"], 2, &["fly"]);
+    bad(&["run"], 2, &["MODEL"]);
+    let host = ["run", LLAMA, "--devices", "host"];
+    let run = |more: &[&'static str], says: &[&str]| bad(&[host.as_slice(), more].concat(), 2, says);
+    run(&[], &["-p TEXT", "-f FILE"]);
+    run(&["-p", "x", "-f", "y"], &["cannot be used with"]);
+    run(&["-f", "nowhere.txt"], &["nowhere.txt"]);
+    run(&["-p", ""], &["the prompt holds no token"]);
+    run(&["-p", PROMPT, "-c", "4"], &["17 tokens do not fit the context of 4", "-c"]);
+    run(&["-p", "x", "-c", "0"], &["a number of 1 to"]);
+    run(&["-p", "x", "--temp", "-1"], &["temperature", "-1"]);
+    run(&["-p", "x", "--temp", "NaN"], &["temperature"]);
+    run(&["-p", "x", "--top-p", "2"], &["top-p 2"]);
+    run(&["-p", "x", "--strategy", "diagonal"], &["single, column, row, tensor"]);
+    run(&["-p", "x", "--memory", "lots"], &["8GiB"]);
+    run(&["-p", "x", "--memory", "1GiB,1GiB"], &["--memory has 2 sizes for 1 device"]);
+    bad(&["embed", BERT, "--devices", "host"], 2, &["TEXT"]);
+    let two = ["embed", BERT, "one", "two", "--pooling", "none", "--devices", "host"];
+    bad(&two, 2, &["--pooling none takes one text"]);
+    bad(&["embed", BERT, "one", "--pooling", "max", "--devices", "host"], 2, &["mean", "cls", "none"]);
+    bad(&["run", BERT, "-p", "x", "--devices", "host"], 2, &["predicts no tokens", "embed"]);
+}
+
+#[test]
+fn devices_that_are_not_there() {
+    let run = |list: &str, says: &[&str]| bad(&["run", LLAMA, "-p", "x", "--devices", list], 2, says);
+    run("nosuch", &["\"nosuch\" matches no adapter", "host: the reference evaluation"]);
+    run("99", &["\"99\" matches no adapter"]);
+    run("hostx17", &["1 to 16"]);
+    run("host,,host", &["an entry is empty"]);
+}
+
+#[test]
+fn ratios_that_cannot_be_used() {
+    let run = |ratios: &str, says: &[&str]| {
+        bad(&["plan", LLAMA, "--devices", "hostx3", "--ratios", ratios], 2, says);
+    };
+    run("1,2", &["--ratios has 2 numbers for 3 devices"]);
+    run("-1,2,3", &["at least 0"]);
+    run("1,-2,3", &["at least 0"]);
+    run("0,0,0", &["one must be more"]);
+    run("1,inf,1", &["at least 0"]);
+    run("1,x,1", &["x"]);
+}
+
+#[test]
+fn a_model_that_does_not_fit() {
+    let placing = ["--devices", "hostx3", "--memory", "1KiB,1GiB,2KB"];
+    let fits_not = |said: String| {
+        for (rank, has) in [(0, 1024), (2, 2000)] {
+            let line = said.lines().find(|line| line.contains(&format!("rank {rank} (host)"))).expect(&said);
+            let numbers: Vec<u64> = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+            assert_eq!((numbers[2], numbers[1] - numbers[2]), (has, numbers[3]), "{line}");
+        }
+        assert!(!said.contains("rank 1") && said.contains("-c"), "{said}");
+    };
+    fits_not(bad(&[&["run", LLAMA, "-p", "x"], placing.as_slice()].concat(), 4, &["does not fit"]));
+    fits_not(bad(&[&["verify", LLAMA], placing.as_slice()].concat(), 4, &["does not fit"]));
+    // A plan is shown all the same: it is what a person needs to see to mend it.
+    let output = fanfold(&[&["plan", LLAMA], placing.as_slice()].concat()).assert().code(4).get_output().clone();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("weights"));
+    fits_not(String::from_utf8(output.stderr).unwrap());
+}
+
+#[test]
+fn what_fits_no_single_device_is_verified_against_streamed_weights() {
+    let plan = |devices: &str| {
+        let said = bad(&["run", LLAMA, "-p", "x", "-c", "64", "--devices", devices, "--memory", "1"], 4, &[]);
+        said.split("needs ").nth(1).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let size = (plan("host") - 1).to_string();
+    let memory = [size.as_str(); 3].join(",");
+    let (out, err) = good(&["verify", LLAMA, "-c", "64", "-p", PROMPT, "--devices", "hostx3", "--memory", &memory]);
+    assert!(out.starts_with("verified"), "{out}");
+    assert!(err.contains("fits no single device"), "{err}");
+}
+
+#[test]
+fn a_path_that_holds_no_model() {
+    bad_model(Path::new("nowhere"), &["nowhere: does not exist"]);
+    bad_model(Path::new("Cargo.toml"), &["Cargo.toml", "is a file"]);
+    let dir = tempfile::tempdir().unwrap();
+    bad_model(dir.path(), &["is empty"]);
+    fs::write(dir.path().join("pytorch_model.bin"), "x").unwrap();
+    bad_model(dir.path(), &["pytorch_model.bin", "pickle", "save_pretrained"]);
+}
+
+#[test]
+fn weights_that_are_damaged() {
+    let dir = copy("llama-uneven");
+    let path = dir.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    bad_model(dir.path(), &["model.safetensors", "at byte"]);
+    fs::write(&path, &whole[..100]).unwrap();
+    bad_model(dir.path(), &["model.safetensors", "at byte"]);
+    fs::write(&path, "").unwrap();
+    bad_model(dir.path(), &["model.safetensors"]);
+    fs::write(&path, [&u64::MAX.to_le_bytes()[..], &whole[8..]].concat()).unwrap();
+    bad_model(dir.path(), &["model.safetensors", "at byte 0"]);
+    let header = String::from_utf8_lossy(&whole[..8192]).into_owned();
+    let at = header.find("\"F32\"").unwrap();
+    let mut other = whole.clone();
+    other[at..at + 5].copy_from_slice(b"\"I32\"");
+    fs::write(&path, other).unwrap();
+    bad_model(dir.path(), &["I32", "supported: F32, F16, BF16", "tensor"]);
+    fs::remove_file(&path).unwrap();
+    let index = r#"{"weight_map":{"a":"../secret.safetensors"}}"#;
+    fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+    bad_model(dir.path(), &["model.safetensors.index.json", "../secret.safetensors", "within the folder"]);
+    fs::write(dir.path().join("model.safetensors.index.json"), index.replace("../", "")).unwrap();
+    bad_model(dir.path(), &["secret.safetensors", "not in the folder"]);
+}
+
+#[test]
+fn a_configuration_that_disagrees_lists_every_tensor() {
+    let dir = configured(&[("intermediate_size", 251.into()), ("vocab_size", 385.into())]);
+    let tensors: Vec<String> = (0..2)
+        .flat_map(|layer| ["gate", "up", "down"].map(|part| format!("model.layers.{layer}.mlp.{part}_proj.weight")))
+        .chain(["model.embed_tokens.weight".to_string(), "lm_head.weight".to_string()])
+        .collect();
+    let says: Vec<&str> = tensors.iter().map(String::as_str).chain(["expected", "251"]).collect();
+    bad_model(dir.path(), &says);
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense() {
+    let spoilt = |field: &str, value: Value, says: &[&str]| bad_model(configured(&[(field, value)]).path(), says);
+    spoilt("num_key_value_heads", 4.into(), &["config.json", "num_key_value_heads", "4 does not divide 6"]);
+    spoilt("hidden_size", 0.into(), &["config.json", "hidden_size"]);
+    spoilt("num_hidden_layers", (-1).into(), &["config.json", "num_hidden_layers"]);
+    spoilt("num_key_value_heads", 0.into(), &["num_key_value_heads"]);
+    spoilt("model_type", "mamba".into(), &["mamba", "supported: llama, qwen2, qwen3, gpt2, bert"]);
+    let yarn = serde_json::json!({"rope_type": "yarn", "rope_theta": 1e4});
+    spoilt("rope_parameters", yarn, &["rope type", "yarn", "supported: default"]);
+}
+
+#[test]
+fn a_tokenizer_that_cannot_be_used() {
+    let dir = copy("llama-uneven");
+    fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
+    bad_model(dir.path(), &["tokenizer.json"]);
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    bad_model(dir.path(), &["tokenizer.json", "is missing"]);
+    // The tokenizer of a larger vocabulary: its ids are beyond the model's.
+    let small = copy("llama-uneven");
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/tokenizer.json");
+    fs::copy(demo, small.path().join("tokenizer.json")).unwrap();
+    let path = small.path().to_str().unwrap();
+    let prompt = "Before we proceed any further, hear me speak, gentle Romeo.";
+    bad(&["run", path, "-p", prompt, "--devices", "host"], 3, &["is outside the vocabulary of 384"]);
+}
+
+/// `fanfold plan MODEL -v | head -1` is no crash.
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    use std::process::Stdio;
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let binary = assert_cmd::cargo::cargo_bin!("fanfold");
+    let mut command = std::process::Command::new(binary);
+    command.args(["plan", "demo", "-v", "--devices", "hostx3"]).stdout(writer).stderr(Stdio::piped());
+    let output = command.output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,174 @@
+//! Plans and programs pinned as text, and plans read back, refused and edited by hand.
+
+mod common;
+
+use common::{Expected, all_logits, fixture, hosts, values};
+use fanfold::error::{Error, PlanError};
+use fanfold::generate::Engine;
+use fanfold::import::Model;
+use fanfold::plan::{Plan, Strategy, plan};
+use fanfold::program::lower;
+use fanfold::sharding::Cut;
+use fanfold::tensor::relative_error;
+use std::sync::Arc;
+
+fn open(name: &str) -> Model {
+    if name == "demo" { Model::demo().unwrap() } else { Model::open(fixture(name)).unwrap() }
+}
+
+/// Whether a line is of a layer after the first: layers are alike.
+fn repeats(line: &str) -> bool {
+    let mut layer = line
+        .split('.')
+        .skip_while(|part| !part.ends_with("layers") && !part.ends_with("layer") && !part.ends_with('h'));
+    layer.nth(1).is_some_and(|part| part != "0" && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The plan, and the programs of the first and the last rank, with one layer of each.
+fn snapshot(name: &str, strategy: Strategy, ratios: &[f64]) {
+    let model = open(name);
+    let plan = plan(model.graph(), strategy, ratios).unwrap();
+    let program = lower(model.graph(), &plan).unwrap();
+    let json = plan.to_json();
+    // The model's fingerprint says nothing about the plan, and would change with any node's name.
+    let json = json.lines().filter(|line| !line.contains("\"model\"") && !repeats(line));
+    let mut text: String = json.map(|line| format!("{line}\n")).collect();
+    for rank in [program.ranks.first(), program.ranks.last()].into_iter().flatten() {
+        text += &format!("\nrank {}\n", rank.rank);
+        text.extend(rank.to_string().lines().filter(|line| !repeats(line)).map(|line| format!("{line}\n")));
+    }
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => true }, {
+        insta::assert_snapshot!(format!("{name}-{strategy}-{}", ratios.len()), text);
+    });
+}
+
+#[test]
+fn the_demo_over_three_unequal_ranks() {
+    snapshot("demo", Strategy::Tensor, &[5.0, 2.0, 1.0]);
+}
+
+#[test]
+fn llama_over_five_ranks_by_every_strategy() {
+    for strategy in [Strategy::Tensor, Strategy::Column, Strategy::Row] {
+        snapshot("llama-uneven", strategy, &[1.0; 5]);
+    }
+}
+
+#[test]
+fn one_kv_head_under_seven_query_heads_over_five_ranks() {
+    snapshot("qwen2-bias-tied", Strategy::Tensor, &[1.0; 5]);
+}
+
+#[test]
+fn gpt2_over_three_ranks() {
+    snapshot("gpt2", Strategy::Tensor, &[1.0; 3]);
+}
+
+#[test]
+fn bert_over_two_ranks() {
+    snapshot("bert", Strategy::Tensor, &[1.0; 2]);
+}
+
+#[test]
+fn a_plan_survives_json() {
+    for name in ["demo", "llama-uneven", "qwen2-bias-tied", "qwen3-qknorm", "gpt2", "bert"] {
+        let model = open(name);
+        for (_, strategy) in Strategy::ALL {
+            let ratios: &[f64] = if strategy == Strategy::Single { &[1.0] } else { &[0.1, 2.5, 0.0, 1.0 / 3.0] };
+            let plan = plan(model.graph(), strategy, ratios).unwrap();
+            assert_eq!(Plan::from_json(&plan.to_json()).unwrap(), plan, "{name} {strategy}");
+        }
+    }
+}
+
+fn llama() -> (Arc<Model>, Plan) {
+    let model = open("llama-uneven");
+    let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
+    (Arc::new(model), plan)
+}
+
+#[track_caller]
+fn format_error(text: &str, says: &str) {
+    match Plan::from_json(text) {
+        Err(Error::Plan(PlanError::Format(reason))) => assert!(reason.contains(says), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn json_that_is_no_plan() {
+    let json = llama().1.to_json();
+    format_error(&json.replace("\"fanfold\": 1,", "\"fanfold\": 1, \"speed\": 9,"), "unknown field `speed`");
+    format_error(&json.replace("{\"node\":", "{\"note\":1,\"node\":"), "unknown field `note`");
+    format_error(&json.replace("\"fanfold\": 1", "\"fanfold\": 2"), "version 2");
+    format_error(&json.replace("tensor", "diagonal"), "diagonal");
+    format_error(&json.replace("[[0,", "[[-1,"), "-1");
+    format_error(&json[..json.len() / 2], "EOF");
+    format_error("", "EOF");
+}
+
+/// Lowering refuses the plan and names the node.
+#[track_caller]
+fn refused(change: impl FnOnce(&mut Plan), at: &str, says: &str) {
+    let (model, mut plan) = llama();
+    change(&mut plan);
+    match lower(model.graph(), &plan) {
+        Err(Error::Plan(PlanError::Node { node, source })) => {
+            assert_eq!(node, at);
+            assert!(source.to_string().contains(says), "{source}");
+        }
+        other => panic!("{:?}", other.map(|_| "lowered")),
+    }
+}
+
+fn cut(plan: &mut Plan, node: &str, ranges: [std::ops::Range<usize>; 2]) {
+    plan.nodes.iter_mut().find(|entry| entry.node == node).unwrap().cut = Cut::new(ranges.to_vec());
+}
+
+#[test]
+fn cuts_that_a_rule_does_not_allow() {
+    let (out, query) = ("model.layers.0.self_attn.o_proj", "model.layers.0.self_attn.q_rope");
+    // What is summed must not be counted twice.
+    refused(|plan| cut(plan, out, [0..60, 50..96]), out, "overlap");
+    refused(|plan| cut(plan, out, [0..50, 60..96]), out, "");
+    refused(|plan| cut(plan, out, [0..50, 50..97]), out, "leaves 0..96");
+    refused(|plan| cut(plan, query, [0..3, 3..7]), query, "leaves 0..6");
+    let missing = |plan: &mut Plan| plan.nodes[0].node = "nowhere".to_string();
+    refused(missing, "nowhere", "no such node");
+    let factor = |plan: &mut Plan| plan.nodes.iter_mut().find(|n| n.node == out).unwrap().factor = "z".to_string();
+    refused(factor, out, "no factor");
+    let twice = |plan: &mut Plan| plan.nodes.push(plan.nodes.iter().find(|n| n.node == out).unwrap().clone());
+    refused(twice, out, "twice");
+    let ranks = |plan: &mut Plan| plan.nodes[0].cut = Cut::new(vec![0..100, 100..200, 200..384]);
+    refused(ranks, "model.embed_tokens", "");
+}
+
+#[test]
+fn a_plan_for_another_model() {
+    let (_, plan) = llama();
+    assert!(matches!(lower(open("gpt2").graph(), &plan), Err(Error::Plan(PlanError::Model { .. }))));
+}
+
+/// What a person may do to a plan: move a boundary, leave a node whole. The answer stays.
+#[test]
+fn plans_edited_by_hand_give_the_same_logits() {
+    let (down, head) = ("model.layers.1.mlp.down_proj", "lm_head");
+    let edits: [&dyn Fn(&mut Plan); 5] = [
+        &|plan| cut(plan, down, [0..1, 1..250]),
+        &|plan| cut(plan, head, [0..0, 0..384]),
+        &|plan| plan.nodes.retain(|n| n.node != "model.layers.0.mlp.act" && n.node != "model.embed_tokens"),
+        // Several ranks may compute the same columns of what is not summed.
+        &|plan| cut(plan, head, [0..300, 200..384]),
+        &|plan| plan.nodes.retain(|n| !n.node.ends_with("o_proj")),
+    ];
+    let expected = Expected::of("llama-uneven");
+    let ids = expected.u32("ids_0");
+    for (number, edit) in edits.iter().enumerate() {
+        let (model, mut plan) = llama();
+        edit(&mut plan);
+        let plan = Plan::from_json(&plan.to_json()).unwrap();
+        let mut engine = Engine::open(model, &plan, hosts(2), all_logits(), Arc::new(|_| ())).unwrap();
+        let error = relative_error(values(&engine.feed(&ids).unwrap()), &expected.f32("logits_0"));
+        assert!(error <= 1e-4, "edit {number}: error {error:e}");
+    }
+}
