@@ -14,7 +14,7 @@ use fanfold::sharding::Redistribute;
 use fanfold::tensor::{DType, Dim, Env, Shape, Tensor, relative_error};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn adapters_or_skip() -> Vec<AdapterInfo> {
     let found = adapters();
@@ -322,42 +322,5 @@ fn a_wait_ends_at_the_deadline() {
         assert!(matches!(result, Err(Error::Device(DeviceError::Deadline { .. }))), "{result:?}");
         let again = gpu.begin(&env(0));
         assert!(matches!(again, Err(Error::Device(DeviceError::Deadline { .. }))), "{again:?}");
-    }
-}
-
-/// Costs, printed: `cargo test --release --test gpu_device -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures"]
-fn costs() {
-    let cases = layer(1, 128);
-    let large = layer(128, 128);
-    for info in adapters_or_skip() {
-        let time = |what: &str, n: u32, run: &mut dyn FnMut()| {
-            (0..n / 10 + 1).for_each(|_| run());
-            let start = Instant::now();
-            (0..n).for_each(|_| run());
-            println!("{info}: {what}: {:.1?}", start.elapsed() / n);
-        };
-        let (mut gpu, mut bytes) = (GpuDevice::open(&info, &GpuOptions::default()).unwrap(), Vec::new());
-        cases.load(&mut gpu);
-        let case = &cases.cases[0];
-        time("begin, 512 B write, gemv 128x128, read", 500, &mut || {
-            gpu.begin(&env(0)).unwrap();
-            gpu.write(0, case.writes[0].1.bytes()).unwrap();
-            gpu.execute(case.instr).unwrap();
-            gpu.read(case.output, &mut bytes).unwrap();
-        });
-        time("begin and read", 500, &mut || {
-            gpu.begin(&env(0)).unwrap();
-            gpu.read(case.output, &mut bytes).unwrap();
-        });
-        time("read of 512 B", 500, &mut || gpu.read(case.output, &mut bytes).unwrap());
-        let (mut gpu, case) = (GpuDevice::open(&info, &GpuOptions::default()).unwrap(), &large.cases[0]);
-        large.load(&mut gpu);
-        gpu.begin(&env(0)).unwrap();
-        time("64 KiB write and read", 500, &mut || {
-            gpu.write(0, case.writes[0].1.bytes()).unwrap();
-            gpu.read(case.output, &mut bytes).unwrap();
-        });
     }
 }

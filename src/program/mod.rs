@@ -235,19 +235,25 @@ impl RankProgram {
     /// What the rank needs in sessions whose calls are at most `env`.
     pub fn memory(&self, env: &Env) -> Memory {
         let elements = |shape: &Shape| resolve(shape, env).iter().product::<usize>() as u64 * 4;
-        let staging = self.instrs.iter().map(|instr| match instr {
-            Instr::Exchange { from, to, .. } => {
-                elements(&self.values[*from].shape).max(elements(&self.values[*to].shape))
+        // What passes through the host: a call's inputs and the largest exchange twice over, since one may be filled
+        // while the other is read, and the largest value read back.
+        let (mut inputs, mut received, mut sent) = (0, 0, 0);
+        for instr in &self.instrs {
+            match instr {
+                Instr::Input { value, .. } => inputs += elements(&self.values[*value].shape),
+                Instr::Output { value, .. } => sent = sent.max(elements(&self.values[*value].shape)),
+                Instr::Exchange { from, to, .. } => {
+                    received = received.max(elements(&self.values[*to].shape));
+                    sent = sent.max(elements(&self.values[*from].shape));
+                }
+                Instr::Compute { .. } | Instr::Zero { .. } => {}
             }
-            Instr::Input { value, .. } | Instr::Output { value, .. } => elements(&self.values[*value].shape),
-            Instr::Compute { .. } | Instr::Zero { .. } => 0,
-        });
+        }
         Memory {
             weights: self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(env))).sum(),
             state: self.states.iter().map(elements).sum(),
             activations: self.buffers.iter().map(|b| b.resolve(env) as u64 * 4).sum(),
-            // One buffer each way.
-            staging: 2 * staging.max().unwrap_or(0),
+            staging: 2 * (inputs + received) + sent,
         }
     }
 

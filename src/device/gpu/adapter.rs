@@ -227,7 +227,8 @@ fn describe(backend: Backend, adapter: &wgpu::Adapter) -> AdapterInfo {
         vendor: info.vendor,
         device: info.device,
         pci_bus_id: info.device_pci_bus_id,
-        memory: memory(adapter),
+        // A software adapter reports an arbitrary share of the host's memory, not a limit.
+        memory: if info.device_type == wgpu::DeviceType::Cpu { None } else { memory(adapter) },
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         features: named.into_iter().filter(|(bit, _)| features.contains(*bit)).map(|(_, name)| name).collect(),

