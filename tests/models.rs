@@ -54,6 +54,28 @@ fn decoders_match_transformers_on_host() {
     }
 }
 
+/// Any strategy, any ratios with zeros among them, any number of ranks, and any nodes taken back to run whole.
+#[test]
+fn random_plans_match_transformers() {
+    use fanfold::ops::sample::Random;
+    for seed in 0..64 {
+        let mut random = Random::new(seed);
+        let name = DECODERS[seed as usize % DECODERS.len()];
+        let model = Arc::new(Model::open(fixture(name)).unwrap());
+        let mut ratios: Vec<f64> = (0..random.range(2, 8)).map(|_| random.range(0, 5) as f64).collect();
+        ratios[0] += 1.0;
+        let mut plan = fanfold::plan::plan(model.graph(), random.pick(&STRATEGIES), &ratios).unwrap();
+        // A state has one cut: its writers and readers are taken back only together, which this leaves alone.
+        let stateful = |node: &str| node.ends_with("append") || node.ends_with("attn");
+        plan.nodes.retain(|entry| stateful(&entry.node) || random.range(0, 4) > 0);
+        let expected = Expected::of(name);
+        let mut engine = common::engine_of(&model, &plan, hosts(ratios.len()));
+        let logits = engine.feed(&expected.u32("ids_0")).unwrap();
+        let error = relative_error(values(&logits), &expected.f32("logits_0"));
+        assert!(error <= 1e-4, "{name}, seed {seed}: error {error:e} under {}", plan.to_json());
+    }
+}
+
 #[test]
 fn encoders_match_transformers_on_host() {
     for strategy in STRATEGIES {

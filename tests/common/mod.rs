@@ -82,13 +82,16 @@ impl Weights for CastWeights {
 
 pub fn engine(model: &Arc<Model>, strategy: Strategy, ratios: &[f64], devices: Vec<Box<dyn Device>>) -> Engine {
     let strategy = if ratios.len() == 1 { Strategy::Single } else { strategy };
-    let plan = plan(model.graph(), strategy, ratios).unwrap();
+    engine_of(model, &plan(model.graph(), strategy, ratios).unwrap(), devices)
+}
+
+pub fn engine_of(model: &Arc<Model>, plan: &Plan, devices: Vec<Box<dyn Device>>) -> Engine {
     let embedding = model
         .graph()
         .values()
         .find(|(_, v)| v.source == Source::Weight && v.shape.len() == 2 && !v.name.starts_with("rope."));
     let weights = Arc::new(CastWeights { model: model.clone(), dtype: embedding.unwrap().1.dtype });
-    Engine::with_weights(model.clone(), weights, &plan, devices, all_logits(), Arc::new(|_| ())).unwrap()
+    Engine::with_weights(model.clone(), weights, plan, devices, all_logits(), Arc::new(|_| ())).unwrap()
 }
 
 pub fn values(tensor: &Tensor) -> &[f32] {

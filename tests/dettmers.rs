@@ -1,0 +1,65 @@
+//! The arithmetic of T. Dettmers' post: activations 128x1000, weight 1000x500, two devices. Cutting the weight's input
+//! moves 128x500 elements per device, cutting its output 128x250; what is counted is what was sent.
+
+mod common;
+
+use common::hosts;
+use fanfold::graph::Graph;
+use fanfold::ops::sample::Random;
+use fanfold::ops::{Linear, Softmax};
+use fanfold::plan::{NodeCut, Plan, Strategy};
+use fanfold::program::lower;
+use fanfold::report::sent_bytes;
+use fanfold::session::{Options, Session};
+use fanfold::sharding::Cut;
+use fanfold::tensor::{DType, Env, Tensor, relative_error};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Elements that each device sends, and the output.
+fn run(factor: Option<(&str, usize)>) -> (Vec<u64>, Tensor) {
+    let mut random = Random::new(1);
+    let (x, w) = (random.tensor(DType::F32, &[128, 1000]), random.tensor(DType::F32, &[500, 1000]));
+    let mut graph = Graph::new();
+    let input = graph.input("x", [128.into(), 1000.into()], DType::F32).unwrap();
+    let weight = graph.weight("w", [500.into(), 1000.into()], DType::F32).unwrap();
+    let y = graph.node("layer", Linear, &[input, weight]).unwrap();
+    // An output is stacked where it is read; what needs all of it on every device makes them exchange.
+    let y = graph.node("next", Softmax, &[y]).unwrap();
+    graph.output("y", y).unwrap();
+    let world_size = if factor.is_some() { 2 } else { 1 };
+    let cut = |n: usize| Cut::by_ratio(n, &[1.0, 1.0]).unwrap();
+    let nodes = factor.map(|(factor, n)| NodeCut { node: "layer".into(), factor: factor.into(), cut: cut(n) });
+    let plan = Plan {
+        fanfold: 1,
+        model: graph.fingerprint(),
+        world_size,
+        ratios: vec![1.0; world_size],
+        strategy: Strategy::Tensor,
+        nodes: nodes.into_iter().collect(),
+    };
+    let program = lower(&graph, &plan).unwrap();
+    let env = Env::prompt(1);
+    let told: Vec<u64> = (0..world_size).map(|rank| sent_bytes(&program, rank, &env)).collect();
+    let weights = HashMap::from([("w".to_string(), w)]);
+    let options = Options { limits: env, deadline: Duration::from_secs(30) };
+    let mut session = Session::open(program, hosts(world_size), Arc::new(weights), options, Arc::new(|_| ())).unwrap();
+    let y = session.run(env, [("x".to_string(), x)].into()).unwrap().remove("y").unwrap();
+    let counted: Vec<u64> = session.report().unwrap().iter().map(|rank| rank.sent_bytes).collect();
+    assert_eq!(counted, told, "what the plan says is what is sent");
+    (counted.iter().map(|bytes| bytes / 4).collect(), y)
+}
+
+#[test]
+fn both_cuts_move_what_the_post_says() {
+    let (none, whole) = run(None);
+    assert_eq!(none, [0]);
+    let whole = whole.as_f32().unwrap();
+    let (added, y) = run(Some(("k", 1000)));
+    assert_eq!(added, [64_000, 64_000]);
+    assert!(relative_error(y.as_f32().unwrap(), whole) <= 1e-5);
+    let (stacked, y) = run(Some(("n", 500)));
+    assert_eq!(stacked, [32_000, 32_000]);
+    assert_eq!(y.as_f32().unwrap(), whole);
+}
