@@ -1,0 +1,162 @@
+//! Where a factor is cut: integer intervals, one per rank, and their arithmetic.
+//!
+//! It deliberately knows neither what is cut nor what the ranks are. Read `rule.rs` next for what may be cut.
+
+use crate::error::{PlanError, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::Range;
+
+/// Where a factor is cut: one interval per rank, of any sizes, empty ones allowed.
+///
+/// Intervals rise with the rank and cover the factor. They may overlap only where a factor is the image of another
+/// (grouped heads); an overlap belongs to its lowest rank and is never summed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<[usize; 2]>", into = "Vec<[usize; 2]>")]
+pub struct Cut {
+    ranges: Vec<Range<usize>>,
+}
+
+impl From<Vec<[usize; 2]>> for Cut {
+    fn from(pairs: Vec<[usize; 2]>) -> Cut {
+        Cut::new(pairs.into_iter().map(|[start, end]| start..end).collect())
+    }
+}
+
+impl From<Cut> for Vec<[usize; 2]> {
+    fn from(cut: Cut) -> Self {
+        cut.ranges.into_iter().map(|r| [r.start, r.end]).collect()
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges: Vec<String> = self.ranges.iter().map(|r| format!("{}..{}", r.start, r.end)).collect();
+        f.pad(&ranges.join("|"))
+    }
+}
+
+impl Cut {
+    /// A cut with these intervals. Whether it does for a factor is checked by [`super::ShardingRule::check`].
+    pub fn new(ranges: Vec<Range<usize>>) -> Cut {
+        Cut { ranges }
+    }
+
+    /// `pieces` granules divided in proportion to `ratios`, one per rank, rounded by largest remainder.
+    ///
+    /// Ties go to the lower rank. Errors on negative or non-finite ratios, or when none is positive.
+    pub fn by_ratio(pieces: usize, ratios: &[f64]) -> Result<Cut> {
+        let sum: f64 = ratios.iter().sum();
+        if ratios.iter().any(|r| !r.is_finite() || *r < 0.0) || sum <= 0.0 || !sum.is_finite() {
+            return Err(PlanError::Ratios(format!(
+                "{ratios:?}: every one must be a number of at least 0 and one must be more"
+            ))
+            .into());
+        }
+        let shares: Vec<f64> = ratios.iter().map(|r| pieces as f64 * r / sum).collect();
+        let mut counts: Vec<usize> = shares.iter().map(|s| s.floor() as usize).collect();
+        let mut order: Vec<usize> = (0..ratios.len()).filter(|&r| ratios[r] > 0.0).collect();
+        order.sort_by(|&a, &b| shares[b].fract().total_cmp(&shares[a].fract()).then(a.cmp(&b)));
+        let missing = pieces.saturating_sub(counts.iter().sum());
+        for &rank in order.iter().cycle().take(missing) {
+            counts[rank] += 1;
+        }
+        let mut start = 0;
+        Ok(Cut::new(
+            counts
+                .into_iter()
+                .map(|n| {
+                    let range = start..start + n;
+                    start = range.end;
+                    range
+                })
+                .collect(),
+        ))
+    }
+
+    /// Every rank holds all of `extent`.
+    pub fn whole(extent: usize, world_size: usize) -> Cut {
+        Cut::new(vec![0..extent; world_size])
+    }
+
+    /// The ranks it divides over.
+    pub fn world_size(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// What `rank` holds.
+    pub fn range(&self, rank: usize) -> Range<usize> {
+        self.ranges[rank].clone()
+    }
+
+    /// What `rank` holds and no lower rank does: overlaps belong to the lowest rank.
+    pub fn owned(&self, rank: usize) -> Range<usize> {
+        let range = self.range(rank);
+        let before = self.ranges[..rank].iter().filter(|r| !r.is_empty()).map(|r| r.end).max().unwrap_or(0);
+        range.start.max(before).min(range.end)..range.end
+    }
+
+    /// The same cut in units `n` times finer: from heads to columns.
+    pub fn scale(&self, n: usize) -> Cut {
+        Cut::new(self.ranges.iter().map(|r| r.start * n..r.end * n).collect())
+    }
+
+    /// The image under division by `group`: from query heads to the KV heads they read. Neighbours may overlap.
+    pub fn image(&self, group: usize) -> Cut {
+        let image =
+            |r: &Range<usize>| r.start / group..if r.is_empty() { r.start / group } else { r.end.div_ceil(group) };
+        Cut::new(self.ranges.iter().map(image).collect())
+    }
+
+    /// What is wrong with it as a cut of `extent` over `world_size` ranks, if anything.
+    ///
+    /// `partition` forbids overlaps: what is contracted must not be counted twice.
+    pub(super) fn problem(&self, extent: usize, partition: bool) -> Option<String> {
+        let mut covered = 0;
+        let mut start = 0;
+        for (rank, range) in self.ranges.iter().enumerate() {
+            if range.start > range.end || range.end > extent {
+                return Some(format!("leaves 0..{extent} at rank {rank}"));
+            }
+            if range.is_empty() {
+                continue;
+            }
+            if range.start > covered {
+                return Some(format!("leaves {covered}..{} to no rank", range.start));
+            }
+            if range.start < start || range.end < covered {
+                return Some(format!("falls back at rank {rank}: intervals must rise with the rank"));
+            }
+            if partition && range.start < covered {
+                return Some(format!("gives {}..{covered} to two ranks: what is summed must not overlap", range.start));
+            }
+            (start, covered) = (range.start, range.end);
+        }
+        (covered < extent).then(|| format!("leaves {covered}..{extent} to no rank"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_round_by_largest_remainder() {
+        let cut = Cut::by_ratio(6, &[5.0, 2.0, 1.0]).unwrap();
+        assert_eq!(cut.to_string(), "0..4|4..5|5..6");
+        assert_eq!(Cut::by_ratio(3, &[1.0; 5]).unwrap().to_string(), "0..1|1..2|2..3|3..3|3..3");
+        assert_eq!(Cut::by_ratio(7, &[0.0, 1.0]).unwrap().to_string(), "0..0|0..7");
+        assert!(Cut::by_ratio(7, &[0.0, f64::NAN]).is_err());
+        assert!(Cut::by_ratio(7, &[]).is_err());
+    }
+
+    #[test]
+    fn one_kv_head_serves_five_ranks() {
+        let heads = Cut::by_ratio(7, &[1.0; 5]).unwrap();
+        let kv = heads.image(7);
+        assert_eq!(kv.to_string(), "0..1|0..1|0..1|0..1|0..1");
+        assert_eq!((0..5).map(|r| kv.owned(r).len()).collect::<Vec<_>>(), [1, 0, 0, 0, 0]);
+        assert_eq!(kv.problem(1, false), None);
+        assert!(kv.problem(1, true).is_some());
+    }
+}

@@ -1,0 +1,102 @@
+//! How one op may be divided over ranks: factors, sharding rules, cuts and placements. Pure mathematics.
+//!
+//! It deliberately knows no op, no graph and no device: an op states its dimensions once, and every way to split it
+//! is derived here. Read [`crate::ops`] next for the rules that ops state, then [`crate::plan`] for who chooses.
+//!
+//! The idea is T. Dettmers' ("How to Parallelize Deep Learning on GPUs, part 2: Model Parallelism"): cut a weight
+//! along its second dimension and stack the partial outputs, or along its first and add them. Factors and their
+//! notation follow Shardy and einops, placements follow PyTorch's DTensor.
+
+mod cut;
+mod rule;
+
+pub use cut::Cut;
+pub use rule::{Extent, Factor, RuleBuilder, ShardingRule};
+
+use crate::tensor::{Dim, Shape};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What the ranks hold of one tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Placement {
+    /// All of it, on every rank.
+    Replicate,
+    /// One interval of dimension `dim` each.
+    Shard {
+        /// The dimension.
+        dim: usize,
+        /// The intervals, in elements of that dimension.
+        cut: Cut,
+    },
+    /// Addends of it: the tensor is their sum over the ranks.
+    Partial,
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Placement::Replicate => f.pad("Replicate"),
+            Placement::Shard { dim, cut } => f.pad(&format!("Shard({dim}: {cut})")),
+            Placement::Partial => f.pad("Partial(Sum)"),
+        }
+    }
+}
+
+impl Placement {
+    /// The shape `rank` holds of a tensor of `shape`.
+    pub fn local_shape(&self, shape: &[Dim], rank: usize) -> Shape {
+        let mut local = shape.to_vec();
+        if let Placement::Shard { dim, cut } = self {
+            local[*dim] = Dim::Fixed(cut.range(rank).len());
+        }
+        local
+    }
+}
+
+/// How one [`Placement`] becomes another: the collective that does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Redistribute {
+    /// Shard to Replicate: stack the parts.
+    AllGather,
+    /// Partial to Replicate: add the parts.
+    AllReduce,
+    /// Partial to Shard: add what each rank keeps.
+    ReduceScatter,
+    /// Shard to another Shard: exchange the boxes that differ.
+    AllToAll,
+    /// Replicate to Shard: local, keep a slice.
+    AllSlice,
+    /// Replicate to Partial: local, one rank keeps it and the others hold zeros.
+    Zero,
+}
+
+impl Redistribute {
+    /// The collective from `from` to `to`, or `None` when they are the same.
+    pub fn between(from: &Placement, to: &Placement) -> Option<Redistribute> {
+        use Placement::*;
+        match (from, to) {
+            (a, b) if a == b => None,
+            (Replicate, Shard { .. }) => Some(Redistribute::AllSlice),
+            (Replicate, _) => Some(Redistribute::Zero),
+            (Partial, Shard { .. }) => Some(Redistribute::ReduceScatter),
+            (Partial, _) => Some(Redistribute::AllReduce),
+            (Shard { .. }, Shard { .. }) => Some(Redistribute::AllToAll),
+            (Shard { .. }, _) => Some(Redistribute::AllGather),
+        }
+    }
+}
+
+impl fmt::Display for Redistribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Redistribute::AllGather => "all_gather",
+            Redistribute::AllReduce => "all_reduce",
+            Redistribute::ReduceScatter => "reduce_scatter",
+            Redistribute::AllToAll => "all_to_all",
+            Redistribute::AllSlice => "all_slice",
+            Redistribute::Zero => "zero",
+        })
+    }
+}
