@@ -475,7 +475,9 @@ pub enum SessionError {
         present: String,
     },
     /// The tokens do not fit the context.
-    #[error("{tokens} tokens do not fit the context of {capacity}: raise it with -c, or shorten the prompt")]
+    #[error(
+        "{tokens} tokens do not fit the context of {capacity}: raise it with -c (at most to what the model was made for), or shorten the text"
+    )]
     Context {
         /// Tokens in all.
         tokens: usize,

@@ -36,15 +36,16 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// The largest call on `model`: an encoder takes a text in one call, a decoder in chunks.
-    pub fn limits(&self, info: &ModelInfo, decodes: bool) -> Env {
+    /// The largest call on a model: what predicts tokens takes a text in chunks; what embeds it, in one call, since a
+    /// pooled chunk is not a part of the pooled text.
+    pub fn limits(&self, info: &ModelInfo) -> Env {
         let capacity = self.context.min(info.context).max(1);
-        let seq = if decodes { self.chunk.clamp(1, capacity) } else { capacity };
+        let seq = if info.generates { self.chunk.clamp(1, capacity) } else { capacity };
         Env { batch: 1, seq, keep: if self.all_logits { seq } else { 1 }, past: 0, capacity }
     }
 }
 
-/// Whether `model` keeps a state between calls, and so takes a text in chunks.
+/// Whether `model` keeps a state between calls.
 fn decodes(model: &Model) -> bool {
     model.graph().values().any(|(_, v)| v.source == crate::graph::Source::State)
 }
@@ -54,7 +55,7 @@ fn decodes(model: &Model) -> bool {
 /// What it needs of each device can be counted from these two before any device is opened. Errors when the plan is for
 /// another model.
 pub fn prepare(model: &Model, plan: &Plan, options: &EngineOptions) -> Result<(Program, Env)> {
-    Ok((lower(model.graph(), plan)?, options.limits(model.info(), decodes(model))))
+    Ok((lower(model.graph(), plan)?, options.limits(model.info())))
 }
 
 /// A model on its devices.

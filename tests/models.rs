@@ -203,3 +203,28 @@ fn weight_bytes_are_each_ranks_share() {
     assert_eq!(model.bytes_read(), expected as u64);
     drop(engine);
 }
+
+/// A text longer than a chunk is pooled whole, for decoders too.
+#[test]
+fn pooling_does_not_depend_on_the_chunk() {
+    use fanfold::import::{Folder, Head, Pooling};
+    let ids = Expected::of("llama-uneven").u32("ids_1");
+    let pooled = |pooling, chunk| {
+        let folder = Folder::open(fixture("llama-uneven")).unwrap();
+        let model = Arc::new(Model::from_folder(folder, Head::Hidden(pooling)).unwrap());
+        let plan = fanfold::plan::plan(model.graph(), Strategy::Tensor, &[2.0, 1.0]).unwrap();
+        let options = fanfold::generate::EngineOptions { chunk, ..common::all_logits() };
+        let mut engine = fanfold::generate::Engine::open(model, &plan, hosts(2), options, Arc::new(|_| ())).unwrap();
+        engine.embed(&ids).unwrap()
+    };
+    let each = pooled(Pooling::None, 7);
+    assert_eq!(each.shape(), [ids.len(), 96]);
+    let mean: Vec<f32> =
+        (0..96).map(|d| values(&each).iter().skip(d).step_by(96).sum::<f32>() / ids.len() as f32).collect();
+    for chunk in [7, 128] {
+        let found = pooled(Pooling::Mean, chunk);
+        assert_eq!(found.shape(), [1, 96]);
+        assert!(relative_error(values(&found), &mean) <= 1e-5, "chunks of {chunk}");
+    }
+    assert_eq!(values(&pooled(Pooling::Cls, 7)), &values(&each)[..96]);
+}

@@ -6,7 +6,7 @@ use anyhow::Result;
 use fanfold::device::Device;
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
-use fanfold::error::PlanError;
+use fanfold::error::{PlanError, SessionError};
 use fanfold::generate::{Engine, EngineOptions, prepare};
 use fanfold::import::{Folder, Head, Model, demo};
 use fanfold::plan::{Plan, Strategy, plan};
@@ -207,6 +207,17 @@ fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {
         eprintln!("no GPU found: running on the software adapter {}, slowly", choices[0]);
     }
     Ok(choices)
+}
+
+/// Refuses a text that cannot run before the weights are loaded, which may take minutes.
+pub fn check_tokens(ids: &[u32], decision: &Decision) -> Result<()> {
+    let (tokens, capacity) = (ids.len(), decision.limits.capacity);
+    let refused = match tokens {
+        0 => SessionError::EmptyPrompt,
+        _ if tokens > capacity => SessionError::Context { tokens, capacity },
+        _ => return Ok(()),
+    };
+    Err(fanfold::Error::from(refused).into())
 }
 
 /// Opens the devices and loads the model onto them, with a progress bar.

@@ -1,6 +1,6 @@
 //! `fanfold embed`: turn texts into vectors.
 
-use crate::common::{Target, decide, open, open_model, say, tokenizer, usage, write_tensor};
+use crate::common::{Target, check_tokens, decide, open, open_model, say, tokenizer, usage, write_tensor};
 use anyhow::Result;
 use fanfold::import::{Head, Pooling};
 use fanfold::tensor::Tensor;
@@ -42,11 +42,13 @@ pub fn main(args: &Args) -> Result<()> {
     let model = open_model(&args.target.model, Head::Hidden(pooling))?;
     let tokenizer = tokenizer(&model)?;
     let decision = decide(&model, &args.target, true)?;
+    let texts = args.texts.iter().map(|text| tokenizer.encode(text, true)).collect::<Result<Vec<_>, _>>()?;
+    texts.iter().try_for_each(|ids| check_tokens(ids, &decision))?;
     let mut engine = open(&model, &decision)?;
     let mut rows = Vec::new();
     let mut width = 0;
-    for text in &args.texts {
-        let hidden = engine.embed(&tokenizer.encode(text, true)?)?;
+    for ids in &texts {
+        let hidden = engine.embed(ids)?;
         width = hidden.shape().last().copied().unwrap_or(1).max(1);
         rows.extend_from_slice(hidden.as_f32()?);
     }

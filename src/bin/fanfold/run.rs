@@ -1,6 +1,8 @@
 //! `fanfold run`: continue a text.
 
-use crate::common::{Target, decide, open, open_model, stop_on_interrupt, tokenizer, usage, write_tensor};
+use crate::common::{
+    Target, check_tokens, decide, open, open_model, stop_on_interrupt, tokenizer, usage, write_tensor,
+};
 use anyhow::Result;
 use fanfold::import::Head;
 use fanfold::text::{Sampler, Sampling};
@@ -68,17 +70,13 @@ pub fn main(args: &Args) -> Result<()> {
     let Args { temperature, top_k, top_p, .. } = *args;
     let sampler = Sampler::new(Sampling { temperature, top_k, top_p, seed, ..Sampling::default() })?;
     let model = open_model(&args.target.model, Head::Default)?;
+    if !model.info().generates {
+        return Err(usage(format!("{} predicts no tokens: use `fanfold embed`", args.target.model.display())));
+    }
     let tokenizer = tokenizer(&model)?;
     let ids = tokenizer.encode(&prompt, true)?;
     let decision = decide(&model, &args.target, args.logits.is_some())?;
-    // Before the weights are loaded, which may take minutes.
-    if ids.is_empty() {
-        return Err(fanfold::Error::from(fanfold::error::SessionError::EmptyPrompt).into());
-    }
-    if ids.len() > decision.limits.capacity {
-        let (tokens, capacity) = (ids.len(), decision.limits.capacity);
-        return Err(fanfold::Error::from(fanfold::error::SessionError::Context { tokens, capacity }).into());
-    }
+    check_tokens(&ids, &decision)?;
     let stop = stop_on_interrupt()?;
     let mut engine = open(&model, &decision)?;
     if let Some(path) = &args.logits {

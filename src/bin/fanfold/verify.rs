@@ -1,6 +1,6 @@
 //! `fanfold verify`: the sharded answer against the single-device answer.
 
-use crate::common::{Decision, Target, decide, open, open_model, open_on, progress_bar, say, tokenizer};
+use crate::common::{Decision, Target, check_tokens, decide, open, open_model, open_on, progress_bar, say, tokenizer};
 use anyhow::Result;
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::DeviceChoice;
@@ -74,6 +74,7 @@ pub fn main(args: &Args) -> Result<()> {
     let model = open_model(&args.target.model, Head::Default)?;
     let ids = tokenizer(&model)?.encode(&args.prompt, true)?;
     let decision = decide(&model, &args.target, true)?;
+    check_tokens(&ids, &decision)?;
     let mut sharded = open(&model, &decision)?;
     let (mut single, reference) = open_single(&model, &decision, &args.target)?;
     let comparison = compare(&mut sharded, &mut single, &ids)?;
