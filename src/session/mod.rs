@@ -4,12 +4,13 @@
 //! hands them a call's inputs and stacks the outputs. It deliberately knows no tokens, no model and no plan. Read
 //! [`crate::generate`] next for text.
 
+mod worker;
+
 use crate::comm::channel::channels;
-use crate::comm::{Bytes, Communicator};
 use crate::device::{Counters, Device};
 use crate::error::{CommError, Error, Result, SessionError};
 use crate::graph::Weights;
-use crate::program::{Instr, Program, RankProgram, Window};
+use crate::program::Program;
 use crate::tensor::{Env, Region, Tensor, copy_region, display_shape, resolve};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use serde::Serialize;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use worker::{Answer, Command, RankState};
 
 /// How a session is opened.
 #[derive(Clone, Copy, Debug)]
@@ -46,24 +48,6 @@ pub struct RankReport {
     pub exchange_time: Duration,
     /// Time spent in calls altogether.
     pub call_time: Duration,
-}
-
-enum Command {
-    Run { env: Env, inputs: Arc<Tensors> },
-    Report,
-}
-
-enum Answer {
-    Loaded(Result<()>),
-    Outputs(Result<Vec<Part>>),
-    Report(Box<RankReport>),
-}
-
-/// A part of an output, as one rank returns it.
-struct Part {
-    name: String,
-    window: Window,
-    bytes: Vec<u8>,
 }
 
 struct Worker {
@@ -105,17 +89,7 @@ impl Session {
             let (outbox, answers) = unbounded();
             let name = device.name().to_string();
             let ticks = Arc::new(AtomicU64::new(0));
-            let mut state = RankState {
-                program: Arc::new(rank.clone()),
-                device,
-                end: Box::new(end),
-                ticks: ticks.clone(),
-                scratch: Vec::new(),
-                exchanges: 0,
-                sent_bytes: 0,
-                exchange_time: Duration::ZERO,
-                call_time: Duration::ZERO,
-            };
+            let mut state = RankState::new(Arc::new(rank.clone()), device, Box::new(end), ticks.clone());
             let (weights, progress) = (weights.clone(), progress.clone());
             let thread = std::thread::Builder::new().name(format!("rank {}", rank.rank)).spawn(move || {
                 let loaded = state.load(&options.limits, &weights, progress.as_ref());
@@ -292,165 +266,5 @@ impl Drop for Session {
                 let _ = thread.join();
             }
         }
-    }
-}
-
-/// What one worker thread owns.
-struct RankState {
-    program: Arc<RankProgram>,
-    device: Box<dyn Device>,
-    end: Box<dyn Communicator>,
-    ticks: Arc<AtomicU64>,
-    scratch: Vec<u8>,
-    exchanges: u64,
-    sent_bytes: u64,
-    exchange_time: Duration,
-    call_time: Duration,
-}
-
-impl RankState {
-    fn fail(&self, node: Option<&str>, source: Error) -> Error {
-        SessionError::Rank {
-            rank: self.program.rank,
-            device: self.device.name().to_string(),
-            node: node.map(str::to_string),
-            source: Box::new(source),
-        }
-        .into()
-    }
-
-    fn load(&mut self, limits: &Env, weights: &Arc<dyn Weights>, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-        let ticks = self.ticks.clone();
-        let told = |bytes| {
-            ticks.fetch_add(1, Ordering::Relaxed);
-            progress(bytes);
-        };
-        self.device.load(self.program.clone(), limits, weights, &told).map_err(|error| self.fail(None, error))
-    }
-
-    fn serve(mut self, inbox: &Receiver<Command>, outbox: &Sender<Answer>) {
-        while let Ok(command) = inbox.recv() {
-            let answer = match command {
-                Command::Report => Answer::Report(Box::new(RankReport {
-                    device: self.device.name().to_string(),
-                    counters: self.device.counters(),
-                    exchanges: self.exchanges,
-                    sent_bytes: self.sent_bytes,
-                    exchange_time: self.exchange_time,
-                    call_time: self.call_time,
-                })),
-                Command::Run { env, inputs } => {
-                    let started = Instant::now();
-                    let result = self.call(&env, &inputs);
-                    self.call_time += started.elapsed();
-                    let failed = result.is_err();
-                    if failed {
-                        let _ = outbox.send(Answer::Outputs(result));
-                        // Leaving drops this rank's end, which ends the others' waits for it at once.
-                        return;
-                    }
-                    Answer::Outputs(result)
-                }
-            };
-            if outbox.send(answer).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn call(&mut self, env: &Env, inputs: &Tensors) -> Result<Vec<Part>> {
-        let program = self.program.clone();
-        self.device.begin(env).map_err(|error| self.fail(None, error))?;
-        let mut parts = Vec::new();
-        for (index, instr) in program.instrs.iter().enumerate() {
-            let (node, done) = match instr {
-                Instr::Input { name, value } => {
-                    let bytes = inputs.get(name).map(Tensor::bytes).unwrap_or_default();
-                    (name, self.device.write(*value, bytes))
-                }
-                Instr::Compute { node, .. } => (node, self.device.execute(index)),
-                Instr::Zero { .. } => (&program.values[0].name, self.device.execute(index)),
-                Instr::Exchange { node, from, to, send, receive, .. } => {
-                    let started = Instant::now();
-                    let done = self.exchange(env, (*from, send), (*to, receive));
-                    self.exchange_time += started.elapsed();
-                    (node, done)
-                }
-                Instr::Output { name, value, window } => {
-                    let mut bytes = Vec::new();
-                    let done = self.device.read(*value, &mut bytes);
-                    parts.push(Part { name: name.clone(), window: window.clone(), bytes });
-                    (name, done)
-                }
-            };
-            done.map_err(|error| self.fail(Some(node), error))?;
-            self.ticks.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(parts)
-    }
-
-    /// Packs the boxes that others get, exchanges them, and writes what came into the new value.
-    fn exchange(
-        &mut self,
-        env: &Env,
-        (from, send): (usize, &[Option<Window>]),
-        (to, receive): (usize, &[Option<Window>]),
-    ) -> Result<()> {
-        let program = self.program.clone();
-        let rank = program.rank;
-        let (source, target) = (&program.values[from], &program.values[to]);
-        let (source_shape, target_shape) = (resolve(&source.shape, env), resolve(&target.shape, env));
-        let size = source.dtype.size();
-        if send.iter().any(Option::is_some) {
-            self.device.read(from, &mut self.scratch)?;
-        }
-        let mut packed: Vec<(&Window, Bytes)> = Vec::new();
-        let mut parts: Vec<Option<Bytes>> = Vec::new();
-        for window in send {
-            let Some(window) = window else {
-                parts.push(None);
-                continue;
-            };
-            // A gather sends the same box to all: it is packed once.
-            let known = packed.iter().find(|(w, _)| *w == window).map(|(_, bytes)| bytes.clone());
-            let bytes = known.unwrap_or_else(|| {
-                let region = window.resolve(&source_shape);
-                let shape = region.shape();
-                let mut bytes = vec![0; region.numel() * size];
-                copy_region(
-                    size,
-                    (&self.scratch, &source_shape, &region),
-                    (&mut bytes, &shape, &Region::whole(&shape)),
-                );
-                let bytes = Bytes::from(bytes);
-                packed.push((window, bytes.clone()));
-                bytes
-            });
-            parts.push(Some(bytes));
-        }
-        for (to, part) in parts.iter().enumerate().filter(|(to, _)| *to != rank) {
-            if let Some(bytes) = part {
-                self.sent_bytes += bytes.len() as u64;
-                self.end.send(to, bytes.clone())?;
-            }
-        }
-        self.exchanges += 1;
-        let numel: usize = target_shape.iter().product();
-        let mut assembled = vec![0; numel * size];
-        for (peer, window) in receive.iter().enumerate() {
-            let Some(window) = window else { continue };
-            let bytes = match &parts[peer] {
-                Some(own) if peer == rank => own.clone(),
-                _ => self.end.receive(peer)?,
-            };
-            let region = window.resolve(&target_shape);
-            let expected = region.numel() * size;
-            if bytes.len() != expected {
-                return Err(CommError::Length { rank, peer, expected, found: bytes.len() }.into());
-            }
-            let shape = region.shape();
-            copy_region(size, (&bytes, &shape, &Region::whole(&shape)), (&mut assembled, &target_shape, &region));
-        }
-        self.device.write(to, &assembled)
     }
 }

@@ -1,0 +1,223 @@
+//! One rank's thread: it drives a device through the rank's instructions and exchanges through a communicator.
+//!
+//! It deliberately knows no other rank but by number, and packs boxes without knowing which collective they make up.
+//! Read [`crate::device`] and [`crate::comm`] next for the two ends that it holds.
+
+use super::{RankReport, Tensors};
+use crate::comm::{Bytes, Communicator};
+use crate::device::Device;
+use crate::error::{CommError, Error, Result, SessionError};
+use crate::graph::Weights;
+use crate::program::{Instr, RankProgram, Window};
+use crate::tensor::{Env, Region, Tensor, copy_region, resolve};
+use crossbeam::channel::{Receiver, Sender};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the session asks of a worker.
+pub(super) enum Command {
+    Run { env: Env, inputs: Arc<Tensors> },
+    Report,
+}
+
+/// What a worker answers.
+pub(super) enum Answer {
+    Loaded(Result<()>),
+    Outputs(Result<Vec<Part>>),
+    Report(Box<RankReport>),
+}
+
+/// A part of an output, as one rank returns it.
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) window: Window,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What one worker thread owns.
+pub(super) struct RankState {
+    program: Arc<RankProgram>,
+    device: Box<dyn Device>,
+    end: Box<dyn Communicator>,
+    ticks: Arc<AtomicU64>,
+    scratch: Vec<u8>,
+    exchanges: u64,
+    sent_bytes: u64,
+    exchange_time: Duration,
+    call_time: Duration,
+}
+
+impl RankState {
+    /// A rank that has done nothing yet; it counts every instruction in `ticks`.
+    pub(super) fn new(
+        program: Arc<RankProgram>,
+        device: Box<dyn Device>,
+        end: Box<dyn Communicator>,
+        ticks: Arc<AtomicU64>,
+    ) -> RankState {
+        RankState {
+            program,
+            device,
+            end,
+            ticks,
+            scratch: Vec::new(),
+            exchanges: 0,
+            sent_bytes: 0,
+            exchange_time: Duration::ZERO,
+            call_time: Duration::ZERO,
+        }
+    }
+
+    fn fail(&self, node: Option<&str>, source: Error) -> Error {
+        SessionError::Rank {
+            rank: self.program.rank,
+            device: self.device.name().to_string(),
+            node: node.map(str::to_string),
+            source: Box::new(source),
+        }
+        .into()
+    }
+
+    /// Loads the rank's shard.
+    pub(super) fn load(
+        &mut self,
+        limits: &Env,
+        weights: &Arc<dyn Weights>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        let ticks = self.ticks.clone();
+        let told = |bytes| {
+            ticks.fetch_add(1, Ordering::Relaxed);
+            progress(bytes);
+        };
+        self.device.load(self.program.clone(), limits, weights, &told).map_err(|error| self.fail(None, error))
+    }
+
+    /// Answers commands until the session goes or the rank fails.
+    pub(super) fn serve(mut self, inbox: &Receiver<Command>, outbox: &Sender<Answer>) {
+        while let Ok(command) = inbox.recv() {
+            let answer = match command {
+                Command::Report => Answer::Report(Box::new(RankReport {
+                    device: self.device.name().to_string(),
+                    counters: self.device.counters(),
+                    exchanges: self.exchanges,
+                    sent_bytes: self.sent_bytes,
+                    exchange_time: self.exchange_time,
+                    call_time: self.call_time,
+                })),
+                Command::Run { env, inputs } => {
+                    let started = Instant::now();
+                    let result = self.call(&env, &inputs);
+                    self.call_time += started.elapsed();
+                    let failed = result.is_err();
+                    if failed {
+                        let _ = outbox.send(Answer::Outputs(result));
+                        // Leaving drops this rank's end, which ends the others' waits for it at once.
+                        return;
+                    }
+                    Answer::Outputs(result)
+                }
+            };
+            if outbox.send(answer).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn call(&mut self, env: &Env, inputs: &Tensors) -> Result<Vec<Part>> {
+        let program = self.program.clone();
+        self.device.begin(env).map_err(|error| self.fail(None, error))?;
+        let mut parts = Vec::new();
+        for (index, instr) in program.instrs.iter().enumerate() {
+            let (node, done) = match instr {
+                Instr::Input { name, value } => {
+                    let bytes = inputs.get(name).map(Tensor::bytes).unwrap_or_default();
+                    (name, self.device.write(*value, bytes))
+                }
+                Instr::Compute { node, .. } => (node, self.device.execute(index)),
+                Instr::Zero { .. } => (&program.values[0].name, self.device.execute(index)),
+                Instr::Exchange { node, from, to, send, receive, .. } => {
+                    let started = Instant::now();
+                    let done = self.exchange(env, (*from, send), (*to, receive));
+                    self.exchange_time += started.elapsed();
+                    (node, done)
+                }
+                Instr::Output { name, value, window } => {
+                    let mut bytes = Vec::new();
+                    let done = self.device.read(*value, &mut bytes);
+                    parts.push(Part { name: name.clone(), window: window.clone(), bytes });
+                    (name, done)
+                }
+            };
+            done.map_err(|error| self.fail(Some(node), error))?;
+            self.ticks.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(parts)
+    }
+
+    /// Packs the boxes that others get, exchanges them, and writes what came into the new value.
+    fn exchange(
+        &mut self,
+        env: &Env,
+        (from, send): (usize, &[Option<Window>]),
+        (to, receive): (usize, &[Option<Window>]),
+    ) -> Result<()> {
+        let program = self.program.clone();
+        let rank = program.rank;
+        let (source, target) = (&program.values[from], &program.values[to]);
+        let (source_shape, target_shape) = (resolve(&source.shape, env), resolve(&target.shape, env));
+        let size = source.dtype.size();
+        if send.iter().any(Option::is_some) {
+            self.device.read(from, &mut self.scratch)?;
+        }
+        let mut packed: Vec<(&Window, Bytes)> = Vec::new();
+        let mut parts: Vec<Option<Bytes>> = Vec::new();
+        for window in send {
+            let Some(window) = window else {
+                parts.push(None);
+                continue;
+            };
+            // A gather sends the same box to all: it is packed once.
+            let known = packed.iter().find(|(w, _)| *w == window).map(|(_, bytes)| bytes.clone());
+            let bytes = known.unwrap_or_else(|| {
+                let region = window.resolve(&source_shape);
+                let shape = region.shape();
+                let mut bytes = vec![0; region.numel() * size];
+                copy_region(
+                    size,
+                    (&self.scratch, &source_shape, &region),
+                    (&mut bytes, &shape, &Region::whole(&shape)),
+                );
+                let bytes = Bytes::from(bytes);
+                packed.push((window, bytes.clone()));
+                bytes
+            });
+            parts.push(Some(bytes));
+        }
+        for (to, part) in parts.iter().enumerate().filter(|(to, _)| *to != rank) {
+            if let Some(bytes) = part {
+                self.sent_bytes += bytes.len() as u64;
+                self.end.send(to, bytes.clone())?;
+            }
+        }
+        self.exchanges += 1;
+        let numel: usize = target_shape.iter().product();
+        let mut assembled = vec![0; numel * size];
+        for (peer, window) in receive.iter().enumerate() {
+            let Some(window) = window else { continue };
+            let bytes = match &parts[peer] {
+                Some(own) if peer == rank => own.clone(),
+                _ => self.end.receive(peer)?,
+            };
+            let region = window.resolve(&target_shape);
+            let expected = region.numel() * size;
+            if bytes.len() != expected {
+                return Err(CommError::Length { rank, peer, expected, found: bytes.len() }.into());
+            }
+            let shape = region.shape();
+            copy_region(size, (&bytes, &shape, &Region::whole(&shape)), (&mut assembled, &target_shape, &region));
+        }
+        self.device.write(to, &assembled)
+    }
+}
