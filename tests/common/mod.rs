@@ -166,7 +166,7 @@ pub fn adapters() -> Vec<AdapterInfo> {
             std::env::var_os("FANFOLD_REQUIRE_GPU").is_none(),
             "FANFOLD_REQUIRE_GPU is set and there is no adapter"
         );
-        eprintln!("skipped: no GPU adapter");
+        aloud("skipped: no GPU adapter");
     }
     found
 }
@@ -180,4 +180,10 @@ pub fn gpus(adapter: &AdapterInfo, n: usize) -> Vec<Box<dyn Device>> {
 /// `n` devices that take turns among all adapters.
 pub fn mixed(adapters: &[AdapterInfo], n: usize) -> Vec<Box<dyn Device>> {
     (0..n).flat_map(|i| gpus(&adapters[i % adapters.len()], 1)).collect()
+}
+
+/// Says that something is skipped, past the test runner, which would swallow it from a test that passes.
+pub fn aloud(what: &str) {
+    use std::io::Write;
+    std::io::stderr().write_all(format!("{what}\n").as_bytes()).unwrap();
 }
