@@ -170,13 +170,32 @@ impl Context {
         largest - largest % ALIGNMENT
     }
 
-    fn poll(&self, poll: wgpu::PollType) {
+    /// Whether what was polled for has come.
+    fn poll(&self, poll: wgpu::PollType) -> bool {
         // wgpu panics where a device is found lost while polling; the handles are not used after that.
         let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(poll)));
         match polled {
-            Ok(Ok(_) | Err(wgpu::PollError::Timeout)) => {}
+            Ok(Ok(status)) => return status.wait_finished(),
+            Ok(Err(wgpu::PollError::Timeout)) => {}
             Ok(Err(error)) => self.faults.record(Fault::Refused(error.to_string())),
             Err(_) => self.faults.record(Fault::Lost("found lost while waiting".into())),
+        }
+        false
+    }
+
+    /// Waits until `submission` is done. Errors at the deadline or when the device is lost.
+    pub(super) fn settle(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
+        let (start, deadline) = (Instant::now(), self.options.deadline);
+        loop {
+            let wait = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(POLL) };
+            let done = self.poll(wait);
+            self.check()?;
+            if done {
+                return Ok(());
+            }
+            if start.elapsed() >= deadline {
+                self.faults.record(Fault::Deadline);
+            }
         }
     }
 

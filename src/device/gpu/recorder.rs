@@ -7,6 +7,7 @@ use super::context::Context;
 use super::prepared::Dispatch;
 use super::staging::{Reader, Writer};
 use crate::error::Result;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// A submission that took longer than this halves the bound on the next: a system resets a GPU that is busy for some
@@ -18,6 +19,10 @@ const LEAST_OPERATIONS: u64 = 1 << 20;
 
 /// Dispatches of one submission, whatever they compute: recording more would only let the GPU wait.
 const MOST_DISPATCHES: u64 = 256;
+
+/// Submissions that may be under way at once: enough to keep a GPU fed. With more, a wait for the last of a long call
+/// would meet its deadline although each was done in time.
+const UNDER_WAY: usize = 4;
 
 /// Records and submits.
 pub(super) struct Recorder {
@@ -32,6 +37,7 @@ pub(super) struct Recorder {
     /// Operations at which a submission ends.
     bound: u64,
     unread: Option<Unread>,
+    under_way: VecDeque<wgpu::SubmissionIndex>,
 }
 
 /// What has been submitted since the last read.
@@ -44,7 +50,8 @@ struct Unread {
 impl Recorder {
     pub(super) fn new(context: &Context, writer: Writer, reader: Reader) -> Recorder {
         let bound = context.options.submission.max(LEAST_OPERATIONS);
-        Recorder { writer, reader, pass: None, encoder: None, operations: 0, dispatches: 0, bound, unread: None }
+        let (pass, encoder, unread, under_way) = Default::default();
+        Recorder { writer, reader, pass, encoder, operations: 0, dispatches: 0, bound, unread, under_way }
     }
 
     /// The encoder outside any pass.
@@ -112,6 +119,12 @@ impl Recorder {
         unread.largest = unread.largest.max(self.operations);
         (self.operations, self.dispatches) = (0, 0);
         context.check()?;
+        self.under_way.push_back(submission.clone());
+        if self.under_way.len() > UNDER_WAY
+            && let Some(oldest) = self.under_way.pop_front()
+        {
+            context.settle(&oldest)?;
+        }
         Ok(Some(submission))
     }
 
