@@ -163,7 +163,16 @@ impl Engine {
         Err(SessionError::Model { model, reason: reason.to_string() }.into())
     }
 
-    fn forward(&mut self, tokens: &[u32], output: &str) -> Result<Tensor> {
+    /// Every output of the graph for `tokens`, by name, in one call that starts the context anew.
+    ///
+    /// Errors as [`Engine::feed`], and when the tokens are more than one call takes.
+    pub fn outputs(&mut self, tokens: &[u32]) -> Result<Tensors> {
+        self.reset();
+        self.check(tokens)?;
+        self.call(tokens)
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<()> {
         let info = self.model.info();
         if tokens.is_empty() {
             return Err(SessionError::EmptyPrompt.into());
@@ -175,10 +184,18 @@ impl Engine {
         if total > capacity {
             return Err(SessionError::Context { tokens: total, capacity }.into());
         }
+        Ok(())
+    }
+
+    fn forward(&mut self, tokens: &[u32], output: &str) -> Result<Tensor> {
+        self.check(tokens)?;
         let mut rows: Vec<f32> = Vec::new();
         let mut width = 0;
         for chunk in tokens.chunks(self.limits.seq) {
-            let result = self.call(chunk, output)?;
+            let result = self.call(chunk)?.remove(output).ok_or_else(|| {
+                let (name, problem) = (output.to_string(), "does not exist");
+                Error::from(GraphError::Name { kind: "output", name, problem })
+            })?;
             width = result.shape().last().copied().unwrap_or(1).max(1);
             if !self.all_logits && output == "logits" {
                 rows.clear();
@@ -188,7 +205,7 @@ impl Engine {
         Tensor::f32([rows.len() / width, width], rows)
     }
 
-    fn call(&mut self, tokens: &[u32], output: &str) -> Result<Tensor> {
+    fn call(&mut self, tokens: &[u32]) -> Result<Tensors> {
         let seq = tokens.len();
         let keep = if self.all_logits { seq } else { 1 };
         let env = Env { batch: 1, seq, keep, past: self.past, capacity: self.limits.capacity };
@@ -202,13 +219,11 @@ impl Engine {
             };
             inputs.insert(port.name.clone(), Tensor::u32([1, seq], values)?);
         }
-        let mut outputs = self.session.run(env, inputs)?;
+        let outputs = self.session.run(env, inputs)?;
         if self.decodes {
             self.past += seq;
         }
-        outputs.remove(output).ok_or_else(|| {
-            Error::from(GraphError::Name { kind: "output", name: output.to_string(), problem: "does not exist" })
-        })
+        Ok(outputs)
     }
 
     /// Feeds `prompt` and then yields up to `most` tokens, each chosen by `sampler` and fed back.

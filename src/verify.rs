@@ -98,6 +98,16 @@ pub fn verify(
     Ok(comparison)
 }
 
+/// The error of the hidden states after each layer, on the prompt's first chunk: where two engines begin to differ.
+///
+/// Both models should have [layer outputs](crate::import::Model::with_layer_outputs); others have none to compare.
+pub fn verify_layers(sharded: &mut Engine, single: &mut Engine, prompt: &[u32]) -> Result<Vec<f64>> {
+    let chunk = &prompt[..prompt.len().min(sharded.limits().seq).min(single.limits().seq)];
+    let (a, b) = (sharded.outputs(chunk)?, single.outputs(chunk)?);
+    let layers = (0..).map_while(|n| Some((a.get(&format!("layer {n}"))?, b.get(&format!("layer {n}"))?)));
+    layers.map(|(a, b)| Ok(relative_error(a.as_f32()?, b.as_f32()?))).collect()
+}
+
 /// Compares the hidden states of `tokens` on both engines, for models that predict no tokens.
 pub fn verify_embedding(sharded: &mut Engine, single: &mut Engine, tokens: &[u32]) -> Result<Comparison> {
     let mut comparison = begin(tokens.len());

@@ -435,6 +435,7 @@ fn what_fits_no_single_device_is_verified_against_streamed_weights() {
     let (out, err) = good(&["verify", LLAMA, "-c", "64", "-p", PROMPT, "--devices", "hostx3", "--memory", &memory]);
     assert!(out.starts_with("verified"), "{out}");
     assert!(err.contains("fits no single device"), "{err}");
+    assert!(err.contains("after layer 0: error") && err.contains("after layer 1: error"), "{err}");
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         let out = b.linear(&name("output.dense"), wide, [hidden, inner], true)?;
         let sum = b.add(&name("output.residual"), out, x)?;
         x = b.layer_norm(&name("output.LayerNorm"), sum, hidden, epsilon)?;
+        b.layers.push(x);
     }
     Ok(Family { hidden: x, logits: None, vocabulary, context, generates: false })
 }

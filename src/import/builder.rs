@@ -42,6 +42,8 @@ pub(super) struct Heads {
 pub(super) struct Builder<'a> {
     pub(super) config: &'a Config,
     pub(super) graph: Graph,
+    /// What each layer hands to the next, in order.
+    pub(super) layers: Vec<ValueId>,
     files: &'a FileTensors,
     origins: HashMap<String, Origin>,
     mismatches: Vec<String>,
@@ -49,8 +51,8 @@ pub(super) struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     pub(super) fn new(config: &'a Config, files: &'a FileTensors) -> Builder<'a> {
-        let (graph, origins, mismatches) = Default::default();
-        Builder { config, graph, files, origins, mismatches }
+        let (graph, layers, origins, mismatches) = Default::default();
+        Builder { config, graph, layers, files, origins, mismatches }
     }
 
     /// The graph and its weights' origins. Errors when any weight was missing or misshapen.

@@ -67,6 +67,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         let wide = b.unary(&name("mlp.act"), activation, wide)?;
         let out = conv1d(b, (&down, &down), wide, [hidden, inner], (0, hidden))?;
         x = b.add(&name("mlp.residual"), x, out)?;
+        b.layers.push(x);
     }
     let x = b.layer_norm(&format!("{prefix}ln_f"), x, hidden, epsilon)?;
     let tied = config.bool_or("tie_word_embeddings", true)?;

@@ -82,6 +82,7 @@ pub(super) fn decoder(b: &mut Builder<'_>, variation: &Variation) -> Result<Fami
         let gated = b.mul(&name("mlp.gated"), gate, up)?;
         let down = b.linear(&name("mlp.down_proj"), gated, [hidden, inner], variation.mlp_bias)?;
         x = b.add(&name("mlp.residual"), x, down)?;
+        b.layers.push(x);
     }
     let x = b.rms_norm("model.norm", x, hidden, epsilon)?;
     let tied = config.bool_or("tie_word_embeddings", false)?;

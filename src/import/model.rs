@@ -8,7 +8,7 @@ use super::rope::RopeTable;
 use super::{FileTensors, Folder, View};
 use super::{bert, gpt2, llama, qwen2, qwen3, sentence};
 use crate::error::{GraphError, ImportError, Result};
-use crate::graph::{Graph, Source, Weights};
+use crate::graph::{Graph, Source, ValueId, Weights};
 use crate::tensor::{Region, Tensor};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -68,6 +68,7 @@ pub struct Model {
     files: FileTensors,
     graph: Graph,
     origins: HashMap<String, Origin>,
+    layers: Vec<ValueId>,
     info: ModelInfo,
 }
 
@@ -125,6 +126,7 @@ impl Model {
             (None, Some(head)) => builder.logits(family.hidden, head)?,
             (None, None) => builder.pooled(family.hidden, Pooling::None)?,
         }
+        let layers = std::mem::take(&mut builder.layers);
         let (graph, origins) = builder.finish(folder.path())?;
         let mut end_tokens = Vec::new();
         for source in [folder.json("generation_config.json")?.as_ref(), Some(config)].into_iter().flatten() {
@@ -141,7 +143,17 @@ impl Model {
             normalize: sentence.normalize,
             pooling: sentence.pooling,
         };
-        Ok(Model { folder, files, graph, origins, info })
+        Ok(Model { folder, files, graph, origins, layers, info })
+    }
+
+    /// The same model with an output `layer N` after every layer, for comparing them one by one.
+    ///
+    /// Plans for the one are plans for the other. Errors when it has them already.
+    pub fn with_layer_outputs(mut self) -> Result<Model> {
+        for (n, &layer) in self.layers.iter().enumerate() {
+            self.graph.output(&format!("layer {n}"), layer)?;
+        }
+        Ok(self)
     }
 
     /// Its computation.

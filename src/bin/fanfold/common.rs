@@ -109,8 +109,17 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// Reads the model's headers; `demo` is the embedded one unless a folder bears the name.
 pub fn open_model(path: &Path, head: Head) -> Result<Arc<Model>> {
-    let folder = if path == Path::new("demo") && !path.exists() { demo()? } else { Folder::open(path)? };
-    Ok(Arc::new(Model::from_folder(folder, head)?))
+    Ok(Arc::new(Model::from_folder(open_folder(path)?, head)?))
+}
+
+fn open_folder(path: &Path) -> Result<Folder> {
+    Ok(if path == Path::new("demo") && !path.exists() { demo()? } else { Folder::open(path)? })
+}
+
+/// As [`open_model`], with an output after every layer.
+pub fn open_layers(path: &Path) -> Result<Arc<Model>> {
+    let model = Model::from_folder(open_folder(path)?, Head::Default)?;
+    Ok(Arc::new(model.with_layer_outputs()?))
 }
 
 /// The model's tokenizer.

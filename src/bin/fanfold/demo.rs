@@ -1,7 +1,7 @@
 //! `fanfold demo`: the embedded model over several devices, from plan to proof.
 
 use crate::common::{Placing, Target, decide, open, open_model, say, stop_on_interrupt, tokenizer};
-use crate::verify::{compare, open_single, sentence};
+use crate::verify::{compare, decide_single, open_single, sentence};
 use anyhow::Result;
 use fanfold::device::gpu::adapters;
 use fanfold::import::Head;
@@ -78,7 +78,8 @@ pub fn main(args: &Args) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     say(format_args!("\n\n{count} tokens at {:.1} tokens/s", count as f64 / seconds.max(1e-9)))?;
     let ids = tokenizer.encode(crate::verify::PROMPT, true)?;
-    let (mut single, reference) = open_single(&model, &decision, &target)?;
+    let (whole, reference) = decide_single(&model, &decision, &target)?;
+    let mut single = open_single(&model, &whole, &reference)?;
     let comparison = compare(&mut engine, &mut single, &ids)?;
     say(format_args!("\nProof against one device ({reference})\n{}", sentence(&comparison)))?;
     if !comparison.passed() {

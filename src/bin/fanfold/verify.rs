@@ -1,13 +1,15 @@
 //! `fanfold verify`: the sharded answer against the single-device answer.
 
-use crate::common::{Decision, Target, check_tokens, decide, open, open_model, open_on, progress_bar, say, tokenizer};
+use crate::common::{
+    Decision, Target, check_tokens, decide, open, open_layers, open_model, open_on, progress_bar, say, tokenizer,
+};
 use anyhow::Result;
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::DeviceChoice;
 use fanfold::generate::{Engine, prepare};
 use fanfold::import::{Head, Model};
 use fanfold::plan::{Strategy, plan};
-use fanfold::verify::{Comparison, verify, verify_embedding};
+use fanfold::verify::{Comparison, verify, verify_embedding, verify_layers};
 use std::sync::Arc;
 
 /// Decode steps after the prompt.
@@ -30,21 +32,44 @@ pub struct Args {
     json: bool,
 }
 
-/// Opens `model` whole on one device: the first that holds it, else the host with weights streamed.
-pub fn open_single(model: &Arc<Model>, decision: &Decision, target: &Target) -> Result<(Engine, String)> {
+/// What the sharded answer is compared with.
+pub enum Reference {
+    /// One device, the first that holds the model.
+    Device(DeviceChoice),
+    /// The host, with weights streamed: no device holds the model.
+    Streamed,
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reference::Device(choice) => choice.fmt(f),
+            Reference::Streamed => {
+                f.write_str("host, layer by layer with streamed weights: the model fits no single device")
+            }
+        }
+    }
+}
+
+/// The model whole on one rank, and where that fits.
+pub fn decide_single(model: &Model, decision: &Decision, target: &Target) -> Result<(Decision, Reference)> {
     let plan = plan(model.graph(), Strategy::Single, &[1.0])?;
     let (program, limits) = prepare(model, &plan, &decision.options)?;
     let devices = decision.devices(&target.placing)?;
-    let fits = |i: &usize| program.check_memory(&limits, &devices[*i..=*i]).is_ok();
-    let Some(rank) = (0..devices.len()).find(fits) else {
-        let single = Decision { plan, program, limits, choices: vec![DeviceChoice::Host], options: decision.options };
-        let name = "host, layer by layer with streamed weights: the model fits no single device".to_string();
-        return Ok((open_on(model, &single, vec![Box::new(HostDevice::streaming())])?, name));
+    let fitting = (0..devices.len()).find(|&i| program.check_memory(&limits, &devices[i..=i]).is_ok());
+    let (choice, reference) = match fitting {
+        Some(rank) => (decision.choices[rank].clone(), Reference::Device(decision.choices[rank].clone())),
+        None => (DeviceChoice::Host, Reference::Streamed),
     };
-    let choice = decision.choices[rank].clone();
-    let name = choice.to_string();
-    let single = Decision { plan, program, limits, choices: vec![choice], options: decision.options };
-    Ok((open(model, &single)?, name))
+    Ok((Decision { plan, program, limits, choices: vec![choice], options: decision.options }, reference))
+}
+
+/// Opens what [`decide_single`] decided.
+pub fn open_single(model: &Arc<Model>, single: &Decision, reference: &Reference) -> Result<Engine> {
+    match reference {
+        Reference::Device(_) => open(model, single),
+        Reference::Streamed => open_on(model, single, vec![Box::new(HostDevice::streaming())]),
+    }
 }
 
 /// Compares the two engines on `ids`, with a progress bar.
@@ -71,12 +96,21 @@ pub fn sentence(comparison: &Comparison) -> String {
 }
 
 pub fn main(args: &Args) -> Result<()> {
-    let model = open_model(&args.target.model, Head::Default)?;
+    let mut model = open_model(&args.target.model, Head::Default)?;
     let ids = tokenizer(&model)?.encode(&args.prompt, true)?;
     let decision = decide(&model, &args.target, true)?;
     check_tokens(&ids, &decision)?;
+    let (whole, reference) = decide_single(&model, &decision, &args.target)?;
+    if matches!(reference, Reference::Streamed) {
+        model = open_layers(&args.target.model)?;
+    }
     let mut sharded = open(&model, &decision)?;
-    let (mut single, reference) = open_single(&model, &decision, &args.target)?;
+    let mut single = open_single(&model, &whole, &reference)?;
+    if matches!(reference, Reference::Streamed) {
+        for (layer, error) in verify_layers(&mut sharded, &mut single, &ids)?.into_iter().enumerate() {
+            eprintln!("after layer {layer}: error {error:.1e}");
+        }
+    }
     let comparison = compare(&mut sharded, &mut single, &ids)?;
     let exact = args.target.placing.exact;
     let passed = comparison.passed() && (comparison.bits_equal || !exact);
