@@ -20,13 +20,15 @@ fn second(i: u32) -> f32 {
     return b[i % params.width];
 }
 
+#import grid
+
 @compute @workgroup_size(64)
 fn add(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = (group.x + group.y * groups.x) * 64u + lane;
+    let i = number_of(group, groups, lane);
     if (i < params.n) {
         y[i] = a[i] + second(i);
     }
@@ -38,7 +40,7 @@ fn mul(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = (group.x + group.y * groups.x) * 64u + lane;
+    let i = number_of(group, groups, lane);
     if (i < params.n) {
         y[i] = a[i] * second(i);
     }

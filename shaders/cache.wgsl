@@ -16,13 +16,15 @@ struct Run {
 @group(0) @binding(2) var<storage, read_write> state: array<f32>;
 @group(0) @binding(3) var<uniform> run: Run;
 
+#import grid
+
 @compute @workgroup_size(64)
 fn append(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = (group.x + group.y * groups.x) * 64u + lane;
+    let i = number_of(group, groups, lane);
     if (i >= params.n) {
         return;
     }

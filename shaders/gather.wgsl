@@ -19,13 +19,15 @@ struct Params {
 
 #import weight
 
+#import grid
+
 @compute @workgroup_size(64)
 fn gather(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = (group.x + group.y * groups.x) * 64u + lane;
+    let i = number_of(group, groups, lane);
     let row = i / params.packed;
     if (row >= params.rows) {
         return;

@@ -18,13 +18,15 @@ struct Params {
 @group(0) @binding(4) var<storage, read> positions: array<u32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
+#import grid
+
 @compute @workgroup_size(64)
 fn rotate(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = (group.x + group.y * groups.x) * 64u + lane;
+    let i = number_of(group, groups, lane);
     if (i >= params.n) {
         return;
     }

@@ -9,13 +9,15 @@ struct Params {
 
 #import functions
 
+#import grid
+
 @compute @workgroup_size(64)
 fn map(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = (group.x + group.y * groups.x) * 64u + lane;
+    let i = number_of(group, groups, lane);
     if (i < params.n) {
         y[i] = apply(x[i]);
     }

@@ -45,11 +45,6 @@ impl EngineOptions {
     }
 }
 
-/// Whether `model` keeps a state between calls.
-fn decodes(model: &Model) -> bool {
-    model.graph().values().any(|(_, v)| v.source == crate::graph::Source::State)
-}
-
 /// The program of `model` under `plan`, and the largest call it will be given.
 ///
 /// What it needs of each device can be counted from these two before any device is opened. Errors when the plan is for
@@ -62,10 +57,8 @@ pub fn prepare(model: &Model, plan: &Plan, options: &EngineOptions) -> Result<(P
 pub struct Engine {
     model: Arc<Model>,
     session: Session,
-    limits: Env,
     past: usize,
     all_logits: bool,
-    decodes: bool,
 }
 
 impl Engine {
@@ -95,9 +88,8 @@ impl Engine {
     ) -> Result<Engine> {
         let (program, limits) = prepare(&model, plan, &options)?;
         let session_options = Options { limits, deadline: options.deadline };
-        let decodes = decodes(&model);
         let session = Session::open(program, devices, weights, session_options, progress)?;
-        Ok(Engine { model, session, limits, past: 0, all_logits: options.all_logits, decodes })
+        Ok(Engine { model, session, past: 0, all_logits: options.all_logits })
     }
 
     /// The model.
@@ -112,7 +104,7 @@ impl Engine {
 
     /// What it was opened for.
     pub fn limits(&self) -> &Env {
-        &self.limits
+        self.session.limits()
     }
 
     /// Forgets all positions.
@@ -180,7 +172,7 @@ impl Engine {
         if let Some(&token) = tokens.iter().find(|t| **t as usize >= info.vocabulary) {
             return Err(SessionError::Token { token, vocabulary: info.vocabulary }.into());
         }
-        let (total, capacity) = (self.past.saturating_add(tokens.len()), self.limits.capacity);
+        let (total, capacity) = (self.past.saturating_add(tokens.len()), self.limits().capacity);
         if total > capacity {
             return Err(SessionError::Context { tokens: total, capacity }.into());
         }
@@ -191,7 +183,7 @@ impl Engine {
         self.check(tokens)?;
         let mut rows: Vec<f32> = Vec::new();
         let mut width = 0;
-        for chunk in tokens.chunks(self.limits.seq) {
+        for chunk in tokens.chunks(self.limits().seq) {
             let result = self.call(chunk)?.remove(output).ok_or_else(|| {
                 let (name, problem) = (output.to_string(), "does not exist");
                 Error::from(GraphError::Name { kind: "output", name, problem })
@@ -208,7 +200,7 @@ impl Engine {
     fn call(&mut self, tokens: &[u32]) -> Result<Tensors> {
         let seq = tokens.len();
         let keep = if self.all_logits { seq } else { 1 };
-        let env = Env { batch: 1, seq, keep, past: self.past, capacity: self.limits.capacity };
+        let env = Env { batch: 1, seq, keep, past: self.past, capacity: self.limits().capacity };
         let positions: Vec<u32> = (self.past..self.past + seq).map(|p| p as u32).collect();
         let mut inputs = Tensors::new();
         for port in &self.session.program().inputs {
@@ -220,9 +212,7 @@ impl Engine {
             inputs.insert(port.name.clone(), Tensor::u32([1, seq], values)?);
         }
         let outputs = self.session.run(env, inputs)?;
-        if self.decodes {
-            self.past += seq;
-        }
+        self.past += seq;
         Ok(outputs)
     }
 
@@ -278,7 +268,7 @@ impl Iterator for Tokens<'_> {
             return None;
         }
         self.left -= 1;
-        let full = self.engine.past >= self.engine.limits.capacity;
+        let full = self.engine.past >= self.engine.limits().capacity;
         self.logits = None;
         if self.left > 0 && !full {
             match self.engine.feed(&[token]).and_then(last_row) {

@@ -87,6 +87,7 @@ pub struct Launch {
 }
 
 const COMMON: &[(&str, &str)] = &[
+    ("grid", include_str!("../shaders/common/grid.wgsl")),
     ("weight_f32", include_str!("../shaders/common/weight_f32.wgsl")),
     ("weight_f16", include_str!("../shaders/common/weight_f16.wgsl")),
     ("weight_bf16", include_str!("../shaders/common/weight_bf16.wgsl")),

@@ -3,7 +3,6 @@
 //! This module deliberately knows nothing of what a tensor is for, nor of ranks: a shard is a [`View`] like any other.
 //! Read `crate::graph` next: its weights are these views.
 
-use super::bytes::Bytes;
 use super::folder::Folder;
 use super::safetensors::{Entry, File, SUPPORTED};
 use crate::error::{ImportError, Result, TensorError};
@@ -113,13 +112,6 @@ impl FileTensors {
     /// The weights of `folder`, nothing read yet.
     pub fn open(folder: &Folder) -> FileTensors {
         FileTensors::new(folder.path().to_owned(), folder.files().clone())
-    }
-
-    /// The weights in one safetensors file that is part of the program.
-    pub fn from_bytes(bytes: &'static [u8]) -> Result<FileTensors> {
-        let path = PathBuf::from("<embedded>");
-        let file = File::from_bytes(path.clone(), Bytes::Static(bytes))?;
-        Ok(FileTensors::new(path, [file].into()))
     }
 
     fn new(path: PathBuf, files: Arc<[File]>) -> FileTensors {
@@ -289,7 +281,7 @@ mod tests {
         bytes.extend(header.as_bytes());
         bytes.extend(data);
         let path = PathBuf::from("counted");
-        let file = File::from_bytes(path.clone(), Bytes::Static(bytes.leak())).unwrap();
+        let file = File::from_bytes(path.clone(), super::super::bytes::Bytes::Static(bytes.leak())).unwrap();
         FileTensors::new(path, [file].into())
     }
 

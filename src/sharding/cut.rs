@@ -74,11 +74,6 @@ impl Cut {
         ))
     }
 
-    /// Every rank holds all of `extent`.
-    pub fn whole(extent: usize, world_size: usize) -> Cut {
-        Cut::new(vec![0..extent; world_size])
-    }
-
     /// The ranks it divides over.
     pub fn world_size(&self) -> usize {
         self.ranges.len()
