@@ -362,7 +362,7 @@ fn the_embedded_model_and_the_fixtures_open() {
     let demo = import::demo().unwrap();
     assert_eq!(demo.config().str("model_type").unwrap(), "llama");
     assert!(demo.bytes("tokenizer.json").unwrap().is_some());
-    for name in ["llama-uneven", "qwen2-bias-tied", "qwen3-qknorm", "gpt2", "bert"] {
+    for name in ["llama-uneven", "mistral", "qwen2-bias-tied", "qwen3-qknorm", "gpt2", "bert"] {
         let folder = Folder::open(Path::new("tests/fixtures").join(name)).unwrap();
         let weights = FileTensors::open(&folder);
         for id in weights.ids() {

@@ -7,51 +7,96 @@ use fanfold::import::Model;
 use fanfold::plan::Strategy;
 use fanfold::tensor::relative_error;
 use fanfold::verify::argmax;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const DECODERS: [&str; 4] = ["llama-uneven", "qwen2-bias-tied", "qwen3-qknorm", "gpt2"];
+/// What a fixture's expected outputs are.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Logits of every prompt position, and the greedy continuation.
+    Decoder,
+    /// Hidden states of every position.
+    Encoder,
+}
+use Kind::{Decoder, Encoder};
+
+/// Every fixture with a module of its own, so that families run beside each other and one can be run alone.
+macro_rules! families {
+    ($($family:ident: $fixture:literal, $kind:ident;)*) => {
+        const FAMILIES: &[(&str, Kind)] = &[$(($fixture, $kind)),*];
+        $(mod $family {
+            #[test]
+            fn matches_transformers_on_host() {
+                super::check_on_host($fixture, super::$kind);
+            }
+
+            #[test]
+            fn matches_transformers_on_gpus() {
+                super::check_on_gpus($fixture, super::$kind);
+            }
+        })*
+    };
+}
+
+families! {
+    llama: "llama-uneven", Decoder;
+    qwen2: "qwen2-bias-tied", Decoder;
+    qwen3: "qwen3-qknorm", Decoder;
+    gpt2: "gpt2", Decoder;
+    mistral: "mistral", Decoder;
+    bert: "bert", Encoder;
+}
+
 const STRATEGIES: [Strategy; 3] = [Strategy::Tensor, Strategy::Column, Strategy::Row];
 
-/// Logits within 1e-4 and the greedy continuation identical.
-fn check_decoder(name: &str, strategy: Strategy, world: usize, devices: Vec<Box<dyn fanfold::device::Device>>) {
-    let model = Arc::new(Model::open(fixture(name)).unwrap());
-    let expected = Expected::of(name);
-    let mut engine = engine(&model, strategy, &ratios(world), devices);
-    for prompt in 0..2 {
-        engine.reset();
-        let logits = engine.feed(&expected.u32(&format!("ids_{prompt}"))).unwrap();
-        let error = relative_error(values(&logits), &expected.f32(&format!("logits_{prompt}")));
-        assert!(error <= 1e-4, "{name} {strategy} on {world}: error {error:e}");
-        let width = logits.shape()[1];
-        let mut last = values(&logits)[values(&logits).len() - width..].to_vec();
-        for (step, wanted) in expected.u32(&format!("greedy_{prompt}")).into_iter().enumerate() {
-            let token = argmax(&last) as u32;
-            assert_eq!(token, wanted, "{name} {strategy} on {world}, step {step}");
-            last = values(&engine.feed(&[token]).unwrap()).to_vec();
+fn decoders() -> Vec<&'static str> {
+    FAMILIES.iter().filter(|(_, kind)| *kind == Decoder).map(|(fixture, _)| *fixture).collect()
+}
+
+fn check_on_host(fixture: &str, kind: Kind) {
+    for world in [1, 2, 3, 5] {
+        for strategy in if world == 1 { &[Strategy::Single][..] } else { &STRATEGIES } {
+            check(fixture, kind, *strategy, world, hosts(world));
         }
     }
 }
 
-fn check_encoder(strategy: Strategy, world: usize, devices: Vec<Box<dyn fanfold::device::Device>>) {
-    let model = Arc::new(Model::open(fixture("bert")).unwrap());
-    let expected = Expected::of("bert");
-    let mut engine = engine(&model, strategy, &ratios(world), devices);
-    for text in 0..2 {
-        let hidden = engine.embed(&expected.u32(&format!("ids_{text}"))).unwrap();
-        let error = relative_error(values(&hidden), &expected.f32(&format!("hidden_{text}")));
-        assert!(error <= 1e-4, "bert {strategy} on {world}: error {error:e}");
+fn check_on_gpus(fixture: &str, kind: Kind) {
+    let adapters = adapters();
+    for world in [1, 2, 3, 5].into_iter().filter(|_| !adapters.is_empty()) {
+        check(fixture, kind, Strategy::Tensor, world, mixed(&adapters, world));
     }
 }
 
-#[test]
-fn decoders_match_transformers_on_host() {
-    for name in DECODERS {
-        for strategy in STRATEGIES {
-            for world in [1, 2, 3, 5] {
-                check_decoder(name, strategy, world, hosts(world));
+/// Outputs within 1e-4 of transformers', and a decoder's greedy continuation identical. Prints a line of the table of
+/// families, which `cargo test --test models matches_transformers -- --nocapture` shows.
+fn check(name: &str, kind: Kind, strategy: Strategy, world: usize, devices: Vec<Box<dyn fanfold::device::Device>>) {
+    let model = Arc::new(Model::open(fixture(name)).unwrap());
+    let expected = Expected::of(name);
+    let on: BTreeSet<String> = devices.iter().map(|device| device.name().to_string()).collect();
+    let mut engine = engine(&model, strategy, &ratios(world), devices);
+    let mut worst = 0f64;
+    for prompt in 0..2 {
+        let ids = expected.u32(&format!("ids_{prompt}"));
+        engine.reset();
+        let (found, output) = match kind {
+            Decoder => (engine.feed(&ids).unwrap(), "logits"),
+            Encoder => (engine.embed(&ids).unwrap(), "hidden"),
+        };
+        let error = relative_error(values(&found), &expected.f32(&format!("{output}_{prompt}")));
+        assert!(error <= 1e-4, "{name} {strategy} on {world}: error {error:e}");
+        worst = worst.max(error);
+        if kind == Decoder {
+            let width = found.shape()[1];
+            let mut last = values(&found)[values(&found).len() - width..].to_vec();
+            for (step, wanted) in expected.u32(&format!("greedy_{prompt}")).into_iter().enumerate() {
+                let token = argmax(&last) as u32;
+                assert_eq!(token, wanted, "{name} {strategy} on {world}, step {step}");
+                last = values(&engine.feed(&[token]).unwrap()).to_vec();
             }
         }
     }
+    println!("{name:<18} {strategy:<8} {world} {worst:.1e}  {}", Vec::from_iter(on).join(" + "));
 }
 
 /// Any strategy, any ratios with zeros among them, any number of ranks, and any nodes taken back to run whole.
@@ -60,7 +105,7 @@ fn random_plans_match_transformers() {
     use fanfold::ops::sample::Random;
     for seed in 0..64 {
         let mut random = Random::new(seed);
-        let name = DECODERS[seed as usize % DECODERS.len()];
+        let name = decoders()[seed as usize % decoders().len()];
         let model = Arc::new(Model::open(fixture(name)).unwrap());
         let mut ratios: Vec<f64> = (0..random.range(2, 8)).map(|_| random.range(0, 5) as f64).collect();
         ratios[0] += 1.0;
@@ -76,41 +121,12 @@ fn random_plans_match_transformers() {
     }
 }
 
-#[test]
-fn encoders_match_transformers_on_host() {
-    for strategy in STRATEGIES {
-        for world in [1, 2, 3, 5] {
-            check_encoder(strategy, world, hosts(world));
-        }
-    }
-}
-
-#[test]
-fn decoders_match_transformers_on_gpus() {
-    let adapters = adapters();
-    for name in DECODERS.iter().filter(|_| !adapters.is_empty()) {
-        for world in [1, 2, 3, 5] {
-            check_decoder(name, Strategy::Tensor, world, mixed(&adapters, world));
-        }
-        check_decoder(name, Strategy::Column, 3, gpus(&adapters[0], 3));
-        check_decoder(name, Strategy::Row, 2, mixed(&adapters, 2));
-    }
-}
-
-#[test]
-fn encoders_match_transformers_on_gpus() {
-    let adapters = adapters();
-    for world in [1, 2, 3, 5].into_iter().filter(|_| !adapters.is_empty()) {
-        check_encoder(Strategy::Tensor, world, mixed(&adapters, world));
-    }
-}
-
 /// Every driver by itself, so that no fixture runs on one alone.
 #[test]
 fn every_adapter_matches_transformers() {
     for adapter in adapters() {
-        check_decoder("llama-uneven", Strategy::Tensor, 2, gpus(&adapter, 2));
-        check_decoder("qwen2-bias-tied", Strategy::Single, 1, gpus(&adapter, 1));
+        check("llama-uneven", Decoder, Strategy::Tensor, 2, gpus(&adapter, 2));
+        check("qwen2-bias-tied", Decoder, Strategy::Single, 1, gpus(&adapter, 1));
     }
 }
 
@@ -118,7 +134,7 @@ fn every_adapter_matches_transformers() {
 #[test]
 fn column_plans_are_exact() {
     for adapter in adapters() {
-        for name in DECODERS {
+        for name in decoders() {
             let model = Arc::new(Model::open(fixture(name)).unwrap());
             let ids = Expected::of(name).u32("ids_1");
             let mut single = engine(&model, Strategy::Single, &[1.0], gpus(&adapter, 1));

@@ -36,7 +36,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         for (slot, part) in qkv.iter_mut().zip(["query", "key", "value"]) {
             *slot = b.linear(&name(&format!("attention.self.{part}")), x, [hidden, hidden], true)?;
         }
-        let attended = b.attention(&name("attention.self"), heads, false, qkv)?;
+        let attended = b.attention(&name("attention.self"), heads, false, None, qkv)?;
         let out = b.linear(&name("attention.output.dense"), attended, [hidden, hidden], true)?;
         let sum = b.add(&name("attention.residual"), out, x)?;
         x = b.layer_norm(&name("attention.output.LayerNorm"), sum, hidden, epsilon)?;

@@ -188,7 +188,13 @@ impl<'a> Builder<'a> {
     }
 
     /// Causal attention of `q` over the keys and values so far, which it keeps in the layer's state.
-    pub(super) fn cached_attention(&mut self, name: &str, heads: Heads, [q, k, v]: [ValueId; 3]) -> Result<ValueId> {
+    pub(super) fn cached_attention(
+        &mut self,
+        name: &str,
+        heads: Heads,
+        window: Option<usize>,
+        [q, k, v]: [ValueId; 3],
+    ) -> Result<ValueId> {
         let mut append = |part: &str, value: ValueId| {
             let width = heads.kv_heads * heads.head_dim;
             let shape = [Symbol::Batch.into(), Symbol::Capacity.into(), width.into()];
@@ -196,14 +202,21 @@ impl<'a> Builder<'a> {
             self.graph.node(&format!("{name}.{part}_append"), TensorScatter { heads: heads.kv_heads }, &[state, value])
         };
         let (k, v) = (append("k", k)?, append("v", v)?);
-        self.attention(name, heads, true, [q, k, v])
+        self.attention(name, heads, true, window, [q, k, v])
     }
 
     /// Attention of `q` over `k` and `v`, scaled by the root of the head's width.
-    pub(super) fn attention(&mut self, name: &str, heads: Heads, causal: bool, qkv: [ValueId; 3]) -> Result<ValueId> {
+    pub(super) fn attention(
+        &mut self,
+        name: &str,
+        heads: Heads,
+        causal: bool,
+        window: Option<usize>,
+        qkv: [ValueId; 3],
+    ) -> Result<ValueId> {
         let Heads { heads, kv_heads, head_dim } = heads;
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let op = Attention { heads, kv_heads, scale, causal, window: None, softcap: None };
+        let op = Attention { heads, kv_heads, scale, causal, window, softcap: None };
         self.graph.node(name, op, &qkv)
     }
 

@@ -57,7 +57,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
             let names = (name(&format!("attn.{part}")), name("attn.c_attn"));
             *slot = conv1d(b, (&names.0, &names.1), normed, [hidden, hidden], (i * hidden, 3 * hidden))?;
         }
-        let attended = b.cached_attention(&name("attn"), heads, qkv)?;
+        let attended = b.cached_attention(&name("attn"), heads, None, qkv)?;
         let proj = name("attn.c_proj");
         let out = conv1d(b, (&proj, &proj), attended, [hidden, hidden], (0, hidden))?;
         x = b.add(&name("attn.residual"), x, out)?;

@@ -18,12 +18,14 @@ pub(super) struct Variation {
     pub(super) mlp_bias: bool,
     /// Each head's query and key are normalised before they are rotated.
     pub(super) qk_norm: bool,
+    /// A query sees only this many positions up to its own.
+    pub(super) window: Option<usize>,
 }
 
 pub(super) fn build(builder: &mut Builder<'_>) -> Result<Family> {
     let bias = builder.config.bool_or("attention_bias", false)?;
     let mlp_bias = builder.config.bool_or("mlp_bias", false)?;
-    decoder(builder, &Variation { qkv_bias: bias, output_bias: bias, mlp_bias, qk_norm: false })
+    decoder(builder, &Variation { qkv_bias: bias, output_bias: bias, mlp_bias, qk_norm: false, window: None })
 }
 
 /// The heads that a configuration states, checked against each other.
@@ -71,7 +73,7 @@ pub(super) fn decoder(b: &mut Builder<'_>, variation: &Variation) -> Result<Fami
             }
             *slot = b.rotate(&name(&format!("self_attn.{part}_rope")), *slot, n, tables, positions)?;
         }
-        let attended = b.cached_attention(&name("self_attn"), heads, qkv)?;
+        let attended = b.cached_attention(&name("self_attn"), heads, variation.window, qkv)?;
         let width = heads.heads * heads.head_dim;
         let out = b.linear(&name("self_attn.o_proj"), attended, [hidden, width], variation.output_bias)?;
         x = b.add(&name("self_attn.residual"), x, out)?;

@@ -13,6 +13,7 @@ mod folder;
 mod gpt2;
 mod index;
 mod llama;
+mod mistral;
 mod model;
 mod qwen2;
 mod qwen3;

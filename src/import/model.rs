@@ -6,7 +6,7 @@
 use super::builder::{Builder, Family};
 use super::rope::RopeTable;
 use super::{FileTensors, Folder, View};
-use super::{bert, gpt2, llama, qwen2, qwen3, sentence};
+use super::{bert, gpt2, llama, mistral, qwen2, qwen3, sentence};
 use crate::error::{GraphError, ImportError, Result};
 use crate::graph::{Graph, Source, ValueId, Weights};
 use crate::tensor::{Region, Tensor};
@@ -78,6 +78,7 @@ type Build = fn(&mut Builder<'_>) -> Result<Family>;
 /// The families, by `model_type`: the one list an importer is added to.
 const FAMILIES: &[(&str, Build)] = &[
     ("llama", llama::build),
+    ("mistral", mistral::build),
     ("qwen2", qwen2::build),
     ("qwen3", qwen3::build),
     ("gpt2", gpt2::build),

@@ -7,5 +7,5 @@ use super::llama::{Variation, decoder};
 use crate::error::Result;
 
 pub(super) fn build(builder: &mut Builder<'_>) -> Result<Family> {
-    decoder(builder, &Variation { qkv_bias: true, output_bias: false, mlp_bias: false, qk_norm: false })
+    decoder(builder, &Variation { qkv_bias: true, output_bias: false, mlp_bias: false, qk_norm: false, window: None })
 }

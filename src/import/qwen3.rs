@@ -8,5 +8,5 @@ use crate::error::Result;
 
 pub(super) fn build(builder: &mut Builder<'_>) -> Result<Family> {
     let bias = builder.config.bool_or("attention_bias", false)?;
-    decoder(builder, &Variation { qkv_bias: bias, output_bias: bias, mlp_bias: false, qk_norm: true })
+    decoder(builder, &Variation { qkv_bias: bias, output_bias: bias, mlp_bias: false, qk_norm: true, window: None })
 }

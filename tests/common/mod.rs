@@ -6,13 +6,13 @@ use fanfold::device::gpu::{AdapterInfo, GpuOptions};
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::{DeviceChoice, open};
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::graph::{Graph, Source, Weights};
+use fanfold::graph::Graph;
 use fanfold::import::Model;
 use fanfold::ops::sample::{Role, Sample};
 use fanfold::plan::{NodeCut, Plan, Strategy, plan};
 use fanfold::program::lower;
 use fanfold::session::{Options, Session};
-use fanfold::tensor::{DType, Dim, Env, Region, Tensor};
+use fanfold::tensor::{Dim, Env, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,44 +54,13 @@ pub fn ratios(n: usize) -> Vec<f64> {
     [[3.0, 2.0, 1.0, 1.0, 2.0].as_slice(), &[1.0; 11]].concat()[..n].to_vec()
 }
 
-/// A model's weights, but for the frequencies of its rotary embedding, rounded to the type of its files.
-///
-/// The 16-bit fixtures' expected outputs were computed by a model cast to 16 bits and back, which also rounded this
-/// buffer. A model that is loaded, as fanfold loads it, keeps the frequencies exact: rounded ones would turn far
-/// positions by radians.
-struct CastWeights {
-    model: Arc<Model>,
-    dtype: DType,
-}
-
-impl Weights for CastWeights {
-    fn read(&self, name: &str, shape: &[usize], region: &Region) -> fanfold::Result<Tensor> {
-        let table: fn(f64) -> f64 = match name {
-            "rope.cos" => f64::cos,
-            "rope.sin" => f64::sin,
-            _ => return self.model.read(name, shape, region),
-        };
-        let pairs = shape[1];
-        let frequencies: Vec<f32> = (0..pairs).map(|i| 10_000f64.powf(-(i as f64) / pairs as f64) as f32).collect();
-        let rounded = Tensor::f32([pairs], frequencies)?.rounded(self.dtype).widened();
-        let rounded = rounded.as_f32()?.to_vec();
-        let values = (0..shape[0] * pairs).map(|i| table((i / pairs) as f64 * rounded[i % pairs] as f64) as f32);
-        Tensor::f32(shape, values.collect())?.slice(region)
-    }
-}
-
 pub fn engine(model: &Arc<Model>, strategy: Strategy, ratios: &[f64], devices: Vec<Box<dyn Device>>) -> Engine {
     let strategy = if ratios.len() == 1 { Strategy::Single } else { strategy };
     engine_of(model, &plan(model.graph(), strategy, ratios).unwrap(), devices)
 }
 
 pub fn engine_of(model: &Arc<Model>, plan: &Plan, devices: Vec<Box<dyn Device>>) -> Engine {
-    let embedding = model
-        .graph()
-        .values()
-        .find(|(_, v)| v.source == Source::Weight && v.shape.len() == 2 && !v.name.starts_with("rope."));
-    let weights = Arc::new(CastWeights { model: model.clone(), dtype: embedding.unwrap().1.dtype });
-    Engine::with_weights(model.clone(), weights, plan, devices, all_logits(), Arc::new(|_| ())).unwrap()
+    Engine::open(model.clone(), plan, devices, all_logits(), Arc::new(|_| ())).unwrap()
 }
 
 pub fn values(tensor: &Tensor) -> &[f32] {
