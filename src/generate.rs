@@ -112,6 +112,15 @@ impl Engine {
         self.past = 0;
     }
 
+    /// Forgets all positions from `to` on, so that what is fed next comes after the first `to` tokens.
+    ///
+    /// Nothing moves: the cache keeps its keys and values in place, and later ones are written over. Returns how many
+    /// positions are left, which are fewer than `to` where there were fewer.
+    pub fn rewind(&mut self, to: usize) -> usize {
+        self.past = self.past.min(to);
+        self.past
+    }
+
     /// What happened on every rank so far.
     pub fn report(&mut self) -> Result<Vec<RankReport>> {
         self.session.report()
@@ -218,18 +227,28 @@ impl Engine {
 
     /// Feeds `prompt` and then yields up to `most` tokens, each chosen by `sampler` and fed back.
     ///
-    /// Ends at an end token (which is not yielded) unless `ignore_end`, when the context is full, or when `stop` is
-    /// set, which is looked at before every token.
+    /// The sampler is told of the prompt, for its penalties. Ends at an end token (which is not yielded) unless
+    /// `ignore_end`, when the context is full, or when `stop` is set, which is looked at before every chunk of the
+    /// prompt and before every token.
     pub fn generate<'a>(
         &'a mut self,
         prompt: &[u32],
         most: usize,
-        sampler: Sampler,
+        mut sampler: Sampler,
         ignore_end: bool,
         stop: Arc<AtomicBool>,
     ) -> Result<Tokens<'a>> {
-        let logits = last_row(self.feed(prompt)?)?;
-        Ok(Tokens { engine: self, logits: Some(logits), left: most, sampler, ignore_end, stop })
+        self.check(prompt)?;
+        sampler.accept(prompt);
+        let mut logits = None;
+        for chunk in prompt.chunks(self.limits().seq) {
+            if stop.load(Ordering::Relaxed) {
+                logits = None;
+                break;
+            }
+            logits = Some(last_row(self.feed(chunk)?)?);
+        }
+        Ok(Tokens { engine: self, logits, chosen_from: Vec::new(), left: most, sampler, ignore_end, stop })
     }
 }
 
@@ -243,10 +262,18 @@ fn last_row(logits: Tensor) -> Result<Vec<f32>> {
 pub struct Tokens<'a> {
     engine: &'a mut Engine,
     logits: Option<Vec<f32>>,
+    chosen_from: Vec<f32>,
     left: usize,
     sampler: Sampler,
     ignore_end: bool,
     stop: Arc<AtomicBool>,
+}
+
+impl Tokens<'_> {
+    /// The logits that the last token was chosen from, as the model gave them; empty before the first.
+    pub fn logits(&self) -> &[f32] {
+        &self.chosen_from
+    }
 }
 
 impl Iterator for Tokens<'_> {
@@ -269,7 +296,7 @@ impl Iterator for Tokens<'_> {
         }
         self.left -= 1;
         let full = self.engine.past >= self.engine.limits().capacity;
-        self.logits = None;
+        self.chosen_from = self.logits.take().unwrap_or_default();
         if self.left > 0 && !full {
             match self.engine.feed(&[token]).and_then(last_row) {
                 Ok(logits) => self.logits = Some(logits),

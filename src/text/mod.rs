@@ -5,12 +5,16 @@
 
 #[cfg(feature = "text")]
 mod detokenizer;
+mod logprobs;
+mod penalty;
 mod sampling;
 #[cfg(feature = "text")]
 mod tokenizer;
 
 #[cfg(feature = "text")]
 pub use detokenizer::TextStream;
+pub use logprobs::Scores;
+pub use penalty::Penalties;
 pub use sampling::{Sampler, Sampling};
 #[cfg(feature = "text")]
 pub use tokenizer::Tokenizer;

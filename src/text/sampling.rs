@@ -1,14 +1,17 @@
-//! The choice of the next token from the logits: greedy, or drawn after top-k, top-p, min-p and temperature.
+//! The choice of the next token from the logits: penalties, then greedy, or drawn after top-k, top-p, min-p and
+//! temperature.
 //!
-//! It deliberately knows no vocabulary and no history: a token is an index, and the same seed and logits give the same
-//! tokens on every machine. [`Sampler::sample`] is the whole algorithm.
+//! It deliberately knows no vocabulary: a token is an index, and the same seed, tokens and logits give the same choice
+//! on every machine. [`Sampler::sample`] is the whole algorithm; `penalty.rs` holds its first step.
 
+use super::penalty::Penalties;
 use crate::error::{Result, TextError};
+use std::collections::VecDeque;
 
 /// How the next token is chosen.
 ///
-/// The filters apply in llama.cpp's default order: top-k, top-p, min-p, then temperature. Temperature comes last, so
-/// that it never changes which tokens are left, only how they are drawn.
+/// The steps are in llama.cpp's default order: penalties, top-k, top-p, min-p, temperature. Temperature comes last, so
+/// that it never changes which tokens are left, only how they are drawn; at temperature 0 the penalties still count.
 ///
 /// ```
 /// use fanfold::text::{Sampler, Sampling};
@@ -28,13 +31,15 @@ pub struct Sampling {
     pub top_p: f32,
     /// Keeps tokens at least this fraction as likely as the most likely one; 0 keeps all.
     pub min_p: f32,
+    /// What tokens lose that were there before.
+    pub penalties: Penalties,
     /// Starts the random numbers.
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.0, seed: 1 }
+        Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.0, penalties: Penalties::default(), seed: 1 }
     }
 }
 
@@ -51,7 +56,11 @@ impl Sampling {
         let Sampling { temperature, top_p, min_p, .. } = *self;
         within("temperature", temperature, temperature.is_finite() && temperature >= 0.0, "0 or more, and finite")?;
         within("top-p", top_p, top_p > 0.0 && top_p <= 1.0, "(0, 1]")?;
-        within("min-p", min_p, (0.0..=1.0).contains(&min_p), "[0, 1]")
+        within("min-p", min_p, (0.0..=1.0).contains(&min_p), "[0, 1]")?;
+        let Penalties { repeat, presence, frequency, .. } = self.penalties;
+        within("repeat-penalty", repeat, repeat > 0.0 && repeat.is_finite(), "above 0, and finite")?;
+        within("presence-penalty", presence, presence.is_finite(), "the finite numbers")?;
+        within("frequency-penalty", frequency, frequency.is_finite(), "the finite numbers")
     }
 }
 
@@ -60,8 +69,11 @@ impl Sampling {
 pub struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
+    /// The tokens of the prompt and those chosen so far, as far back as the penalties look.
+    recent: VecDeque<u32>,
     // Kept from call to call: a decode step allocates nothing.
     candidates: Vec<Candidate>,
+    penalised: Vec<f32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +97,8 @@ impl Sampler {
     /// [`TextError::Sampling`] names the setting that is outside its range.
     pub fn new(sampling: Sampling) -> Result<Self> {
         sampling.check()?;
-        Ok(Sampler { sampling, random: SplitMix64(sampling.seed), candidates: Vec::new() })
+        let random = SplitMix64(sampling.seed);
+        Ok(Sampler { sampling, random, recent: VecDeque::new(), candidates: Vec::new(), penalised: Vec::new() })
     }
 
     /// The settings.
@@ -93,11 +106,30 @@ impl Sampler {
         &self.sampling
     }
 
-    /// Chooses a token: an index into `logits`.
+    /// Takes note of tokens that were there before, a prompt's say, for the penalties.
+    pub fn accept(&mut self, tokens: &[u32]) {
+        let last = self.sampling.penalties.reach();
+        self.recent.extend(&tokens[tokens.len().saturating_sub(last)..]);
+        self.recent.drain(..self.recent.len().saturating_sub(last));
+    }
+
+    /// Chooses a token, an index into `logits`, and takes note of it.
     ///
     /// # Errors
     /// [`TextError::Logits`] when there are none, one is NaN or +infinity, or all are -infinity.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+        let mut penalised = std::mem::take(&mut self.penalised);
+        let token = match self.sampling.penalties.apply(&self.recent, logits, &mut penalised) {
+            true => self.choose(&penalised),
+            false => self.choose(logits),
+        };
+        self.penalised = penalised;
+        let token = token?;
+        self.accept(&[token]);
+        Ok(token)
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> Result<u32> {
         let best = most_likely(logits)?;
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         if temperature == 0.0 {
@@ -187,7 +219,8 @@ mod tests {
     use crate::error::Error;
     use proptest::prelude::*;
 
-    const ALL: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 7 };
+    const ALL: Sampling =
+        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, penalties: Penalties::NONE, seed: 7 };
 
     fn draws(sampling: Sampling, logits: &[f32], n: usize) -> Vec<u32> {
         let mut sampler = Sampler::new(sampling).unwrap();
@@ -271,6 +304,13 @@ mod tests {
             (Sampling { top_p: f32::NAN, ..ALL }, "top-p"),
             (Sampling { min_p: -0.1, ..ALL }, "min-p"),
             (Sampling { min_p: f32::NAN, ..ALL }, "min-p"),
+            (Sampling { penalties: Penalties { repeat: 0.0, ..Penalties::NONE }, ..ALL }, "repeat-penalty"),
+            (Sampling { penalties: Penalties { repeat: f32::NAN, ..Penalties::NONE }, ..ALL }, "repeat-penalty"),
+            (
+                Sampling { penalties: Penalties { presence: f32::INFINITY, ..Penalties::NONE }, ..ALL },
+                "presence-penalty",
+            ),
+            (Sampling { penalties: Penalties { frequency: f32::NAN, ..Penalties::NONE }, ..ALL }, "frequency-penalty"),
         ];
         for (sampling, name) in bad {
             match Sampler::new(sampling) {
@@ -303,6 +343,21 @@ mod tests {
         assert!(draws(hot, &[f32::NEG_INFINITY, 1.0, 2.0], 100).iter().all(|&t| t != 0));
     }
 
+    #[test]
+    fn what_was_there_before_is_less_likely() {
+        let penalties = Penalties { repeat: 2.0, last: 3, ..Penalties::NONE };
+        let mut sampler = Sampler::new(Sampling { penalties, ..Sampling::greedy() }).unwrap();
+        // 1 wins, then 4 / 2 loses to 3, then 3 / 2 to 2.5; of all three penalised 1 wins again, until 2 is forgotten.
+        let logits = [2.5, 4.0, 3.0, -8.0];
+        let chosen: Vec<u32> = (0..6).map(|_| sampler.sample(&logits).unwrap()).collect();
+        assert_eq!(chosen, [1, 2, 0, 1, 1, 2]);
+        sampler.accept(&[9, 1, 1, 1]);
+        assert_eq!(sampler.sample(&logits).unwrap(), 2);
+        // Of an accepted text, only what the penalties reach is kept, ids beyond the logits among it.
+        sampler.accept(&[1, 3, 3, u32::MAX]);
+        assert_eq!(sampler.sample(&logits).unwrap(), 1);
+    }
+
     proptest! {
         #[test]
         fn greedy_is_argmax(logits in prop::collection::vec(-9i8..9, 1..40)) {
@@ -321,7 +376,7 @@ mod tests {
             min_p in 0f32..0.9,
             seed: u64,
         ) {
-            let sampling = Sampling { temperature, top_k, top_p, min_p, seed };
+            let sampling = Sampling { temperature, top_k, top_p, min_p, seed, ..ALL };
             let drawn = draws(sampling, &logits, 50);
             let allowed = allowed(&sampling, &logits);
             prop_assert!(top_k == 0 || allowed.len() <= top_k);
