@@ -104,14 +104,34 @@ fn no_arguments_say_what_it_is_and_what_to_try() {
 fn help_opens_with_one_line_and_ends_with_an_example() {
     let (out, _) = good(&["--help"]);
     assert!(out.contains("Exit codes") && out.contains("\nExample"), "{out}");
-    for command in ["devices", "run", "embed", "plan", "verify", "demo"] {
-        assert!(out.contains(&format!("\n  {command} ")), "{out}");
+    let (_, listed) = out.split_once("Commands:\n").expect(&out);
+    let commands: Vec<&str> = listed.lines().map_while(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    assert!(commands.len() >= 8 && commands.contains(&"run"), "{out}");
+    for command in commands.into_iter().filter(|command| !["", "help"].contains(command)) {
         let (help, _) = good(&[command, "--help"]);
         let mut lines = help.lines();
         assert!(!lines.next().unwrap().is_empty() && lines.next() == Some(""), "{help}");
         let (_, example) = help.split_once("\nExample").expect(&help);
         assert!(example.contains(&format!("fanfold {command}")), "{help}");
     }
+}
+
+#[test]
+fn completions_for_every_shell_and_manual_pages_of_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let (out, _) = good(&["completions", shell]);
+        assert!(out.contains("verify") && out.contains("ratios"), "{shell}: {out}");
+    }
+    bad(&["completions", "tcsh"], 2, &["bash", "zsh", "fish"]);
+    let (page, _) = good(&["man"]);
+    assert!(page.contains(".TH fanfold 1") && page.contains("fanfold\\-verify(1)"), "{page}");
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("man/man1");
+    good(&["man", folder.to_str().unwrap()]);
+    assert!(fs::read_to_string(folder.join("fanfold.1")).unwrap().contains("whatever GPUs"));
+    assert!(fs::read_to_string(folder.join("fanfold-run.1")).unwrap().contains("temp"));
+    let file = folder.join("fanfold.1");
+    bad(&["man", file.to_str().unwrap()], 2, &["fanfold.1"]);
 }
 
 #[test]
@@ -370,9 +390,10 @@ fn what_cannot_be_meant_is_usage() {
     run(&["-p", ""], &["the prompt holds no token"]);
     run(&["-p", PROMPT, "-c", "4"], &["17 tokens do not fit the context of 4", "-c"]);
     run(&["-p", "x", "-c", "0"], &["a number of 1 to"]);
-    run(&["-p", "x", "--temp", "-1"], &["temperature", "-1"]);
-    run(&["-p", "x", "--temp", "NaN"], &["temperature"]);
-    run(&["-p", "x", "--top-p", "2"], &["top-p 2"]);
+    run(&["-p", "x", "--temp", "-1"], &["--temp", "-1", "0 to 100"]);
+    run(&["-p", "x", "--temp", "NaN"], &["--temp"]);
+    run(&["-p", "x", "--top-p", "2"], &["--top-p"]);
+    run(&["-p", "x", "--top-p", "0"], &["top-p 0"]);
     run(&["-p", "x", "--strategy", "diagonal"], &["single, column, row, tensor"]);
     run(&["-p", "x", "--memory", "lots"], &["8GiB"]);
     run(&["-p", "x", "--memory", "1GiB,1GiB"], &["--memory has 2 sizes for 1 device"]);

@@ -50,8 +50,8 @@ pub struct Placing {
     #[arg(long, value_name = "LIST")]
     pub devices: Option<String>,
     /// Each device's share, such as 3,2,1; equal if not given
-    // A negative number is refused for what it is, not taken for an option.
-    #[arg(long, value_delimiter = ',', value_name = "N,N,..", allow_hyphen_values = true)]
+    // A list that begins with a negative number is refused for what it is, not taken for an option.
+    #[arg(long, value_delimiter = ',', value_name = "N,N,..", value_parser = share, allow_hyphen_values = true)]
     pub ratios: Vec<f64>,
     /// How layers are cut [default: tensor, or column with --exact]
     #[arg(long, value_parser = strategy)]
@@ -88,11 +88,29 @@ fn strategy(text: &str) -> Result<Strategy, String> {
     found.ok_or_else(|| format!("one of {}", known.join(", ")))
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(n) if (1..=1 << 24).contains(&n) => Ok(n),
-        _ => Err(format!("a number of 1 to {}", 1 << 24)),
-    }
+/// The most of anything that is counted: positions, tokens, repetitions.
+const MANY: usize = 1 << 24;
+
+/// A whole number of 1 to [`MANY`].
+pub fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=MANY).contains(n)).ok_or_else(|| format!("a number of 1 to {MANY}"))
+}
+
+/// A whole number of 0 to [`MANY`].
+pub fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n <= MANY).ok_or_else(|| format!("a number of 0 to {MANY}"))
+}
+
+/// A parser of numbers of `low` to `high`, both allowed.
+pub fn within(low: f32, high: f32) -> impl Fn(&str) -> Result<f32, String> + Clone {
+    let range = low..=high;
+    move |text| text.parse().ok().filter(|x| range.contains(x)).ok_or_else(|| format!("a number of {low} to {high}"))
+}
+
+/// A device's share.
+fn share(text: &str) -> Result<f64, String> {
+    let reason = || "a number of at least 0, such as 3 or 0.5".to_string();
+    text.parse().ok().filter(|x| (0.0..=1e12).contains(x)).ok_or_else(reason)
 }
 
 /// `8GiB`, `500MB` or plain bytes.

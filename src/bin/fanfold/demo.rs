@@ -1,6 +1,6 @@
 //! `fanfold demo`: the embedded model over several devices, from plan to proof.
 
-use crate::common::{Placing, Target, decide, open, open_model, say, stop_on_interrupt, tokenizer};
+use crate::common::{Placing, Target, count, decide, open, open_model, say, stop_on_interrupt, tokenizer};
 use crate::verify::{compare, decide_single, open_single, sentence};
 use anyhow::Result;
 use fanfold::device::gpu::adapters;
@@ -18,7 +18,7 @@ pub struct Args {
     #[command(flatten)]
     placing: Placing,
     /// Tokens to generate
-    #[arg(short = 'n', long = "tokens", default_value_t = 80, value_name = "N")]
+    #[arg(short = 'n', long = "tokens", default_value_t = 80, value_parser = count, value_name = "N")]
     tokens: usize,
 }
 

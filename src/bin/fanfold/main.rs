@@ -4,16 +4,21 @@
 //! and anyhow. Read `common.rs` next.
 
 mod common;
+mod completions;
 mod demo;
 mod devices;
 mod embed;
+#[cfg(test)]
+mod flags;
+mod man;
 mod plan;
 mod run;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use fanfold::Error;
 use fanfold::error::{DeviceError, PlanError, SessionError};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Run one model across whatever GPUs you have, and prove that the answer is one device's.
@@ -42,6 +47,10 @@ enum Command {
     Verify(verify::Args),
     /// Run the embedded model over three unequal devices
     Demo(demo::Args),
+    /// Print what makes a shell complete fanfold's commands and options
+    Completions(completions::Args),
+    /// Print the manual page, or write the pages of all commands
+    Man(man::Args),
 }
 
 const WELCOME: &str = "fanfold runs one model across whatever GPUs you have: it splits the wide layers over
@@ -54,11 +63,37 @@ Try:
 
 `fanfold --help` lists every command.";
 
+/// The whole command line.
+///
+/// A negative number is a value everywhere, so that it is refused in the name of its option and not as one of its own.
+fn command() -> clap::Command {
+    fn negative_numbers_are_values(command: clap::Command) -> clap::Command {
+        let option = |arg: &clap::Arg| arg.get_action().takes_values() && !arg.is_positional();
+        command
+            .mut_args(|arg| if option(&arg) { arg.allow_negative_numbers(true) } else { arg })
+            .mut_subcommands(negative_numbers_are_values)
+    }
+    negative_numbers_are_values(Cli::command())
+}
+
 fn main() -> ExitCode {
     // Mesa's device-select layer reorders adapters and complains on stderr where there is no desktop session.
     // SAFETY: no other thread runs yet, so nothing reads the environment at the same time.
     unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
-    let result = match Cli::parse().command {
+    ExitCode::from(run_with(std::env::args_os()))
+}
+
+/// Does what `args` say, the program's name first, and returns the exit code.
+fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where nobody reads it, there is nothing else to do.
+            let _ = error.print();
+            return error.exit_code() as u8;
+        }
+    };
+    let result = match cli.command {
         None => common::say(WELCOME),
         Some(Command::Devices(args)) => devices::main(&args),
         Some(Command::Run(args)) => run::main(&args),
@@ -66,13 +101,15 @@ fn main() -> ExitCode {
         Some(Command::Plan(args)) => plan::main(&args),
         Some(Command::Verify(args)) => verify::main(&args),
         Some(Command::Demo(args)) => demo::main(&args),
+        Some(Command::Completions(args)) => completions::main(&args),
+        Some(Command::Man(args)) => man::main(&args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if closed_pipe(&error) => ExitCode::SUCCESS,
+        Ok(()) => 0,
+        Err(error) if closed_pipe(&error) => 0,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(exit_code(&error))
+            exit_code(&error)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `fanfold run`: continue a text.
 
 use crate::common::{
-    Target, check_tokens, decide, open, open_model, stop_on_interrupt, tokenizer, usage, write_tensor,
+    Target, check_tokens, count, decide, open, open_model, stop_on_interrupt, tokenizer, usage, within, write_tensor,
 };
 use anyhow::Result;
 use fanfold::import::Head;
@@ -26,16 +26,16 @@ pub struct Args {
     #[arg(value_parser = ["-"], value_name = "-", hide_possible_values = true)]
     stdin: Option<String>,
     /// Tokens to generate at most
-    #[arg(short = 'n', long = "tokens", default_value_t = 64, value_name = "N")]
+    #[arg(short = 'n', long = "tokens", default_value_t = 64, value_parser = count, value_name = "N")]
     tokens: usize,
     /// 0 always takes the most likely token
-    #[arg(long = "temp", default_value_t = 0.8, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long = "temp", default_value_t = 0.8, value_parser = within(0.0, 100.0), value_name = "T")]
     temperature: f32,
     /// Choose among this many of the most likely tokens; 0: all
-    #[arg(long, default_value_t = 40, value_name = "N")]
+    #[arg(long, default_value_t = 40, value_parser = count, value_name = "N")]
     top_k: usize,
     /// Choose among the most likely tokens that together have this probability
-    #[arg(long, default_value_t = 0.95, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.95, value_parser = within(0.0, 1.0), value_name = "P")]
     top_p: f32,
     /// Start of the random numbers; drawn and told if not given
     #[arg(long, value_name = "N")]

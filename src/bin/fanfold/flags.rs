@@ -1,0 +1,191 @@
+//! What every command and option owes a person, asserted over the command line itself, so that new ones are covered.
+//!
+//! It knows no option by name but those without which a command does nothing. Values that an option takes are run, by
+//! this very test program in a process of its own. Read `main.rs` for the command line.
+
+use crate::{command, run_with};
+use clap::{Arg, Command};
+use std::ffi::OsString;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama-uneven");
+
+/// Where a process finds that it is to be the program, and with which arguments.
+const ACT: &str = "FANFOLD_TEST_ARGUMENTS";
+
+/// No single run takes longer, on however busy a machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// No number at all.
+const NO_NUMBERS: [&str; 4] = ["", "x", "NaN", "1,,2"];
+
+/// Numbers that are too large for anything, or of the wrong sign.
+const NEVER: [&str; 5] = ["-1", "-0.5", "inf", "1e30", "18446744073709551616"];
+
+/// Numbers that some options take.
+const EXTREME: [&str; 5] = ["0", "1e-30", "16777216", "4294967296", "18446744073709551615"];
+
+fn subcommands() -> Vec<Command> {
+    let mut whole = command();
+    whole.build();
+    whole.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect()
+}
+
+/// The least that `command` must be given to be parsed, and what makes it end soon where it has such options.
+fn base(command: &Command) -> Vec<String> {
+    let mut args = vec!["fanfold".to_string(), command.get_name().to_string()];
+    let least = [("devices", "host"), ("context", "64"), ("prompt", "ROMEO: But soft, what light"), ("tokens", "4")];
+    for (name, value) in least {
+        if option(command, name).is_some() {
+            args.extend([format!("--{name}"), value.to_string()]);
+        }
+    }
+    for positional in command.get_positionals().filter(|arg| arg.is_required_set()) {
+        let value = match positional.get_possible_values().first() {
+            Some(value) => value.get_name().to_string(),
+            None if positional.get_id() == "model" => MODEL.to_string(),
+            None => "text".to_string(),
+        };
+        args.push(value);
+    }
+    args
+}
+
+fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+    command.get_arguments().find(|arg| arg.get_long() == Some(long))
+}
+
+/// `base` with `value` for the option; `base` may have given it another.
+fn with(base: &[String], long: &str, value: &str) -> Vec<String> {
+    let mut args = base.to_vec();
+    let flag = format!("--{long}");
+    if let Some(at) = args.iter().position(|arg| *arg == flag) {
+        args.drain(at..at + 2);
+    }
+    args.splice(2..2, [flag, value.to_string()]);
+    args
+}
+
+fn parse(args: &[String]) -> Result<(), clap::Error> {
+    command().try_get_matches_from(args).map(|_| ())
+}
+
+/// Whether it refuses the value for what the value is.
+fn refuses(base: &[String], long: &str, value: &str) -> bool {
+    let kinds = [clap::error::ErrorKind::ValueValidation, clap::error::ErrorKind::InvalidValue];
+    parse(&with(base, long, value)).is_err_and(|error| kinds.contains(&error.kind()))
+}
+
+/// The options that take a number: any of a few, and no word.
+fn numbers<'a>(command: &'a Command, base: &[String]) -> Vec<&'a str> {
+    let longs = command.get_arguments().filter(|arg| arg.get_action().takes_values()).filter_map(Arg::get_long);
+    longs.filter(|long| refuses(base, long, "x") && ["1", "0.5"].iter().any(|n| !refuses(base, long, n))).collect()
+}
+
+/// The exit code and the words on stderr of the program run with `args`, within bounded time and memory.
+fn act(args: &[String]) -> (i32, String) {
+    let me = std::env::current_exe().unwrap();
+    let harness = ["--exact", "flags::the_program_itself", "--nocapture", "--quiet"];
+    let mut process = if cfg!(unix) {
+        let mut shell = std::process::Command::new("sh");
+        // 8 GiB: nothing here needs a tenth of it, and a greedy allocation fails instead of filling the machine.
+        shell.args(["-c", "ulimit -v 8388608; exec \"$0\" \"$@\""]).arg(me);
+        shell
+    } else {
+        std::process::Command::new(me)
+    };
+    process.args(harness).env(ACT, serde_json::to_string(args).unwrap()).env_remove("RUST_BACKTRACE");
+    let mut child = process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let said = std::thread::spawn(move || std::io::read_to_string(&mut stderr).unwrap());
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if started.elapsed() > DEADLINE {
+            child.kill().unwrap();
+            panic!("{args:?} does not end");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    (status.code().unwrap_or(-1), said.join().unwrap())
+}
+
+/// Not a test of its own: the process that [`act`] starts.
+#[test]
+fn the_program_itself() {
+    if let Ok(args) = std::env::var(ACT) {
+        let args: Vec<OsString> =
+            serde_json::from_str::<Vec<String>>(&args).unwrap().into_iter().map(Into::into).collect();
+        std::process::exit(run_with(args).into());
+    }
+}
+
+#[test]
+fn every_command_says_what_it_does_and_shows_an_example() {
+    let commands = subcommands();
+    assert!(commands.len() >= 8, "the walk finds no commands");
+    for mut command in commands {
+        let name = command.get_name().to_string();
+        assert!(
+            command.get_about().is_some_and(|about| !about.to_string().is_empty()),
+            "{name} says nothing of itself"
+        );
+        let help = command.render_help().to_string();
+        let (_, example) = help.split_once("\nExample").unwrap_or_else(|| panic!("{name} shows no example:\n{help}"));
+        assert!(example.contains(&format!("fanfold {name}")), "{name}: its example is another's:\n{help}");
+        for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+            assert!(arg.get_help().is_some(), "{name}: {} is not explained", arg.get_id());
+        }
+    }
+}
+
+#[test]
+fn no_option_takes_a_number_without_sense() {
+    let mut seen = 0;
+    for command in subcommands() {
+        let (name, base) = (command.get_name(), base(&command));
+        parse(&base).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for long in numbers(&command, &base) {
+            for value in NO_NUMBERS.iter().chain(&NEVER) {
+                let Err(error) = parse(&with(&base, long, value)) else { panic!("{name} --{long} takes {value:?}") };
+                let said = error.to_string();
+                assert_eq!(error.exit_code(), 2, "{name} --{long} {value:?}: {said}");
+                assert!(said.contains(&format!("--{long}")), "{name} --{long} {value:?} is not named: {said}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 100, "the walk finds no numbers: {seen}");
+}
+
+#[test]
+fn a_number_that_is_taken_does_no_harm() {
+    let mut ran = 0;
+    for command in subcommands() {
+        let (name, base) = (command.get_name(), base(&command));
+        let numbers = numbers(&command, &base);
+        if numbers.is_empty() || UNTRIED.contains(&name) {
+            continue;
+        }
+        let (code, said) = act(&base);
+        assert_eq!(code, 0, "{base:?}: {said}");
+        for long in numbers {
+            for value in EXTREME.into_iter().filter(|value| parse(&with(&base, long, value)).is_ok()) {
+                let (code, said) = act(&with(&base, long, value));
+                // Too little memory is a fair answer to a huge number.
+                assert!([0, 2, 4].contains(&code), "{name} --{long} {value}: exit code {code}: {said}");
+                assert!(!said.contains("panicked"), "{name} --{long} {value}: {said}");
+                let named = code != 2 || said.contains(long);
+                assert!(named, "{name} --{long} {value} is refused, but not by its name: {said}");
+                ran += 1;
+            }
+        }
+    }
+    assert!(ran > 20, "the walk runs nothing: {ran}");
+}
+
+/// Commands that need a host, or all adapters, to do anything: their numbers are only parsed here.
+const UNTRIED: [&str; 2] = ["pull", "doctor"];
