@@ -156,6 +156,32 @@ impl Engine {
         Tensor::f32(shape, values)
     }
 
+    /// The logits of the classification head for `tokens` alone, `[1, labels]`. What makes scores of them is told by
+    /// [`ModelInfo::scores`].
+    ///
+    /// `types` tells the texts of a pair apart, as [`encode_pair`](crate::text::Tokenizer::encode_pair) gives them; empty
+    /// where there is one text. Errors when the model has no such head, there is no token, one or a type is outside
+    /// what the model knows, or there are more than the context.
+    pub fn scores(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensor> {
+        self.require("scores", "has no classification head")?;
+        self.reset();
+        self.check(tokens)?;
+        let known = self.model.info().token_types;
+        let reason = match types.iter().find(|t| **t as usize >= known) {
+            _ if !types.is_empty() && types.len() != tokens.len() => {
+                Some(format!("{} types for {} tokens", types.len(), tokens.len()))
+            }
+            // A model without types reads none, whatever its tokenizer says.
+            Some(token_type) if known > 0 => Some(format!("type {token_type} is outside the model's {known}")),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            return Err(SessionError::Input { name: "token_type_ids".to_string(), reason }.into());
+        }
+        let mut outputs = self.call(tokens, types)?;
+        outputs.remove("scores").ok_or_else(|| missing("scores"))
+    }
+
     fn require(&self, output: &str, reason: &str) -> Result<()> {
         if self.model.graph().outputs().iter().any(|(name, _)| name == output) {
             return Ok(());
@@ -170,7 +196,7 @@ impl Engine {
     pub fn outputs(&mut self, tokens: &[u32]) -> Result<Tensors> {
         self.reset();
         self.check(tokens)?;
-        self.call(tokens)
+        self.call(tokens, &[])
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
@@ -193,10 +219,7 @@ impl Engine {
         let mut rows: Vec<f32> = Vec::new();
         let mut width = 0;
         for chunk in tokens.chunks(self.limits().seq) {
-            let result = self.call(chunk)?.remove(output).ok_or_else(|| {
-                let (name, problem) = (output.to_string(), "does not exist");
-                Error::from(GraphError::Name { kind: "output", name, problem })
-            })?;
+            let result = self.call(chunk, &[])?.remove(output).ok_or_else(|| missing(output))?;
             width = result.shape().last().copied().unwrap_or(1).max(1);
             if !self.all_logits && output == "logits" {
                 rows.clear();
@@ -206,16 +229,18 @@ impl Engine {
         Tensor::f32([rows.len() / width, width], rows)
     }
 
-    fn call(&mut self, tokens: &[u32]) -> Result<Tensors> {
+    fn call(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensors> {
         let seq = tokens.len();
         let keep = if self.all_logits { seq } else { 1 };
         let env = Env { batch: 1, seq, keep, past: self.past, capacity: self.limits().capacity };
-        let positions: Vec<u32> = (self.past..self.past + seq).map(|p| p as u32).collect();
+        let first = self.past + self.model.info().first_position;
+        let positions: Vec<u32> = (first..first + seq).map(|p| p as u32).collect();
         let mut inputs = Tensors::new();
         for port in &self.session.program().inputs {
             let values = match port.name.as_str() {
                 "input_ids" => tokens.to_vec(),
                 "position_ids" => positions.clone(),
+                "token_type_ids" if !types.is_empty() => types.to_vec(),
                 _ => vec![0; seq],
             };
             inputs.insert(port.name.clone(), Tensor::u32([1, seq], values)?);
@@ -250,6 +275,11 @@ impl Engine {
         }
         Ok(Tokens { engine: self, logits, chosen_from: Vec::new(), left: most, sampler, ignore_end, stop })
     }
+}
+
+fn missing(output: &str) -> Error {
+    let (name, problem) = (output.to_string(), "does not exist");
+    GraphError::Name { kind: "output", name, problem }.into()
 }
 
 fn last_row(logits: Tensor) -> Result<Vec<f32>> {

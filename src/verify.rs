@@ -108,10 +108,14 @@ pub fn verify_layers(sharded: &mut Engine, single: &mut Engine, prompt: &[u32]) 
     layers.map(|(a, b)| Ok(relative_error(a.as_f32()?, b.as_f32()?))).collect()
 }
 
-/// Compares the hidden states of `tokens` on both engines, for models that predict no tokens.
+/// Compares the hidden states or the scores of `tokens` on both engines, for models that predict no tokens.
 pub fn verify_embedding(sharded: &mut Engine, single: &mut Engine, tokens: &[u32]) -> Result<Comparison> {
     let mut comparison = begin(tokens.len());
-    let (a, b) = (sharded.embed(tokens)?, single.embed(tokens)?);
+    let outcome = |engine: &mut Engine| match engine.model().info().scores {
+        Some(_) => engine.scores(tokens, &[]),
+        None => engine.embed(tokens),
+    };
+    let (a, b) = (outcome(sharded)?, outcome(single)?);
     comparison.compare(&a, &b)?;
     // Hidden states are no scores: their largest component is no token.
     comparison.first_differing_token = None;

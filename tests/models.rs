@@ -17,8 +17,10 @@ enum Kind {
     Decoder,
     /// Hidden states of every position.
     Encoder,
+    /// Logits of a classification head, of a text and of a pair.
+    Classifier,
 }
-use Kind::{Decoder, Encoder};
+use Kind::{Classifier, Decoder, Encoder};
 
 /// Every fixture with a module of its own, so that families run beside each other and one can be run alone.
 macro_rules! families {
@@ -45,6 +47,12 @@ families! {
     gpt2: "gpt2", Decoder;
     mistral: "mistral", Decoder;
     bert: "bert", Encoder;
+    roberta: "roberta", Encoder;
+    distilbert: "distilbert", Encoder;
+    bert_rerank: "bert-rerank", Classifier;
+    roberta_labels: "roberta-labels", Classifier;
+    xlm_roberta_rerank: "xlm-roberta-rerank", Classifier;
+    distilbert_labels: "distilbert-labels", Classifier;
 }
 
 const STRATEGIES: [Strategy; 3] = [Strategy::Tensor, Strategy::Column, Strategy::Row];
@@ -82,6 +90,10 @@ fn check(name: &str, kind: Kind, strategy: Strategy, world: usize, devices: Vec<
         let (found, output) = match kind {
             Decoder => (engine.feed(&ids).unwrap(), "logits"),
             Encoder => (engine.embed(&ids).unwrap(), "hidden"),
+            Classifier => {
+                let types = if model.info().token_types > 0 { expected.u32(&format!("types_{prompt}")) } else { vec![] };
+                (engine.scores(&ids, &types).unwrap(), "scores")
+            }
         };
         let error = relative_error(values(&found), &expected.f32(&format!("{output}_{prompt}")));
         assert!(error <= 1e-4, "{name} {strategy} on {world}: error {error:e}");

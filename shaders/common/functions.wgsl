@@ -13,6 +13,10 @@ fn sigmoid(x: f32) -> f32 {
     return 1.0 / (1.0 + exp(min(-x, 80.0)));
 }
 
+fn relu(x: f32) -> f32 {
+    return max(x, 0.0);
+}
+
 fn silu(x: f32) -> f32 {
     return x * sigmoid(x);
 }

@@ -1,51 +1,130 @@
-//! BERT: learned positions and token types, bidirectional attention, normalisation after each residual.
+//! BERT, and the encoder block that RoBERTa and DistilBERT vary: learned positions, bidirectional attention, and a
+//! normalisation after each residual.
 //!
-//! Its graph ends in hidden states; what pools them is told by the folder or the caller. Read `sentence.rs` next.
+//! Its graph ends in hidden states; what pools them is told by the folder or the caller. Read `classifier.rs` for the
+//! head that makes scores of them, and `roberta.rs` for how a variation is stated.
 
-use super::builder::{Builder, Family};
-use super::llama::heads;
+use super::builder::{Builder, Family, Heads};
+use super::classifier::{Classifier, Ending, ending};
 use crate::error::Result;
+use crate::ops::UnaryFunction;
+
+/// What the families that share this block vary.
+pub(super) struct Encoder {
+    pub(super) heads: Heads,
+    pub(super) inner: usize,
+    pub(super) layers: usize,
+    pub(super) vocabulary: usize,
+    /// Rows of the table of positions.
+    pub(super) positions: usize,
+    /// The row of a text's first position.
+    pub(super) first_position: usize,
+    /// Rows of the table of token types, where there is one.
+    pub(super) types: Option<usize>,
+    pub(super) epsilon: f64,
+    pub(super) activation: UnaryFunction,
+    pub(super) names: Names,
+}
+
+/// What tensors are called.
+pub(super) struct Names {
+    /// What all of the encoder begin with, where the folder does not leave it out.
+    pub(super) prefix: &'static str,
+    pub(super) layers: &'static str,
+    pub(super) qkv: [&'static str; 3],
+    pub(super) attended: &'static str,
+    pub(super) attended_norm: &'static str,
+    pub(super) up: &'static str,
+    pub(super) down: &'static str,
+    pub(super) norm: &'static str,
+}
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let settings = settings(b, "bert.")?;
+    let ending = ending(b.config, "Bert")?;
+    let (mut family, prefix) = encoder(b, &settings)?;
+    if ending == Ending::Scores {
+        let dense = format!("{prefix}pooler.dense");
+        family.scores = Some(Classifier::new(b.config, &dense, UnaryFunction::Tanh, "classifier")?);
+    }
+    Ok(family)
+}
+
+/// What a configuration in BERT's words says.
+pub(super) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder> {
     let config = b.config;
-    let (hidden, inner) = (config.usize("hidden_size")?, config.usize("intermediate_size")?);
-    let (vocabulary, layers) = (config.usize("vocab_size")?, config.usize("num_hidden_layers")?);
-    let (context, types) = (config.usize("max_position_embeddings")?, config.usize("type_vocab_size")?);
-    let epsilon = config.positive_or("layer_norm_eps", 1e-12)?;
     let kind = config.str_or("position_embedding_type", "absolute")?;
     if kind != "absolute" {
         return Err(config.error("position_embedding_type", format!("{kind:?}: only \"absolute\" is supported")));
     }
-    if config.bool_or("is_decoder", false)? {
-        return Err(config.error("is_decoder", "only encoders are supported"));
+    for field in ["is_decoder", "add_cross_attention"] {
+        if config.bool_or(field, false)? {
+            return Err(config.error(field, "only encoders are supported"));
+        }
     }
-    let heads = heads(b, hidden)?;
-    let activation = b.activation("hidden_act", "gelu")?;
-    let prefix = b.prefix("bert.", "embeddings.word_embeddings.weight");
-    let (ids, positions, segments) = (b.ids("input_ids")?, b.ids("position_ids")?, b.ids("token_type_ids")?);
+    let names = Names {
+        prefix,
+        layers: "encoder.layer",
+        qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
+        attended: "attention.output.dense",
+        attended_norm: "attention.output.LayerNorm",
+        up: "intermediate.dense",
+        down: "output.dense",
+        norm: "output.LayerNorm",
+    };
+    Ok(Encoder {
+        heads: Heads::dividing(config, "num_attention_heads", config.usize("hidden_size")?)?,
+        inner: config.usize("intermediate_size")?,
+        layers: config.usize("num_hidden_layers")?,
+        vocabulary: config.usize("vocab_size")?,
+        positions: config.usize("max_position_embeddings")?,
+        first_position: 0,
+        types: Some(config.usize("type_vocab_size")?),
+        epsilon: config.positive_or("layer_norm_eps", 1e-12)?,
+        activation: b.activation("hidden_act", "gelu")?,
+        names,
+    })
+}
+
+/// The graph as far as the last hidden states, and the prefix that the encoder's tensors bear.
+pub(super) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family, &'static str)> {
+    let Encoder { heads, inner, layers, vocabulary, positions, first_position, types, epsilon, activation, .. } =
+        *encoder;
+    let names = &encoder.names;
+    let hidden = heads.heads * heads.head_dim;
+    let Some(context) = positions.checked_sub(first_position).filter(|&context| context > 0) else {
+        let reason = format!("{positions} rows, and the first position is in row {first_position}");
+        return Err(b.config.error("max_position_embeddings", reason));
+    };
+    let prefix = b.prefix(names.prefix, "embeddings.word_embeddings.weight");
+    let (ids, places) = (b.ids("input_ids")?, b.ids("position_ids")?);
+    let segments = types.map(|_| b.ids("token_type_ids")).transpose()?;
     let embed = |part: &str| format!("{prefix}embeddings.{part}");
-    let words = b.gather(&embed("word_embeddings"), ids, [vocabulary, hidden])?;
-    let types = b.gather(&embed("token_type_embeddings"), segments, [types, hidden])?;
-    let places = b.gather(&embed("position_embeddings"), positions, [context, hidden])?;
-    let x = b.add(&embed("typed"), words, types)?;
-    let x = b.add(&embed("placed"), x, places)?;
+    let mut x = b.gather(&embed("word_embeddings"), ids, [vocabulary, hidden])?;
+    if let (Some(types), Some(segments)) = (types, segments) {
+        let typed = b.gather(&embed("token_type_embeddings"), segments, [types, hidden])?;
+        x = b.add(&embed("typed"), x, typed)?;
+    }
+    let placed = b.gather(&embed("position_embeddings"), places, [positions, hidden])?;
+    let x = b.add(&embed("placed"), x, placed)?;
     let mut x = b.layer_norm(&embed("LayerNorm"), x, hidden, epsilon)?;
     for layer in 0..layers {
-        let name = |part: &str| format!("{prefix}encoder.layer.{layer}.{part}");
+        let name = |part: &str| format!("{prefix}{}.{layer}.{part}", names.layers);
         let mut qkv = [x; 3];
-        for (slot, part) in qkv.iter_mut().zip(["query", "key", "value"]) {
-            *slot = b.linear(&name(&format!("attention.self.{part}")), x, [hidden, hidden], true)?;
+        for (slot, part) in qkv.iter_mut().zip(names.qkv) {
+            *slot = b.linear(&name(part), x, [hidden, hidden], true)?;
         }
         let attended = b.attention(&name("attention.self"), heads, false, None, qkv)?;
-        let out = b.linear(&name("attention.output.dense"), attended, [hidden, hidden], true)?;
+        let out = b.linear(&name(names.attended), attended, [hidden, hidden], true)?;
         let sum = b.add(&name("attention.residual"), out, x)?;
-        x = b.layer_norm(&name("attention.output.LayerNorm"), sum, hidden, epsilon)?;
-        let wide = b.linear(&name("intermediate.dense"), x, [inner, hidden], true)?;
+        x = b.layer_norm(&name(names.attended_norm), sum, hidden, epsilon)?;
+        let wide = b.linear(&name(names.up), x, [inner, hidden], true)?;
         let wide = b.unary(&name("intermediate.act"), activation, wide)?;
-        let out = b.linear(&name("output.dense"), wide, [hidden, inner], true)?;
+        let out = b.linear(&name(names.down), wide, [hidden, inner], true)?;
         let sum = b.add(&name("output.residual"), out, x)?;
-        x = b.layer_norm(&name("output.LayerNorm"), sum, hidden, epsilon)?;
+        x = b.layer_norm(&name(names.norm), sum, hidden, epsilon)?;
         b.layers.push(x);
     }
-    Ok(Family { hidden: x, logits: None, vocabulary, context, generates: false })
+    let family = Family { first_position, token_types: types.unwrap_or(0), ..Family::encoder(x, vocabulary, context) };
+    Ok((family, prefix))
 }

@@ -3,9 +3,10 @@
 //! It deliberately knows no family. A weight that is missing or misshapen is noted and building goes on, so that one
 //! error lists every disagreement between the configuration and the files. Read `llama.rs` next.
 
+use super::classifier::Classifier;
 use super::model::{Origin, Pooling};
 use super::rope::{Angle, RopeTable};
-use super::{Config, FileTensors, View};
+use super::{Config, FileTensors, Names, View};
 use crate::error::{ImportError, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::{
@@ -22,12 +23,31 @@ pub(super) struct Family {
     pub(super) hidden: ValueId,
     /// The weight that turns them into logits, if there is one.
     pub(super) logits: Option<ValueId>,
+    /// The head that turns them into scores, if there is one.
+    pub(super) scores: Option<Classifier>,
     /// Token ids are below this.
     pub(super) vocabulary: usize,
     /// Positions it was made for.
     pub(super) context: usize,
+    /// The id of a text's first position.
+    pub(super) first_position: usize,
+    /// Token types are below this; 0 where it has none.
+    pub(super) token_types: usize,
     /// Whether it predicts tokens.
     pub(super) generates: bool,
+}
+
+impl Family {
+    /// One that predicts tokens by the weight `logits`.
+    pub(super) fn decoder(hidden: ValueId, logits: ValueId, vocabulary: usize, context: usize) -> Family {
+        Family { logits: Some(logits), generates: true, ..Family::encoder(hidden, vocabulary, context) }
+    }
+
+    /// One that ends in hidden states.
+    pub(super) fn encoder(hidden: ValueId, vocabulary: usize, context: usize) -> Family {
+        let (logits, scores, first_position, token_types, generates) = Default::default();
+        Family { hidden, logits, scores, vocabulary, context, first_position, token_types, generates }
+    }
 }
 
 /// The heads of one attention.
@@ -36,6 +56,17 @@ pub(super) struct Heads {
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) head_dim: usize,
+}
+
+impl Heads {
+    /// As many as the field says, each with its own keys and values, and `hidden` wide together.
+    pub(super) fn dividing(config: &Config, field: impl Names, hidden: usize) -> Result<Heads> {
+        let heads = config.usize(field.names())?;
+        if !hidden.is_multiple_of(heads) {
+            return Err(config.error(field, format!("{heads} does not divide hidden {hidden}")));
+        }
+        Ok(Heads { heads, kv_heads: heads, head_dim: hidden / heads })
+    }
 }
 
 /// A graph in the making.
@@ -129,10 +160,12 @@ impl<'a> Builder<'a> {
         self.graph.node(prefix, op, &[x, weight])
     }
 
-    /// LayerNormalization by `prefix.weight` and `prefix.bias`.
+    /// LayerNormalization by `prefix.weight` and `prefix.bias`, which files made from TensorFlow's call gamma and beta.
     pub(super) fn layer_norm(&mut self, prefix: &str, x: ValueId, n: usize, epsilon: f64) -> Result<ValueId> {
-        let weight = self.weight(&format!("{prefix}.weight"), &[n])?;
-        let bias = self.weight(&format!("{prefix}.bias"), &[n])?;
+        let older = self.files.find(&format!("{prefix}.gamma")).is_some();
+        let [weight, bias] = if older { ["gamma", "beta"] } else { ["weight", "bias"] };
+        let weight = self.weight(&format!("{prefix}.{weight}"), &[n])?;
+        let bias = self.weight(&format!("{prefix}.{bias}"), &[n])?;
         let op = Normalization { kind: NormalizationKind::Layer, epsilon: epsilon as f32 };
         self.graph.node(prefix, op, &[x, weight, bias])
     }
@@ -155,8 +188,11 @@ impl<'a> Builder<'a> {
             ("silu", UnaryFunction::Silu),
             ("swish", UnaryFunction::Silu),
             ("gelu", UnaryFunction::Gelu),
+            ("gelu_python", UnaryFunction::Gelu),
             ("gelu_new", UnaryFunction::GeluTanh),
+            ("gelu_fast", UnaryFunction::GeluTanh),
             ("gelu_pytorch_tanh", UnaryFunction::GeluTanh),
+            ("relu", UnaryFunction::Relu),
             ("tanh", UnaryFunction::Tanh),
         ];
         let name = self.config.str_or(field, default)?;
@@ -233,12 +269,21 @@ impl<'a> Builder<'a> {
         let pooled = match pooling {
             Pooling::None => hidden,
             Pooling::Mean => self.graph.node("pooling", Reduce { kind: ReduceKind::Mean, axis: 1 }, &[hidden])?,
-            Pooling::Cls => {
-                let first = Slice { axis: 1, start: Some(0), len: 1.into() };
-                let first = self.graph.node("pooling.first", first, &[hidden])?;
-                self.graph.node("pooling", Reduce { kind: ReduceKind::Sum, axis: 1 }, &[first])?
-            }
+            Pooling::Cls => self.first_position("pooling", hidden)?,
         };
         self.graph.output("hidden", pooled)
+    }
+
+    /// The hidden state of the first position, `[batch, hidden]`.
+    pub(super) fn first_position(&mut self, name: &str, hidden: ValueId) -> Result<ValueId> {
+        let first = Slice { axis: 1, start: Some(0), len: 1.into() };
+        let first = self.graph.node(&format!("{name}.first"), first, &[hidden])?;
+        self.graph.node(name, Reduce { kind: ReduceKind::Sum, axis: 1 }, &[first])
+    }
+
+    /// The output `scores`, the logits of the head.
+    pub(super) fn scores(&mut self, hidden: ValueId, head: &Classifier) -> Result<()> {
+        let logits = head.logits(self, hidden)?;
+        self.graph.output("scores", logits)
     }
 }

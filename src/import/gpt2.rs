@@ -38,11 +38,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
             return Err(config.error(field, format!("only {supported} is supported")));
         }
     }
-    let heads = config.usize("n_head")?;
-    if !hidden.is_multiple_of(heads) {
-        return Err(config.error("n_head", format!("{heads} does not divide hidden {hidden}")));
-    }
-    let heads = Heads { heads, kv_heads: heads, head_dim: hidden / heads };
+    let heads = Heads::dividing(config, "n_head", hidden)?;
     let activation = b.activation("activation_function", "gelu_new")?;
     let prefix = b.prefix("transformer.", "wte.weight");
     let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
@@ -73,5 +69,5 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let tied = config.bool_or("tie_word_embeddings", true)?;
     let head = if tied { format!("{prefix}wte.weight") } else { "lm_head.weight".to_string() };
     let logits = b.weight(&head, &[vocabulary, hidden])?;
-    Ok(Family { hidden: x, logits: Some(logits), vocabulary, context, generates: true })
+    Ok(Family::decoder(x, logits, vocabulary, context))
 }

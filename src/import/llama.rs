@@ -91,7 +91,7 @@ pub(super) fn decoder(b: &mut Builder<'_>, variation: &Variation) -> Result<Fami
     let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
     let logits = b.weight(head, &[vocabulary, hidden])?;
     let context = config.usize("max_position_embeddings")?;
-    Ok(Family { hidden: x, logits: Some(logits), vocabulary, context, generates: true })
+    Ok(Family::decoder(x, logits, vocabulary, context))
 }
 
 /// RMSNormalization of each head by itself.

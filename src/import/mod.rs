@@ -7,8 +7,10 @@
 mod bert;
 mod builder;
 mod bytes;
+mod classifier;
 mod config;
 mod demo;
+mod distilbert;
 mod folder;
 mod gpt2;
 mod index;
@@ -17,11 +19,13 @@ mod mistral;
 mod model;
 mod qwen2;
 mod qwen3;
+mod roberta;
 mod rope;
 pub mod safetensors;
 mod sentence;
 mod tensors;
 
+pub use classifier::{ScoreActivation, Scores};
 pub use config::{Config, MAX_SIZE, Names};
 pub use demo::demo;
 pub use folder::Folder;

@@ -5,8 +5,8 @@
 
 use super::builder::{Builder, Family};
 use super::rope::RopeTable;
-use super::{FileTensors, Folder, View};
-use super::{bert, gpt2, llama, mistral, qwen2, qwen3, sentence};
+use super::{FileTensors, Folder, Scores, View};
+use super::{bert, classifier, distilbert, gpt2, llama, mistral, qwen2, qwen3, roberta, sentence};
 use crate::error::{GraphError, ImportError, Result};
 use crate::graph::{Graph, Source, ValueId, Weights};
 use crate::tensor::{Region, Tensor};
@@ -28,7 +28,8 @@ pub enum Pooling {
 /// What a model's graph ends in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// The family's own: logits for a decoder, hidden states pooled as the folder says for an encoder.
+    /// The folder's own: logits for a decoder; for an encoder the scores of its classification head, or without one its
+    /// hidden states, pooled as the folder says.
     Default,
     /// The last hidden states, pooled.
     Hidden(Pooling),
@@ -54,8 +55,14 @@ pub struct ModelInfo {
     pub context: usize,
     /// Ids that end a generation.
     pub end_tokens: Vec<u32>,
-    /// Whether it predicts tokens: its output is `logits`. Otherwise it is `hidden`.
+    /// The id of a text's first position: what `position_ids` count from.
+    pub first_position: usize,
+    /// Token types that it tells apart, as the two texts of a pair are marked; 0 where it has none.
+    pub token_types: usize,
+    /// Whether it predicts tokens: its output is `logits`. Otherwise it is `scores` or `hidden`.
     pub generates: bool,
+    /// What its output `scores` is, where it has one.
+    pub scores: Option<Scores>,
     /// Whether embeddings are scaled to length 1.
     pub normalize: bool,
     /// What a text is pooled by unless told otherwise.
@@ -83,6 +90,9 @@ const FAMILIES: &[(&str, Build)] = &[
     ("qwen3", qwen3::build),
     ("gpt2", gpt2::build),
     ("bert", bert::build),
+    ("roberta", roberta::build),
+    ("xlm-roberta", roberta::build_xlm),
+    ("distilbert", distilbert::build),
 ];
 
 impl Model {
@@ -117,15 +127,16 @@ impl Model {
         let sentence = sentence::read(&folder)?;
         let mut builder = Builder::new(config, &files);
         let family = build(&mut builder)?;
-        let pooling = match head {
-            Head::Default if family.generates => None,
-            Head::Default => Some(sentence.pooling),
-            Head::Hidden(pooling) => Some(pooling),
-        };
-        match (pooling, &family.logits) {
-            (Some(pooling), _) => builder.pooled(family.hidden, pooling)?,
-            (None, Some(head)) => builder.logits(family.hidden, head)?,
-            (None, None) => builder.pooled(family.hidden, Pooling::None)?,
+        let mut scores = None;
+        match (head, &family.logits, &family.scores) {
+            (Head::Default, Some(head), _) => builder.logits(family.hidden, head)?,
+            (Head::Default, None, Some(head)) => {
+                builder.scores(family.hidden, head)?;
+                let activation = classifier::activation(&folder, head.labels)?;
+                scores = Some(Scores { labels: head.labels, activation });
+            }
+            (Head::Default, None, None) => builder.pooled(family.hidden, sentence.pooling)?,
+            (Head::Hidden(pooling), ..) => builder.pooled(family.hidden, pooling)?,
         }
         let layers = std::mem::take(&mut builder.layers);
         let (graph, origins) = builder.finish(folder.path())?;
@@ -140,7 +151,10 @@ impl Model {
             vocabulary: family.vocabulary,
             context: family.context,
             end_tokens,
-            generates: family.generates && pooling.is_none(),
+            first_position: family.first_position,
+            token_types: family.token_types,
+            generates: family.generates && head == Head::Default,
+            scores,
             normalize: sentence.normalize,
             pooling: sentence.pooling,
         };

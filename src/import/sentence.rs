@@ -3,7 +3,7 @@
 //! It deliberately knows nothing of the model inside. Modules it does not know are an error, never skipped: a skipped
 //! projection would change every embedding silently. Read `model.rs` next.
 
-use super::Folder;
+use super::{Config, Folder};
 use super::model::{Pooling, Sentence};
 use crate::error::{ImportError, Result};
 
@@ -18,24 +18,8 @@ pub(super) fn read(folder: &Folder) -> Result<Sentence> {
             "Normalize" => sentence.normalize = true,
             "Pooling" => {
                 let file = format!("{}/config.json", module.str("path")?);
-                let pooling = folder.json(&file)?.ok_or_else(|| module.error("path", format!("{file} is missing")))?;
-                let modes = [
-                    ("pooling_mode_mean_tokens", Some(Pooling::Mean)),
-                    ("pooling_mode_cls_token", Some(Pooling::Cls)),
-                    ("pooling_mode_max_tokens", None),
-                    ("pooling_mode_mean_sqrt_len_tokens", None),
-                    ("pooling_mode_weightedmean_tokens", None),
-                    ("pooling_mode_lasttoken", None),
-                ];
-                for (field, mode) in modes {
-                    if pooling.bool_or(field, false)? {
-                        sentence.pooling = mode.ok_or_else(|| ImportError::Unsupported {
-                            what: "pooling",
-                            name: field.to_string(),
-                            supported: "pooling_mode_mean_tokens, pooling_mode_cls_token".to_string(),
-                        })?;
-                    }
-                }
+                let config = folder.json(&file)?.ok_or_else(|| module.error("path", format!("{file} is missing")))?;
+                sentence.pooling = pooling(&config)?;
             }
             _ => {
                 return Err(ImportError::Unsupported {
@@ -48,4 +32,34 @@ pub(super) fn read(folder: &Folder) -> Result<Sentence> {
         }
     }
     Ok(sentence)
+}
+
+/// The one pooling that a Pooling module's settings name: by `pooling_mode` (since sentence-transformers 5.4) or by a
+/// truth value per mode (before). Several would be concatenated, which is not supported.
+fn pooling(config: &Config) -> Result<Pooling> {
+    const MODES: [(&str, &str); 6] = [
+        ("mean", "pooling_mode_mean_tokens"),
+        ("cls", "pooling_mode_cls_token"),
+        ("max", "pooling_mode_max_tokens"),
+        ("mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"),
+        ("weightedmean", "pooling_mode_weightedmean_tokens"),
+        ("lasttoken", "pooling_mode_lasttoken"),
+    ];
+    let mut modes: Vec<&str> = config.opt_str("pooling_mode")?.into_iter().collect();
+    if modes.is_empty() {
+        for (mode, field) in MODES {
+            if config.bool_or(field, false)? {
+                modes.push(mode);
+            }
+        }
+    }
+    match modes.as_slice() {
+        [] => Err(config.error("pooling_mode", "is missing")),
+        ["mean"] => Ok(Pooling::Mean),
+        ["cls"] => Ok(Pooling::Cls),
+        modes => {
+            let (name, supported) = (modes.join(" and "), "mean, cls".to_string());
+            Err(ImportError::Unsupported { what: "pooling", name, supported }.into())
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Elementwise functions of one input: Gelu in both forms, Silu, Tanh.
+//! Elementwise functions of one input: Gelu in both forms, Relu, Silu, Tanh.
 //!
 //! Any dimension may be cut; Partial never passes, since none of them is linear. The file does not know where they
 //! stand in a model. Read `shaders/unary.wgsl` and `shaders/common/functions.wgsl` next.
@@ -19,6 +19,8 @@ pub enum UnaryFunction {
     Gelu,
     /// The tanh approximation of Gelu.
     GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
     /// `x * sigmoid(x)`, ONNX's Swish.
     Silu,
     /// `tanh(x)`.
@@ -36,6 +38,7 @@ impl Unary {
     pub(super) const SAMPLES: &'static Samples = &[
         ("Gelu", |r| sample(r, UnaryFunction::Gelu)),
         ("GeluTanh", |r| sample(r, UnaryFunction::GeluTanh)),
+        ("Relu", |r| sample(r, UnaryFunction::Relu)),
         ("Silu", |r| sample(r, UnaryFunction::Silu)),
         ("Tanh", |r| sample(r, UnaryFunction::Tanh)),
     ];
@@ -69,6 +72,7 @@ impl Operator for Unary {
         match self.function {
             UnaryFunction::Gelu => "Gelu",
             UnaryFunction::GeluTanh => "GeluTanh",
+            UnaryFunction::Relu => "Relu",
             UnaryFunction::Silu => "Silu",
             UnaryFunction::Tanh => "Tanh",
         }
@@ -94,6 +98,7 @@ impl Operator for Unary {
                     let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
                     0.5 * x * (1.0 + inner.tanh())
                 }
+                UnaryFunction::Relu => x.max(0.0),
                 UnaryFunction::Silu => x / (1.0 + (-x).exp()),
                 UnaryFunction::Tanh => x.tanh(),
             }
@@ -108,6 +113,7 @@ impl Operator for Unary {
         let function = match self.function {
             UnaryFunction::Gelu => "gelu",
             UnaryFunction::GeluTanh => "gelu_tanh",
+            UnaryFunction::Relu => "relu",
             UnaryFunction::Silu => "silu",
             UnaryFunction::Tanh => "hyperbolic_tangent",
         };

@@ -65,6 +65,16 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The ids of two texts as one, as a cross-encoder reads them, and which text each id belongs to: 0 or 1, or 0
+    /// throughout where the tokenizer tells no texts apart.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when a text holds something the vocabulary cannot express.
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<u32>, Vec<u32>)> {
+        let encoding = self.inner.tokenizer.encode_fast((first, second), true).map_err(|e| self.error(e))?;
+        Ok((encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec()))
+    }
+
     /// The text of ids, without special tokens if `skip_special`.
     ///
     /// Ids outside the vocabulary have no text: a model's logits are often padded beyond its tokenizer's vocabulary.
@@ -165,6 +175,22 @@ pub(super) mod tests {
         let tokenizer = load(file.to_string().as_bytes());
         let bare = tokenizer.encode("text", false).unwrap();
         assert_eq!(tokenizer.encode("text", true).unwrap(), [&[70], &bare[..], &[0]].concat());
+    }
+
+    #[test]
+    fn pairs_are_told_apart_as_the_file_says() {
+        let mut file: serde_json::Value = serde_json::from_slice(&fixture(LLAMA)).unwrap();
+        file["post_processor"] = json!({"type": "BertProcessing", "sep": ["<|endoftext|>", 0], "cls": ["a", 70]});
+        let bert = load(file.to_string().as_bytes());
+        let (a, b) = (bert.encode("one text", false).unwrap(), bert.encode("another", false).unwrap());
+        let (ids, types) = bert.encode_pair("one text", "another").unwrap();
+        assert_eq!(ids, [&[70], &a[..], &[0], &b, &[0]].concat());
+        assert_eq!(types, [vec![0; a.len() + 2], vec![1; b.len() + 1]].concat());
+        file["post_processor"] = json!({"type": "RobertaProcessing", "sep": ["<|endoftext|>", 0], "cls": ["a", 70],
+            "trim_offsets": true, "add_prefix_space": false});
+        let (ids, types) = load(file.to_string().as_bytes()).encode_pair("one text", "another").unwrap();
+        assert_eq!(ids, [&[70], &a[..], &[0, 0], &b, &[0]].concat());
+        assert_eq!(types, vec![0; ids.len()]);
     }
 
     fn refusal(bytes: &[u8]) -> String {

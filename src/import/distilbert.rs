@@ -1,0 +1,43 @@
+//! DistilBERT: BERT's block without token types, under names and settings of its own.
+//!
+//! It knows nothing but those. Read `bert.rs` for the block.
+
+use super::bert::{Encoder, Names, encoder};
+use super::builder::{Builder, Family, Heads};
+use super::classifier::{Classifier, Ending, ending};
+use crate::error::Result;
+use crate::ops::UnaryFunction;
+
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let config = b.config;
+    // Sinusoidal positions only fill the table when training starts: the files hold it either way.
+    config.bool_or("sinusoidal_pos_embds", false)?;
+    let names = Names {
+        prefix: "distilbert.",
+        layers: "transformer.layer",
+        qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+        attended: "attention.out_lin",
+        attended_norm: "sa_layer_norm",
+        up: "ffn.lin1",
+        down: "ffn.lin2",
+        norm: "output_layer_norm",
+    };
+    let settings = Encoder {
+        heads: Heads::dividing(config, ["n_heads", "num_attention_heads"], config.usize(["dim", "hidden_size"])?)?,
+        inner: config.usize("hidden_dim")?,
+        layers: config.usize(["n_layers", "num_hidden_layers"])?,
+        vocabulary: config.usize("vocab_size")?,
+        positions: config.usize("max_position_embeddings")?,
+        first_position: 0,
+        types: None,
+        epsilon: 1e-12,
+        activation: b.activation("activation", "gelu")?,
+        names,
+    };
+    let ending = ending(config, "DistilBert")?;
+    let (mut family, _) = encoder(b, &settings)?;
+    if ending == Ending::Scores {
+        family.scores = Some(Classifier::new(config, "pre_classifier", UnaryFunction::Relu, "classifier")?);
+    }
+    Ok(family)
+}
