@@ -91,7 +91,8 @@ fn check(name: &str, kind: Kind, strategy: Strategy, world: usize, devices: Vec<
             Decoder => (engine.feed(&ids).unwrap(), "logits"),
             Encoder => (engine.embed(&ids).unwrap(), "hidden"),
             Classifier => {
-                let types = if model.info().token_types > 0 { expected.u32(&format!("types_{prompt}")) } else { vec![] };
+                let types =
+                    if model.info().token_types > 0 { expected.u32(&format!("types_{prompt}")) } else { vec![] };
                 (engine.scores(&ids, &types).unwrap(), "scores")
             }
         };

@@ -99,8 +99,8 @@ fn every_variant_is_written_for_every_backend() {
     ];
     assert!(entries.iter().eq(expected.iter()), "{entries:?}");
     // 4 of attention (d and e by fours or not), 3 of gather (types), 18 of linear (entries, types, k by fours or not),
-    // 4 of unary, 4 of binary (entries, second input repeated or not), one for each other entry.
-    assert_eq!(variants.len(), 4 + 3 + 18 + 4 + 4 + 7);
+    // 5 of unary, 4 of binary (entries, second input repeated or not), one for each other entry.
+    assert_eq!(variants.len(), 4 + 3 + 18 + 5 + 4 + 7);
 }
 
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {

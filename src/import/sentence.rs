@@ -3,8 +3,8 @@
 //! It deliberately knows nothing of the model inside. Modules it does not know are an error, never skipped: a skipped
 //! projection would change every embedding silently. Read `model.rs` next.
 
-use super::{Config, Folder};
 use super::model::{Pooling, Sentence};
+use super::{Config, Folder};
 use crate::error::{ImportError, Result};
 
 /// Reads `modules.json` and the pooling it points to; a folder without one is not pooled.
