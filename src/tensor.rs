@@ -4,6 +4,8 @@
 //! Read [`crate::sharding`] next: it says how one shape is divided over ranks.
 
 use crate::error::{Result, TensorError};
+use half::slice::HalfFloatSliceExt;
+use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -352,8 +354,8 @@ impl Tensor {
     /// The same values as `F32`; a `U32` tensor is returned as it is.
     pub fn widened(self) -> Tensor {
         let data = match self.data {
-            Data::F16(v) => Data::F32(v.into_iter().map(f16::to_f32).collect()),
-            Data::BF16(v) => Data::F32(v.into_iter().map(bf16::to_f32).collect()),
+            Data::F16(v) => Data::F32(v.to_f32_vec()),
+            Data::BF16(v) => Data::F32(v.to_f32_vec()),
             data => data,
         };
         Tensor { shape: self.shape, data }
@@ -363,8 +365,8 @@ impl Tensor {
     pub fn rounded(self, dtype: DType) -> Tensor {
         let wide = self.widened();
         let data = match (wide.data, dtype) {
-            (Data::F32(v), DType::F16) => Data::F16(v.into_iter().map(f16::from_f32).collect()),
-            (Data::F32(v), DType::BF16) => Data::BF16(v.into_iter().map(bf16::from_f32).collect()),
+            (Data::F32(v), DType::F16) => Data::F16(Vec::from_f32_slice(&v)),
+            (Data::F32(v), DType::BF16) => Data::BF16(Vec::from_f32_slice(&v)),
             (data, _) => data,
         };
         Tensor { shape: wide.shape, data }

@@ -2,7 +2,7 @@
 
 use fanfold::Error;
 use fanfold::error::ImportError;
-use fanfold::import::{self, FileTensors, Folder, safetensors};
+use fanfold::import::{self, FileTensors, Folder, Tensors, safetensors};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;

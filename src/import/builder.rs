@@ -6,7 +6,7 @@
 use super::classifier::Classifier;
 use super::model::{Origin, Pooling};
 use super::rope::{Angle, RopeTable};
-use super::{Config, FileTensors, Names, View};
+use super::{Config, Names, Tensors, View};
 use crate::error::{ImportError, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::{
@@ -16,6 +16,9 @@ use crate::ops::{
 use crate::tensor::{DType, Dim, Symbol, display_shape};
 use std::collections::HashMap;
 use std::path::Path;
+
+/// More weights than this are a mistake in the number of layers, which would otherwise be built until memory ends.
+const MAX_WEIGHTS: usize = 1 << 16;
 
 /// What a family's builder leaves for the head.
 pub(super) struct Family {
@@ -75,28 +78,28 @@ pub(super) struct Builder<'a> {
     pub(super) graph: Graph,
     /// What each layer hands to the next, in order.
     pub(super) layers: Vec<ValueId>,
-    files: &'a FileTensors,
+    tensors: Box<dyn Tensors>,
     origins: HashMap<String, Origin>,
     mismatches: Vec<String>,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(config: &'a Config, files: &'a FileTensors) -> Builder<'a> {
+    pub(super) fn new(config: &'a Config, tensors: Box<dyn Tensors>) -> Builder<'a> {
         let (graph, layers, origins, mismatches) = Default::default();
-        Builder { config, graph, layers, files, origins, mismatches }
+        Builder { config, graph, layers, tensors, origins, mismatches }
     }
 
-    /// The graph and its weights' origins. Errors when any weight was missing or misshapen.
-    pub(super) fn finish(self, folder: &Path) -> Result<(Graph, HashMap<String, Origin>)> {
+    /// The graph, its weights' origins and the tensors these are in. Errors when any weight was missing or misshapen.
+    pub(super) fn finish(self, folder: &Path) -> Result<(Graph, HashMap<String, Origin>, Box<dyn Tensors>)> {
         if self.mismatches.is_empty() {
-            return Ok((self.graph, self.origins));
+            return Ok((self.graph, self.origins, self.tensors));
         }
         Err(ImportError::Mismatch { path: folder.to_path_buf(), mismatches: self.mismatches }.into())
     }
 
     /// `prefix` if the files' names bear it, judged by one tensor that every such model has; else nothing.
     pub(super) fn prefix(&self, prefix: &'static str, probe: &str) -> &'static str {
-        if self.files.find(probe).is_some() { "" } else { prefix }
+        if self.tensors.find(probe).is_some() { "" } else { prefix }
     }
 
     /// A weight that is all of a file tensor of `shape`.
@@ -116,8 +119,13 @@ impl<'a> Builder<'a> {
         if let Some(known) = self.graph.find(name) {
             return Ok(known);
         }
+        if self.origins.len() + self.mismatches.len() >= MAX_WEIGHTS {
+            let (path, reason) = (self.config.path().to_path_buf(), "calls for far more layers than any model has");
+            return Err(ImportError::Folder { path, reason: reason.into() }.into());
+        }
         let mut dtype = DType::F32;
-        let found = self.files.find(tensor).map(|id| self.files.shape(id).map(|shape| (id, shape))).transpose()?;
+        let found = self.tensors.wanted(tensor, file_shape)?;
+        let found = found.map(|id| self.tensors.shape(id).map(|shape| (id, shape))).transpose()?;
         match found {
             None => self.mismatches.push(format!("{tensor}: missing, expected {}", display_shape(file_shape))),
             Some((_, found)) if found != file_shape => {
@@ -125,8 +133,8 @@ impl<'a> Builder<'a> {
                 self.mismatches.push(format!("{tensor}: {found}, expected {expected}"));
             }
             Some((id, _)) => {
-                dtype = self.files.dtype(id)?;
-                self.origins.insert(name.to_string(), Origin::File(view(self.files.view(id)?)?));
+                dtype = self.tensors.dtype(id)?;
+                self.origins.insert(name.to_string(), Origin::Tensor(view(self.tensors.view(id)?)?));
             }
         }
         let shape: Vec<Dim> = shape.iter().map(|&n| n.into()).collect();
@@ -162,7 +170,7 @@ impl<'a> Builder<'a> {
 
     /// LayerNormalization by `prefix.weight` and `prefix.bias`, which files made from TensorFlow's call gamma and beta.
     pub(super) fn layer_norm(&mut self, prefix: &str, x: ValueId, n: usize, epsilon: f64) -> Result<ValueId> {
-        let older = self.files.find(&format!("{prefix}.gamma")).is_some();
+        let older = self.tensors.find(&format!("{prefix}.gamma")).is_some();
         let [weight, bias] = if older { ["gamma", "beta"] } else { ["weight", "bias"] };
         let weight = self.weight(&format!("{prefix}.{weight}"), &[n])?;
         let bias = self.weight(&format!("{prefix}.{bias}"), &[n])?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// Sizes beyond this are mistakes, and keep products of two sizes from overflowing.
-pub const MAX_SIZE: usize = 1 << 40;
+pub const MAX_SIZE: usize = 1 << 31;
 
 /// The names one field goes by, the preferred first: `"vocab_size"`, or `["hidden_size", "n_embd"]`.
 pub trait Names {
@@ -186,7 +186,7 @@ impl Config {
     }
 
     fn size(&self, field: &impl Names) -> Result<Option<usize>> {
-        self.typed(field, "a whole number from 1 to 2^40", |value| {
+        self.typed(field, "a whole number from 1 to 2^31", |value| {
             usize::try_from(value.as_u64()?).ok().filter(|n| (1..=MAX_SIZE).contains(n))
         })
     }
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(rope.positive_or("theta", 1.0).unwrap(), 1e6);
         assert_eq!(
             rope.usize("size").unwrap_err().to_string(),
-            "m/config.json: rope.size: expected a whole number from 1 to 2^40, found 0"
+            "m/config.json: rope.size: expected a whole number from 1 to 2^31, found 0"
         );
         assert!(c.object("rope_scaling").unwrap().is_none());
         assert_eq!(
@@ -249,12 +249,12 @@ mod tests {
 
     #[test]
     fn senseless_sizes_are_errors() {
-        for size in ["0", "-1", "1.5", "1099511627777", "18446744073709551616", "\"64\"", "[]", "true", "1e30"] {
+        for size in ["0", "-1", "1.5", "2147483649", "18446744073709551616", "\"64\"", "[]", "true", "1e30"] {
             let error = config(&format!("{{\"hidden_size\": {size}}}")).usize("hidden_size").unwrap_err();
             assert!(matches!(&error, Error::Import(ImportError::Config { .. })), "{error:?}");
             assert!(error.to_string().starts_with("m/config.json: hidden_size: expected a whole number"), "{error}");
         }
-        assert_eq!(config(r#"{"a": 1099511627776}"#).usize("a").unwrap(), MAX_SIZE);
+        assert_eq!(config(r#"{"a": 2147483648}"#).usize("a").unwrap(), MAX_SIZE);
         assert!(config(r#"{"a": -1}"#).positive_or("a", 1.0).is_err());
         assert!(config(r#"{"a": 4294967296}"#).ids("a").is_err());
         assert!(config(r#"{"a": 1}"#).str("a").is_err());

@@ -2,7 +2,7 @@
 //!
 //! This module deliberately knows no model family and copies no weight; it reads safetensors only, because a pickle
 //! runs code of its author's choosing.
-//! Read [`super::weights`] next: it reads parts of the tensors found here.
+//! Read [`super::FileTensors`] next: it reads parts of the tensors found here.
 
 use super::bytes::{Bytes, io, read_small, shortened, stays_inside};
 use super::config::Config;
@@ -59,6 +59,13 @@ impl Folder {
     /// A folder whose files are part of the program.
     pub fn embedded(files: &'static [Embedded]) -> Result<Folder> {
         Folder::build(PathBuf::from("<embedded>"), Place::Memory(files))
+    }
+
+    /// A folder of nothing but the settings in the file at `path`, whatever it is called. Its path is the file's.
+    pub fn bare(path: impl AsRef<Path>) -> Result<Folder> {
+        let path = path.as_ref();
+        let config = Config::parse(path, &read_small(path)?)?;
+        Ok(Folder { path: path.to_owned(), place: Place::Memory(&[]), config, files: Arc::new([]) })
     }
 
     fn build(path: PathBuf, place: Place) -> Result<Folder> {

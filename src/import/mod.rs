@@ -2,7 +2,7 @@
 //!
 //! This module deliberately knows nothing of plans, ranks or devices: a weight is a [`View`] of a file tensor, and who
 //! reads which part of it is decided elsewhere.
-//! Read [`Model`] next; [`Folder`] and [`FileTensors`] are the files below it, and each family has a file of its own.
+//! Read [`Model`] next; [`Folder`] and [`Tensors`] are what lies below it, and each family has a file of its own.
 
 mod bert;
 mod builder;
@@ -19,6 +19,7 @@ mod mistral;
 mod model;
 mod qwen2;
 mod qwen3;
+mod random;
 mod roberta;
 mod rope;
 pub mod safetensors;
@@ -30,4 +31,5 @@ pub use config::{Config, MAX_SIZE, Names};
 pub use demo::demo;
 pub use folder::Folder;
 pub use model::{Head, Model, ModelInfo, Pooling};
-pub use tensors::{FileTensors, TensorId, View};
+pub use random::RandomTensors;
+pub use tensors::{FileTensors, TensorId, Tensors, View};

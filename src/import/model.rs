@@ -5,11 +5,11 @@
 
 use super::builder::{Builder, Family};
 use super::rope::RopeTable;
-use super::{FileTensors, Folder, Scores, View};
+use super::{FileTensors, Folder, RandomTensors, Scores, Tensors, View};
 use super::{bert, classifier, distilbert, gpt2, llama, mistral, qwen2, qwen3, roberta, sentence};
 use crate::error::{GraphError, ImportError, Result};
 use crate::graph::{Graph, Source, ValueId, Weights};
-use crate::tensor::{Region, Tensor};
+use crate::tensor::{DType, Region, Tensor};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,8 @@ pub enum Head {
 /// Where a graph weight's elements come from.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
-    /// The folder's files.
-    File(View),
+    /// A tensor of the folder's files, or a made-up one.
+    Tensor(View),
     /// A table of angles, made for the session's capacity.
     Rope(RopeTable),
 }
@@ -69,10 +69,10 @@ pub struct ModelInfo {
     pub pooling: Pooling,
 }
 
-/// A model read from a folder: a graph and its weights.
+/// A model read from a folder, or made up: a graph and its weights.
 pub struct Model {
     folder: Folder,
-    files: FileTensors,
+    tensors: Box<dyn Tensors>,
     graph: Graph,
     origins: HashMap<String, Origin>,
     layers: Vec<ValueId>,
@@ -106,11 +106,26 @@ impl Model {
         Model::from_folder(super::demo()?, Head::Default)
     }
 
+    /// The model that the configuration in the file at `path` describes, with random weights of `dtype` that no file
+    /// holds.
+    ///
+    /// They are made as a rank reads them, each element from `seed`, its tensor's name and its own number alone: any cut
+    /// sees the same ones. Errors as [`Model::from_folder`], and when a tensor would be larger than any machine holds.
+    pub fn random(path: impl AsRef<Path>, dtype: DType, seed: u64, head: Head) -> Result<Model> {
+        let tensors = RandomTensors::new(path.as_ref(), dtype, seed);
+        Model::build(Folder::bare(path)?, Box::new(tensors), head)
+    }
+
     /// Builds the graph of `folder` that ends in `head`.
     ///
     /// Errors when the family is not supported, a configuration is senseless, or tensors do not have the shapes that it
     /// calls for (all of them are listed).
     pub fn from_folder(folder: Folder, head: Head) -> Result<Model> {
+        let tensors = FileTensors::open(&folder);
+        Model::build(folder, Box::new(tensors), head)
+    }
+
+    fn build(folder: Folder, tensors: Box<dyn Tensors>, head: Head) -> Result<Model> {
         let config = folder.config();
         let name = config.str("model_type")?;
         let supported = || FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
@@ -123,9 +138,8 @@ impl Model {
             }
             .into());
         };
-        let files = FileTensors::open(&folder);
         let sentence = sentence::read(&folder)?;
-        let mut builder = Builder::new(config, &files);
+        let mut builder = Builder::new(config, tensors);
         let family = build(&mut builder)?;
         let mut scores = None;
         match (head, &family.logits, &family.scores) {
@@ -139,7 +153,7 @@ impl Model {
             (Head::Hidden(pooling), ..) => builder.pooled(family.hidden, pooling)?,
         }
         let layers = std::mem::take(&mut builder.layers);
-        let (graph, origins) = builder.finish(folder.path())?;
+        let (graph, origins, tensors) = builder.finish(folder.path())?;
         let mut end_tokens = Vec::new();
         for source in [folder.json("generation_config.json")?.as_ref(), Some(config)].into_iter().flatten() {
             if end_tokens.is_empty() && source.has("eos_token_id") {
@@ -158,7 +172,7 @@ impl Model {
             normalize: sentence.normalize,
             pooling: sentence.pooling,
         };
-        Ok(Model { folder, files, graph, origins, layers, info })
+        Ok(Model { folder, tensors, graph, origins, layers, info })
     }
 
     /// The same model with an output `layer N` after every layer, for comparing them one by one.
@@ -196,17 +210,17 @@ impl Model {
         self.folder.path().join(name)
     }
 
-    /// Bytes of weights in the files.
+    /// Bytes of all weights in their files, or as they would be there.
     pub fn weight_bytes(&self) -> u64 {
-        self.folder.weight_bytes()
+        self.tensors.weight_bytes()
     }
 
-    /// Elements of the graph's weights that lie in the files; a tied weight counts once.
+    /// Elements of the graph's weights that lie in tensors; a tied weight counts once.
     pub fn parameters(&self) -> u64 {
         let weights = self.graph.values().filter(|(_, v)| v.source == Source::Weight);
         weights
             .filter_map(|(_, v)| match &self.origins[&v.name] {
-                Origin::File(view) => Some(view.numel() as u64),
+                Origin::Tensor(view) => Some(view.numel() as u64),
                 Origin::Rope(_) => None,
             })
             .sum()
@@ -214,14 +228,14 @@ impl Model {
 
     /// Bytes of weights read so far, by all ranks.
     pub fn bytes_read(&self) -> u64 {
-        self.files.bytes_read()
+        self.tensors.bytes_read()
     }
 }
 
 impl Weights for Model {
     fn read(&self, name: &str, _shape: &[usize], region: &Region) -> Result<Tensor> {
         match self.origins.get(name) {
-            Some(Origin::File(view)) => self.files.read(&view.region(region)?),
+            Some(Origin::Tensor(view)) => self.tensors.read(&view.region(region)?),
             Some(Origin::Rope(table)) => table.read(region),
             None => Err(GraphError::Name { kind: "weight", name: name.to_string(), problem: "does not exist" }.into()),
         }

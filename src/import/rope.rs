@@ -7,6 +7,9 @@ use super::Config;
 use crate::error::{ImportError, Result};
 use crate::tensor::{Region, Tensor};
 
+/// Heads wider than this are a mistake, which no table is made for.
+const MAX_HEAD: usize = 1 << 16;
+
 /// Which function of the angle a table holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Angle {
@@ -63,6 +66,9 @@ pub(super) fn frequencies(config: &Config, head_dim: usize) -> Result<Vec<f64>> 
         Some(parameters) => parameters.positive_or("rope_theta", 10_000.0)?,
         None => config.positive_or("rope_theta", 10_000.0)?,
     };
+    if head_dim > MAX_HEAD {
+        return Err(config.error("head_dim", format!("{head_dim} is wider than any head, {MAX_HEAD} at most")));
+    }
     if !head_dim.is_multiple_of(2) {
         return Err(config.error("head_dim", format!("{head_dim} is odd, rotary embedding pairs dimensions")));
     }

@@ -1,7 +1,7 @@
 //! The tensors of a model, read by strided view: exactly the elements asked for, straight from the mapped file.
 //!
 //! This module deliberately knows nothing of what a tensor is for, nor of ranks: a shard is a [`View`] like any other.
-//! Read `crate::graph` next: its weights are these views.
+//! Read `random.rs` for tensors that no file holds, and `crate::graph` for who reads: its weights are these views.
 
 use super::folder::Folder;
 use super::safetensors::{Entry, File, SUPPORTED};
@@ -18,9 +18,9 @@ const TILE: usize = 32;
 
 /// One tensor of a [`FileTensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TensorId(usize);
+pub struct TensorId(pub(super) usize);
 
-/// Where the elements of one graph weight lie: a strided view of a file tensor.
+/// Where the elements of one graph weight lie: a strided view of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// The tensor.
@@ -79,6 +79,14 @@ impl View {
         if self.shape.contains(&0) { 0 } else { checked_numel(&self.shape).unwrap_or(usize::MAX) }
     }
 
+    /// Elements seen, where they all lie in a tensor of `available` elements.
+    ///
+    /// `None` for a view that leaves it, and for one that could be larger than it by repeating elements: no weight is.
+    pub(super) fn numel_within(&self, available: usize) -> Option<usize> {
+        let numel = checked_numel(&self.shape).filter(|n| *n <= available)?;
+        (numel == 0 || self.end().is_some_and(|end| end <= available)).then_some(numel)
+    }
+
     fn no_dimension(&self, dim: usize) -> TensorError {
         TensorError::Dimension { shape: self.shape.clone(), dim }
     }
@@ -97,7 +105,48 @@ impl View {
     }
 }
 
-/// The tensors of a model, mapped, and a count of what has been read of them.
+/// The tensors that a model's weights are views of.
+///
+/// All but `find` error when an id is of another model.
+pub trait Tensors: Send + Sync {
+    /// The tensor called `name`.
+    fn find(&self, name: &str) -> Option<TensorId>;
+
+    /// The tensor called `name`, wanted in `shape`: one that is made up is made so, one in a file has the file's shape.
+    ///
+    /// Errors when nothing of that shape can be made up.
+    fn wanted(&mut self, name: &str, shape: &[usize]) -> Result<Option<TensorId>>;
+
+    /// The tensor's name.
+    fn name(&self, id: TensorId) -> Result<&str>;
+
+    /// The tensor's shape.
+    fn shape(&self, id: TensorId) -> Result<&[usize]>;
+
+    /// The file that holds the tensor, or tells what it should be.
+    fn file(&self, id: TensorId) -> Result<&Path>;
+
+    /// The type of the tensor's elements. Errors when it is one that no weight may have.
+    fn dtype(&self, id: TensorId) -> Result<DType>;
+
+    /// The whole tensor as a view.
+    fn view(&self, id: TensorId) -> Result<View> {
+        Ok(View::whole(id, self.shape(id)?))
+    }
+
+    /// Exactly the elements of `view`, row-major, in the tensor's type.
+    ///
+    /// Errors when the view leaves its tensor, before anything is allocated.
+    fn read(&self, view: &View) -> Result<Tensor>;
+
+    /// Bytes of all tensors together.
+    fn weight_bytes(&self) -> u64;
+
+    /// Bytes of weights read so far: what shows that a rank reads nothing outside its shard.
+    fn bytes_read(&self) -> u64;
+}
+
+/// The tensors of a folder's files, mapped, and a count of what has been read of them.
 #[derive(Debug)]
 pub struct FileTensors {
     path: PathBuf,
@@ -126,81 +175,9 @@ impl FileTensors {
         FileTensors { path, files, places, by_name, bytes_read: AtomicU64::new(0) }
     }
 
-    /// The tensor called `name`.
-    pub fn find(&self, name: &str) -> Option<TensorId> {
-        self.by_name.get(name).copied()
-    }
-
     /// All tensors, in the order of their files and bytes.
     pub fn ids(&self) -> impl Iterator<Item = TensorId> + use<> {
         (0..self.places.len()).map(TensorId)
-    }
-
-    /// The tensor's name. Errors, as all that follow, when `id` is of another model.
-    pub fn name(&self, id: TensorId) -> Result<&str> {
-        Ok(&self.entry(id)?.1.name)
-    }
-
-    /// The tensor's shape.
-    pub fn shape(&self, id: TensorId) -> Result<&[usize]> {
-        Ok(&self.entry(id)?.1.shape)
-    }
-
-    /// The file that holds the tensor.
-    pub fn file(&self, id: TensorId) -> Result<&Path> {
-        Ok(&self.entry(id)?.0.path)
-    }
-
-    /// The type of the tensor's elements. Errors when it is one that no weight may have.
-    pub fn dtype(&self, id: TensorId) -> Result<DType> {
-        let (file, entry) = self.entry(id)?;
-        entry.dtype().ok_or_else(|| {
-            let found = super::bytes::shortened(&entry.file_type, 40);
-            entry.error(&file.path, format!("elements of type {found:?} are not supported; supported: {SUPPORTED}"))
-        })
-    }
-
-    /// The whole tensor as a view.
-    pub fn view(&self, id: TensorId) -> Result<View> {
-        Ok(View::whole(id, self.shape(id)?))
-    }
-
-    /// Copies exactly the elements of `view`, row-major, in the file's type.
-    ///
-    /// Errors when the view leaves its tensor, before anything is allocated.
-    pub fn read(&self, view: &View) -> Result<Tensor> {
-        let dtype = self.dtype(view.tensor)?;
-        let (file, entry) = self.entry(view.tensor)?;
-        let leaves = || {
-            let (shape, tensor) = (display_shape(&view.shape), display_shape(&entry.shape));
-            let reason = format!(
-                "a view of shape {shape}, strides {} from element {} leaves its shape {tensor}",
-                display_shape(&view.strides),
-                view.offset
-            );
-            entry.error(&file.path, reason)
-        };
-        let bytes = file.bytes.get(entry.range.clone()).ok_or_else(leaves)?;
-        let available = bytes.len() / dtype.size();
-        let numel = checked_numel(&view.shape).ok_or_else(leaves)?;
-        // A view that repeats elements could be far larger than its tensor, and no weight is one.
-        if numel > available || (numel > 0 && view.end().is_none_or(|end| end > available)) {
-            return Err(leaves());
-        }
-        let mut out = Tensor::zeros(dtype, view.shape.as_slice());
-        if numel > 0 {
-            match dtype.size() {
-                2 => gather(bytes.as_chunks::<2>().0, view, out.bytes_mut().as_chunks_mut::<2>().0),
-                _ => gather(bytes.as_chunks::<4>().0, view, out.bytes_mut().as_chunks_mut::<4>().0),
-            }
-        }
-        self.bytes_read.fetch_add((numel * dtype.size()) as u64, Ordering::Relaxed);
-        Ok(out)
-    }
-
-    /// Bytes of weights copied so far: what shows that a rank reads nothing outside its shard.
-    pub fn bytes_read(&self) -> u64 {
-        self.bytes_read.load(Ordering::Relaxed)
     }
 
     fn entry(&self, id: TensorId) -> Result<(&File, &Entry)> {
@@ -213,8 +190,76 @@ impl FileTensors {
     }
 }
 
-/// Copies the elements of `view` from `source` to `target`. The view is not empty and lies in `source`.
-fn gather<T: Copy>(source: &[T], view: &View, target: &mut [T]) {
+impl Tensors for FileTensors {
+    fn find(&self, name: &str) -> Option<TensorId> {
+        self.by_name.get(name).copied()
+    }
+
+    fn wanted(&mut self, name: &str, _shape: &[usize]) -> Result<Option<TensorId>> {
+        Ok(self.find(name))
+    }
+
+    fn name(&self, id: TensorId) -> Result<&str> {
+        Ok(&self.entry(id)?.1.name)
+    }
+
+    fn shape(&self, id: TensorId) -> Result<&[usize]> {
+        Ok(&self.entry(id)?.1.shape)
+    }
+
+    fn file(&self, id: TensorId) -> Result<&Path> {
+        Ok(&self.entry(id)?.0.path)
+    }
+
+    fn dtype(&self, id: TensorId) -> Result<DType> {
+        let (file, entry) = self.entry(id)?;
+        entry.dtype().ok_or_else(|| {
+            let found = super::bytes::shortened(&entry.file_type, 40);
+            entry.error(&file.path, format!("elements of type {found:?} are not supported; supported: {SUPPORTED}"))
+        })
+    }
+
+    fn read(&self, view: &View) -> Result<Tensor> {
+        let dtype = self.dtype(view.tensor)?;
+        let (file, entry) = self.entry(view.tensor)?;
+        let bytes = file.bytes.get(entry.range.clone());
+        let inside = bytes.and_then(|bytes| Some((bytes, view.numel_within(bytes.len() / dtype.size())?)));
+        let Some((bytes, numel)) = inside else {
+            let (shape, tensor) = (display_shape(&view.shape), display_shape(&entry.shape));
+            let reason = format!(
+                "a view of shape {shape}, strides {} from element {} leaves its shape {tensor}",
+                display_shape(&view.strides),
+                view.offset
+            );
+            return Err(entry.error(&file.path, reason));
+        };
+        let mut out = Tensor::zeros(dtype, view.shape.as_slice());
+        match dtype.size() {
+            2 => copy(bytes.as_chunks::<2>().0, view, out.bytes_mut().as_chunks_mut::<2>().0),
+            _ => copy(bytes.as_chunks::<4>().0, view, out.bytes_mut().as_chunks_mut::<4>().0),
+        }
+        self.bytes_read.fetch_add((numel * dtype.size()) as u64, Ordering::Relaxed);
+        Ok(out)
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.files.iter().flat_map(|file| &file.entries).map(|entry| entry.range.len() as u64).sum()
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+}
+
+fn copy<T: Copy>(source: &[T], view: &View, target: &mut [T]) {
+    gather(view, target, |at, run| run.copy_from_slice(&source[at..at + run.len()]));
+}
+
+/// Fills `target` with the elements of `view`, which `fetch` gives: so many from a number on as its slice holds.
+pub(super) fn gather<T>(view: &View, target: &mut [T], fetch: impl Fn(usize, &mut [T])) {
+    if target.is_empty() {
+        return;
+    }
     let mut dims = merged(view);
     let (cols, col_stride) = dims.pop().unwrap_or((1, 1));
     let (rows, row_stride) = dims.pop().unwrap_or((1, 1));
@@ -223,15 +268,15 @@ fn gather<T: Copy>(source: &[T], view: &View, target: &mut [T]) {
         let start = view.offset + index.iter().zip(&dims).map(|(i, (_, stride))| i * stride).sum::<usize>();
         if col_stride == 1 {
             for (row, out) in plane.chunks_exact_mut(cols).enumerate() {
-                let at = start + row * row_stride;
-                out.copy_from_slice(&source[at..at + cols]);
+                fetch(start + row * row_stride, out);
             }
         } else {
             for row0 in (0..rows).step_by(TILE) {
                 for col0 in (0..cols).step_by(TILE) {
                     for row in row0..(row0 + TILE).min(rows) {
                         for col in col0..(col0 + TILE).min(cols) {
-                            plane[row * cols + col] = source[start + row * row_stride + col * col_stride];
+                            let one = std::slice::from_mut(&mut plane[row * cols + col]);
+                            fetch(start + row * row_stride + col * col_stride, one);
                         }
                     }
                 }

@@ -10,6 +10,9 @@ use crate::tensor::{DType, Tensor};
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
+/// The golden ratio's 64 bits after the point: the state's step from word to word.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
 impl Random {
     /// The generator of `seed`.
     pub fn new(seed: u64) -> Random {
@@ -18,11 +21,16 @@ impl Random {
 
     /// The next 64 bits.
     pub fn word(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.0 = self.0.wrapping_add(STEP);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+
+    /// The word that comes after `n` others, without drawing these.
+    pub fn nth(&self, n: u64) -> u64 {
+        Random(self.0.wrapping_add(n.wrapping_mul(STEP))).word()
     }
 
     /// A number in `low..=high`.

@@ -224,23 +224,28 @@ pub struct Memory {
     pub staging: u64,
 }
 
+fn sum(bytes: impl Iterator<Item = u64>) -> u64 {
+    bytes.fold(0, u64::saturating_add)
+}
+
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.state + self.activations + self.staging
+        sum([self.weights, self.state, self.activations, self.staging].into_iter())
     }
 }
 
 impl RankProgram {
     /// What the rank needs in sessions whose calls are at most `env`.
     pub fn memory(&self, env: &Env) -> Memory {
-        let elements = |shape: &Shape| resolve(shape, env).iter().product::<usize>() as u64 * 4;
+        // Saturating: a made-up configuration may call for more than can be counted, and is refused for it.
+        let elements = |shape: &Shape| (Size::of(shape).resolve(env) as u64).saturating_mul(4);
         // What passes through the host: a call's inputs and the largest exchange twice over, since one may be filled
         // while the other is read, and the largest value read back.
         let (mut inputs, mut received, mut sent) = (0, 0, 0);
         for instr in &self.instrs {
             match instr {
-                Instr::Input { value, .. } => inputs += elements(&self.values[*value].shape),
+                Instr::Input { value, .. } => inputs = sum([inputs, elements(&self.values[*value].shape)].into_iter()),
                 Instr::Output { value, .. } => sent = sent.max(elements(&self.values[*value].shape)),
                 Instr::Exchange { from, to, .. } => {
                     received = received.max(elements(&self.values[*to].shape));
@@ -250,10 +255,10 @@ impl RankProgram {
             }
         }
         Memory {
-            weights: self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(env))).sum(),
-            state: self.states.iter().map(elements).sum(),
-            activations: self.buffers.iter().map(|b| b.resolve(env) as u64 * 4).sum(),
-            staging: 2 * (inputs + received) + sent,
+            weights: sum(self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(env)))),
+            state: sum(self.states.iter().map(elements)),
+            activations: sum(self.buffers.iter().map(|b| (b.resolve(env) as u64).saturating_mul(4))),
+            staging: sum([inputs, inputs, received, received, sent].into_iter()),
         }
     }
 

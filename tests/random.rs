@@ -1,0 +1,112 @@
+//! Random weights of a configuration: any family runs on them, any cut sees the same ones, and none is read twice.
+
+mod common;
+
+use common::{adapters, all_logits, fixture, hosts, mixed, ratios, values};
+use fanfold::error::ImportError;
+use fanfold::generate::Engine;
+use fanfold::import::{Folder, Head, Model, Pooling};
+use fanfold::plan::{Strategy, plan};
+use fanfold::tensor::{DType, relative_error};
+use fanfold::{Error, device::Device};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The configuration of every fixture model.
+fn configs() -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(fixture("")).unwrap().map(|entry| entry.unwrap().path());
+    let mut configs: Vec<_> = folders.map(|path| path.join("config.json")).filter(|path| path.exists()).collect();
+    configs.sort();
+    assert!(configs.len() >= 5, "{configs:?}");
+    configs
+}
+
+fn output(model: &Arc<Model>, strategy: Strategy, devices: Vec<Box<dyn Device>>) -> Vec<f32> {
+    let plan = plan(model.graph(), strategy, &ratios(devices.len())).unwrap();
+    let mut engine = Engine::open(model.clone(), &plan, devices, all_logits(), Arc::new(|_| ())).unwrap();
+    let tokens: Vec<u32> = (5..24).collect();
+    let tensor = if model.info().generates { engine.feed(&tokens) } else { engine.embed(&tokens) }.unwrap();
+    values(&tensor).to_vec()
+}
+
+#[test]
+fn every_family_runs_on_random_weights() {
+    let adapters = adapters();
+    for config in configs() {
+        let mut head = Head::Default;
+        if !Model::random(&config, DType::F16, 1, head).unwrap().info().generates {
+            head = Head::Hidden(Pooling::None);
+        }
+        let model = Arc::new(Model::random(&config, DType::F16, 1, head).unwrap());
+        let folder = Model::from_folder(Folder::open(config.parent().unwrap()).unwrap(), head).unwrap();
+        assert_eq!(model.parameters(), folder.parameters(), "{config:?}");
+        assert_eq!(model.weight_bytes() % 2, 0);
+        let whole = output(&model, Strategy::Single, hosts(1));
+        let size = whole.iter().map(|x| x.abs()).fold(0.0, f32::max);
+        assert!(whole.iter().all(|x| x.is_finite()) && size > 0.01 && size < 1000.0, "{config:?}: {size}");
+        // What is read whole once is read in parts once.
+        let read = model.bytes_read();
+        assert!(read >= 2 * model.parameters() && read <= model.weight_bytes(), "{config:?}: {read}");
+        for devices in [hosts(3), if adapters.is_empty() { hosts(2) } else { mixed(&adapters, 2) }] {
+            let error = relative_error(&output(&model, Strategy::Tensor, devices), &whole);
+            assert!(error <= 1e-4, "{config:?}: error {error:e}");
+        }
+        let other = Arc::new(Model::random(&config, DType::F16, 2, head).unwrap());
+        assert!(relative_error(&output(&other, Strategy::Single, hosts(1)), &whole) > 0.1, "{config:?}");
+    }
+}
+
+#[test]
+fn configurations_that_no_machine_holds() {
+    let text = std::fs::read_to_string(fixture("llama-uneven").join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("any name.json");
+    let refused = |changes: &[(&str, u64)]| {
+        let mut config = config.clone();
+        changes.iter().for_each(|(field, value)| config[*field] = (*value).into());
+        std::fs::write(&path, config.to_string()).unwrap();
+        match Model::random(&path, DType::F16, 0, Head::Default).map(|_| ()) {
+            Err(Error::Import(error)) => error.to_string(),
+            other => panic!("{changes:?}: {other:?}"),
+        }
+    };
+    for says in [
+        refused(&[("hidden_size", 1 << 31), ("vocab_size", 1 << 31)]),
+        refused(&[("num_attention_heads", 1 << 31), ("num_key_value_heads", 1 << 31)]),
+    ] {
+        assert!(says.contains("any name.json") && says.contains("larger than any machine holds"), "{says}");
+    }
+    let says = refused(&[("hidden_size", 1 << 40)]);
+    assert!(says.contains("hidden_size: expected a whole number from 1 to 2^31"), "{says}");
+    let says = refused(&[("head_dim", 1 << 31)]);
+    assert!(says.contains("head_dim: 2147483648 is wider than any head"), "{says}");
+    let says = refused(&[("num_hidden_layers", 1 << 31)]);
+    assert!(says.contains("any name.json: calls for far more layers"), "{says}");
+    // As large as sizes may be: what it would take is counted without overflow, and nothing is allocated for that.
+    let mut config = config.clone();
+    for (field, value) in [("intermediate_size", 1u64 << 31), ("max_position_embeddings", 1 << 31)] {
+        config[field] = value.into();
+    }
+    std::fs::write(&path, config.to_string()).unwrap();
+    let model = Model::random(&path, DType::F16, 0, Head::Default).unwrap();
+    let plan = plan(model.graph(), Strategy::Tensor, &[1.0, 1.0]).unwrap();
+    let options = fanfold::EngineOptions { context: 1 << 24, chunk: 1 << 24, ..all_logits() };
+    let (program, limits) = fanfold::generate::prepare(&model, &plan, &options).unwrap();
+    let devices = vec![("a".to_string(), Some(1 << 40)); 2];
+    let error = program.check_memory(&limits, &devices).unwrap_err().to_string();
+    assert!(error.contains("does not fit"), "{error}");
+}
+
+#[test]
+fn a_path_that_is_no_configuration() {
+    for (path, says) in [("nowhere.json", "nowhere.json"), ("Cargo.toml", "Cargo.toml"), ("tests", "not a plain file")]
+    {
+        match Model::random(path, DType::F16, 0, Head::Default).map(|_| ()) {
+            Err(Error::Import(error @ (ImportError::Io { .. } | ImportError::File { .. }))) => {
+                assert!(error.to_string().contains(says), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
