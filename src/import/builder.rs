@@ -4,6 +4,7 @@
 //! error lists every disagreement between the configuration and the files. Read `llama.rs` next.
 
 use super::classifier::Classifier;
+use super::joined::Joined;
 use super::model::{Origin, Pooling};
 use super::rope::{Angle, RopeTable};
 use super::{Config, Names, Tensors, View};
@@ -116,6 +117,18 @@ impl<'a> Builder<'a> {
         shape: &[usize],
         view: impl FnOnce(View) -> Result<View>,
     ) -> Result<ValueId> {
+        self.joined(name, &[(tensor, file_shape)], shape, |mut views| views.pop().map(view).into_iter().collect())
+    }
+
+    /// A weight of `shape` called `name` that is views of file tensors, each of a shape, one view after another along
+    /// the first dimension. A second use returns the first.
+    pub(super) fn joined(
+        &mut self,
+        name: &str,
+        tensors: &[(&str, &[usize])],
+        shape: &[usize],
+        join: impl FnOnce(Vec<View>) -> Result<Vec<View>>,
+    ) -> Result<ValueId> {
         if let Some(known) = self.graph.find(name) {
             return Ok(known);
         }
@@ -123,22 +136,35 @@ impl<'a> Builder<'a> {
             let (path, reason) = (self.config.path().to_path_buf(), "calls for far more layers than any model has");
             return Err(ImportError::Folder { path, reason: reason.into() }.into());
         }
-        let mut dtype = DType::F32;
-        let found = self.tensors.wanted(tensor, file_shape)?;
-        let found = found.map(|id| self.tensors.shape(id).map(|shape| (id, shape))).transpose()?;
-        match found {
-            None => self.mismatches.push(format!("{tensor}: missing, expected {}", display_shape(file_shape))),
-            Some((_, found)) if found != file_shape => {
-                let (found, expected) = (display_shape(found), display_shape(file_shape));
-                self.mismatches.push(format!("{tensor}: {found}, expected {expected}"));
+        let (mut views, mut dtype) = (Vec::new(), None);
+        for &(tensor, file_shape) in tensors {
+            let expected = display_shape(file_shape);
+            let found = self.tensors.wanted(tensor, file_shape)?;
+            match found.map(|id| self.tensors.shape(id).map(|shape| (id, shape))).transpose()? {
+                None => self.mismatches.push(format!("{tensor}: missing, expected {expected}")),
+                Some((_, found)) if found != file_shape => {
+                    self.mismatches.push(format!("{tensor}: {}, expected {expected}", display_shape(found)));
+                }
+                Some((id, _)) => {
+                    let found = self.tensors.dtype(id)?;
+                    let first = *dtype.get_or_insert(found);
+                    if first != found {
+                        let other = tensors[0].0;
+                        self.mismatches.push(format!("{tensor}: {found}, expected {first} as {other} is"));
+                    }
+                    views.push(self.tensors.view(id)?);
+                }
             }
-            Some((id, _)) => {
-                dtype = self.tensors.dtype(id)?;
-                self.origins.insert(name.to_string(), Origin::Tensor(view(self.tensors.view(id)?)?));
+        }
+        if views.len() == tensors.len() {
+            let joined = Joined::new(join(views)?).filter(|joined| joined.shape() == shape);
+            match joined {
+                Some(joined) => drop(self.origins.insert(name.to_string(), Origin::Tensor(joined))),
+                None => self.mismatches.push(format!("{name}: its parts do not make {}", display_shape(shape))),
             }
         }
         let shape: Vec<Dim> = shape.iter().map(|&n| n.into()).collect();
-        self.graph.weight(name, shape, dtype)
+        self.graph.weight(name, shape, dtype.unwrap_or(DType::F32))
     }
 
     /// An input of `[batch, seq]` whole numbers.

@@ -14,6 +14,7 @@ mod distilbert;
 mod folder;
 mod gpt2;
 mod index;
+mod joined;
 mod llama;
 mod mistral;
 mod model;

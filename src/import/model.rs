@@ -4,8 +4,9 @@
 //! `builder.rs` for how families make one, and the family files for what they say.
 
 use super::builder::{Builder, Family};
+use super::joined::Joined;
 use super::rope::RopeTable;
-use super::{FileTensors, Folder, RandomTensors, Scores, Tensors, View};
+use super::{FileTensors, Folder, RandomTensors, Scores, Tensors};
 use super::{bert, classifier, distilbert, gpt2, llama, mistral, qwen2, qwen3, roberta, sentence};
 use crate::error::{GraphError, ImportError, Result};
 use crate::graph::{Graph, Source, ValueId, Weights};
@@ -38,8 +39,8 @@ pub enum Head {
 /// Where a graph weight's elements come from.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
-    /// A tensor of the folder's files, or a made-up one.
-    Tensor(View),
+    /// Tensors of the folder's files, or made-up ones.
+    Tensor(Joined),
     /// A table of angles, made for the session's capacity.
     Rope(RopeTable),
 }
@@ -220,7 +221,7 @@ impl Model {
         let weights = self.graph.values().filter(|(_, v)| v.source == Source::Weight);
         weights
             .filter_map(|(_, v)| match &self.origins[&v.name] {
-                Origin::Tensor(view) => Some(view.numel() as u64),
+                Origin::Tensor(joined) => Some(joined.numel() as u64),
                 Origin::Rope(_) => None,
             })
             .sum()
@@ -235,7 +236,7 @@ impl Model {
 impl Weights for Model {
     fn read(&self, name: &str, _shape: &[usize], region: &Region) -> Result<Tensor> {
         match self.origins.get(name) {
-            Some(Origin::Tensor(view)) => self.tensors.read(&view.region(region)?),
+            Some(Origin::Tensor(joined)) => joined.read(&*self.tensors, region),
             Some(Origin::Rope(table)) => table.read(region),
             None => Err(GraphError::Name { kind: "weight", name: name.to_string(), problem: "does not exist" }.into()),
         }
