@@ -113,7 +113,7 @@ mod tests {
         assert!(Joined::new(vec![]).is_none() && Joined::new(vec![a.clone(), b]).is_none());
         assert!(Joined::new(vec![scalar.clone(), scalar]).is_none());
         let joined = Joined::new(vec![a.clone(), a]).unwrap();
-        for region in [vec![0..7, 0..4], vec![0..6, 0..5], vec![0..6], vec![]] {
+        for region in [vec![0..7, 0..4], vec![0..6, 0..5], vec![0..6, 0..4, 0..1], vec![]] {
             assert!(joined.read(&tensors, &Region(region)).is_err());
         }
     }
