@@ -517,6 +517,34 @@ pub enum TextError {
         /// What is wrong.
         reason: String,
     },
+    /// The tokenizer and the model are not from one folder.
+    #[error(
+        "{}: has token ids up to {largest}, but the model's vocabulary ends before {vocabulary}: the tokenizer is not this model's", path.display()
+    )]
+    Vocabulary {
+        /// tokenizer.json.
+        path: PathBuf,
+        /// Its largest id.
+        largest: u32,
+        /// The size of the model's vocabulary.
+        vocabulary: usize,
+    },
+    /// A chat template is none, fails, raises, or does not end.
+    #[error("{}: {reason}", path.display())]
+    Template {
+        /// The template's file.
+        path: PathBuf,
+        /// What is wrong, with the template's own message where it raises one.
+        reason: String,
+    },
+    /// The model has no chat template.
+    #[error(
+        "{}: has no chat template, so that it is not known how the model wants to be talked to: give one with --template FILE, or use `fanfold run` without --chat", path.display()
+    )]
+    NoTemplate {
+        /// The model's folder.
+        path: PathBuf,
+    },
     /// A sampling setting is outside its range.
     #[error("{setting} {value} is outside {range}")]
     Sampling {

@@ -19,6 +19,7 @@
 //! | run a model | [`Model`], [`mod@plan`], [`Engine`] |
 //! | find and open GPUs | [`device::gpu::adapters`], [`device::select`] |
 //! | turn text into tokens and back | [`text`] |
+//! | hold a conversation | `chat::Chat` (feature `text`) |
 //! | prove an answer | [`mod@verify`] |
 //! | split a graph of your own | [`Graph`](graph::Graph), [`lower`](program::lower()), [`Session`](session::Session) |
 //! | see how an op may be split | [`sharding`], then [`ops`] |
@@ -48,9 +49,11 @@
 //!
 //! # Features
 //!
-//! `text` adds the tokenizer of a model folder. `cli`, the default, is the `fanfold` program; a library that embeds
+//! `text` adds the tokenizer and the chat template of a model folder, and conversations. `cli`, the default, is the `fanfold` program; a library that embeds
 //! fanfold turns it off and pulls in neither a tokenizer nor a command line.
 
+#[cfg(feature = "text")]
+pub mod chat;
 pub mod comm;
 pub mod device;
 pub mod error;

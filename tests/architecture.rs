@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["session"],
     &["text", "report"],
     &["generate"],
-    &["verify"],
+    &["verify", "chat"],
 ];
 
 fn files(dir: &Path, out: &mut Vec<std::path::PathBuf>) {
@@ -89,6 +89,8 @@ fn crates_stay_in_their_rooms() {
     naming("clap::", &["bin/"]);
     naming("anyhow::", &["bin/"]);
     naming("tokenizers::", &["text/"]);
+    naming("minijinja", &["text/template/"]);
+    naming("jiff::", &["text/template/"]);
 }
 
 #[test]

@@ -514,7 +514,7 @@ fn a_configuration_that_makes_no_sense() {
     spoilt("hidden_size", 0.into(), &["config.json", "hidden_size"]);
     spoilt("num_hidden_layers", (-1).into(), &["config.json", "num_hidden_layers"]);
     spoilt("num_key_value_heads", 0.into(), &["num_key_value_heads"]);
-    spoilt("model_type", "mamba".into(), &["mamba", "supported: llama, qwen2, qwen3, gpt2, bert"]);
+    spoilt("model_type", "mamba".into(), &["mamba", "supported: llama, ", ", gpt2, bert"]);
     let yarn = serde_json::json!({"rope_type": "yarn", "rope_theta": 1e4});
     spoilt("rope_parameters", yarn, &["rope type", "yarn", "supported: default"]);
 }
@@ -530,9 +530,7 @@ fn a_tokenizer_that_cannot_be_used() {
     let small = copy("llama-uneven");
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/tokenizer.json");
     fs::copy(demo, small.path().join("tokenizer.json")).unwrap();
-    let path = small.path().to_str().unwrap();
-    let prompt = "Before we proceed any further, hear me speak, gentle Romeo.";
-    bad(&["run", path, "-p", prompt, "--devices", "host"], 3, &["is outside the vocabulary of 384"]);
+    bad_model(small.path(), &["tokenizer.json", "token ids up to 1023", "ends before 384"]);
 }
 
 /// `fanfold plan MODEL -v | head -1` is no crash.

@@ -25,6 +25,7 @@ mod roberta;
 mod rope;
 pub mod safetensors;
 mod sentence;
+mod special;
 mod tensors;
 
 pub use classifier::{ScoreActivation, Scores};

@@ -7,7 +7,7 @@ use super::builder::{Builder, Family};
 use super::joined::Joined;
 use super::rope::RopeTable;
 use super::{FileTensors, Folder, RandomTensors, Scores, Tensors};
-use super::{bert, classifier, distilbert, gpt2, llama, mistral, qwen2, qwen3, roberta, sentence};
+use super::{bert, classifier, distilbert, gpt2, llama, mistral, qwen2, qwen3, roberta, sentence, special};
 use crate::error::{GraphError, ImportError, Result};
 use crate::graph::{Graph, Source, ValueId, Weights};
 use crate::tensor::{DType, Region, Tensor};
@@ -155,12 +155,7 @@ impl Model {
         }
         let layers = std::mem::take(&mut builder.layers);
         let (graph, origins, tensors) = builder.finish(folder.path())?;
-        let mut end_tokens = Vec::new();
-        for source in [folder.json("generation_config.json")?.as_ref(), Some(config)].into_iter().flatten() {
-            if end_tokens.is_empty() && source.has("eos_token_id") {
-                end_tokens = source.ids("eos_token_id")?;
-            }
-        }
+        let end_tokens = special::end_tokens(&folder, family.vocabulary)?;
         let info = ModelInfo {
             family: name,
             vocabulary: family.vocabulary,
@@ -209,6 +204,20 @@ impl Model {
     /// Where a file of the folder lies, for messages.
     pub fn file_path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The variables that name special tokens to a chat template, `bos_token` say, and those tokens.
+    ///
+    /// Errors when a file cannot be read.
+    pub fn special_tokens(&self) -> Result<Vec<(String, String)>> {
+        special::names(&self.folder)
+    }
+
+    /// The file and the source of its chat template, if it has one.
+    ///
+    /// Errors when a file cannot be read, or when it has several templates and none is the default.
+    pub fn chat_template(&self) -> Result<Option<(PathBuf, String)>> {
+        special::chat_template(&self.folder)
     }
 
     /// Bytes of all weights in their files, or as they would be there.

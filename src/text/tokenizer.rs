@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A tokenizer; cloning it is cheap.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct Tokenizer {
 struct Inner {
     path: PathBuf,
     tokenizer: tokenizers::Tokenizer,
+    /// The same without added tokens: made when a text needs it.
+    plain: OnceLock<tokenizers::Tokenizer>,
 }
 
 /// The parts of a tokenizer.json that the tokenizers crate buffers, parsed the way it does.
@@ -32,6 +34,15 @@ struct Buffered {
     _normalizer: Option<serde_json::Value>,
     #[serde(rename = "model")]
     _model: IgnoredAny,
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+}
+
+/// An added token, as the file has it.
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
 }
 
 impl Tokenizer {
@@ -46,14 +57,30 @@ impl Tokenizer {
         let path = path.as_ref();
         let fail = |reason: String| TextError::Tokenizer { path: path.to_owned(), reason };
         // The crate panics on a file that breaks off inside its decoder: find that out first, with line and column.
-        serde_json::from_slice::<Buffered>(bytes).map_err(|e| fail(format!("not a tokenizer.json: {e}")))?;
+        let file = serde_json::from_slice::<Buffered>(bytes).map_err(|e| fail(format!("not a tokenizer.json: {e}")))?;
         // It panics, too, on normalizers with fields of the wrong type, and a model folder is not to be trusted.
         let mut tokenizer = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
             .map_err(|_| fail("not a tokenizer.json: the tokenizers library failed on it".into()))?
             .map_err(|e| fail(format!("not a tokenizer.json: {e}")))?;
         tokenizer.with_truncation(None).map_err(|e| fail(e.to_string()))?;
         tokenizer.with_padding(None);
-        Ok(Tokenizer { inner: Arc::new(Inner { path: path.to_owned(), tokenizer }) })
+        // The crate numbers added tokens itself where the file's ids clash or leave a gap, and says nothing.
+        for Added { id, content } in &file.added_tokens {
+            let found = tokenizer.token_to_id(content);
+            if found != Some(*id) && !content.is_empty() {
+                let found = found.map_or("none".into(), |id| id.to_string());
+                let holder = tokenizer.id_to_token(*id).filter(|token| token != content);
+                let holder = holder.map(|token| format!(", which is {token:?}")).unwrap_or_default();
+                let reason =
+                    format!("added token {content:?} has id {id}{holder}, but the vocabulary gives it {found}");
+                return Err(fail(reason).into());
+            }
+            if tokenizer.id_to_token(*id).as_ref() != Some(content) && !content.is_empty() {
+                let other = tokenizer.id_to_token(*id).unwrap_or_default();
+                return Err(fail(format!("added tokens {content:?} and {other:?} both have id {id}")).into());
+            }
+        }
+        Ok(Tokenizer { inner: Arc::new(Inner { path: path.to_owned(), tokenizer, plain: OnceLock::new() }) })
     }
 
     /// The ids of a text, with those the model expects around it (`[CLS]`, `<s>`, ...) if `add_special`.
@@ -104,6 +131,58 @@ impl Tokenizer {
     /// The id of a token, spelled as in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.tokenizer.token_to_id(token)
+    }
+
+    /// A token, spelled as in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.tokenizer.id_to_token(id)
+    }
+
+    /// Checks that the model, which knows ids below `vocabulary`, can read what this tokenizer writes.
+    ///
+    /// A model may know more ids than have a text: vocabularies are padded. An added token beyond them is passed over,
+    /// since there are such of models that read text alone (an image's place, say); a text that spells it is refused.
+    ///
+    /// # Errors
+    /// [`TextError::Vocabulary`] names both sizes.
+    pub fn check(&self, vocabulary: usize) -> Result<()> {
+        let largest = self.inner.tokenizer.get_vocab(false).into_values().max().unwrap_or(0);
+        if (largest as usize) < vocabulary {
+            return Ok(());
+        }
+        Err(TextError::Vocabulary { path: self.inner.path.clone(), largest, vocabulary }.into())
+    }
+
+    /// The added tokens, and whether each is special.
+    pub(super) fn added(&self) -> Vec<(String, bool)> {
+        let added = self.inner.tokenizer.get_added_tokens_decoder();
+        added.into_values().map(|token| (token.content, token.special)).collect()
+    }
+
+    /// The ids of a text that stands within a longer one; as plain text, in which no added token counts, if `plain`.
+    pub(super) fn encode_within(&self, text: &str, plain: bool) -> Result<Vec<u32>> {
+        let encode = |text: &str| -> Result<Vec<u32>> {
+            let tokenizer = if plain { self.plain() } else { &self.inner.tokenizer };
+            Ok(tokenizer.encode_fast(text, false).map_err(|e| self.error(e))?.get_ids().to_vec())
+        };
+        // Many tokenizers put a space before what begins a text, and a line end keeps them from it.
+        let line_end = encode("\n")?;
+        let ids = encode(&format!("\n{text}"))?;
+        match ids.strip_prefix(line_end.as_slice()) {
+            Some(ids) => Ok(ids.to_vec()),
+            None => encode(text),
+        }
+    }
+
+    fn plain(&self) -> &tokenizers::Tokenizer {
+        self.inner.plain.get_or_init(|| {
+            let mut plain = self.inner.tokenizer.clone();
+            let added = plain.get_added_tokens_decoder().into_values();
+            // Special ones can be switched off, so all of them become special. None is new, so that none can fail.
+            let _ = plain.add_special_tokens(added.map(|token| tokenizers::AddedToken { special: true, ..token }));
+            plain.set_encode_special_tokens(true);
+            plain
+        })
     }
 
     /// A token as in the vocabulary, or nothing if it is to be skipped.

@@ -134,17 +134,30 @@ fn open_folder(path: &Path) -> Result<Folder> {
     Ok(if path == Path::new("demo") && !path.exists() { demo()? } else { Folder::open(path)? })
 }
 
+/// As [`open_model`], of a model that predicts tokens.
+pub fn generator(path: &Path) -> Result<Arc<Model>> {
+    let model = open_model(path, Head::Default)?;
+    if !model.info().generates {
+        return Err(usage(format!("{} predicts no tokens: use `fanfold embed`", path.display())));
+    }
+    Ok(model)
+}
+
 /// As [`open_model`], with an output after every layer.
 pub fn open_layers(path: &Path) -> Result<Arc<Model>> {
     let model = Model::from_folder(open_folder(path)?, Head::Default)?;
     Ok(Arc::new(model.with_layer_outputs()?))
 }
 
-/// The model's tokenizer.
+/// The model's tokenizer, whose ids the model knows.
 pub fn tokenizer(model: &Model) -> Result<Tokenizer> {
     let path = model.file_path("tokenizer.json");
     match model.file("tokenizer.json")? {
-        Some(bytes) => Ok(Tokenizer::from_bytes(&path, &bytes)?),
+        Some(bytes) => {
+            let tokenizer = Tokenizer::from_bytes(&path, &bytes)?;
+            tokenizer.check(model.info().vocabulary)?;
+            Ok(tokenizer)
+        }
         None => {
             let reason = "is missing: without it there is no text, only token ids".to_string();
             Err(fanfold::Error::from(fanfold::error::TextError::Tokenizer { path, reason }).into())

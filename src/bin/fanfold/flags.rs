@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama-uneven");
 
+const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/templates/chatml.jinja");
+
 /// Where a process finds that it is to be the program, and with which arguments.
 const ACT: &str = "FANFOLD_TEST_ARGUMENTS";
 
@@ -40,6 +42,10 @@ fn base(command: &Command) -> Vec<String> {
         if option(command, name).is_some() {
             args.extend([format!("--{name}"), value.to_string()]);
         }
+    }
+    if command.get_name() == "chat" {
+        // The fixture has no template; a chat without input ends at once.
+        args.extend(["--template".to_string(), TEMPLATE.to_string()]);
     }
     for positional in command.get_positionals().filter(|arg| arg.is_required_set()) {
         let value = match positional.get_possible_values().first() {

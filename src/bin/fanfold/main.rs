@@ -3,6 +3,8 @@
 //! It parses, opens, prints and chooses exit codes; everything it does is the library's. It is the only home of clap
 //! and anyhow. Read `common.rs` next.
 
+mod asking;
+mod chat;
 mod common;
 mod completions;
 mod demo;
@@ -17,7 +19,7 @@ mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use fanfold::Error;
-use fanfold::error::{DeviceError, PlanError, SessionError};
+use fanfold::error::{DeviceError, PlanError, SessionError, TextError};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -39,6 +41,8 @@ enum Command {
     Devices(devices::Args),
     /// Continue a text
     Run(run::Args),
+    /// Talk to a model, turn by turn
+    Chat(chat::Args),
     /// Turn texts into vectors
     Embed(embed::Args),
     /// Show who would hold what, and write it as JSON
@@ -97,6 +101,7 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
         None => common::say(WELCOME),
         Some(Command::Devices(args)) => devices::main(&args),
         Some(Command::Run(args)) => run::main(&args),
+        Some(Command::Chat(args)) => chat::main(&args),
         Some(Command::Embed(args)) => embed::main(&args),
         Some(Command::Plan(args)) => plan::main(&args),
         Some(Command::Verify(args)) => verify::main(&args),
@@ -132,8 +137,9 @@ fn code(error: &Error) -> u8 {
     match error {
         Error::Import(_) => 3,
         Error::Graph(_) | Error::Sharding(_) | Error::Tensor(_) => 3,
-        Error::Text(fanfold::error::TextError::Tokenizer { .. }) => 3,
-        Error::Text(fanfold::error::TextError::Sampling { .. }) => 2,
+        Error::Text(TextError::Sampling { .. }) => 2,
+        Error::Text(TextError::Logits(_)) => 1,
+        Error::Text(_) => 3,
         Error::Plan(PlanError::DoesNotFit { .. }) => 4,
         Error::Plan(_) => 2,
         Error::Device(DeviceError::List { .. } | DeviceError::NotFound { .. } | DeviceError::NoAdapter) => 2,

@@ -1,14 +1,16 @@
 //! `fanfold run`: continue a text.
 
+use crate::asking::{SamplingArgs, TalkArgs};
 use crate::common::{
-    Target, check_tokens, count, decide, open, open_model, stop_on_interrupt, tokenizer, usage, within, write_tensor,
+    Target, check_tokens, count, decide, generator, open, stop_on_interrupt, tokenizer, usage, write_tensor,
 };
 use anyhow::Result;
-use fanfold::import::Head;
-use fanfold::text::{Sampler, Sampling};
-use std::io::{Read, Write};
+use fanfold::chat::{Piece, answer};
+use fanfold::text::{Message, Sampler, Scores, Tokenizer};
+use serde_json::{Value, json};
+use std::io::{Read, StdoutLock, Write};
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::Ordering;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:
@@ -28,21 +30,16 @@ pub struct Args {
     /// Tokens to generate at most
     #[arg(short = 'n', long = "tokens", default_value_t = 64, value_parser = count, value_name = "N")]
     tokens: usize,
-    /// 0 always takes the most likely token
-    #[arg(long = "temp", default_value_t = 0.8, value_parser = within(0.0, 100.0), value_name = "T")]
-    temperature: f32,
-    /// Choose among this many of the most likely tokens; 0: all
-    #[arg(long, default_value_t = 40, value_parser = count, value_name = "N")]
-    top_k: usize,
-    /// Choose among the most likely tokens that together have this probability
-    #[arg(long, default_value_t = 0.95, value_parser = within(0.0, 1.0), value_name = "P")]
-    top_p: f32,
-    /// Start of the random numbers; drawn and told if not given
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Go on after an end token
+    /// Talk to the model: the text is a turn of a conversation, in the model's own chat template
     #[arg(long)]
-    ignore_eos: bool,
+    chat: bool,
+    #[command(flatten)]
+    talk: TalkArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Instead of text, a line of JSON per token: its log-probability, and those of the N most likely ones
+    #[arg(long, value_parser = count, value_name = "N")]
+    logprobs: Option<usize>,
     /// Write the logits of the prompt, [tokens, vocabulary] in f32
     #[arg(long, value_name = "FILE.safetensors")]
     logits: Option<PathBuf>,
@@ -64,20 +61,21 @@ fn text(args: &Args) -> Result<String> {
 
 pub fn main(args: &Args) -> Result<()> {
     let prompt = text(args)?;
-    let drawn =
-        || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |t| t.as_micros() as u64 % 1_000_000);
-    let seed = args.seed.unwrap_or_else(drawn);
-    let Args { temperature, top_k, top_p, .. } = *args;
-    let sampler = Sampler::new(Sampling { temperature, top_k, top_p, seed, ..Sampling::default() })?;
-    let model = open_model(&args.target.model, Head::Default)?;
-    if !model.info().generates {
-        return Err(usage(format!("{} predicts no tokens: use `fanfold embed`", args.target.model.display())));
-    }
+    let stop = stop_on_interrupt()?;
+    let asking = args.sampling.asking(args.tokens, stop);
+    Sampler::new(asking.sampling)?;
+    let model = generator(&args.target.model)?;
     let tokenizer = tokenizer(&model)?;
-    let ids = tokenizer.encode(&prompt, true)?;
+    // A template of one's own and a word of the system make sense in a conversation alone.
+    let ids = if args.chat || args.talk.template.is_some() || args.talk.system.is_some() {
+        let system = args.talk.system.iter().map(|text| Message::new("system", text.as_str()));
+        let messages: Vec<Message> = system.chain([Message::new("user", prompt)]).collect();
+        args.talk.template(&model)?.encode(&tokenizer, &messages)?
+    } else {
+        tokenizer.encode(&prompt, true)?
+    };
     let decision = decide(&model, &args.target, args.logits.is_some())?;
     check_tokens(&ids, &decision)?;
-    let stop = stop_on_interrupt()?;
     let mut engine = open(&model, &decision)?;
     if let Some(path) = &args.logits {
         write_tensor(path, "logits", &engine.feed(&ids)?)?;
@@ -86,30 +84,79 @@ pub fn main(args: &Args) -> Result<()> {
     if args.tokens == 0 {
         return Ok(());
     }
-    let mut out = std::io::stdout().lock();
-    let mut stream = tokenizer.stream(true);
-    let started = Instant::now();
-    let tokens = engine.generate(&ids, args.tokens, sampler, args.ignore_eos, stop)?;
-    let prefilled = started.elapsed();
-    let mut count = 0usize;
-    for token in tokens {
-        count += 1;
-        if let Some(piece) = stream.push(token?)? {
-            out.write_all(piece.as_bytes())?;
-            out.flush()?;
+    let mut printer =
+        Printer { out: std::io::stdout().lock(), tokenizer: &tokenizer, logprobs: args.logprobs, last: None };
+    let mut written = Ok(());
+    let answer = answer(&mut engine, &tokenizer, &ids, &asking, |piece| {
+        if written.is_ok() {
+            written = printer.print(piece);
+            if written.is_err() {
+                // The reader has gone: nobody waits for the rest.
+                asking.interrupt.store(true, Ordering::Relaxed);
+            }
         }
-    }
-    if let Some(piece) = stream.finish()? {
-        out.write_all(piece.as_bytes())?;
-    }
-    writeln!(out)?;
+    });
+    written?;
+    let answer = answer?;
+    printer.end()?;
     let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
-    let decoded = (started.elapsed() - prefilled).as_secs_f64();
     eprintln!(
-        "{} prompt tokens at {:.1}/s, {count} tokens at {:.1}/s, seed {seed}",
+        "{} prompt tokens at {:.1}/s, {} tokens at {:.1}/s, seed {}",
         ids.len(),
-        rate(ids.len(), prefilled.as_secs_f64()),
-        rate(count, decoded)
+        rate(ids.len(), answer.prefill.as_secs_f64()),
+        answer.tokens.len(),
+        rate(answer.tokens.len(), answer.decode.as_secs_f64()),
+        asking.sampling.seed
     );
     Ok(())
+}
+
+/// Writes an answer as text, or as a line of JSON per token.
+struct Printer<'a> {
+    out: StdoutLock<'a>,
+    tokenizer: &'a Tokenizer,
+    logprobs: Option<usize>,
+    /// The line under way: text that is held back until the end belongs to the last token.
+    last: Option<Value>,
+}
+
+impl Printer<'_> {
+    fn print(&mut self, piece: Piece<'_>) -> std::io::Result<()> {
+        let Some(most) = self.logprobs else {
+            self.out.write_all(piece.text.as_bytes())?;
+            return self.out.flush();
+        };
+        let spelled = |id: u32| self.tokenizer.token(id);
+        match (piece.token, &mut self.last) {
+            (Some((id, logits)), _) => {
+                let scores = Scores::of(logits, id, most);
+                let top =
+                    scores.top.iter().map(|&(id, logprob)| json!({"id": id, "token": spelled(id), "logprob": logprob}));
+                let top: Vec<Value> = top.collect();
+                let line =
+                    json!({"id": id, "token": spelled(id), "text": piece.text, "logprob": scores.logprob, "top": top});
+                self.line(Some(line))
+            }
+            (None, Some(last)) => {
+                last["text"] = format!("{}{}", last["text"].as_str().unwrap_or_default(), piece.text).into();
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Writes the line under way and begins `next`.
+    fn line(&mut self, next: Option<Value>) -> std::io::Result<()> {
+        if let Some(line) = std::mem::replace(&mut self.last, next) {
+            writeln!(self.out, "{line}")?;
+        }
+        self.out.flush()
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        match self.logprobs {
+            Some(_) => self.line(None),
+            None => writeln!(self.out),
+        }
+    }
 }

@@ -1,0 +1,110 @@
+//! One answer: tokens generated one by one and told as text, until something ends it.
+//!
+//! It deliberately knows no conversation: ids in, text out. Read `mod.rs` for where the ids come from.
+
+use crate::error::Result;
+use crate::generate::Engine;
+use crate::text::{Output, Sampler, Sampling, Tokenizer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How an answer is made.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Tokens at most.
+    pub most: usize,
+    /// Texts that end it and are not part of it.
+    pub stops: Vec<String>,
+    /// Whether it goes on after an end token.
+    pub ignore_end: bool,
+    /// Ends it when set.
+    pub interrupt: Arc<AtomicBool>,
+}
+
+/// What one token adds to an answer.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    /// The token, and the logits that it was chosen from; none for text that was held back until the end.
+    pub token: Option<(u32, &'a [f32])>,
+    /// The text that has become final. What could be the beginning of a stop string comes later.
+    pub text: &'a str,
+}
+
+/// What ended an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// An end token of the model.
+    Token,
+    /// A stop string.
+    Stop,
+    /// It is as long as it may be.
+    Length,
+    /// The context is full.
+    Full,
+    /// It was interrupted.
+    Interrupted,
+}
+
+/// An answer, and what it took.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its text.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// What ended it.
+    pub end: End,
+    /// Tokens that it answers.
+    pub prompt: usize,
+    /// How many of these were in the cache.
+    pub cached: usize,
+    /// Time to the first token's logits.
+    pub prefill: Duration,
+    /// Time of all that came after.
+    pub decode: Duration,
+}
+
+/// Continues `ids`, of which the engine holds the first [`Engine::past`] already, and hands the text to `each`.
+///
+/// Errors when the settings of sampling are senseless, and as [`Engine::generate`].
+pub fn answer(
+    engine: &mut Engine,
+    tokenizer: &Tokenizer,
+    ids: &[u32],
+    asking: &Asking,
+    mut each: impl FnMut(Piece<'_>),
+) -> Result<Answer> {
+    let cached = engine.past().min(ids.len());
+    let (known, fresh) = ids.split_at(cached);
+    let mut sampler = Sampler::new(asking.sampling)?;
+    sampler.accept(known);
+    let mut output = Output::new(tokenizer, &asking.stops);
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let started = Instant::now();
+    let mut generated = engine.generate(fresh, asking.most, sampler, asking.ignore_end, asking.interrupt.clone())?;
+    let prefill = started.elapsed();
+    while !output.stopped() {
+        let Some(token) = generated.next().transpose()? else { break };
+        let piece = output.push(token)?;
+        tokens.push(token);
+        text.push_str(&piece);
+        each(Piece { token: Some((token, generated.logits())), text: &piece });
+    }
+    let rest = output.finish()?;
+    if !rest.is_empty() {
+        text.push_str(&rest);
+        each(Piece { token: None, text: &rest });
+    }
+    let end = match engine.past() {
+        _ if output.stopped() => End::Stop,
+        _ if asking.interrupt.load(Ordering::Relaxed) => End::Interrupted,
+        _ if tokens.len() >= asking.most => End::Length,
+        past if past >= engine.limits().capacity => End::Full,
+        _ => End::Token,
+    };
+    let decode = started.elapsed() - prefill;
+    Ok(Answer { text, tokens, end, prompt: ids.len(), cached, prefill, decode })
+}

@@ -1,0 +1,93 @@
+//! A conversation with a model on its devices: turns of text in, answers out, what is common to both kept in the cache.
+//!
+//! Each turn renders the whole conversation anew, as the template wants it, and feeds only what differs from what the
+//! KV cache holds already. It deliberately knows no terminal: what is printed, and when, is the caller's. Read
+//! `answer.rs` for one answer, [`crate::text`] for templates and stop strings.
+
+mod answer;
+
+pub use answer::{Answer, Asking, End, Piece, answer};
+
+use crate::error::{Result, SessionError};
+use crate::generate::Engine;
+use crate::text::{ChatTemplate, Message, Tokenizer};
+
+/// A conversation.
+pub struct Chat {
+    engine: Engine,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    system: Option<String>,
+    messages: Vec<Message>,
+    /// The tokens whose keys and values the engine holds.
+    held: Vec<u32>,
+}
+
+impl Chat {
+    /// Begins a conversation, with what the system says first, if anything.
+    pub fn new(mut engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, system: Option<String>) -> Chat {
+        engine.reset();
+        let messages = opening(&system);
+        Chat { engine, tokenizer, template, system, messages, held: Vec::new() }
+    }
+
+    /// What was said so far.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// Positions of the context in use, and how many there are.
+    pub fn context(&self) -> (usize, usize) {
+        (self.engine.past(), self.engine.limits().capacity)
+    }
+
+    /// The engine's reports.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Forgets all turns but what the system says. The cache is left as it is: the next turn may begin alike.
+    pub fn reset(&mut self) {
+        self.messages = opening(&self.system);
+    }
+
+    /// Says `text` to the model and hands its answer to `each`, piece by piece.
+    ///
+    /// The answer becomes part of the conversation, also where it was cut short. Every answer draws from the same seed,
+    /// so that it depends on what was said and not on how long earlier answers were. Errors when the template refuses
+    /// the turn or the conversation does not fit the context; the turn is then forgotten and the chat goes on. An error
+    /// of the engine ends it.
+    pub fn ask(&mut self, text: &str, asking: &Asking, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
+        self.messages.push(Message::new("user", text));
+        let answer = self.respond(asking, each);
+        match &answer {
+            Ok(answer) => self.messages.push(Message::new("assistant", answer.text.as_str())),
+            Err(_) => drop(self.messages.pop()),
+        }
+        answer
+    }
+
+    fn respond(&mut self, asking: &Asking, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
+        let ids = self.template.encode(&self.tokenizer, &self.messages)?;
+        let (tokens, capacity) = (ids.len(), self.engine.limits().capacity);
+        // One more must fit, or there is no room for an answer.
+        if tokens >= capacity {
+            return Err(SessionError::Context { tokens: tokens + 1, capacity }.into());
+        }
+        let common = ids.iter().zip(&self.held).take_while(|(a, b)| a == b).count();
+        // The last token is fed in any case: its logits are wanted.
+        let kept = self.engine.rewind(common.min(tokens.saturating_sub(1)));
+        self.held.truncate(kept);
+        let answer = answer(&mut self.engine, &self.tokenizer, &ids, asking, each);
+        self.held = ids;
+        if let Ok(answer) = &answer {
+            self.held.extend(&answer.tokens);
+        }
+        self.held.truncate(self.engine.past());
+        answer
+    }
+}
+
+fn opening(system: &Option<String>) -> Vec<Message> {
+    system.iter().map(|text| Message::new("system", text.as_str())).collect()
+}

@@ -1,0 +1,117 @@
+//! What a folder says of special tokens and of conversations: names of tokens, end tokens, the chat template's source.
+//!
+//! It deliberately knows no tokenizer and no template language: texts and ids are passed on as the files have them. Read
+//! [`super::folder`] for where files come from; `text::ChatTemplate` runs the template.
+
+use super::Folder;
+use super::bytes::json_error;
+use super::config::Config;
+use crate::error::{ImportError, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// The files a chat template of its own may be in, the preferred first, as transformers has it.
+const TEMPLATES: [&str; 2] = ["chat_template.jinja", "chat_templates/default.jinja"];
+
+/// The variables that name special tokens to a chat template, `bos_token` say, and the tokens.
+///
+/// Errors when a file cannot be read.
+pub(super) fn names(folder: &Folder) -> Result<Vec<(String, String)>> {
+    let mut names: Vec<(String, String)> = Vec::new();
+    // The second is what older folders have.
+    for file in [TOKENIZER_CONFIG, "special_tokens_map.json"] {
+        let Some(bytes) = folder.bytes(file)? else { continue };
+        let path = folder.path().join(file);
+        let fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|e| json_error(&path, &bytes, &e))?;
+        for (name, value) in fields.iter().filter(|(name, _)| name.ends_with("_token")) {
+            if let Some(text) = token(value).filter(|_| names.iter().all(|(known, _)| known != name)) {
+                names.push((name.clone(), text.to_owned()));
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// A token as its text or as an object around it.
+fn token(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+/// The chat template's file and source, if the folder has one.
+///
+/// Errors when a file cannot be read, and when there are several templates and none is the default.
+pub(super) fn chat_template(folder: &Folder) -> Result<Option<(PathBuf, String)>> {
+    for name in TEMPLATES {
+        if let Some(bytes) = folder.bytes(name)? {
+            let path = folder.path().join(name);
+            let text = String::from_utf8(bytes.into_owned());
+            let text = text.map_err(|e| ImportError::Io { path: path.clone(), reason: format!("is no text: {e}") })?;
+            return Ok(Some((path, text)));
+        }
+    }
+    let Some(config) = folder.json(TOKENIZER_CONFIG)? else { return Ok(None) };
+    let source = match config.value("chat_template") {
+        None => return Ok(None),
+        Some(Value::String(source)) => source.clone(),
+        Some(list) => named(&config, list)?,
+    };
+    Ok(Some((config.path().to_owned(), source)))
+}
+
+fn named(config: &Config, list: &Value) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+        template: String,
+    }
+    let field = "chat_template";
+    let templates: Vec<Named> = serde::Deserialize::deserialize(list)
+        .map_err(|_| config.error(field, "expected a text or a list of templates with a name and a template"))?;
+    let found = templates.iter().find(|entry| entry.name == "default");
+    let names: Vec<&str> = templates.iter().map(|entry| entry.name.as_str()).collect();
+    let missing = || config.error(field, format!("none of its templates is named \"default\": {}", names.join(", ")));
+    Ok(found.ok_or_else(missing)?.template.clone())
+}
+
+/// The ids that end a generation: those of generation_config.json, or else of config.json, and the tokenizer's own.
+///
+/// Errors when one is outside the vocabulary.
+pub(super) fn end_tokens(folder: &Folder, vocabulary: usize) -> Result<Vec<u32>> {
+    let mut ends = Vec::new();
+    let generation = folder.json("generation_config.json")?;
+    for config in [generation.as_ref(), Some(folder.config())].into_iter().flatten() {
+        if ends.is_empty() && config.has("eos_token_id") {
+            ends = config.ids("eos_token_id")?;
+            if let Some(id) = ends.iter().find(|id| **id as usize >= vocabulary) {
+                return Err(config.error("eos_token_id", format!("{id} is outside the vocabulary of {vocabulary}")));
+            }
+        }
+    }
+    // A chat model's tokenizer names the token that ends a turn, which its generation_config.json may lack.
+    if let Some((_, text)) = names(folder)?.into_iter().find(|(name, _)| name == "eos_token") {
+        let id = added_id(folder, &text)?.filter(|id| (*id as usize) < vocabulary);
+        ends.extend(id.filter(|id| !ends.contains(id)));
+    }
+    Ok(ends)
+}
+
+/// The id of an added token, without a tokenizer.
+fn added_id(folder: &Folder, text: &str) -> Result<Option<u32>> {
+    #[derive(Deserialize)]
+    struct Tokenizer {
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+    }
+    #[derive(Deserialize)]
+    struct Added {
+        id: u32,
+        content: String,
+    }
+    let Some(bytes) = folder.bytes("tokenizer.json")? else { return Ok(None) };
+    let path = folder.path().join("tokenizer.json");
+    let file: Tokenizer = serde_json::from_slice(&bytes).map_err(|e| json_error(&path, &bytes, &e))?;
+    Ok(file.added_tokens.into_iter().find(|token| token.content == text).map(|token| token.id))
+}

@@ -1,0 +1,154 @@
+//! Tokens to text that ends at a stop string: what could be the beginning of one is held back until it is none.
+//!
+//! It deliberately knows no model and prints nothing. Read [`Output::push`]; the text itself comes from
+//! [`TextStream`](super::TextStream).
+
+use super::detokenizer::TextStream;
+use super::tokenizer::Tokenizer;
+use crate::error::Result;
+use std::mem::take;
+
+/// A text that arrives token by token and ends before the first stop string in it.
+///
+/// A stop string may begin and end within tokens. One that is a special token, which has no text here, ends the text at
+/// that token.
+#[derive(Debug, Clone)]
+pub struct Output {
+    stream: TextStream,
+    stops: Vec<String>,
+    stop_tokens: Vec<u32>,
+    held: String,
+    stopped: bool,
+}
+
+impl Output {
+    /// Begins a text without special tokens that ends before any of `stops`; empty ones are passed over.
+    pub fn new(tokenizer: &Tokenizer, stops: &[String]) -> Self {
+        let stops: Vec<String> = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
+        let ids = stops.iter().filter_map(|stop| tokenizer.token_id(stop));
+        // Tokens that have a text stop by their text.
+        let stop_tokens = ids.filter(|&id| tokenizer.piece(id, true).is_none()).collect();
+        Output { stream: tokenizer.stream(true), stops, stop_tokens, held: String::new(), stopped: false }
+    }
+
+    /// Whether a stop string was met; nothing comes after it.
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Takes a token and gives the text that has become final.
+    ///
+    /// # Errors
+    /// As [`TextStream::push`].
+    pub fn push(&mut self, token: u32) -> Result<String> {
+        if self.stopped {
+            return Ok(String::new());
+        }
+        if self.stop_tokens.contains(&token) {
+            let text = self.finish()?;
+            self.stopped = true;
+            return Ok(text);
+        }
+        let text = self.stream.push(token)?;
+        Ok(self.take(text, false))
+    }
+
+    /// Ends the text and gives what was held back.
+    ///
+    /// # Errors
+    /// As [`TextStream::finish`].
+    pub fn finish(&mut self) -> Result<String> {
+        let text = self.stream.finish()?;
+        Ok(if self.stopped { String::new() } else { self.take(text, true) })
+    }
+
+    fn take(&mut self, text: Option<String>, last: bool) -> String {
+        self.held.extend(text);
+        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop)).min() {
+            self.stopped = true;
+            self.held.truncate(at);
+            return take(&mut self.held);
+        }
+        let pending = if last { 0 } else { self.pending() };
+        let rest = self.held.split_off(self.held.len() - pending);
+        std::mem::replace(&mut self.held, rest)
+    }
+
+    /// The length of the longest end of the text that a stop string begins with.
+    fn pending(&self) -> usize {
+        let begins = |stop: &String| {
+            let ends = stop.char_indices().map(|(at, _)| at).skip(1);
+            ends.filter(|&at| self.held.ends_with(&stop[..at])).max()
+        };
+        self.stops.iter().filter_map(begins).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tokenizer::tests::{fixture, load};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn demo() -> Tokenizer {
+        load(&fixture("assets/demo/tokenizer.json"))
+    }
+
+    /// What comes out token by token, and whether it stopped.
+    fn stopped(tokenizer: &Tokenizer, ids: &[u32], stops: &[&str]) -> (Vec<String>, bool) {
+        let stops: Vec<String> = stops.iter().map(|stop| stop.to_string()).collect();
+        let mut output = Output::new(tokenizer, &stops);
+        let mut pieces: Vec<String> = ids.iter().map(|&id| output.push(id).unwrap()).collect();
+        pieces.push(output.finish().unwrap());
+        (pieces, output.stopped())
+    }
+
+    #[test]
+    fn a_stop_string_spans_tokens_and_is_not_part_of_the_text() {
+        let tokenizer = demo();
+        let ids: Vec<u32> =
+            "a\nUser: b".chars().flat_map(|c| tokenizer.encode(&c.to_string(), false).unwrap()).collect();
+        let (pieces, stop) = stopped(&tokenizer, &ids, &["\nUser:", "zzz"]);
+        assert!(stop);
+        assert_eq!(pieces[..2], ["a", ""]);
+        assert_eq!(pieces.concat(), "a");
+        // What only begins like one comes when it turns out to be none, or at the end.
+        let (pieces, stop) = stopped(&tokenizer, &ids, &["\nUsers", "b!"]);
+        assert!(!stop);
+        assert_eq!(pieces.concat(), "a\nUser: b");
+        assert_eq!((pieces[1].as_str(), pieces[6].as_str(), pieces.last().unwrap().as_str()), ("", "\nUser:", "b"));
+        assert_eq!(stopped(&tokenizer, &ids, &[""]).0.concat(), "a\nUser: b");
+    }
+
+    #[test]
+    fn a_stop_string_that_is_a_special_token_stops_at_the_token() {
+        let tokenizer = demo();
+        let mut ids = tokenizer.encode("so be it", false).unwrap();
+        ids.push(tokenizer.token_id("<|endoftext|>").unwrap());
+        ids.extend(tokenizer.encode("more", false).unwrap());
+        assert_eq!(stopped(&tokenizer, &ids, &["<|endoftext|>"]).0.concat(), "so be it");
+        assert_eq!(stopped(&tokenizer, &ids, &["it, and"]).0.concat(), "so be itmore");
+    }
+
+    #[test]
+    fn ids_without_a_text_break_nothing() {
+        let tokenizer = demo();
+        let ids = [tokenizer.encode("ab", false).unwrap(), vec![1_000_000], tokenizer.encode("cd", false).unwrap()];
+        assert_eq!(stopped(&tokenizer, &ids.concat(), &["bc"]).0.concat(), "a");
+    }
+
+    proptest! {
+        #[test]
+        fn the_text_is_that_before_the_first_stop_string(text in "[ab]{0,12}", stops in prop::collection::vec("[ab]{1,4}", 0..3)) {
+            let tokenizer = demo();
+            let ids: Vec<u32> = text.chars().flat_map(|c| tokenizer.encode(&c.to_string(), false).unwrap()).collect();
+            let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+            // Of several, the one that is complete first stops, and with it the one that begins first.
+            let end = (0..=text.len()).find(|&end| stops.iter().any(|stop| text[..end].ends_with(stop)));
+            let cut = end.map(|end| stops.iter().filter_map(|stop| text[..end].find(stop)).min().unwrap());
+            let (pieces, stop) = stopped(&tokenizer, &ids, &stops);
+            prop_assert_eq!(stop, cut.is_some());
+            prop_assert_eq!(pieces.concat(), &text[..cut.unwrap_or(text.len())]);
+        }
+    }
+}
