@@ -1,4 +1,5 @@
-// y[i] = a[i] + b[i] or a[i] * b[i], where b may be a row that is repeated for each of a's.
+// y[i] = a[i] + b[i] or a[i] * b[i], where b may be a row that is repeated for each of a's, or have one element for
+// each of a's rows.
 // One element per invocation; nothing is reduced.
 struct Params {
     n: u32,
@@ -10,14 +11,17 @@ struct Params {
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-// 1 where b is a row: where it is not, a division per element is saved.
-override ROW: u32;
+// 1 where b is a row, 2 where it is a column: where it is neither, a division per element is saved.
+override REPEAT: u32;
 
 fn second(i: u32) -> f32 {
-    if (ROW == 0u) {
+    if (REPEAT == 0u) {
         return b[i];
     }
-    return b[i % params.width];
+    if (REPEAT == 1u) {
+        return b[i % params.width];
+    }
+    return b[i / params.width];
 }
 
 #import grid

@@ -1,6 +1,5 @@
 // y[row, column + n] = sum over k of x[row, k] * w[n, k] + bias[n], a block of rows and columns per invocation.
-// w's rows are packed and padded to four elements, x's are not. A block that overhangs repeats the last row or column.
-// The order of reduction is over k in fours, one after another: it depends on k alone, never on the block.
+// A block that overhangs repeats the last row or column. The order of reduction is that of `product`.
 struct Params {
     rows: u32,
     // Rows of this piece of w, and where they stand in a row of y.
@@ -23,33 +22,7 @@ override SCALAR: u32;
 
 #import weight
 
-fn element(start: u32, i: u32) -> f32 {
-    return select(0.0, vec4<f32>(x[start + min(i, params.k - 1u)]).x, i < params.k);
-}
-
-fn row_of_x(r: u32, j: u32) -> vec4<f32> {
-    let row = min(r, params.rows - 1u);
-    if (SCALAR == 0u) {
-        return vec4<f32>(x[row * (params.k / 4u) + j]);
-    }
-    let s = row * params.k;
-    let i = 4u * j;
-    return vec4<f32>(element(s, i), element(s, i + 1u), element(s, i + 2u), element(s, i + 3u));
-}
-
-// Four rows of x at packed column j, as the columns of a matrix.
-fn four_of_x(r: u32, j: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(row_of_x(r, j), row_of_x(r + 1u, j), row_of_x(r + 2u, j), row_of_x(r + 3u, j));
-}
-
-fn row_of_w(n: u32, j: u32) -> vec4<f32> {
-    return unpack(w[min(n, params.columns - 1u) * ((params.k + 3u) / 4u) + j]);
-}
-
-// Four rows of w at packed column j, transposed: times a row of x it gives four addends of y.
-fn four_of_w(n: u32, j: u32) -> mat4x4<f32> {
-    return transpose(mat4x4<f32>(row_of_w(n, j), row_of_w(n + 1u, j), row_of_w(n + 2u, j), row_of_w(n + 3u, j)));
-}
+#import product
 
 fn store(row: u32, n: u32, sums: vec4<f32>) {
     if (row >= params.rows) {
@@ -76,11 +49,7 @@ fn store_four(row: u32, n: u32, sums: mat4x4<f32>) {
 @compute @workgroup_size(8)
 fn gemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = 4u * (8u * group.x + lane);
-    var sums = vec4<f32>();
-    for (var j = 0u; j < (params.k + 3u) / 4u; j++) {
-        sums += four_of_w(n, j) * row_of_x(group.y, j);
-    }
-    store(group.y, n, sums);
+    store(group.y, n, one_by_four(group.y, n));
 }
 
 // For few rows: four rows, four columns per invocation.
@@ -88,11 +57,7 @@ fn gemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 fn skinny(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = 4u * (8u * group.x + lane);
     let row = 4u * group.y;
-    var sums = mat4x4<f32>();
-    for (var j = 0u; j < (params.k + 3u) / 4u; j++) {
-        sums += four_of_w(n, j) * four_of_x(row, j);
-    }
-    store_four(row, n, sums);
+    store_four(row, n, four_by_four(row + FOUR, n));
 }
 
 // For many rows: eight rows, eight columns per invocation.
@@ -100,22 +65,9 @@ fn skinny(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
 fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = 8u * (8u * group.x + lane);
     let row = 8u * group.y;
-    var a = mat4x4<f32>();
-    var b = mat4x4<f32>();
-    var c = mat4x4<f32>();
-    var d = mat4x4<f32>();
-    for (var j = 0u; j < (params.k + 3u) / 4u; j++) {
-        let x0 = four_of_x(row, j);
-        let x1 = four_of_x(row + 4u, j);
-        let w0 = four_of_w(n, j);
-        let w1 = four_of_w(n + 4u, j);
-        a += w0 * x0;
-        b += w1 * x0;
-        c += w0 * x1;
-        d += w1 * x1;
-    }
-    store_four(row, n, a);
-    store_four(row, n + 4u, b);
-    store_four(row + 4u, n, c);
-    store_four(row + 4u, n + 4u, d);
+    let sums = eight_by_eight(row + FOUR, row + 4u + FOUR, n);
+    store_four(row, n, sums.a);
+    store_four(row, n + 4u, sums.b);
+    store_four(row + 4u, n, sums.c);
+    store_four(row + 4u, n + 4u, sums.d);
 }

@@ -92,6 +92,7 @@ const COMMON: &[(&str, &str)] = &[
     ("weight_f16", include_str!("../shaders/common/weight_f16.wgsl")),
     ("weight_bf16", include_str!("../shaders/common/weight_bf16.wgsl")),
     ("functions", include_str!("../shaders/common/functions.wgsl")),
+    ("product", include_str!("../shaders/common/product.wgsl")),
     ("online_softmax", include_str!("../shaders/common/online_softmax.wgsl")),
 ];
 

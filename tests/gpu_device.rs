@@ -187,7 +187,8 @@ fn every_op_agrees_with_the_host() {
 #[test]
 fn a_wide_weight_is_split_over_bindings() {
     let mut cases = Cases::new();
-    for (name, make) in samples().into_iter().filter(|(name, _)| ["Linear", "Gather"].contains(name)) {
+    let wide = ["Linear", "Gather", "ExpertsUp", "ExpertsDown"];
+    for (name, make) in samples().into_iter().filter(|(name, _)| wide.contains(name)) {
         for seed in 100..130 {
             cases.add(name, make(&mut Random::new(seed)));
         }

@@ -3,18 +3,33 @@
 
 mod common;
 
-use common::{adapters, hosts, mixed, one_node, run_graph};
+use common::{adapters, hosts, mixed, one_node, plan_of, run_graph};
 use fanfold::graph::Graph;
 use fanfold::ops::sample::{Random, Role, Sample};
 use fanfold::ops::{Binary, BinaryFunction, Linear, Normalization, NormalizationKind, Softmax, Unary, UnaryFunction};
 use fanfold::plan::{NodeCut, Plan, Strategy};
-use fanfold::sharding::{Cut, ShardingRule};
-use fanfold::tensor::{DType, Tensor, relative_error};
+use fanfold::program::{Instr, lower};
+use fanfold::sharding::{Cut, Factor, ShardingRule};
+use fanfold::tensor::{DType, Dim, Tensor, relative_error};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-/// A cut of `extent` over `world` ranks at random places, empty intervals included.
-fn random_cut(random: &mut Random, extent: usize, world: usize) -> Cut {
+/// A cut of a factor over `world` ranks at random places, empty intervals included; of a decision, all on one rank.
+fn random_cut(random: &mut Random, factor: &Factor, world: usize) -> Cut {
+    let extent = factor.extent.fixed().unwrap();
+    if factor.decided {
+        let who = random.range(0, world - 1);
+        let range = |rank: usize| {
+            if rank < who {
+                0..0
+            } else if rank == who {
+                0..extent
+            } else {
+                extent..extent
+            }
+        };
+        return Cut::new((0..world).map(range).collect());
+    }
     let mut bounds: Vec<usize> = (1..world).map(|_| random.range(0, extent)).collect();
     bounds.sort_unstable();
     let starts = [vec![0], bounds.clone()].concat();
@@ -22,8 +37,14 @@ fn random_cut(random: &mut Random, extent: usize, world: usize) -> Cut {
     Cut::new(starts.into_iter().zip(ends).map(|(a, b)| a..b).collect())
 }
 
+/// The cut of a factor of the only node.
+fn entry(factor: &Factor, cut: Cut) -> NodeCut {
+    NodeCut { node: "node".into(), factor: factor.name.clone(), cut }
+}
+
 fn cuttable(rule: &ShardingRule) -> Vec<String> {
-    rule.cuttable().into_iter().map(|f| rule.factors()[f].name.clone()).collect()
+    let name = |factor: &Factor| factor.name.clone() + if factor.decided { " (on one rank)" } else { "" };
+    rule.cuttable().into_iter().map(|f| name(&rule.factors()[f])).collect()
 }
 
 /// The largest difference over the largest magnitude, at least 1: Silu of -100 is 4e-42, which a GPU may call 0.
@@ -42,8 +63,8 @@ fn check(sample: &Sample, name: &str, random: &mut Random) -> Result<(), TestCas
     let whole = run_graph(&graph, &weights, &inputs, env, None, 1, hosts(1));
     for f in rule.cuttable() {
         let world = random.range(1, 8);
-        let cut = random_cut(random, rule.factors()[f].extent.fixed().unwrap(), world);
-        let entry = NodeCut { node: "node".into(), factor: rule.factors()[f].name.clone(), cut: cut.clone() };
+        let cut = random_cut(random, &rule.factors()[f], world);
+        let entry = entry(&rule.factors()[f], cut.clone());
         let sharded = run_graph(&graph, &weights, &inputs, env, Some(entry), world, hosts(world));
         let (a, b) = (sharded.as_f32().unwrap(), whole.as_f32().unwrap());
         let error = relative_error(a, b);
@@ -85,7 +106,7 @@ proptest! {
             }
             let f = random.pick(&legal);
             let factor = &node.rule.factors()[f];
-            let cut = random_cut(&mut random, factor.extent.fixed().unwrap(), world);
+            let cut = random_cut(&mut random, factor, world);
             nodes.push(NodeCut { node: node.name.clone(), factor: factor.name.clone(), cut });
         }
         let plan = Plan {
@@ -112,8 +133,8 @@ fn cut_ops_on_gpus_equal_the_host() {
             let whole = run_graph(&graph, &weights, &inputs, env, None, 1, hosts(1));
             for f in rule.cuttable() {
                 let world = random.range(2, 4);
-                let cut = random_cut(&mut random, rule.factors()[f].extent.fixed().unwrap(), world);
-                let entry = NodeCut { node: "node".into(), factor: rule.factors()[f].name.clone(), cut: cut.clone() };
+                let cut = random_cut(&mut random, &rule.factors()[f], world);
+                let entry = entry(&rule.factors()[f], cut.clone());
                 let devices = mixed(&adapters[random.range(0, adapters.len() - 1)..], world);
                 let sharded = run_graph(&graph, &weights, &inputs, env, Some(entry), world, devices);
                 let error = scaled_error(&sharded, &whole);
@@ -198,6 +219,50 @@ fn which_factors_may_be_cut() {
         lines.push(format!("{name}\n  {}", rules.join("\n  ")));
     }
     insta::assert_snapshot!(lines.join("\n"));
+}
+
+/// Whatever a plan says of an op that decides, or leaves unsaid, one rank decides, and the others are sent the decision.
+#[test]
+fn a_decision_is_made_on_one_rank() {
+    let mut decisions = 0;
+    for (name, sample) in fanfold::ops::samples() {
+        let mut random = Random::new(11);
+        for _ in 0..20 {
+            let (graph, ..) = one_node(&sample(&mut random));
+            let rule = &graph.nodes()[0].rule;
+            let Some(f) = (0..rule.factors().len()).find(|&f| rule.factors()[f].decided) else { continue };
+            let factor = &rule.factors()[f];
+            let world = random.range(2, 8);
+            let mut plan = plan_of(&graph, None, world);
+            let stated = (random.range(0, 1) == 1).then(|| random_cut(&mut random, factor, world));
+            plan.nodes.extend(stated.iter().map(|cut| entry(factor, cut.clone())));
+            let owner = stated.map_or(0, |cut| (0..world).find(|&rank| !cut.range(rank).is_empty()).unwrap());
+            let program = lower(&graph, &plan).unwrap();
+            for rank in &program.ranks {
+                let computes = rank.instrs.iter().filter_map(|instr| match instr {
+                    Instr::Compute { node, extents, .. } if node == "node" => Some(extents),
+                    _ => None,
+                });
+                let part: Vec<Dim> = computes.map(|e| e.iter().find(|e| e.name == factor.name).unwrap().len).collect();
+                assert_eq!(part == [factor.extent], rank.rank == owner, "{name}: {part:?} on rank {}", rank.rank);
+                assert!(rank.rank == owner || part == [Dim::Fixed(0)], "{name}: {part:?} on rank {}", rank.rank);
+            }
+            // Any other cut is refused: of another factor, or of this one into two parts or onto two ranks.
+            let extent = factor.extent.fixed().unwrap();
+            let twice = Cut::new((0..world).map(|rank| if rank < 2 { 0..extent } else { extent..extent }).collect());
+            let (lead, rest) = (Cut::undivided(1, world), Cut::by_ratio(extent, &vec![1.0; world]).unwrap());
+            let mut refused = vec![entry(factor, twice)];
+            refused.extend((extent > 1).then(|| entry(factor, rest)));
+            refused
+                .extend(rule.factors().iter().filter(|other| !other.decided).map(|other| entry(other, lead.clone())));
+            for cut in refused {
+                plan.nodes = vec![cut];
+                assert!(lower(&graph, &plan).is_err(), "{name}: {}", plan.to_json());
+            }
+            decisions += 1;
+        }
+    }
+    assert!(decisions >= 20, "no op decides");
 }
 
 #[test]

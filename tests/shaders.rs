@@ -24,7 +24,8 @@ fn kernels(sample: &Sample) -> Vec<Kernel> {
         _ => t.dtype(),
     };
     let dtypes: Vec<DType> = sample.inputs.iter().map(kept).collect();
-    let pieces: Vec<Vec<_>> = whole.iter().map(|shape| std::iter::once(0..shape[0]).collect()).collect();
+    let rows = |shape: &Vec<usize>| shape[..shape.len() - 1].iter().product::<usize>();
+    let pieces: Vec<Vec<_>> = whole.iter().map(|shape| std::iter::once(0..rows(shape)).collect()).collect();
     let rule = sample.op.rule(&shapes).unwrap();
     let extents = rule.extents(None, 0);
     let env = Env { past: sample.past, ..Env::prompt(1) };
@@ -85,6 +86,10 @@ fn every_variant_is_written_for_every_backend() {
         "binary/add",
         "binary/mul",
         "cache/append",
+        "experts/down_many",
+        "experts/down_one",
+        "experts/up_many",
+        "experts/up_one",
         "gather/gather",
         "layout/strided",
         "linear/gemm",
@@ -94,13 +99,14 @@ fn every_variant_is_written_for_every_backend() {
         "normalization/rms",
         "reduce/reduce",
         "rotary/rotate",
+        "routing/route",
         "softmax/softmax",
         "unary/map",
     ];
     assert!(entries.iter().eq(expected.iter()), "{entries:?}");
     // 4 of attention (d and e by fours or not), 3 of gather (types), 18 of linear (entries, types, k by fours or not),
-    // 5 of unary, 4 of binary (entries, second input repeated or not), one for each other entry.
-    assert_eq!(variants.len(), 4 + 3 + 18 + 5 + 4 + 7);
+    // 24 of experts (likewise), 6 of unary, 6 of binary (entries, how the second input is repeated), one for each other.
+    assert_eq!(variants.len(), 4 + 3 + 18 + 24 + 6 + 6 + 8);
 }
 
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {

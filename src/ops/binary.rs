@@ -1,14 +1,15 @@
-//! Elementwise functions of two inputs: Add and Mul, the second of the first's shape or a row of its last dimension.
+//! Elementwise functions of two inputs: Add and Mul, the second of the first's shape, a row of its last dimension, or one
+//! element for each of its rows.
 //!
-//! Add is linear in both together, Mul in each alone; where a row is added or multiplied, Partial passes only as that
-//! allows. The file does not know residuals from gates. Read `shaders/binary.wgsl` next.
+//! Add is linear in both together, Mul in each alone; where the second is repeated, Partial passes only as that allows.
+//! The file does not know residuals from gates. Read `shaders/binary.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
-use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::sharding::{Extent, ShardingRule};
+use crate::tensor::{DType, Dim, Shape, Tensor};
 
 const SHADER: Shader = Shader { name: "binary", source: include_str!("../../shaders/binary.wgsl") };
 
@@ -33,6 +34,28 @@ impl Binary {
         &[("Add", |r| sample(r, BinaryFunction::Add)), ("Mul", |r| sample(r, BinaryFunction::Mul))];
 }
 
+/// How the second input meets the first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// Of the same shape.
+    None,
+    /// A row for all of the first's rows.
+    Row,
+    /// A column: one element for each of the first's rows.
+    Column,
+}
+
+impl Repeat {
+    /// As the rule said it: a part of one column looks like a column and is none.
+    fn of(first: &[usize], second: &[usize], extents: &[Extent]) -> Repeat {
+        match extents.iter().any(|factor| factor.name == "one") {
+            true => Repeat::Column,
+            false if second.len() < first.len() => Repeat::Row,
+            false => Repeat::None,
+        }
+    }
+}
+
 impl Operator for Binary {
     fn name(&self) -> &'static str {
         match self.function {
@@ -44,8 +67,13 @@ impl Operator for Binary {
     fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
         arity(self.name(), inputs, 2..3, "2")?;
         let dims = leading(inputs[0].len().saturating_sub(1));
-        let second = if inputs[1].len() < inputs[0].len() { "k".to_string() } else { format!("{dims} k") };
-        let rule = ShardingRule::of(self.name(), &format!("{dims} k, {second} -> {dims} k"));
+        let single = |shape: &Shape| shape.last() == Some(&Dim::Fixed(1));
+        let rule = |second: &str| ShardingRule::of(self.name(), &format!("{dims} k, {second} -> {dims} k"));
+        let rule = match () {
+            () if inputs[1].len() < inputs[0].len() => rule("k"),
+            () if single(&inputs[1]) && !single(&inputs[0]) => rule(&format!("{dims} one")).whole("one"),
+            () => rule(&format!("{dims} k")),
+        };
         match self.function {
             BinaryFunction::Add => rule.linear(&[0, 1]),
             BinaryFunction::Mul => rule.linear(&[0]).linear(&[1]),
@@ -55,8 +83,15 @@ impl Operator for Binary {
 
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let (a, b) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?);
+        let repeat = Repeat::of(call.inputs[0].shape(), call.inputs[1].shape(), call.extents);
+        let width = call.part("k").len;
         call.fill(|i| {
-            let (a, b) = (a[i] as f64, b[i % b.len()] as f64);
+            let at = match repeat {
+                Repeat::None => i,
+                Repeat::Row => i % width,
+                Repeat::Column => i / width,
+            };
+            let (a, b) = (a[i] as f64, b[at] as f64);
             match self.function {
                 BinaryFunction::Add => a + b,
                 BinaryFunction::Mul => a * b,
@@ -73,9 +108,13 @@ impl Operator for Binary {
             BinaryFunction::Add => "add",
             BinaryFunction::Mul => "mul",
         };
-        let row = site.inputs[1].len() < site.inputs[0].len();
+        let repeat = match Repeat::of(&site.inputs[0], &site.inputs[1], site.extents) {
+            Repeat::None => 0,
+            Repeat::Row => 1,
+            Repeat::Column => 2,
+        };
         Ok(vec![Launch {
-            kernel: Kernel { constants: vec![("ROW", row as u32)], ..Kernel::new(SHADER, entry) },
+            kernel: Kernel { constants: vec![("REPEAT", repeat)], ..Kernel::new(SHADER, entry) },
             params: vec![n as u32, site.part("k").len as u32],
             bindings: vec![Binding::input(0), Binding::input(1), Binding::Output],
             groups: linear_grid(n, 64),
@@ -85,8 +124,12 @@ impl Operator for Binary {
 
 fn sample(random: &mut Random, function: BinaryFunction) -> Sample {
     let shape: Vec<usize> = (0..random.range(2, 4)).map(|_| random.range(1, 9)).collect();
-    let row = random.range(0, 2) == 0;
-    let (role, second) = if row { (Role::Weight, &shape[shape.len() - 1..]) } else { (Role::Input, &shape[..]) };
-    let inputs = vec![(Role::Input, random.tensor(DType::F32, &shape)), (role, random.tensor(DType::F32, second))];
+    let (lead, last) = shape.split_at(shape.len() - 1);
+    let (role, second) = match random.range(0, 3) {
+        0 => (Role::Weight, last.to_vec()),
+        1 => (Role::Input, [lead, &[1]].concat()),
+        _ => (Role::Input, shape.clone()),
+    };
+    let inputs = vec![(Role::Input, random.tensor(DType::F32, &shape)), (role, random.tensor(DType::F32, &second))];
     Sample::new(Binary { function }, inputs)
 }

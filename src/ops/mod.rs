@@ -7,12 +7,14 @@
 mod attention;
 mod binary;
 mod cache;
+mod experts;
 mod gather;
 mod layout;
 mod linear;
 mod normalization;
 mod reduce;
 mod rotary;
+mod routing;
 pub mod sample;
 mod softmax;
 mod unary;
@@ -20,12 +22,14 @@ mod unary;
 pub use attention::Attention;
 pub use binary::{Binary, BinaryFunction};
 pub use cache::TensorScatter;
+pub use experts::{Experts, ExpertsKind};
 pub use gather::Gather;
 pub use layout::{Reshape, Slice, Transpose};
 pub use linear::Linear;
 pub use normalization::{Normalization, NormalizationKind};
 pub use reduce::{Reduce, ReduceKind};
 pub use rotary::RotaryEmbedding;
+pub use routing::Routing;
 pub use softmax::Softmax;
 pub use unary::{Unary, UnaryFunction};
 
@@ -185,5 +189,5 @@ macro_rules! operators {
 
 operators! {
     Linear, Gather, Normalization, RotaryEmbedding, Attention, TensorScatter, Unary, Binary, Softmax, Reshape,
-    Transpose, Slice, Reduce,
+    Transpose, Slice, Reduce, Routing, Experts,
 }

@@ -1,4 +1,4 @@
-//! Elementwise functions of one input: Gelu in both forms, Relu, Silu, Tanh.
+//! Elementwise functions of one input: Gelu in both forms, Relu, Silu, Sigmoid, Tanh.
 //!
 //! Any dimension may be cut; Partial never passes, since none of them is linear. The file does not know where they
 //! stand in a model. Read `shaders/unary.wgsl` and `shaders/common/functions.wgsl` next.
@@ -23,6 +23,8 @@ pub enum UnaryFunction {
     Relu,
     /// `x * sigmoid(x)`, ONNX's Swish.
     Silu,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
     /// `tanh(x)`.
     Tanh,
 }
@@ -40,6 +42,7 @@ impl Unary {
         ("GeluTanh", |r| sample(r, UnaryFunction::GeluTanh)),
         ("Relu", |r| sample(r, UnaryFunction::Relu)),
         ("Silu", |r| sample(r, UnaryFunction::Silu)),
+        ("Sigmoid", |r| sample(r, UnaryFunction::Sigmoid)),
         ("Tanh", |r| sample(r, UnaryFunction::Tanh)),
     ];
 }
@@ -74,6 +77,7 @@ impl Operator for Unary {
             UnaryFunction::GeluTanh => "GeluTanh",
             UnaryFunction::Relu => "Relu",
             UnaryFunction::Silu => "Silu",
+            UnaryFunction::Sigmoid => "Sigmoid",
             UnaryFunction::Tanh => "Tanh",
         }
     }
@@ -100,6 +104,7 @@ impl Operator for Unary {
                 }
                 UnaryFunction::Relu => x.max(0.0),
                 UnaryFunction::Silu => x / (1.0 + (-x).exp()),
+                UnaryFunction::Sigmoid => 1.0 / (1.0 + (-x).exp()),
                 UnaryFunction::Tanh => x.tanh(),
             }
         })
@@ -115,6 +120,7 @@ impl Operator for Unary {
             UnaryFunction::GeluTanh => "gelu_tanh",
             UnaryFunction::Relu => "relu",
             UnaryFunction::Silu => "silu",
+            UnaryFunction::Sigmoid => "sigmoid",
             UnaryFunction::Tanh => "hyperbolic_tangent",
         };
         Ok(vec![Launch {

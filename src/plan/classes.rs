@@ -52,6 +52,10 @@ impl Classes {
             let inputs = node.inputs.iter().enumerate().map(|(i, &v)| (Some(i), v));
             for (port, value) in inputs.chain([(None, node.output)]) {
                 for (dim, f, _) in node.rule.leading(port) {
+                    // What one rank decided is sent to whoever reads it, however they are cut.
+                    if port.is_none() && node.rule.factors()[f].decided {
+                        continue;
+                    }
                     match lead.get(&(value, dim)) {
                         Some(&member) => union.join(member, (n, f)),
                         None => {
@@ -70,16 +74,18 @@ impl Classes {
         for (n, node) in graph.nodes().iter().enumerate() {
             let cuttable = node.rule.cuttable();
             for (f, factor) in node.rule.factors().iter().enumerate() {
+                // A decision is not divided: however long, it is one granule.
+                let granules = if factor.decided { Some(1) } else { factor.extent.fixed() };
                 let class = *by_root.entry(union.root((n, f))).or_insert_with(|| {
-                    let granules = factor.extent.fixed().unwrap_or(0);
+                    let granules = granules.unwrap_or(0);
                     let new = Class { members: Vec::new(), granules, follows: None, weighted: false, whole: false };
                     classes.push(new);
                     classes.len() - 1
                 });
                 let entry = &mut classes[class];
                 entry.members.push((n, f));
-                entry.granules = match factor.extent.fixed() {
-                    Some(extent) if entry.granules > 0 => gcd(entry.granules, extent),
+                entry.granules = match granules {
+                    Some(granules) if entry.granules > 0 => gcd(entry.granules, granules),
                     _ => 0,
                 };
                 entry.whole |= factor.image.is_none() && !cuttable.contains(&f);

@@ -31,10 +31,12 @@ pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program> {
         }
         lowering.held.insert(id, vec![(Placement::Replicate, locals)]);
     }
-    for (n, cut) in cuts.iter().enumerate() {
+    for ((n, node), cut) in graph.nodes().iter().enumerate().zip(&cuts) {
+        let decision = node.rule.decision(plan.world_size);
+        let cut = cut.or(decision.as_ref().map(|(factor, cut)| (*factor, cut)));
         lowering
-            .node(n, *cut)
-            .map_err(|source| PlanError::Node { node: graph.nodes()[n].name.clone(), source: Box::new(source) })?;
+            .node(n, cut)
+            .map_err(|source| PlanError::Node { node: node.name.clone(), source: Box::new(source) })?;
     }
     let mut outputs = Vec::new();
     for (name, value) in graph.outputs() {

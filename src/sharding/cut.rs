@@ -74,6 +74,17 @@ impl Cut {
         ))
     }
 
+    /// All `extent` granules for the first rank, none for the others.
+    pub fn undivided(extent: usize, world_size: usize) -> Cut {
+        Cut::new((0..world_size).map(|rank| if rank == 0 { 0..extent } else { extent..extent }).collect())
+    }
+
+    /// Whether one rank has all `extent` granules and the others none.
+    pub fn is_undivided(&self, extent: usize) -> bool {
+        let mut held = self.ranges.iter().filter(|range| !range.is_empty());
+        extent == 0 || (held.next() == Some(&(0..extent)) && held.next().is_none())
+    }
+
     /// The ranks it divides over.
     pub fn world_size(&self) -> usize {
         self.ranges.len()

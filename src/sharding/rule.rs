@@ -18,6 +18,8 @@ pub struct Factor {
     pub extent: Dim,
     /// Never cut: the axis of a softmax or a norm.
     pub whole: bool,
+    /// What a discrete choice is made over: one rank has all of it, the others nothing, whatever a plan says.
+    pub decided: bool,
     /// `(f, group)`: its interval follows factor `f`'s, divided by `group`. KV heads follow query heads.
     pub image: Option<(usize, usize)>,
 }
@@ -80,8 +82,8 @@ impl RuleBuilder {
     fn factor(&mut self, name: &str) -> usize {
         let known = self.rule.factors.iter().position(|f| f.name == name);
         known.unwrap_or_else(|| {
-            let factor = Factor { name: name.to_string(), extent: Dim::Fixed(1), whole: false, image: None };
-            self.rule.factors.push(factor);
+            let (name, extent) = (name.to_string(), Dim::Fixed(1));
+            self.rule.factors.push(Factor { name, extent, whole: false, decided: false, image: None });
             self.sizes.push(None);
             self.rule.factors.len() - 1
         })
@@ -123,6 +125,16 @@ impl RuleBuilder {
             let factor = self.factor(name);
             self.rule.factors[factor].whole = true;
         }
+        self
+    }
+
+    /// The op makes a discrete choice over `name`: experts to route to.
+    ///
+    /// Ranks that each made it could choose differently, since their devices differ in the last bits. So one rank has
+    /// all of the factor and decides, and what the others need of the result is sent to them.
+    pub fn decided(mut self, name: &str) -> RuleBuilder {
+        let factor = self.factor(name);
+        self.rule.factors[factor].decided = true;
         self
     }
 
@@ -303,8 +315,12 @@ impl ShardingRule {
     /// The factors that may be cut.
     ///
     /// A factor may be cut unless it is marked whole, is the image of another, or lies inside a compound dimension,
-    /// where its intervals would not be contiguous.
+    /// where its intervals would not be contiguous. Of an op that decides, only the decided factor may, and its cut
+    /// says no more than which rank decides.
     pub fn cuttable(&self) -> Vec<usize> {
+        if let Some(f) = self.decided() {
+            return vec![f];
+        }
         let follows = |f: usize, g: usize| g == f || self.factors[g].image.is_some_and(|(of, _)| of == f);
         let legal = |f: usize| {
             let factor = &self.factors[f];
@@ -315,6 +331,17 @@ impl ShardingRule {
             !factor.whole && factor.image.is_none() && leads && once
         };
         (0..self.factors.len()).filter(|&f| legal(f)).collect()
+    }
+
+    /// The factor that a discrete choice is made over, if the op makes one.
+    fn decided(&self) -> Option<usize> {
+        self.factors.iter().position(|factor| factor.decided)
+    }
+
+    /// How an op that decides is cut over `world_size` ranks where a plan leaves it whole: the first rank decides.
+    pub fn decision(&self, world_size: usize) -> Option<(usize, Cut)> {
+        let f = self.decided().filter(|_| world_size > 1)?;
+        Some((f, Cut::undivided(self.factors[f].extent.fixed()?, world_size)))
     }
 
     /// Checks that `cut` does for factor `f` over `world_size` ranks.
@@ -334,7 +361,10 @@ impl ShardingRule {
             _ if cut.world_size() != world_size => {
                 Some(format!("has {} intervals for {world_size} ranks", cut.world_size()))
             }
-            Dim::Fixed(extent) => cut.problem(extent, self.contracted(f)),
+            Dim::Fixed(extent) => cut.problem(extent, self.contracted(f)).or_else(|| {
+                let divided = self.factors[f].decided && !cut.is_undivided(extent);
+                divided.then(|| "divides a decision: one rank has all of it, the others nothing".to_string())
+            }),
             Dim::Symbol(_) => Some("is of a size that only the call knows".to_string()),
         };
         match reason {
@@ -430,6 +460,21 @@ mod tests {
         let (inputs, _) = rule.placements(rule.factor("h").unwrap(), &Cut::by_ratio(6, &[1.0; 4]).unwrap());
         let Placement::Shard { cut, .. } = &inputs[1] else { panic!("KV heads are not cut") };
         assert_eq!(cut.to_string(), "0..4|4..8|8..12|8..12");
+    }
+
+    #[test]
+    fn a_decision_is_never_divided() {
+        let rule = ShardingRule::of("Routing", "b s e -> b s e").decided("e").bind(&[shape(&[1, 3, 6])]).unwrap();
+        let (e, cut) = rule.decision(3).unwrap();
+        assert_eq!((rule.cuttable(), cut.to_string().as_str()), (vec![e], "0..6|6..6|6..6"));
+        assert!(rule.decision(1).is_none());
+        let check = |ranges: [std::ops::Range<usize>; 3]| rule.check(e, &Cut::new(ranges.to_vec()), 3);
+        assert!(check([0..0, 0..6, 6..6]).is_ok(), "a plan may say who decides");
+        for divided in [[0..3, 3..6, 6..6], [0..6, 0..6, 6..6], [0..6, 5..6, 6..6]] {
+            let error = check(divided).unwrap_err().to_string();
+            assert!(error.contains("decision"), "{error}");
+        }
+        assert!(rule.check(rule.factor("s").unwrap(), &Cut::new(vec![0..1, 1..2, 2..3]), 3).is_err());
     }
 
     #[test]

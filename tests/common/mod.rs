@@ -101,15 +101,19 @@ pub fn run_graph(
     world: usize,
     devices: Vec<Box<dyn Device>>,
 ) -> Tensor {
-    let plan = Plan {
+    run_plan(graph, weights, inputs, env, &plan_of(graph, cut, world), devices)
+}
+
+/// A plan that cuts one node, or none.
+pub fn plan_of(graph: &Graph, cut: Option<NodeCut>, world: usize) -> Plan {
+    Plan {
         fanfold: 1,
         model: graph.fingerprint(),
         world_size: world,
         ratios: vec![1.0; world],
         strategy: Strategy::Tensor,
         nodes: cut.into_iter().collect(),
-    };
-    run_plan(graph, weights, inputs, env, &plan, devices)
+    }
 }
 
 pub fn run_plan(

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::prepared::Dispatch;
 use super::staging::{Reader, Writer};
 use crate::error::Result;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// A submission that took longer than this halves the bound on the next: a system resets a GPU that is busy for some
@@ -36,6 +36,9 @@ pub(super) struct Recorder {
     dispatches: u64,
     /// Operations at which a submission ends.
     bound: u64,
+    /// Pipelines that have run, and whether one of them ran for the first time since the last read.
+    ran: HashSet<wgpu::ComputePipeline>,
+    first_run: bool,
     unread: Option<Unread>,
     under_way: VecDeque<wgpu::SubmissionIndex>,
 }
@@ -50,8 +53,9 @@ struct Unread {
 impl Recorder {
     pub(super) fn new(context: &Context, writer: Writer, reader: Reader) -> Recorder {
         let bound = context.options.submission.max(LEAST_OPERATIONS);
-        let (pass, encoder, unread, under_way) = Default::default();
-        Recorder { writer, reader, pass, encoder, operations: 0, dispatches: 0, bound, unread, under_way }
+        let (pass, encoder, unread, under_way, ran) = Default::default();
+        let (operations, dispatches, first_run) = (0, 0, false);
+        Recorder { writer, reader, pass, encoder, operations, dispatches, bound, ran, first_run, unread, under_way }
     }
 
     /// The encoder outside any pass.
@@ -95,6 +99,10 @@ impl Recorder {
                 pass.set_pipeline(&dispatch.pipeline);
                 pass.set_bind_group(0, &dispatch.bindings, &[]);
                 pass.dispatch_workgroups(x, y, z);
+            }
+            if !self.ran.contains(&dispatch.pipeline) {
+                self.ran.insert(dispatch.pipeline.clone());
+                self.first_run = true;
             }
             context.counters.dispatches += 1;
             self.dispatches += 1;
@@ -154,10 +162,13 @@ impl Recorder {
 
     /// Shortens submissions when the longest since the last read must have taken too long.
     ///
-    /// Only their sum is measured; the longest is its share of it by operations.
+    /// Only their sum is measured; the longest is its share of it by operations. A driver may compile a pipeline when
+    /// it first runs, which says nothing of how long its operations take.
     fn measure(&mut self) {
+        let compiled = std::mem::take(&mut self.first_run);
         if let Some(unread) = self.unread.take()
             && unread.operations > 0
+            && !compiled
         {
             let longest = unread.since.elapsed().mul_f64(unread.largest as f64 / unread.operations as f64);
             if longest > LONG {

@@ -1,0 +1,170 @@
+// Products with the rows of w of those experts whose gate is not 0 for a token; what the gate shuts costs nothing.
+// up: y[token, e, n] = sum over k of x[token, k] * w[e, n, k], and 0 where the gate is.
+// down: y[token, n] = sum over e of gate[token, e] * (sum over k of x[token, e, k] * w[e, n, k]).
+// A piece of a wide w holds some of its rows, whichever experts they are of. The order of reduction is that of `product`,
+// then over experts, one after another, across pieces as well.
+struct Params {
+    // Rows of x, rows of this piece of w, and their length: what `product` needs. A row of x is a token's, or for down
+    // a token's for one expert.
+    rows: u32,
+    columns: u32,
+    k: u32,
+    // The first row of this piece of w, and the rows of each expert.
+    start: u32,
+    width: u32,
+    experts: u32,
+    tokens: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<X>;
+@group(0) @binding(2) var<storage, read> w: array<Packed>;
+@group(0) @binding(3) var<storage, read> gates: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+// 1 where k is no multiple of four: x is then bound as single elements.
+override SCALAR: u32;
+
+// Tokens that one invocation of `down_many` looks through for four that have an expert in common.
+const TOKENS = 32u;
+
+#import weight
+
+#import product
+
+fn gate(token: u32, e: u32) -> f32 {
+    return gates[token * params.experts + e];
+}
+
+// The row of this piece that is row n of expert e. It wraps around where the piece starts later.
+fn row(e: u32, n: u32) -> u32 {
+    return e * params.width + n - params.start;
+}
+
+fn lies_here(e: u32, n: u32) -> bool {
+    return n < params.width && row(e, n) < params.columns;
+}
+
+fn store(token: u32, e: u32, n: u32, sums: vec4<f32>) {
+    for (var i = 0u; i < 4u; i++) {
+        if (lies_here(e, n + i)) {
+            y[(token * params.experts + e) * params.width + n + i] = sums[i];
+        }
+    }
+}
+
+// The expert that a workgroup of `up` works on: those that have rows in this piece are numbered by z.
+fn expert_of(group: vec3<u32>) -> u32 {
+    return params.start / params.width + group.z;
+}
+
+// For one token: four columns of one expert per invocation.
+@compute @workgroup_size(8)
+fn up_one(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let e = expert_of(group);
+    let n = 4u * (8u * group.x + lane);
+    var sums = vec4<f32>();
+    if (gate(0u, e) != 0.0) {
+        sums = one_by_four(0u, row(e, n));
+    }
+    store(0u, e, n, sums);
+}
+
+// For many: eight columns of one expert per invocation, for eight tokens that have it. The tokens that have it are
+// counted through, so that the eight lie anywhere; zeros are written for those of the block itself that have it not.
+@compute @workgroup_size(8)
+fn up_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let e = expert_of(group);
+    let n = 8u * (8u * group.x + lane);
+    let first = 8u * group.y;
+    var found = array<u32, 8>();
+    var seen = 0u;
+    for (var token = 0u; token < params.tokens; token++) {
+        if (gate(token, e) == 0.0) {
+            if (token / 8u == group.y) {
+                store(token, e, n, vec4<f32>());
+                store(token, e, n + 4u, vec4<f32>());
+            }
+        } else {
+            if (seen >= first && seen < first + 8u) {
+                found[seen - first] = token;
+            }
+            seen++;
+        }
+    }
+    if (seen <= first) {
+        return;
+    }
+    let a = vec4<u32>(found[0], found[1], found[2], found[3]);
+    let b = vec4<u32>(found[4], found[5], found[6], found[7]);
+    var sums = eight_by_eight(a, b, row(e, n));
+    for (var i = 0u; i < min(seen - first, 8u); i++) {
+        if (i < 4u) {
+            store(found[i], e, n, sums.a[i]);
+            store(found[i], e, n + 4u, sums.b[i]);
+        } else {
+            store(found[i], e, n, sums.c[i - 4u]);
+            store(found[i], e, n + 4u, sums.d[i - 4u]);
+        }
+    }
+}
+
+// What was there before the first piece is nothing.
+fn clear(token: u32, n: u32) {
+    for (var i = 0u; i < 4u && n + i < params.width && params.start == 0u; i++) {
+        y[token * params.width + n + i] = 0.0;
+    }
+}
+
+// No other invocation adds to these, so they are added in the order of this one's experts.
+fn add(token: u32, e: u32, n: u32, sums: vec4<f32>) {
+    for (var i = 0u; i < 4u; i++) {
+        if (lies_here(e, n + i)) {
+            y[token * params.width + n + i] += gate(token, e) * sums[i];
+        }
+    }
+}
+
+// One past the last expert that has rows in this piece.
+fn experts_end() -> u32 {
+    return (params.start + params.columns + params.width - 1u) / params.width;
+}
+
+// For one token: four columns per invocation.
+@compute @workgroup_size(8)
+fn down_one(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let n = 4u * (8u * group.x + lane);
+    clear(0u, n);
+    for (var e = params.start / params.width; e < experts_end(); e++) {
+        if (gate(0u, e) != 0.0) {
+            add(0u, e, n, one_by_four(e, row(e, n)));
+        }
+    }
+}
+
+// For many: four columns per invocation, for a block of tokens; of those that have an expert, four at a time.
+@compute @workgroup_size(8)
+fn down_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let n = 4u * (8u * group.x + lane);
+    let end = min(TOKENS * (group.y + 1u), params.tokens);
+    for (var token = TOKENS * group.y; token < end; token++) {
+        clear(token, n);
+    }
+    for (var e = params.start / params.width; e < experts_end(); e++) {
+        var found = vec4<u32>();
+        var count = 0u;
+        for (var token = TOKENS * group.y; token < end; token++) {
+            if (gate(token, e) != 0.0) {
+                found[count] = token;
+                count++;
+            }
+            if (count == 4u || (count > 0u && token + 1u == end)) {
+                var sums = four_by_four(found * params.experts + e, row(e, n));
+                for (var i = 0u; i < count; i++) {
+                    add(found[i], e, n, sums[i]);
+                }
+                count = 0u;
+            }
+        }
+    }
+}

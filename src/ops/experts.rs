@@ -1,0 +1,178 @@
+//! The products of a mixture of experts: up, from a token to each of its experts, and down, from them back to one sum.
+//!
+//! Experts are a factor like any other: cut, each rank has some of them, and down yields Partial, since it adds over them.
+//! The file does not know how the gates were chosen, nor what lies between up and down. Read `shaders/experts.wgsl`
+//! next.
+
+use super::sample::{Random, Role, Sample, Samples};
+use super::{Call, Operator, Site, arity};
+use crate::error::Result;
+use crate::kernel::{Binding, Kernel, Launch, Shader};
+use crate::sharding::ShardingRule;
+use crate::tensor::{DType, Shape, Tensor};
+use std::ops::Range;
+
+const SHADER: Shader = Shader { name: "experts", source: include_str!("../../shaders/experts.wgsl") };
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum ExpertsKind {
+    /// `y[b, s, e, n] = sum over k of x[b, s, k] * w[e, n, k]`, and 0 where the gate is 0.
+    Up,
+    /// `y[b, s, k] = sum over e of gate[b, s, e] * (sum over n of x[b, s, e, n] * w[e, k, n])`.
+    Down,
+}
+
+/// The products of every expert whose gate is not 0 for a token: of `x`, the experts' weights, and the gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Experts {
+    /// Which.
+    pub kind: ExpertsKind,
+}
+
+impl Experts {
+    pub(super) const SAMPLES: &'static Samples =
+        &[("ExpertsUp", |r| sample(r, ExpertsKind::Up)), ("ExpertsDown", |r| sample(r, ExpertsKind::Down))];
+}
+
+impl Operator for Experts {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            ExpertsKind::Up => "ExpertsUp",
+            ExpertsKind::Down => "ExpertsDown",
+        }
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+        arity(self.name(), inputs, 3..4, "3 (x, w, gates)")?;
+        match self.kind {
+            // Not linear in the gates: only whether they are 0 counts.
+            ExpertsKind::Up => ShardingRule::of(self.name(), "b s k, e n k, b s e -> b s e n").linear(&[0]),
+            ExpertsKind::Down => {
+                ShardingRule::of(self.name(), "b s e n, e k n, b s e -> b s k").linear(&[0]).linear(&[2])
+            }
+        }
+        .linear(&[1])
+        .bind(inputs)
+    }
+
+    fn operations(&self) -> u64 {
+        2
+    }
+
+    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
+        let (x, w, gates) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?, call.inputs[2].as_f32()?);
+        let [e, n, k] = ["e", "n", "k"].map(|name| call.part(name).len);
+        // Row `a` of x times row `b` of w.
+        let dot = |a: usize, b: usize, len: usize| -> f64 {
+            x[a * len..][..len].iter().zip(&w[b * len..][..len]).map(|(&x, &w)| x as f64 * w as f64).sum()
+        };
+        match self.kind {
+            ExpertsKind::Up => call.fill(|i| {
+                let (token, expert, column) = (i / n / e, i / n % e, i % n);
+                if gates[token * e + expert] == 0.0 { 0.0 } else { dot(token, expert * n + column, k) }
+            }),
+            ExpertsKind::Down => call.fill(|i| {
+                let (token, column) = (i / k, i % k);
+                let of = |expert: usize| match gates[token * e + expert] {
+                    0.0 => 0.0,
+                    gate => gate as f64 * dot(token * e + expert, expert * k + column, n),
+                };
+                (0..e).map(of).sum()
+            }),
+        }
+    }
+
+    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
+        if site.numel() == 0 {
+            return Ok(Vec::new());
+        }
+        let [b, s, e, n, k] = ["b", "s", "e", "n", "k"].map(|name| site.part(name).len);
+        let tokens = b * s;
+        // What one row of x and of w has, and how many rows of w an expert has.
+        let (len, width, rows) = match self.kind {
+            ExpertsKind::Up => (k, n, tokens),
+            ExpertsKind::Down => (n, k, tokens * e),
+        };
+        let (entry, columns, block) = match (self.kind, tokens) {
+            (ExpertsKind::Up, 1) => ("up_one", 4, 1),
+            (ExpertsKind::Up, _) => ("up_many", 8, 8),
+            (ExpertsKind::Down, 1) => ("down_one", 4, 1),
+            (ExpertsKind::Down, _) => ("down_many", 4, 32),
+        };
+        let scalar = !len.is_multiple_of(4);
+        let kernel = Kernel {
+            weight: Some(site.dtypes[1]),
+            aliases: vec![("X", if scalar { "f32" } else { "vec4<f32>" }.to_string())],
+            constants: vec![("SCALAR", scalar as u32)],
+            ..Kernel::new(SHADER, entry)
+        };
+        let launch = |(piece, range): (usize, &Range<usize>)| {
+            let experts = match self.kind {
+                ExpertsKind::Up => range.end.div_ceil(width) - range.start / width,
+                ExpertsKind::Down => 1,
+            };
+            let counts = [rows, range.len(), len, range.start, width, e, tokens];
+            Launch {
+                kernel: kernel.clone(),
+                params: counts.map(|word| word as u32).to_vec(),
+                bindings: vec![
+                    Binding::input(0),
+                    Binding::Input { input: 1, piece },
+                    Binding::input(2),
+                    Binding::Output,
+                ],
+                groups: [width.div_ceil(8 * columns), tokens.div_ceil(block), experts].map(|n| n as u32),
+            }
+        };
+        Ok(site.pieces[1].iter().enumerate().map(launch).collect())
+    }
+}
+
+fn sample(random: &mut Random, kind: ExpertsKind) -> Sample {
+    let (b, s, e) = (random.range(1, 3), random.range(1, 9), random.range(1, 7));
+    let (n, k) = (random.range(1, 24), random.range(1, 24));
+    let dtype = random.pick(&[DType::F32, DType::F16, DType::BF16]);
+    let mut gates = random.tensor(DType::F32, &[b, s, e]);
+    let shut = random.pick(&[0.2, 0.7]);
+    let gates_of = bytemuck::cast_slice_mut::<u8, f32>(gates.bytes_mut());
+    gates_of.iter_mut().filter(|gate| gate.abs() < shut).for_each(|gate| *gate = 0.0);
+    let (x, w) = match kind {
+        ExpertsKind::Up => (vec![b, s, k], [e, n, k]),
+        ExpertsKind::Down => (vec![b, s, e, n], [e, k, n]),
+    };
+    let inputs = vec![
+        (Role::Input, random.tensor(DType::F32, &x)),
+        (Role::Weight, random.tensor(dtype, &w)),
+        (Role::Input, gates),
+    ];
+    Sample::new(Experts { kind }, inputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Op;
+    use crate::tensor::{Dim, Env};
+
+    fn evaluate(kind: ExpertsKind, inputs: [Tensor; 3]) -> Vec<f32> {
+        let op = Op::from(Experts { kind });
+        let shapes = inputs.each_ref().map(|x| x.shape().iter().map(|&d| Dim::Fixed(d)).collect::<Shape>());
+        let rule = op.rule(&shapes).unwrap();
+        let (extents, env) = (rule.extents(None, 0), Env::prompt(1));
+        let output = crate::tensor::resolve(&rule.output_shape(), &env);
+        let call = Call { inputs: &inputs.each_ref(), extents: &extents, env: &env, output: &output };
+        op.evaluate(&call).unwrap().as_f32().unwrap().to_vec()
+    }
+
+    #[test]
+    fn what_a_gate_shuts_is_not_there() {
+        // Two experts of one column each, two tokens; what is shut would be infinite.
+        let tensor = |shape: &[usize], values: &[f32]| Tensor::f32(shape, values.to_vec()).unwrap();
+        let gates = || tensor(&[1, 2, 2], &[0.5, 0.0, 2.0, 3.0]);
+        let (x, w) = (tensor(&[1, 2, 2], &[1.0, 2.0, 3.0, 4.0]), tensor(&[2, 1, 2], &[1.0, 10.0, 100.0, 1000.0]));
+        assert_eq!(evaluate(ExpertsKind::Up, [x, w, gates()]), [21.0, 0.0, 43.0, 4300.0]);
+        let (x, w) = (tensor(&[1, 2, 2, 1], &[1.0, f32::INFINITY, 5.0, 7.0]), tensor(&[2, 1, 1], &[10.0, 100.0]));
+        assert_eq!(evaluate(ExpertsKind::Down, [x, w, gates()]), [5.0, 100.0 + 2100.0]);
+    }
+}
