@@ -1,10 +1,11 @@
-// y[row, :] = (x[row, :] - mean) / sqrt(variance + epsilon) * weight (+ bias). One workgroup per row: every lane finds
+// y[row, :] = (x[row, :] - mean) / sqrt(variance + epsilon) * (offset + weight) (+ bias). One workgroup per row: every lane finds
 // the statistics for itself, which costs no barrier, and writes its share of the row.
 // The order of reduction is four running sums over every fourth element: it depends on the row's length alone.
 struct Params {
     rows: u32,
     len: u32,
     epsilon: f32,
+    offset: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -52,7 +53,7 @@ fn rms(
     let start = row * params.len;
     let scale = scale_of(start, 0.0);
     for (var c = lane; c < params.len; c += 8u) {
-        y[start + c] = x[start + c] * scale * weight[c];
+        y[start + c] = x[start + c] * scale * (params.offset + weight[c]);
     }
 }
 
@@ -70,6 +71,6 @@ fn layer(
     let mean = mean_of(start);
     let scale = scale_of(start, mean);
     for (var c = lane; c < params.len; c += 8u) {
-        y[start + c] = (x[start + c] - mean) * scale * weight[c] + bias[c];
+        y[start + c] = (x[start + c] - mean) * scale * (params.offset + weight[c]) + bias[c];
     }
 }

@@ -1,6 +1,8 @@
 // y[i] = apply(x[i]), the function chosen by the kernel. One element per invocation; nothing is reduced.
 struct Params {
     n: u32,
+    // Of the functions that have one.
+    constant: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -8,6 +10,14 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 #import functions
+
+fn softcap(x: f32) -> f32 {
+    return params.constant * hyperbolic_tangent(x / params.constant);
+}
+
+fn scale(x: f32) -> f32 {
+    return params.constant * x;
+}
 
 #import grid
 

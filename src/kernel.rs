@@ -40,7 +40,8 @@ pub struct Kernel {
     pub entry: &'static str,
     /// The element type of the packed weight it reads, if any: what `#import weight` stands for.
     pub weight: Option<DType>,
-    /// The elementwise function that `apply` stands for, if any: a function in `shaders/common/functions.wgsl`.
+    /// The elementwise function that `apply` stands for, if any: one of the shader's own, or of
+    /// `shaders/common/functions.wgsl`.
     pub function: Option<&'static str>,
     /// WGSL type aliases to generate: `(name, type)`.
     pub aliases: Vec<(&'static str, String)>,

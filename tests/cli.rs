@@ -515,8 +515,8 @@ fn a_configuration_that_makes_no_sense() {
     spoilt("num_hidden_layers", (-1).into(), &["config.json", "num_hidden_layers"]);
     spoilt("num_key_value_heads", 0.into(), &["num_key_value_heads"]);
     spoilt("model_type", "mamba".into(), &["mamba", "supported: llama, ", ", gpt2, bert"]);
-    let yarn = serde_json::json!({"rope_type": "yarn", "rope_theta": 1e4});
-    spoilt("rope_parameters", yarn, &["rope type", "yarn", "supported: default"]);
+    let ntk = serde_json::json!({"rope_type": "ntk", "rope_theta": 1e4});
+    spoilt("rope_parameters", ntk, &["rope type", "ntk", "supported: default"]);
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn random_graph(random: &mut Random) -> (Graph, HashMap<String, Tensor>, HashMap
             }
             4 => {
                 let w = weight(&mut graph, random, "", &[width]);
-                let op = Normalization { kind: NormalizationKind::Rms, epsilon: 1e-2 };
+                let op = Normalization { kind: NormalizationKind::Rms, epsilon: 1e-2, offset: 0.0 };
                 graph.node(&name, op, &[x, w]).unwrap()
             }
             5 => graph.node(&name, Unary { function: UnaryFunction::Silu }, &[x]).unwrap(),

@@ -4,7 +4,7 @@
 //! Its graph ends in hidden states; what pools them is told by the folder or the caller. Read `classifier.rs` for the
 //! head that makes scores of them, and `roberta.rs` for how a variation is stated.
 
-use super::builder::{Builder, Family, Heads};
+use super::builder::{Attending, Builder, Family, Heads};
 use super::classifier::{Classifier, Ending, ending};
 use crate::error::Result;
 use crate::ops::UnaryFunction;
@@ -81,7 +81,7 @@ pub(super) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder>
         first_position: 0,
         types: Some(config.usize("type_vocab_size")?),
         epsilon: config.positive_or("layer_norm_eps", 1e-12)?,
-        activation: b.activation("hidden_act", "gelu")?,
+        activation: b.activation(config, "hidden_act", "gelu")?,
         names,
     })
 }
@@ -96,7 +96,7 @@ pub(super) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family,
         let reason = format!("{positions} rows, and the first position is in row {first_position}");
         return Err(b.config.error("max_position_embeddings", reason));
     };
-    let prefix = b.prefix(names.prefix, "embeddings.word_embeddings.weight");
+    let prefix = b.prefix(&[names.prefix], "embeddings.word_embeddings.weight");
     let (ids, places) = (b.ids("input_ids")?, b.ids("position_ids")?);
     let segments = types.map(|_| b.ids("token_type_ids")).transpose()?;
     let embed = |part: &str| format!("{prefix}embeddings.{part}");
@@ -114,7 +114,7 @@ pub(super) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family,
         for (slot, part) in qkv.iter_mut().zip(names.qkv) {
             *slot = b.linear(&name(part), x, [hidden, hidden], true)?;
         }
-        let attended = b.attention(&name("attention.self"), heads, false, None, qkv)?;
+        let attended = b.attention(&name("attention.self"), Attending::plain(heads), false, qkv)?;
         let out = b.linear(&name(names.attended), attended, [hidden, hidden], true)?;
         let sum = b.add(&name("attention.residual"), out, x)?;
         x = b.layer_norm(&name(names.attended_norm), sum, hidden, epsilon)?;

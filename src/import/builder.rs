@@ -1,12 +1,13 @@
 //! What families build graphs with: weights found by name and checked by shape, and the parts that families share.
 //!
 //! It deliberately knows no family. A weight that is missing or misshapen is noted and building goes on, so that one
-//! error lists every disagreement between the configuration and the files. Read `llama.rs` next.
+//! error lists every disagreement between the configuration and the files. Read `decoder.rs` next.
 
 use super::classifier::Classifier;
+use super::decoder::Norm;
 use super::joined::Joined;
 use super::model::{Origin, Pooling};
-use super::rope::{Angle, RopeTable};
+use super::rope::{Angle, Rope, RopeTable};
 use super::{Config, Names, Tensors, View};
 use crate::error::{ImportError, Result};
 use crate::graph::{Graph, ValueId};
@@ -16,6 +17,7 @@ use crate::ops::{
 };
 use crate::tensor::{DType, Dim, Symbol, display_shape};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// More weights than this are a mistake in the number of layers, which would otherwise be built until memory ends.
@@ -25,8 +27,8 @@ const MAX_WEIGHTS: usize = 1 << 16;
 pub(super) struct Family {
     /// The last hidden states, `[batch, seq, hidden]`.
     pub(super) hidden: ValueId,
-    /// The weight that turns them into logits, if there is one.
-    pub(super) logits: Option<ValueId>,
+    /// What turns them into logits, if there is such a thing.
+    pub(super) logits: Option<Logits>,
     /// The head that turns them into scores, if there is one.
     pub(super) scores: Option<Classifier>,
     /// Token ids are below this.
@@ -42,8 +44,8 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// One that predicts tokens by the weight `logits`.
-    pub(super) fn decoder(hidden: ValueId, logits: ValueId, vocabulary: usize, context: usize) -> Family {
+    /// One that predicts tokens by `logits`.
+    pub(super) fn decoder(hidden: ValueId, logits: Logits, vocabulary: usize, context: usize) -> Family {
         Family { logits: Some(logits), generates: true, ..Family::encoder(hidden, vocabulary, context) }
     }
 
@@ -52,6 +54,12 @@ impl Family {
         let (logits, scores, first_position, token_types, generates) = Default::default();
         Family { hidden, logits, scores, vocabulary, context, first_position, token_types, generates }
     }
+}
+
+/// How hidden states become logits.
+pub(super) struct Logits {
+    pub(super) weight: ValueId,
+    pub(super) softcap: Option<f32>,
 }
 
 /// The heads of one attention.
@@ -71,7 +79,52 @@ impl Heads {
         }
         Ok(Heads { heads, kv_heads: heads, head_dim: hidden / heads })
     }
+
+    /// The heads that a configuration states, checked against each other.
+    pub(super) fn read(config: &Config, hidden: usize) -> Result<Heads> {
+        let heads = config.usize(["num_attention_heads", "n_head"])?;
+        let kv_heads = config.usize_or("num_key_value_heads", heads)?;
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(config.error("num_key_value_heads", format!("{kv_heads} does not divide {heads} query heads")));
+        }
+        let head_dim = match config.opt_usize("head_dim")? {
+            Some(head_dim) => head_dim,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
+            None => {
+                let reason = format!("{heads} does not divide hidden {hidden}");
+                return Err(config.error(["num_attention_heads", "n_head"], reason));
+            }
+        };
+        Ok(Heads { heads, kv_heads, head_dim })
+    }
+
+    /// The width of all queries.
+    pub(super) fn width(self) -> usize {
+        self.heads * self.head_dim
+    }
 }
+
+/// How queries meet keys.
+#[derive(Clone, Copy)]
+pub(super) struct Attending {
+    pub(super) heads: Heads,
+    /// Multiplies their products.
+    pub(super) scale: f32,
+    /// A query sees only this many positions up to its own.
+    pub(super) window: Option<usize>,
+    /// Caps the products.
+    pub(super) softcap: Option<f32>,
+}
+
+impl Attending {
+    /// Products scaled by the root of the head's width; no window, no cap.
+    pub(super) fn plain(heads: Heads) -> Attending {
+        Attending { heads, scale: 1.0 / (heads.head_dim as f32).sqrt(), window: None, softcap: None }
+    }
+}
+
+/// A graph, its weights' origins, and the tensors these are in.
+type Built = (Graph, HashMap<String, Origin>, Box<dyn Tensors>);
 
 /// A graph in the making.
 pub(super) struct Builder<'a> {
@@ -91,16 +144,18 @@ impl<'a> Builder<'a> {
     }
 
     /// The graph, its weights' origins and the tensors these are in. Errors when any weight was missing or misshapen.
-    pub(super) fn finish(self, folder: &Path) -> Result<(Graph, HashMap<String, Origin>, Box<dyn Tensors>)> {
+    pub(super) fn finish(self, folder: &Path) -> Result<Built> {
         if self.mismatches.is_empty() {
             return Ok((self.graph, self.origins, self.tensors));
         }
         Err(ImportError::Mismatch { path: folder.to_path_buf(), mismatches: self.mismatches }.into())
     }
 
-    /// `prefix` if the files' names bear it, judged by one tensor that every such model has; else nothing.
-    pub(super) fn prefix(&self, prefix: &'static str, probe: &str) -> &'static str {
-        if self.tensors.find(probe).is_some() { "" } else { prefix }
+    /// What the files' names begin with: one of `prefixes` or nothing, judged by one tensor that every such model has.
+    /// Where none is right, the first, so that an error names tensors as most files do.
+    pub(super) fn prefix(&self, prefixes: &[&'static str], probe: &str) -> &'static str {
+        let there = |prefix: &&&str| self.tensors.find(&format!("{prefix}{probe}")).is_some();
+        prefixes.iter().chain(&[""]).find(there).or(prefixes.first()).copied().unwrap_or_default()
     }
 
     /// A weight that is all of a file tensor of `shape`.
@@ -187,21 +242,37 @@ impl<'a> Builder<'a> {
         self.graph.node(prefix, Gather, &[table, ids])
     }
 
-    /// RMSNormalization by the weight `prefix.weight`.
-    pub(super) fn rms_norm(&mut self, prefix: &str, x: ValueId, n: usize, epsilon: f64) -> Result<ValueId> {
-        let weight = self.weight(&format!("{prefix}.weight"), &[n])?;
-        let op = Normalization { kind: NormalizationKind::Rms, epsilon: epsilon as f32 };
-        self.graph.node(prefix, op, &[x, weight])
+    /// Rows `rows` of a product by the weight `fused.weight` of `[all, in]`, which holds several, as one called `name`.
+    pub(super) fn linear_rows(
+        &mut self,
+        name: &str,
+        (fused, [all, width]): (&str, [usize; 2]),
+        rows: Range<usize>,
+        x: ValueId,
+    ) -> Result<ValueId> {
+        let shape = [rows.len(), width];
+        let part = format!("{name}.weight");
+        let weight =
+            self.viewed(&part, &format!("{fused}.weight"), &[all, width], &shape, |view| view.slice(0, rows))?;
+        self.graph.node(name, Linear, &[x, weight])
     }
 
-    /// LayerNormalization by `prefix.weight` and `prefix.bias`, which files made from TensorFlow's call gamma and beta.
-    pub(super) fn layer_norm(&mut self, prefix: &str, x: ValueId, n: usize, epsilon: f64) -> Result<ValueId> {
+    /// A normalisation over `n` elements by `prefix.weight`, and by `prefix.bias` if it is LayerNormalization. Files made
+    /// from TensorFlow's call them gamma and beta.
+    pub(super) fn norm(&mut self, prefix: &str, x: ValueId, n: usize, norm: Norm) -> Result<ValueId> {
         let older = self.tensors.find(&format!("{prefix}.gamma")).is_some();
         let [weight, bias] = if older { ["gamma", "beta"] } else { ["weight", "bias"] };
-        let weight = self.weight(&format!("{prefix}.{weight}"), &[n])?;
-        let bias = self.weight(&format!("{prefix}.{bias}"), &[n])?;
-        let op = Normalization { kind: NormalizationKind::Layer, epsilon: epsilon as f32 };
-        self.graph.node(prefix, op, &[x, weight, bias])
+        let mut inputs = vec![x, self.weight(&format!("{prefix}.{weight}"), &[n])?];
+        if norm.kind == NormalizationKind::Layer {
+            inputs.push(self.weight(&format!("{prefix}.{bias}"), &[n])?);
+        }
+        let op = Normalization { kind: norm.kind, epsilon: norm.epsilon as f32, offset: norm.offset };
+        self.graph.node(prefix, op, &inputs)
+    }
+
+    /// LayerNormalization by `prefix.weight` and `prefix.bias`.
+    pub(super) fn layer_norm(&mut self, prefix: &str, x: ValueId, n: usize, epsilon: f64) -> Result<ValueId> {
+        self.norm(prefix, x, n, Norm { kind: NormalizationKind::Layer, epsilon, offset: 0.0 })
     }
 
     pub(super) fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
@@ -217,7 +288,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The activation that a configuration names.
-    pub(super) fn activation(&self, field: &str, default: &str) -> Result<UnaryFunction> {
+    pub(super) fn activation(&self, config: &Config, field: impl Names, default: &str) -> Result<UnaryFunction> {
         const KNOWN: &[(&str, UnaryFunction)] = &[
             ("silu", UnaryFunction::Silu),
             ("swish", UnaryFunction::Silu),
@@ -229,42 +300,45 @@ impl<'a> Builder<'a> {
             ("relu", UnaryFunction::Relu),
             ("tanh", UnaryFunction::Tanh),
         ];
-        let name = self.config.str_or(field, default)?;
+        let name = config.str_or(field, default)?;
         KNOWN.iter().find(|(n, _)| *n == name).map(|(_, f)| *f).ok_or_else(|| {
             let supported = KNOWN.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ");
             ImportError::Unsupported { what: "activation", name: name.to_string(), supported }.into()
         })
     }
 
-    /// The tables of cosines and sines of `frequencies`, shared by all layers.
-    pub(super) fn rope_tables(&mut self, frequencies: &[f64]) -> Result<[ValueId; 2]> {
-        let mut table = |name: &str, angle| {
-            let table = RopeTable { angle, frequencies: frequencies.to_vec() };
-            self.origins.insert(name.to_string(), Origin::Rope(table));
-            self.graph.weight(name, [Symbol::Capacity.into(), frequencies.len().into()], DType::F32)
-        };
-        Ok([table("rope.cos", Angle::Cosine)?, table("rope.sin", Angle::Sine)?])
+    /// One of the tables of `rope`, shared by all layers that turn the same way.
+    fn rope_table(&mut self, rope: &Rope, angle: Angle) -> Result<ValueId> {
+        let name = format!("{}.{angle}", rope.name());
+        if let Some(known) = self.graph.find(&name) {
+            return Ok(known);
+        }
+        let shape = [Symbol::Capacity.into(), rope.pairs().into()];
+        self.origins.insert(name.clone(), Origin::Rope(RopeTable { angle, rope: rope.clone() }));
+        self.graph.weight(&name, shape, DType::F32)
     }
 
+    /// `x` of `heads`, each turned by its position as `rope` says.
     pub(super) fn rotate(
         &mut self,
         name: &str,
         x: ValueId,
         heads: usize,
-        tables: [ValueId; 2],
+        rope: &Rope,
         positions: ValueId,
     ) -> Result<ValueId> {
-        self.graph.node(name, RotaryEmbedding { heads }, &[x, tables[0], tables[1], positions])
+        let (cosines, sines) = (self.rope_table(rope, Angle::Cosine)?, self.rope_table(rope, Angle::Sine)?);
+        self.graph.node(name, RotaryEmbedding { heads }, &[x, cosines, sines, positions])
     }
 
     /// Causal attention of `q` over the keys and values so far, which it keeps in the layer's state.
     pub(super) fn cached_attention(
         &mut self,
         name: &str,
-        heads: Heads,
-        window: Option<usize>,
+        attending: Attending,
         [q, k, v]: [ValueId; 3],
     ) -> Result<ValueId> {
+        let heads = attending.heads;
         let mut append = |part: &str, value: ValueId| {
             let width = heads.kv_heads * heads.head_dim;
             let shape = [Symbol::Batch.into(), Symbol::Capacity.into(), width.into()];
@@ -272,30 +346,31 @@ impl<'a> Builder<'a> {
             self.graph.node(&format!("{name}.{part}_append"), TensorScatter { heads: heads.kv_heads }, &[state, value])
         };
         let (k, v) = (append("k", k)?, append("v", v)?);
-        self.attention(name, heads, true, window, [q, k, v])
+        self.attention(name, attending, true, [q, k, v])
     }
 
-    /// Attention of `q` over `k` and `v`, scaled by the root of the head's width.
+    /// Attention of `q` over `k` and `v`.
     pub(super) fn attention(
         &mut self,
         name: &str,
-        heads: Heads,
+        attending: Attending,
         causal: bool,
-        window: Option<usize>,
         qkv: [ValueId; 3],
     ) -> Result<ValueId> {
-        let Heads { heads, kv_heads, head_dim } = heads;
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let op = Attention { heads, kv_heads, scale, causal, window, softcap: None };
+        let Attending { heads: Heads { heads, kv_heads, .. }, scale, window, softcap } = attending;
+        let op = Attention { heads, kv_heads, scale, causal, window, softcap };
         self.graph.node(name, op, &qkv)
     }
 
     /// The output `logits`: of the last `keep` positions only.
-    pub(super) fn logits(&mut self, hidden: ValueId, weight: &ValueId) -> Result<()> {
+    pub(super) fn logits(&mut self, hidden: ValueId, logits: &Logits) -> Result<()> {
         let last = Slice { axis: 1, start: None, len: Symbol::Keep.into() };
         let last = self.graph.node("last_positions", last, &[hidden])?;
-        let logits = self.graph.node("lm_head", Linear, &[last, *weight])?;
-        self.graph.output("logits", logits)
+        let mut value = self.graph.node("lm_head", Linear, &[last, logits.weight])?;
+        if let Some(cap) = logits.softcap {
+            value = self.unary("lm_head.capped", UnaryFunction::Softcap(cap), value)?;
+        }
+        self.graph.output("logits", value)
     }
 
     /// The output `hidden`, pooled.

@@ -89,6 +89,16 @@ impl Config {
         Ok(self.size(&field)?.unwrap_or(default))
     }
 
+    /// [`Config::usize`] of a field that may be absent, or `null` to say that there is no such thing.
+    pub fn usize_or_null(&self, field: &str, default: usize) -> Result<Option<usize>> {
+        Ok(self.size(&field)?.or_else(|| self.absent(field).then_some(default)))
+    }
+
+    /// A whole number from 0 to [`MAX_SIZE`] that may be absent.
+    pub fn whole_or(&self, field: impl Names, default: usize) -> Result<usize> {
+        Ok(self.whole(&field, 0)?.unwrap_or(default))
+    }
+
     /// [`Config::usize`] of a field that may be absent.
     pub fn opt_usize(&self, field: impl Names) -> Result<Option<usize>> {
         self.size(&field)
@@ -109,13 +119,31 @@ impl Config {
         self.number(&field)
     }
 
+    /// A number above zero.
+    pub fn positive(&self, field: impl Names) -> Result<f64> {
+        self.required(&field, self.above_zero(&field)?)
+    }
+
     /// A number above zero that may be absent: an epsilon, a rope base.
     pub fn positive_or(&self, field: impl Names, default: f64) -> Result<f64> {
-        match self.number(&field)? {
-            Some(number) if number <= 0.0 => Err(self.wrong(&field, "a number above zero")),
-            Some(number) => Ok(number),
-            None => Ok(default),
-        }
+        Ok(self.above_zero(&field)?.unwrap_or(default))
+    }
+
+    /// [`Config::positive`] of a field that may be absent.
+    pub fn opt_positive(&self, field: impl Names) -> Result<Option<f64>> {
+        self.above_zero(&field)
+    }
+
+    /// [`Config::positive`] of a field that may be absent, or `null` to say that there is no such thing.
+    pub fn positive_or_null(&self, field: &str, default: f64) -> Result<Option<f64>> {
+        Ok(self.above_zero(&field)?.or_else(|| self.absent(field).then_some(default)))
+    }
+
+    /// A list of finite numbers.
+    pub fn numbers(&self, field: impl Names) -> Result<Vec<f64>> {
+        let number = |v: &Value| v.as_f64().filter(|n| n.is_finite());
+        let numbers = self.typed(&field, "a list of finite numbers", |v| v.as_array()?.iter().map(number).collect())?;
+        self.required(&field, numbers)
     }
 
     /// A truth value that may be absent.
@@ -185,10 +213,23 @@ impl Config {
         }
     }
 
+    /// Whether the file does not even say `null`.
+    fn absent(&self, field: &str) -> bool {
+        !self.map.contains_key(field)
+    }
+
     fn size(&self, field: &impl Names) -> Result<Option<usize>> {
-        self.typed(field, "a whole number from 1 to 2^31", |value| {
-            usize::try_from(value.as_u64()?).ok().filter(|n| (1..=MAX_SIZE).contains(n))
+        self.whole(field, 1)
+    }
+
+    fn whole(&self, field: &impl Names, least: usize) -> Result<Option<usize>> {
+        self.typed(field, &format!("a whole number from {least} to 2^31"), |value| {
+            usize::try_from(value.as_u64()?).ok().filter(|n| (least..=MAX_SIZE).contains(n))
         })
+    }
+
+    fn above_zero(&self, field: &impl Names) -> Result<Option<f64>> {
+        self.typed(field, "a number above zero", |value| value.as_f64().filter(|n| n.is_finite() && *n > 0.0))
     }
 
     fn number(&self, field: &impl Names) -> Result<Option<f64>> {

@@ -31,7 +31,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         first_position: 0,
         types: None,
         epsilon: 1e-12,
-        activation: b.activation("activation", "gelu")?,
+        activation: b.activation(config, "activation", "gelu")?,
         names,
     };
     let ending = ending(config, "DistilBert")?;

@@ -2,7 +2,7 @@
 //!
 //! Unfusing happens here, by views: no rule and no plan knows of it. Read `builder.rs` for what views are.
 
-use super::builder::{Builder, Family, Heads};
+use super::builder::{Attending, Builder, Family, Heads, Logits};
 use crate::error::Result;
 use crate::graph::ValueId;
 use crate::ops::Linear;
@@ -39,8 +39,8 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         }
     }
     let heads = Heads::dividing(config, "n_head", hidden)?;
-    let activation = b.activation("activation_function", "gelu_new")?;
-    let prefix = b.prefix("transformer.", "wte.weight");
+    let activation = b.activation(config, "activation_function", "gelu_new")?;
+    let prefix = b.prefix(&["transformer."], "wte.weight");
     let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
     let tokens = b.gather(&format!("{prefix}wte"), ids, [vocabulary, hidden])?;
     let places = b.gather(&format!("{prefix}wpe"), positions, [context, hidden])?;
@@ -53,7 +53,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
             let names = (name(&format!("attn.{part}")), name("attn.c_attn"));
             *slot = conv1d(b, (&names.0, &names.1), normed, [hidden, hidden], (i * hidden, 3 * hidden))?;
         }
-        let attended = b.cached_attention(&name("attn"), heads, None, qkv)?;
+        let attended = b.cached_attention(&name("attn"), Attending::plain(heads), qkv)?;
         let proj = name("attn.c_proj");
         let out = conv1d(b, (&proj, &proj), attended, [hidden, hidden], (0, hidden))?;
         x = b.add(&name("attn.residual"), x, out)?;
@@ -68,6 +68,6 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let x = b.layer_norm(&format!("{prefix}ln_f"), x, hidden, epsilon)?;
     let tied = config.bool_or("tie_word_embeddings", true)?;
     let head = if tied { format!("{prefix}wte.weight") } else { "lm_head.weight".to_string() };
-    let logits = b.weight(&head, &[vocabulary, hidden])?;
+    let logits = Logits { weight: b.weight(&head, &[vocabulary, hidden])?, softcap: None };
     Ok(Family::decoder(x, logits, vocabulary, context))
 }

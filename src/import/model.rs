@@ -7,7 +7,7 @@ use super::builder::{Builder, Family};
 use super::joined::Joined;
 use super::rope::RopeTable;
 use super::{FileTensors, Folder, RandomTensors, Scores, Tensors};
-use super::{bert, classifier, distilbert, gpt2, llama, mistral, qwen2, qwen3, roberta, sentence, special};
+use super::{classifier, sentence, special};
 use crate::error::{GraphError, ImportError, Result};
 use crate::graph::{Graph, Source, ValueId, Weights};
 use crate::tensor::{DType, Region, Tensor};
@@ -85,15 +85,19 @@ type Build = fn(&mut Builder<'_>) -> Result<Family>;
 
 /// The families, by `model_type`: the one list an importer is added to.
 const FAMILIES: &[(&str, Build)] = &[
-    ("llama", llama::build),
-    ("mistral", mistral::build),
-    ("qwen2", qwen2::build),
-    ("qwen3", qwen3::build),
-    ("gpt2", gpt2::build),
-    ("bert", bert::build),
-    ("roberta", roberta::build),
-    ("xlm-roberta", roberta::build_xlm),
-    ("distilbert", distilbert::build),
+    ("llama", super::llama::build),
+    ("mistral", super::mistral::build),
+    ("qwen2", super::qwen2::build),
+    ("qwen3", super::qwen3::build),
+    ("gemma2", super::gemma2::build),
+    ("gemma3_text", super::gemma3::build),
+    ("gemma3", super::gemma3::build_within),
+    ("phi3", super::phi3::build),
+    ("gpt2", super::gpt2::build),
+    ("bert", super::bert::build),
+    ("roberta", super::roberta::build),
+    ("xlm-roberta", super::roberta::build_xlm),
+    ("distilbert", super::distilbert::build),
 ];
 
 impl Model {
@@ -243,10 +247,10 @@ impl Model {
 }
 
 impl Weights for Model {
-    fn read(&self, name: &str, _shape: &[usize], region: &Region) -> Result<Tensor> {
+    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor> {
         match self.origins.get(name) {
             Some(Origin::Tensor(joined)) => joined.read(&*self.tensors, region),
-            Some(Origin::Rope(table)) => table.read(region),
+            Some(Origin::Rope(table)) => table.read(shape.first().copied().unwrap_or(0), region),
             None => Err(GraphError::Name { kind: "weight", name: name.to_string(), problem: "does not exist" }.into()),
         }
     }

@@ -1,11 +1,15 @@
-//! Qwen2: Llama's block with a bias on queries, keys and values.
+//! Qwen2: Llama with a bias on queries, keys and values, and a window on some layers.
 //!
-//! It knows nothing but that difference. Read `llama.rs` for the block.
+//! It knows nothing but those differences. Read `decoder.rs` for the block, `layers.rs` for which layers.
 
 use super::builder::{Builder, Family};
-use super::llama::{Variation, decoder};
+use super::decoder::{Decoder, projections};
+use super::layers;
 use crate::error::Result;
 
-pub(super) fn build(builder: &mut Builder<'_>) -> Result<Family> {
-    decoder(builder, &Variation { qkv_bias: true, output_bias: false, mlp_bias: false, qk_norm: false, window: None })
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let mut decoder = Decoder::read(b, b.config)?;
+    layers::qwen(b.config, &mut decoder.layers)?;
+    decoder.project = projections(decoder.hidden, decoder.heads, true);
+    decoder.build(b)
 }

@@ -1,11 +1,15 @@
-//! Rotary frequencies: both spellings of their settings, and the tables of angles made from them.
+//! Rotary embedding: both spellings of its settings, every scaling of its frequencies, and the tables made from them.
 //!
 //! It deliberately knows no attention: a table has a row per position and a column per rotated pair. Tables are made
-//! in f64 and for the session's capacity only. Read `crate::ops::RotaryEmbedding` next.
+//! in f64, for the session's capacity, which also settles what transformers lets grow with the text: where a scaling
+//! depends on the text's length, that length is the capacity from the first token on, so that no key is ever turned by
+//! two measures. Read `scaling.rs` for the scalings, [`crate::ops::RotaryEmbedding`] for the op.
 
 use super::Config;
-use crate::error::{ImportError, Result};
+use super::scaling::Scaling;
+use crate::error::Result;
 use crate::tensor::{Region, Tensor};
+use std::fmt;
 
 /// Heads wider than this are a mistake, which no table is made for.
 const MAX_HEAD: usize = 1 << 16;
@@ -17,60 +21,112 @@ pub(super) enum Angle {
     Sine,
 }
 
-/// One table: `f(position * frequency[i])`.
+impl fmt::Display for Angle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Angle::Cosine => "cos",
+            Angle::Sine => "sin",
+        })
+    }
+}
+
+/// How positions turn the heads of a layer.
+#[derive(Clone, Debug)]
+pub(super) struct Rope {
+    name: &'static str,
+    pub(super) theta: f64,
+    /// Dimensions of a head that are turned, in pairs.
+    pub(super) rotated: usize,
+    pub(super) scaling: Scaling,
+}
+
+/// One table: `f(position * frequency[i])`, times what the scaling multiplies attention by.
 #[derive(Clone, Debug)]
 pub(super) struct RopeTable {
     pub(super) angle: Angle,
-    pub(super) frequencies: Vec<f64>,
+    pub(super) rope: Rope,
 }
 
 impl RopeTable {
-    /// The box `region` of the table.
-    pub(super) fn read(&self, region: &Region) -> Result<Tensor> {
+    /// The box `region` of the table, which has a row for each of `capacity` positions.
+    pub(super) fn read(&self, capacity: usize, region: &Region) -> Result<Tensor> {
+        let (frequencies, attention) = self.rope.scaling.frequencies(&self.rope, capacity);
         let mut values = Vec::with_capacity(region.numel());
         for position in region.0[0].clone() {
             for i in region.0[1].clone() {
-                let angle = position as f64 * self.frequencies.get(i).copied().unwrap_or(0.0);
-                values.push(match self.angle {
+                let angle = position as f64 * frequencies.get(i).copied().unwrap_or(0.0);
+                let value = match self.angle {
                     Angle::Cosine => angle.cos(),
                     Angle::Sine => angle.sin(),
-                } as f32);
+                };
+                values.push((value * attention) as f32);
             }
         }
         Tensor::f32(region.shape(), values)
     }
 }
 
-/// The frequencies of heads of `head_dim` under `config`: `theta^(-2 i / head_dim)`.
-///
-/// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before). Errors on a rope type that is
-/// not supported.
-pub(super) fn frequencies(config: &Config, head_dim: usize) -> Result<Vec<f64>> {
-    let parameters = match config.object("rope_parameters")? {
-        Some(parameters) => Some(parameters),
-        None => config.object("rope_scaling")?,
-    };
-    if let Some(parameters) = &parameters {
-        let kind = parameters.str_or(["rope_type", "type"], "default")?;
-        if kind != "default" {
-            let (name, supported) = (kind.to_string(), "default".to_string());
-            return Err(ImportError::Unsupported { what: "rope type", name, supported }.into());
+impl Rope {
+    /// What `config` says of heads of `head_dim` that are turned whole.
+    ///
+    /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Errors on a rope type that
+    /// is not supported, and on senseless settings.
+    pub(super) fn of_whole_heads(config: &Config, head_dim: usize) -> Result<Rope> {
+        let rope = Rope::of_part(config, head_dim)?;
+        if rope.rotated != head_dim {
+            return Err(config.error("partial_rotary_factor", "only 1 is supported in this family"));
         }
+        Ok(rope)
     }
-    for source in [Some(config), parameters.as_ref()].into_iter().flatten() {
-        if source.positive_or("partial_rotary_factor", 1.0)? != 1.0 {
-            return Err(source.error("partial_rotary_factor", "only 1 is supported"));
+
+    /// As [`Rope::of_whole_heads`], where `partial_rotary_factor` may leave the end of each head as it is.
+    pub(super) fn of_part(config: &Config, head_dim: usize) -> Result<Rope> {
+        let parameters = match config.object("rope_scaling")? {
+            Some(scaling) => Some(scaling),
+            None => config.object("rope_parameters")?,
+        };
+        let theta = config.positive_or(["rope_theta", "rotary_emb_base"], 10_000.0)?;
+        Rope::read(config, parameters.as_ref(), "rope", theta, head_dim)
+    }
+
+    /// What `parameters` say, whose tables are called `name`; `theta` where they do not say it.
+    pub(super) fn read(
+        config: &Config,
+        parameters: Option<&Config>,
+        name: &'static str,
+        theta: f64,
+        head_dim: usize,
+    ) -> Result<Rope> {
+        let theta = parameters.map_or(Ok(theta), |p| p.positive_or("rope_theta", theta))?;
+        if theta <= 1.0 {
+            return Err(config.error("rope_theta", format!("{theta} is not above 1")));
         }
+        if head_dim > MAX_HEAD {
+            return Err(config.error("head_dim", format!("{head_dim} is wider than any head, {MAX_HEAD} at most")));
+        }
+        let whole = config.positive_or(["partial_rotary_factor", "rotary_pct"], 1.0)?;
+        let part = parameters.map_or(Ok(whole), |p| p.positive_or("partial_rotary_factor", whole))?;
+        let rotated = (head_dim as f64 * part) as usize;
+        if part > 1.0 || rotated == 0 || !rotated.is_multiple_of(2) {
+            let reason = format!("{part} of heads of {head_dim} turns {rotated} dimensions, which must be some pairs");
+            return Err(config.error(["partial_rotary_factor", "head_dim"], reason));
+        }
+        let scaling = Scaling::read(config, parameters, rotated)?;
+        Ok(Rope { name, theta, rotated, scaling })
     }
-    let theta = match parameters.as_ref().filter(|p| p.has("rope_theta")) {
-        Some(parameters) => parameters.positive_or("rope_theta", 10_000.0)?,
-        None => config.positive_or("rope_theta", 10_000.0)?,
-    };
-    if head_dim > MAX_HEAD {
-        return Err(config.error("head_dim", format!("{head_dim} is wider than any head, {MAX_HEAD} at most")));
+
+    /// What its tables are called.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
     }
-    if !head_dim.is_multiple_of(2) {
-        return Err(config.error("head_dim", format!("{head_dim} is odd, rotary embedding pairs dimensions")));
+
+    /// Columns of its tables.
+    pub(super) fn pairs(&self) -> usize {
+        self.rotated / 2
     }
-    Ok((0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect())
+
+    /// Positions that a model of `max_position_embeddings` takes.
+    pub(super) fn context(&self, max_position_embeddings: usize) -> usize {
+        self.scaling.context(max_position_embeddings)
+    }
 }

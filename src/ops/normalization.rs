@@ -15,9 +15,9 @@ const SHADER: Shader = Shader { name: "normalization", source: include_str!("../
 /// Which normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum NormalizationKind {
-    /// `x / rms(x) * weight`.
+    /// `x / rms(x) * (offset + weight)`.
     Rms,
-    /// `(x - mean(x)) / std(x) * weight + bias`.
+    /// `(x - mean(x)) / std(x) * (offset + weight) + bias`.
     Layer,
 }
 
@@ -28,6 +28,8 @@ pub struct Normalization {
     pub kind: NormalizationKind,
     /// Added to the mean square (or variance) before its root.
     pub epsilon: f32,
+    /// Added to the weight: 1 where the weight is the difference from one. An extension of ONNX's op.
+    pub offset: f32,
 }
 
 impl Normalization {
@@ -81,7 +83,8 @@ impl Operator for Normalization {
             .collect();
         call.fill(|i| {
             let ((mean, scale), column) = (statistics[i / d], i % d);
-            (x[i] as f64 - mean) * scale * weight[column] as f64 + bias.map_or(0.0, |b| b[column] as f64)
+            (x[i] as f64 - mean) * scale * (self.offset as f64 + weight[column] as f64)
+                + bias.map_or(0.0, |b| b[column] as f64)
         })
     }
 
@@ -99,7 +102,7 @@ impl Operator for Normalization {
                 "layer"
             }
         };
-        let params = vec![rows as u32, d as u32, self.epsilon.to_bits()];
+        let params = vec![rows as u32, d as u32, self.epsilon.to_bits(), self.offset.to_bits()];
         Ok(vec![Launch { kernel: Kernel::new(SHADER, entry), params, bindings, groups: linear_grid(rows, 1) }])
     }
 }
@@ -114,5 +117,5 @@ fn sample(random: &mut Random, kind: NormalizationKind) -> Sample {
     if kind == NormalizationKind::Layer {
         inputs.push((Role::Weight, random.tensor(DType::F16, &[d])));
     }
-    Sample::new(Normalization { kind, epsilon: 1e-5 }, inputs)
+    Sample::new(Normalization { kind, epsilon: 1e-5, offset: random.pick(&[0.0, 1.0]) }, inputs)
 }

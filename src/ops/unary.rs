@@ -1,6 +1,6 @@
-//! Elementwise functions of one input: Gelu in both forms, Relu, Silu, Sigmoid, Tanh.
+//! Elementwise functions of one input: Gelu in both forms, Relu, Silu, Sigmoid, Tanh, a soft cap, a scale.
 //!
-//! Any dimension may be cut; Partial never passes, since none of them is linear. The file does not know where they
+//! Any dimension may be cut; Partial passes the scale, which alone is linear. The file does not know where they
 //! stand in a model. Read `shaders/unary.wgsl` and `shaders/common/functions.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
@@ -13,7 +13,7 @@ use crate::tensor::{DType, Shape, Tensor};
 const SHADER: Shader = Shader { name: "unary", source: include_str!("../../shaders/unary.wgsl") };
 
 /// Which function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub enum UnaryFunction {
     /// `x * Phi(x)`, by the error function.
     Gelu,
@@ -27,10 +27,14 @@ pub enum UnaryFunction {
     Sigmoid,
     /// `tanh(x)`.
     Tanh,
+    /// `c * tanh(x / c)`, as Attention caps its scores.
+    Softcap(f32),
+    /// `c * x`, ONNX's Mul by a constant.
+    Scale(f32),
 }
 
 /// An elementwise function of one input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Unary {
     /// Which.
     pub function: UnaryFunction,
@@ -44,6 +48,8 @@ impl Unary {
         ("Silu", |r| sample(r, UnaryFunction::Silu)),
         ("Sigmoid", |r| sample(r, UnaryFunction::Sigmoid)),
         ("Tanh", |r| sample(r, UnaryFunction::Tanh)),
+        ("Softcap", |r| sample(r, UnaryFunction::Softcap(30.0))),
+        ("Scale", |r| sample(r, UnaryFunction::Scale(-1.7))),
     ];
 }
 
@@ -79,13 +85,20 @@ impl Operator for Unary {
             UnaryFunction::Silu => "Silu",
             UnaryFunction::Sigmoid => "Sigmoid",
             UnaryFunction::Tanh => "Tanh",
+            UnaryFunction::Softcap(_) => "Softcap",
+            UnaryFunction::Scale(_) => "Scale",
         }
     }
 
     fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
         arity(self.name(), inputs, 1..2, "1")?;
         let dims = leading(inputs[0].len().saturating_sub(1));
-        ShardingRule::of(self.name(), &format!("{dims} k -> {dims} k")).bind(inputs)
+        let rule = ShardingRule::of(self.name(), &format!("{dims} k -> {dims} k"));
+        match self.function {
+            UnaryFunction::Scale(_) => rule.linear(&[0]),
+            _ => rule,
+        }
+        .bind(inputs)
     }
 
     fn operations(&self) -> u64 {
@@ -106,6 +119,8 @@ impl Operator for Unary {
                 UnaryFunction::Silu => x / (1.0 + (-x).exp()),
                 UnaryFunction::Sigmoid => 1.0 / (1.0 + (-x).exp()),
                 UnaryFunction::Tanh => x.tanh(),
+                UnaryFunction::Softcap(cap) => cap as f64 * (x / cap as f64).tanh(),
+                UnaryFunction::Scale(scale) => scale as f64 * x,
             }
         })
     }
@@ -115,17 +130,19 @@ impl Operator for Unary {
         if n == 0 {
             return Ok(Vec::new());
         }
-        let function = match self.function {
-            UnaryFunction::Gelu => "gelu",
-            UnaryFunction::GeluTanh => "gelu_tanh",
-            UnaryFunction::Relu => "relu",
-            UnaryFunction::Silu => "silu",
-            UnaryFunction::Sigmoid => "sigmoid",
-            UnaryFunction::Tanh => "hyperbolic_tangent",
+        let (function, constant) = match self.function {
+            UnaryFunction::Gelu => ("gelu", 0.0),
+            UnaryFunction::GeluTanh => ("gelu_tanh", 0.0),
+            UnaryFunction::Relu => ("relu", 0.0),
+            UnaryFunction::Silu => ("silu", 0.0),
+            UnaryFunction::Sigmoid => ("sigmoid", 0.0),
+            UnaryFunction::Tanh => ("hyperbolic_tangent", 0.0),
+            UnaryFunction::Softcap(cap) => ("softcap", cap),
+            UnaryFunction::Scale(scale) => ("scale", scale),
         };
         Ok(vec![Launch {
             kernel: Kernel { function: Some(function), ..Kernel::new(SHADER, "map") },
-            params: vec![n as u32],
+            params: vec![n as u32, constant.to_bits()],
             bindings: vec![Binding::input(0), Binding::Output],
             groups: linear_grid(n, 64),
         }])

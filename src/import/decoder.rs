@@ -1,0 +1,331 @@
+//! The decoder that most families vary: blocks of attention and an MLP, normalised here or there, each added to what
+//! came in.
+//!
+//! A family starts from [`Decoder::read`], which is Llama, and states its differences: data where data says them, a
+//! function where weights are named or stored another way. It deliberately knows no `model_type`. Read `llama.rs` for
+//! the plain case, then `gemma2.rs` for one that differs in nearly everything.
+
+use super::Config;
+use super::builder::{Attending, Builder, Family, Heads, Logits};
+use super::rope::Rope;
+use crate::error::Result;
+use crate::graph::ValueId;
+use crate::ops::{NormalizationKind, Reshape, UnaryFunction};
+use std::fmt;
+
+/// More layers than this are a mistake, and would be built before any weight is missed.
+const MAX_LAYERS: usize = 4096;
+
+/// One of the three products that attention reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Projection {
+    Query,
+    Key,
+    Value,
+}
+
+impl Projection {
+    const ALL: [Projection; 3] = [Projection::Query, Projection::Key, Projection::Value];
+
+    /// Its heads.
+    pub(super) fn heads(self, heads: Heads) -> usize {
+        if self == Projection::Query { heads.heads } else { heads.kv_heads }
+    }
+
+    /// Its rows in a weight that holds queries, keys and values one after another.
+    pub(super) fn rows(self, heads: Heads) -> std::ops::Range<usize> {
+        let before = Projection::ALL.iter().take_while(|p| **p != self).map(|p| p.heads(heads)).sum::<usize>();
+        before * heads.head_dim..(before + self.heads(heads)) * heads.head_dim
+    }
+}
+
+impl fmt::Display for Projection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Projection::Query => "q",
+            Projection::Key => "k",
+            Projection::Value => "v",
+        })
+    }
+}
+
+/// Which block a function is to make a part of.
+pub(super) struct Block {
+    /// What the names of all blocks begin with.
+    layers: String,
+    /// From 0.
+    pub(super) index: usize,
+}
+
+impl Block {
+    /// The whole name of what is called `part` in the block.
+    pub(super) fn name(&self, part: &str) -> String {
+        format!("{}.{}.{part}", self.layers, self.index)
+    }
+}
+
+/// Makes a part of a block from the value it is given.
+pub(super) type Make = Box<dyn Fn(&mut Builder<'_>, &Block, ValueId) -> Result<ValueId>>;
+
+/// Makes one of a block's projections from the value it is given.
+pub(super) type Project = Box<dyn Fn(&mut Builder<'_>, &Block, Projection, ValueId) -> Result<ValueId>>;
+
+/// How values are normalised.
+#[derive(Clone, Copy)]
+pub(super) struct Norm {
+    pub(super) kind: NormalizationKind,
+    pub(super) epsilon: f64,
+    /// Added to the weight: 1 where the file holds the difference from one.
+    pub(super) offset: f32,
+}
+
+/// Where a block normalises, as the names of the weights.
+#[derive(Clone, Copy)]
+pub(super) struct Norms {
+    /// What attention reads.
+    pub(super) before_attention: Option<&'static str>,
+    /// What attention adds.
+    pub(super) after_attention: Option<&'static str>,
+    /// What the MLP reads.
+    pub(super) before_mlp: Option<&'static str>,
+    /// What the MLP adds.
+    pub(super) after_mlp: Option<&'static str>,
+}
+
+/// Which norms queries and keys pass before they are rotated: `ATTENTION.q_norm` and `ATTENTION.k_norm`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum QkNorm {
+    None,
+    /// Each head by itself, all by one weight.
+    Heads,
+}
+
+/// What differs from layer to layer.
+#[derive(Clone)]
+pub(super) struct Layer {
+    /// A query sees only this many positions up to its own.
+    pub(super) window: Option<usize>,
+    /// How positions turn queries and keys.
+    pub(super) rope: Option<Rope>,
+}
+
+/// The names of what is not in a function's hands.
+pub(super) struct Names {
+    /// What all but the head's begin with.
+    pub(super) prefix: String,
+    pub(super) embedding: &'static str,
+    /// The blocks, followed by their numbers.
+    pub(super) layers: &'static str,
+    /// The attention in a block.
+    pub(super) attention: &'static str,
+    /// The MLP in a block.
+    pub(super) mlp: &'static str,
+    pub(super) last_norm: &'static str,
+    pub(super) head: &'static str,
+}
+
+/// A decoder as its family states it.
+pub(super) struct Decoder {
+    pub(super) hidden: usize,
+    pub(super) vocabulary: usize,
+    /// Positions it was made for.
+    pub(super) context: usize,
+    pub(super) heads: Heads,
+    pub(super) layers: Vec<Layer>,
+    pub(super) names: Names,
+    pub(super) norm: Norm,
+    pub(super) norms: Norms,
+    pub(super) qk_norm: QkNorm,
+    /// The MLP reads the block's input and not what attention made of it. Without a norm of its own it reads what
+    /// attention reads.
+    pub(super) parallel: bool,
+    /// Multiplies the embeddings.
+    pub(super) embedding_scale: Option<f32>,
+    /// Multiplies products of queries and keys.
+    pub(super) attention_scale: f32,
+    /// Caps those products.
+    pub(super) attention_softcap: Option<f32>,
+    /// Caps the logits.
+    pub(super) logit_softcap: Option<f32>,
+    /// The head's weight is the embeddings'.
+    pub(super) tied: bool,
+    pub(super) project: Project,
+    /// The product after attention.
+    pub(super) output: Make,
+    pub(super) mlp: Make,
+}
+
+impl Decoder {
+    /// Llama without any bias, as `config` sizes it.
+    pub(super) fn read(b: &Builder<'_>, config: &Config) -> Result<Decoder> {
+        let heads = Heads::read(config, config.usize("hidden_size")?)?;
+        Decoder::turned(b, config, Rope::of_whole_heads(config, heads.head_dim)?)
+    }
+
+    /// As [`Decoder::read`], with heads turned by `rope`.
+    pub(super) fn turned(b: &Builder<'_>, config: &Config, rope: Rope) -> Result<Decoder> {
+        let (hidden, inner) = (config.usize("hidden_size")?, config.usize("intermediate_size")?);
+        let count = config.usize("num_hidden_layers")?;
+        if count > MAX_LAYERS {
+            return Err(config.error("num_hidden_layers", format!("{count} layers; there may be {MAX_LAYERS}")));
+        }
+        let heads = Heads::read(config, hidden)?;
+        let activation = b.activation(config, "hidden_act", "silu")?;
+        Ok(Decoder {
+            hidden,
+            vocabulary: config.usize("vocab_size")?,
+            context: rope.context(config.usize("max_position_embeddings")?),
+            heads,
+            layers: vec![Layer { window: None, rope: Some(rope) }; count],
+            names: Names {
+                prefix: b.prefix(&["model."], "embed_tokens.weight").to_string(),
+                embedding: "embed_tokens",
+                layers: "layers",
+                attention: "self_attn",
+                mlp: "mlp",
+                last_norm: "norm",
+                head: "lm_head",
+            },
+            norm: Norm {
+                kind: NormalizationKind::Rms,
+                epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
+                offset: 0.0,
+            },
+            norms: Norms {
+                before_attention: Some("input_layernorm"),
+                after_attention: None,
+                before_mlp: Some("post_attention_layernorm"),
+                after_mlp: None,
+            },
+            qk_norm: QkNorm::None,
+            parallel: false,
+            embedding_scale: None,
+            attention_scale: 1.0 / (heads.head_dim as f32).sqrt(),
+            attention_softcap: None,
+            logit_softcap: None,
+            tied: config.bool_or("tie_word_embeddings", false)?,
+            project: projections(hidden, heads, false),
+            output: output("self_attn.o_proj", [hidden, heads.width()], false),
+            mlp: gated_mlp("mlp", [inner, hidden], activation, false),
+        })
+    }
+
+    /// Whether all four of attention's products have a bias.
+    pub(super) fn biased_attention(&mut self, bias: bool) {
+        self.project = projections(self.hidden, self.heads, bias);
+        self.output = output("self_attn.o_proj", [self.hidden, self.heads.width()], bias);
+    }
+
+    /// The family whose graph this is.
+    pub(super) fn build(self, b: &mut Builder<'_>) -> Result<Family> {
+        let Names { prefix, embedding, layers, mlp, last_norm, head, .. } = &self.names;
+        let top = |part: &str| format!("{prefix}{part}");
+        let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
+        let mut x = b.gather(&top(embedding), ids, [self.vocabulary, self.hidden])?;
+        if let Some(scale) = self.embedding_scale {
+            x = b.unary(&top(&format!("{embedding}.scaled")), UnaryFunction::Scale(scale), x)?;
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
+            let block = Block { layers: top(layers), index };
+            let read = self.normed(b, &block, self.norms.before_attention, x)?;
+            let attended = self.attend(b, &block, layer, read, positions)?;
+            let attended = self.normed(b, &block, self.norms.after_attention, attended)?;
+            let residual = block.name(&format!("{}.residual", self.names.attention));
+            let read = match (self.parallel, self.norms.before_mlp) {
+                (true, None) => read,
+                (true, norm) => self.normed(b, &block, norm, x)?,
+                (false, norm) => {
+                    x = b.add(&residual, x, attended)?;
+                    self.normed(b, &block, norm, x)?
+                }
+            };
+            let out = (self.mlp)(b, &block, read)?;
+            let mut out = self.normed(b, &block, self.norms.after_mlp, out)?;
+            if self.parallel {
+                out = b.add(&residual, attended, out)?;
+            }
+            x = b.add(&block.name(&format!("{mlp}.residual")), x, out)?;
+            b.layers.push(x);
+        }
+        let hidden = b.norm(&top(last_norm), x, self.hidden, self.norm)?;
+        let head = if self.tied { top(embedding) } else { head.to_string() };
+        let weight = b.weight(&format!("{head}.weight"), &[self.vocabulary, self.hidden])?;
+        let logits = Logits { weight, softcap: self.logit_softcap };
+        Ok(Family::decoder(hidden, logits, self.vocabulary, self.context))
+    }
+
+    fn normed(&self, b: &mut Builder<'_>, block: &Block, norm: Option<&str>, x: ValueId) -> Result<ValueId> {
+        norm.map_or(Ok(x), |name| b.norm(&block.name(name), x, self.hidden, self.norm))
+    }
+
+    /// What attention makes of `x`, its last product included.
+    fn attend(
+        &self,
+        b: &mut Builder<'_>,
+        block: &Block,
+        layer: &Layer,
+        x: ValueId,
+        positions: ValueId,
+    ) -> Result<ValueId> {
+        let name = |part: &str| block.name(&format!("{}{part}", self.names.attention));
+        let mut qkv = [x; 3];
+        for (slot, part) in qkv.iter_mut().zip(Projection::ALL) {
+            *slot = (self.project)(b, block, part, x)?;
+            if part == Projection::Value {
+                continue;
+            }
+            if self.qk_norm == QkNorm::Heads {
+                *slot = self.head_norm(b, &name(&format!(".{part}_norm")), *slot)?;
+            }
+            if let Some(rope) = &layer.rope {
+                *slot = b.rotate(&name(&format!(".{part}_rope")), *slot, part.heads(self.heads), rope, positions)?;
+            }
+        }
+        let attending = Attending {
+            heads: self.heads,
+            scale: self.attention_scale,
+            window: layer.window,
+            softcap: self.attention_softcap,
+        };
+        let attended = b.cached_attention(&name(""), attending, qkv)?;
+        (self.output)(b, block, attended)
+    }
+
+    /// Each head normalised by itself.
+    fn head_norm(&self, b: &mut Builder<'_>, prefix: &str, x: ValueId) -> Result<ValueId> {
+        let split = Reshape::new("b s (h d) -> b s h d", &[("d", self.heads.head_dim)]);
+        let split = b.graph.node(&format!("{prefix}.heads"), split, &[x])?;
+        let normed = b.norm(prefix, split, self.heads.head_dim, self.norm)?;
+        b.graph.node(&format!("{prefix}.joined"), Reshape::new("b s h d -> b s (h d)", &[]), &[normed])
+    }
+}
+
+/// Queries, keys and values from a weight each.
+pub(super) fn projections(hidden: usize, heads: Heads, bias: bool) -> Project {
+    Box::new(move |b, block, part, x| {
+        let rows = part.heads(heads) * heads.head_dim;
+        b.linear(&block.name(&format!("self_attn.{part}_proj")), x, [rows, hidden], bias)
+    })
+}
+
+/// One product by the weight called `name`.
+pub(super) fn output(name: &'static str, shape: [usize; 2], bias: bool) -> Make {
+    Box::new(move |b, block, x| b.linear(&block.name(name), x, shape, bias))
+}
+
+/// `down(activation(gate x) * up x)`.
+pub(super) fn gated_mlp(
+    name: &'static str,
+    [inner, hidden]: [usize; 2],
+    activation: UnaryFunction,
+    bias: bool,
+) -> Make {
+    Box::new(move |b, block, x| {
+        let name = |part: &str| block.name(&format!("{name}.{part}"));
+        let gate = b.linear(&name("gate_proj"), x, [inner, hidden], bias)?;
+        let gate = b.unary(&name("act"), activation, gate)?;
+        let up = b.linear(&name("up_proj"), x, [inner, hidden], bias)?;
+        let gated = b.mul(&name("gated"), gate, up)?;
+        b.linear(&name("down_proj"), gated, [hidden, inner], bias)
+    })
+}

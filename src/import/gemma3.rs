@@ -1,0 +1,65 @@
+//! Gemma 3: Gemma 2 with each head's query and key normalised in place of attention's cap, and with layers that turn
+//! heads by one base where they slide and by another where they see everything.
+//!
+//! It reads text models, and of models that also see, the part that reads text. Read `gemma2.rs` for what it shares.
+
+use super::Config;
+use super::builder::{Builder, Family};
+use super::decoder::QkNorm;
+use super::gemma2::gemma;
+use super::layers;
+use super::rope::Rope;
+use crate::error::Result;
+
+/// `gemma3_text`: the configuration is the text model's.
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    text(b, b.config, &["model."], true)
+}
+
+/// `gemma3`: the text model's configuration is an object in it, and its tensors have names of their own.
+pub(super) fn build_within(b: &mut Builder<'_>) -> Result<Family> {
+    const SIGHT: [&str; 5] =
+        ["vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"];
+    // What turns images into embeddings is not built, so what it is does not matter.
+    SIGHT.iter().for_each(|field| _ = b.config.value(*field));
+    let Some(config) = b.config.object("text_config")? else {
+        return Err(b.config.error("text_config", "is missing"));
+    };
+    let tied = b.config.bool_or("tie_word_embeddings", true)?;
+    text(b, &config, &["model.language_model.", "language_model.model."], tied)
+}
+
+fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: bool) -> Result<Family> {
+    let mut decoder = gemma(b, config)?;
+    decoder.names.prefix = b.prefix(prefixes, "embed_tokens.weight").to_string();
+    decoder.qk_norm = QkNorm::Heads;
+    decoder.tied &= tied;
+    if config.opt_f64("attn_logit_softcapping")?.is_some() {
+        return Err(config.error("attn_logit_softcapping", "only null is supported: transformers applies none either"));
+    }
+    decoder.logit_softcap = config.opt_positive("final_logit_softcapping")?.map(|cap| cap as f32);
+    let window = config.usize_or_null("sliding_window", 4096)?;
+    let pattern = config.usize_or(["sliding_window_pattern", "_sliding_window_pattern"], 6)?;
+    layers::slide(config, &mut decoder.layers, window, |layer| (layer + 1) % pattern != 0)?;
+    let [global, local] = ropes(config, decoder.heads.head_dim)?;
+    for layer in &mut decoder.layers {
+        layer.rope = Some(if layer.window.is_some() { local.clone() } else { global.clone() });
+    }
+    decoder.build(b)
+}
+
+/// How layers that see everything turn heads, and how those that slide do: from `rope_parameters`, an object for each
+/// kind of layer, or from the older `rope_theta`, `rope_scaling` and `rope_local_base_freq`.
+fn ropes(config: &Config, head_dim: usize) -> Result<[Rope; 2]> {
+    let parameters = config.object("rope_parameters")?;
+    let of = |kind| parameters.as_ref().map_or(Ok(None), |p| p.object(kind));
+    let scaling = match config.object("rope_scaling")? {
+        Some(scaling) => Some(scaling),
+        None => of("full_attention")?,
+    };
+    let (global, local) = (config.positive_or("rope_theta", 1e6)?, config.positive_or("rope_local_base_freq", 1e4)?);
+    Ok([
+        Rope::read(config, scaling.as_ref(), "rope", global, head_dim)?,
+        Rope::read(config, of("sliding_attention")?.as_ref(), "rope.local", local, head_dim)?,
+    ])
+}

@@ -1,0 +1,54 @@
+//! Which layers look back without end and which a limited way, in the spellings that families share.
+//!
+//! It deliberately knows no block: it says what `layer_types` says, and what families take in its place. Read
+//! `decoder.rs` for what a layer is.
+
+use super::Config;
+use super::decoder::Layer;
+use crate::error::{ImportError, Result};
+
+/// Gives layers `window` where `layer_types`, or else `otherwise`, has them slide.
+pub(super) fn slide(
+    config: &Config,
+    layers: &mut [Layer],
+    window: Option<usize>,
+    otherwise: impl Fn(usize) -> bool,
+) -> Result<()> {
+    let sliding = sliding(config, layers.len(), otherwise)?;
+    if sliding.contains(&true) && window.is_none() {
+        return Err(config.error("sliding_window", "is missing, and there are layers that slide"));
+    }
+    for (layer, _) in layers.iter_mut().zip(sliding).filter(|(_, slides)| *slides) {
+        layer.window = window;
+    }
+    Ok(())
+}
+
+/// The windows of Qwen's families: `use_sliding_window` turns them on, for layers from `max_window_layers` up unless
+/// `layer_types` says which.
+pub(super) fn qwen(config: &Config, layers: &mut [Layer]) -> Result<()> {
+    let (on, window) = (config.bool_or("use_sliding_window", false)?, config.usize_or_null("sliding_window", 4096)?);
+    let window = window.filter(|_| on);
+    let first = config.whole_or("max_window_layers", 28)?;
+    slide(config, layers, window, |layer| window.is_some() && layer >= first)
+}
+
+/// For each of `count` layers, whether its attention slides.
+fn sliding(config: &Config, count: usize, otherwise: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+    if !config.has("layer_types") {
+        return Ok((0..count).map(otherwise).collect());
+    }
+    let types = config.strings("layer_types")?;
+    if types.len() != count {
+        return Err(config.error("layer_types", format!("has {} entries, and there are {count} layers", types.len())));
+    }
+    let slides = |name: &str| match name {
+        "full_attention" => Ok(false),
+        "sliding_attention" => Ok(true),
+        _ => {
+            let (name, supported) = (name.to_string(), "full_attention, sliding_attention".to_string());
+            Err(ImportError::Unsupported { what: "layer type", name, supported }.into())
+        }
+    };
+    types.into_iter().map(slides).collect()
+}

@@ -1,0 +1,36 @@
+//! Phi-3: Llama whose queries, keys and values are one weight, as are the two that open its MLP, and whose heads may
+//! turn in part.
+//!
+//! Unfusing happens here, by views: no rule and no plan knows of it. Read `decoder.rs` for the block, `scaling.rs` for
+//! longrope.
+
+use super::builder::{Builder, Family, Heads};
+use super::decoder::Decoder;
+use super::rope::Rope;
+use crate::error::Result;
+
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let config = b.config;
+    let heads = Heads::read(config, config.usize("hidden_size")?)?;
+    let mut decoder = Decoder::turned(b, config, Rope::of_part(config, heads.head_dim)?)?;
+    decoder.norm.epsilon = config.positive_or("rms_norm_eps", 1e-5)?;
+    let window = config.opt_usize("sliding_window")?;
+    decoder.layers.iter_mut().for_each(|layer| layer.window = window);
+    let (hidden, inner) = (decoder.hidden, config.usize("intermediate_size")?);
+    let all = (heads.heads + 2 * heads.kv_heads) * heads.head_dim;
+    decoder.project = Box::new(move |b, block, part, x| {
+        let (name, fused) = (block.name(&format!("self_attn.{part}_proj")), block.name("self_attn.qkv_proj"));
+        b.linear_rows(&name, (&fused, [all, hidden]), part.rows(heads), x)
+    });
+    let activation = b.activation(config, "hidden_act", "silu")?;
+    decoder.mlp = Box::new(move |b, block, x| {
+        let name = |part: &str| block.name(&format!("mlp.{part}"));
+        let (fused, all) = (name("gate_up_proj"), [2 * inner, hidden]);
+        let gate = b.linear_rows(&name("gate_proj"), (&fused, all), 0..inner, x)?;
+        let gate = b.unary(&name("act"), activation, gate)?;
+        let up = b.linear_rows(&name("up_proj"), (&fused, all), inner..2 * inner, x)?;
+        let gated = b.mul(&name("gated"), gate, up)?;
+        b.linear(&name("down_proj"), gated, [hidden, inner], false)
+    });
+    decoder.build(b)
+}
