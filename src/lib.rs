@@ -17,6 +17,7 @@
 //! | to | read |
 //! |---|---|
 //! | run a model | [`Model`], [`mod@plan`], [`Engine`] |
+//! | find a model by its name | [`hub`] |
 //! | find and open GPUs | [`device::gpu::adapters`], [`device::select`] |
 //! | turn text into tokens and back | [`text`] |
 //! | hold a conversation | `chat::Chat` (feature `text`) |
@@ -49,8 +50,9 @@
 //!
 //! # Features
 //!
-//! `text` adds the tokenizer and the chat template of a model folder, and conversations. `cli`, the default, is the `fanfold` program; a library that embeds
-//! fanfold turns it off and pulls in neither a tokenizer nor a command line.
+//! `text` adds the tokenizer and the chat template of a model folder, and conversations. `hub` adds the fetching of
+//! models by name. `cli`, the default, is the `fanfold` program; a library that embeds fanfold turns it off and pulls
+//! in neither a tokenizer nor a command line.
 
 #[cfg(feature = "text")]
 pub mod chat;
@@ -59,6 +61,7 @@ pub mod device;
 pub mod error;
 pub mod generate;
 pub mod graph;
+pub mod hub;
 pub mod import;
 pub mod kernel;
 pub mod ops;

@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["ops"],
     &["graph"],
     &["import", "plan"],
+    &["hub"],
     &["program"],
     &["device", "comm"],
     &["session"],
@@ -91,6 +92,7 @@ fn crates_stay_in_their_rooms() {
     naming("tokenizers::", &["text/"]);
     naming("minijinja", &["text/template/"]);
     naming("jiff::", &["text/template/"]);
+    naming("ureq::", &["hub/"]);
 }
 
 #[test]

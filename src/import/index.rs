@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// A validated index.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(crate) struct Index {
     path: PathBuf,
     text: Vec<u8>,
     /// File by tensor.
@@ -22,7 +22,7 @@ pub(super) struct Index {
 
 impl Index {
     /// Reads the index `text`; `path` is for messages.
-    pub(super) fn parse(path: PathBuf, text: Vec<u8>) -> Result<Index> {
+    pub(crate) fn parse(path: PathBuf, text: Vec<u8>) -> Result<Index> {
         let raw: Raw = serde_json::from_slice(&text).map_err(|e| json_error(&path, &text, &e))?;
         let mut index = Index { path, text, weight_map: BTreeMap::new() };
         for (tensor, file) in raw.weight_map.0 {
@@ -40,7 +40,7 @@ impl Index {
     }
 
     /// The files named, each once.
-    pub(super) fn files(&self) -> BTreeSet<&str> {
+    pub(crate) fn files(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
     }
 

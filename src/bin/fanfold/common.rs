@@ -2,12 +2,14 @@
 //!
 //! Data goes to stdout and all else to stderr. Read `run.rs` for how it is used.
 
-use anyhow::Result;
+use crate::huggingface;
+use anyhow::{Context, Result};
 use fanfold::device::Device;
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
 use fanfold::error::{PlanError, SessionError};
 use fanfold::generate::{Engine, EngineOptions, prepare};
+use fanfold::hub::ModelId;
 use fanfold::import::{Folder, Head, Model, demo};
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::Program;
@@ -73,7 +75,7 @@ pub struct Placing {
 /// A model and the devices it runs on.
 #[derive(clap::Args, Clone)]
 pub struct Target {
-    /// A model folder as Hugging Face lays it out, or `demo` for the embedded model
+    /// A model's folder, its OWNER/NAME in the cache (see `fanfold pull`), or `demo` for the embedded model
     pub model: PathBuf,
     /// Positions the KV cache holds
     #[arg(short, long, default_value_t = 2048, value_parser = positive, value_name = "N")]
@@ -130,8 +132,20 @@ pub fn open_model(path: &Path, head: Head) -> Result<Arc<Model>> {
     Ok(Arc::new(Model::from_folder(open_folder(path)?, head)?))
 }
 
+/// `path` if it is there; else what the cache holds of the model of that name.
 fn open_folder(path: &Path) -> Result<Folder> {
-    Ok(if path == Path::new("demo") && !path.exists() { demo()? } else { Folder::open(path)? })
+    if path.exists() {
+        return Ok(Folder::open(path)?);
+    }
+    match path.to_str() {
+        Some("demo") => Ok(demo()?),
+        Some(name) if name.parse::<ModelId>().is_ok() => {
+            let id: ModelId = name.parse()?;
+            let found = huggingface::cache().find(&id).context(format!("{name}: there is no such folder"))?;
+            Ok(Folder::open(found).with_context(|| format!("`fanfold pull {id}` completes what the cache holds"))?)
+        }
+        _ => Ok(Folder::open(path)?),
+    }
 }
 
 /// As [`open_model`], of a model that predicts tokens.

@@ -12,14 +12,16 @@ mod devices;
 mod embed;
 #[cfg(test)]
 mod flags;
+mod huggingface;
 mod man;
 mod plan;
+mod pull;
 mod run;
 mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use fanfold::Error;
-use fanfold::error::{DeviceError, PlanError, SessionError, TextError};
+use fanfold::error::{DeviceError, HubError, PlanError, SessionError, TextError};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -51,6 +53,8 @@ enum Command {
     Verify(verify::Args),
     /// Run the embedded model over three unequal devices
     Demo(demo::Args),
+    /// Fetch a model by its name into the cache
+    Pull(pull::Args),
     /// Print what makes a shell complete fanfold's commands and options
     Completions(completions::Args),
     /// Print the manual page, or write the pages of all commands
@@ -106,6 +110,7 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Plan(args)) => plan::main(&args),
         Some(Command::Verify(args)) => verify::main(&args),
         Some(Command::Demo(args)) => demo::main(&args),
+        Some(Command::Pull(args)) => pull::main(&args),
         Some(Command::Completions(args)) => completions::main(&args),
         Some(Command::Man(args)) => man::main(&args),
     };
@@ -136,6 +141,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn code(error: &Error) -> u8 {
     match error {
         Error::Import(_) => 3,
+        Error::Hub(HubError::Name { .. }) => 2,
+        Error::Hub(HubError::NotCached { .. } | HubError::NoWeights { .. } | HubError::NotFound { .. }) => 3,
         Error::Graph(_) | Error::Sharding(_) | Error::Tensor(_) => 3,
         Error::Text(TextError::Sampling { .. }) => 2,
         Error::Text(TextError::Logits(_)) => 1,

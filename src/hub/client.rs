@@ -1,0 +1,265 @@
+//! What is asked of a hub: a repository's files at a revision, what each is, and its contents from a byte on.
+//!
+//! It deliberately knows no cache and writes no file. Every wait has a deadline, every answer kept in memory a limit.
+//! Read [`super::pull`] next for what is done with the answers.
+
+use super::{ModelId, is_commit};
+use crate::error::{HubError, Result};
+use serde::Deserialize;
+use std::io::Read;
+use std::time::Duration;
+pub use ureq::Proxy;
+use ureq::http::{HeaderMap, Method, Response, StatusCode, header};
+use ureq::{Agent, Body};
+
+/// The longest description of a repository that is read: a few bytes per file, and no repository has a million.
+const MAX_INFO: u64 = 64 << 20;
+
+/// How often a hub may send on to elsewhere.
+const MAX_REDIRECTS: usize = 10;
+
+/// Names the contents of a file that lies elsewhere.
+const LINKED_ETAG: &str = "x-linked-etag";
+
+/// How a hub is reached.
+#[derive(Clone)]
+pub struct Access {
+    /// The hub: `https://..`, or `http://..` on a network of one's own.
+    pub endpoint: String,
+    /// What proves who asks, for models that are not for everyone.
+    pub token: Option<String>,
+    /// The way out of the network.
+    pub proxy: Option<Proxy>,
+    /// No wait is longer.
+    pub deadline: Duration,
+    /// How often a broken connection is made anew without a byte gained in between.
+    pub retries: u32,
+    /// The pause before it is made anew the first time; it doubles from time to time.
+    pub pause: Duration,
+}
+
+impl Default for Access {
+    fn default() -> Access {
+        Access {
+            endpoint: super::ENDPOINT.to_string(),
+            token: None,
+            proxy: None,
+            deadline: Duration::from_secs(30),
+            retries: 3,
+            pause: Duration::from_millis(500),
+        }
+    }
+}
+
+/// A repository at one commit.
+pub(super) struct Info {
+    pub(super) commit: String,
+    pub(super) files: Vec<String>,
+}
+
+/// What the hub says a file is.
+#[derive(Clone, Debug)]
+pub(super) struct FileInfo {
+    pub(super) name: String,
+    /// Names the contents: their SHA-256 where they are large.
+    pub(super) etag: String,
+    pub(super) size: u64,
+}
+
+/// A hub, and one model on it.
+pub(super) struct Client<'a> {
+    agent: Agent,
+    pub(super) access: &'a Access,
+    pub(super) id: &'a ModelId,
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(access: &'a Access, id: &'a ModelId) -> Result<Client<'a>> {
+        let endpoint = &access.endpoint;
+        if !["https://", "http://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
+            let reason = "is no address of a hub: it begins with neither https:// nor http://".to_string();
+            return Err(HubError::Answer { url: endpoint.clone(), reason }.into());
+        }
+        let deadline = Some(access.deadline);
+        let config = Agent::config_builder()
+            // Not the environment's, which is the caller's to read.
+            .proxy(access.proxy.clone())
+            .user_agent(concat!("fanfold/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            // Followed by hand in `ask`: who is sent on is told apart there.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_resolve(deadline)
+            .timeout_connect(deadline)
+            .timeout_per_read(deadline)
+            .timeout_per_write(deadline)
+            .build();
+        Ok(Client { agent: config.new_agent(), access, id })
+    }
+
+    /// The repository at the revision asked for.
+    pub(super) fn info(&self) -> Result<Info> {
+        #[derive(Deserialize)]
+        struct Raw {
+            sha: String,
+            #[serde(default)]
+            siblings: Vec<Sibling>,
+        }
+        #[derive(Deserialize)]
+        struct Sibling {
+            rfilename: String,
+        }
+        let revision = encoded(self.id.revision()).replace('/', "%2F");
+        let url = format!("{}/api/models/{}/revision/{revision}", self.endpoint(), self.id.repository());
+        let (url, mut response) = self.ask(Method::GET, url, 0)?;
+        self.check(&url, response.status(), response.headers(), None)?;
+        let answer = |reason: String| HubError::Answer { url: url.clone(), reason };
+        let bytes = response.body_mut().with_config().limit(MAX_INFO).read_to_vec();
+        let bytes = bytes.map_err(|error| network(&url, &error))?;
+        let raw: Raw = serde_json::from_slice(&bytes)
+            .map_err(|error| answer(format!("does not answer as a hub does: {error}")))?;
+        if !is_commit(&raw.sha) {
+            return Err(answer(format!("{:?} is no commit", raw.sha.chars().take(60).collect::<String>())).into());
+        }
+        Ok(Info { commit: raw.sha, files: raw.siblings.into_iter().map(|s| s.rfilename).collect() })
+    }
+
+    /// What the file `name` is at `commit`.
+    pub(super) fn head(&self, commit: &str, name: &str) -> Result<FileInfo> {
+        let (url, response) = self.ask(Method::HEAD, self.file_url(commit, name), 0)?;
+        let (status, headers) = (response.status(), response.headers());
+        if !status.is_redirection() {
+            self.check(&url, status, headers, Some(name))?;
+        }
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let answer = |reason: &str| HubError::Answer { url: url.clone(), reason: reason.to_string() };
+        let etag = text(LINKED_ETAG).or(text("etag"));
+        let etag = etag.ok_or_else(|| answer("does not say which contents it has (no ETag)"))?;
+        let etag = etag.trim_start_matches("W/").trim_matches('"');
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if etag.is_empty() || etag.len() > 128 || !etag.chars().all(plain) {
+            return Err(answer("names its contents in a way that is no name (ETag)").into());
+        }
+        // The length of an answer that sends on is its own, not the file's.
+        let own = text("content-length").filter(|_| status.is_success());
+        let size = text("x-linked-size").or(own).and_then(|size| size.parse().ok());
+        let size = size.ok_or_else(|| answer("does not say how long it is"))?;
+        Ok(FileInfo { name: name.to_string(), etag: etag.to_string(), size })
+    }
+
+    /// The contents of the file `name` at `commit`, and the byte they start at: `from`, or 0 where the hub knows no
+    /// other.
+    pub(super) fn contents(&self, commit: &str, name: &str, from: u64) -> Result<(u64, impl Read + use<>)> {
+        let (url, response) = self.ask(Method::GET, self.file_url(commit, name), from)?;
+        self.check(&url, response.status(), response.headers(), Some(name))?;
+        let start = match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+                let start = range.and_then(|r| r.trim().strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+                let reason = || format!("asked for the bytes from {from} on, it gives {}", range.unwrap_or("others"));
+                start.filter(|start| *start == from).ok_or_else(|| HubError::Answer { url, reason: reason() })?
+            }
+            _ => 0,
+        };
+        Ok((start, response.into_body().into_reader()))
+    }
+
+    /// Where the file `name` of `commit` is asked for.
+    pub(super) fn file_url(&self, commit: &str, name: &str) -> String {
+        format!("{}/{}/resolve/{commit}/{}", self.endpoint(), self.id.repository(), encoded(name))
+    }
+
+    fn endpoint(&self) -> &str {
+        self.access.endpoint.trim_end_matches('/')
+    }
+
+    /// The answer of `url`, or of where it sends on to, and which of them it was.
+    ///
+    /// A HEAD ends at the answer that names the contents, though that sends on to where they lie. Weights lie elsewhere,
+    /// and those who keep them are not to see the token.
+    fn ask(&self, method: Method, mut url: String, from: u64) -> Result<(String, Response<Body>)> {
+        let home = format!("{}/", self.endpoint());
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = match method {
+                Method::HEAD => self.agent.head(&url),
+                _ => self.agent.get(&url),
+            };
+            // Compressed, a file would have another length than it has.
+            request = request.header(header::ACCEPT_ENCODING, "identity");
+            if from > 0 {
+                request = request.header(header::RANGE, format!("bytes={from}-"));
+            }
+            if let Some(token) = self.access.token.as_ref().filter(|_| url.starts_with(&home)) {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            }
+            let response = request.call().map_err(|error| network(&url, &error))?;
+            let named = method == Method::HEAD && response.headers().contains_key(LINKED_ETAG);
+            if !response.status().is_redirection() || named {
+                return Ok((url, response));
+            }
+            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            url = self.location(&url, location)?;
+        }
+        Err(HubError::Answer { url, reason: "sends on to elsewhere without end".to_string() }.into())
+    }
+
+    /// The address that `url` sends on to.
+    fn location(&self, url: &str, location: Option<&str>) -> Result<String> {
+        let answer = |reason: &str| HubError::Answer { url: url.to_string(), reason: reason.to_string() };
+        let location = location.ok_or_else(|| answer("sends on to nowhere"))?;
+        if location.starts_with("https://") || location.starts_with("http://") {
+            return Ok(location.to_string());
+        }
+        let host = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        match location.starts_with('/') && !location.starts_with("//") {
+            true => Ok(host + location),
+            false => Err(answer("sends on to an address that cannot be read").into()),
+        }
+    }
+
+    /// The error that an answer's status and headers are, if any.
+    fn check(&self, url: &str, status: StatusCode, headers: &HeaderMap, file: Option<&str>) -> Result<()> {
+        let id = self.id.to_string();
+        let code = headers.get("x-error-code").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let known = self.access.token.is_some();
+        let not_found = |what: String| HubError::NotFound { endpoint: self.endpoint().to_string(), what };
+        let denied = |reason: &str| HubError::Denied { id: id.clone(), reason: reason.to_string() };
+        Err(match (status.as_u16(), code) {
+            (200..=299, _) => return Ok(()),
+            (401 | 403, "GatedRepo") if known => {
+                denied("is gated, and the token is not of someone who has been let in: ask for access on its page")
+                    .into()
+            }
+            (401 | 403, "GatedRepo") => {
+                denied("is gated: ask for access on its page, and give a token of yours in HF_TOKEN").into()
+            }
+            // A hub does not tell strangers which private models there are.
+            (401, _) if known => denied("does not exist, or the token does not open it").into(),
+            (401, _) => {
+                denied("does not exist, or is private: check its spelling, or give a token of yours in HF_TOKEN").into()
+            }
+            (403, _) => denied("is not for the one whose token this is").into(),
+            (404, "RevisionNotFound") => {
+                not_found(format!("revision {:?} of {}", self.id.revision(), self.id.repository())).into()
+            }
+            (404, _) => match file {
+                Some(file) => not_found(format!("file {file} of {id}")).into(),
+                None => not_found(format!("model {id}")).into(),
+            },
+            (429, _) => HubError::Answer { url: url.into(), reason: "too many requests: wait a while".into() }.into(),
+            (500..=599, _) => HubError::Network { url: url.into(), reason: format!("the hub fails ({status})") }.into(),
+            _ => HubError::Answer { url: url.into(), reason: format!("unexpected answer {status}") }.into(),
+        })
+    }
+}
+
+/// What went wrong on the way.
+fn network(url: &str, error: &ureq::Error) -> HubError {
+    HubError::Network { url: url.to_string(), reason: error.to_string() }
+}
+
+/// A path as it stands in an address.
+fn encoded(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
+    path.bytes().map(|b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
+}

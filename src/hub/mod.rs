@@ -1,0 +1,276 @@
+//! Models by the name of their repository, `OWNER/NAME`, and the cache where Hugging Face's tools keep their files.
+//!
+//! Finding what the cache holds is paths alone: it needs no network and no feature. The module deliberately reads no
+//! environment, so that the caller says where the cache is, and knows nothing of what is in a model's files. Read
+//! [`fn@pull`] next for how files come there, with the feature `hub`.
+
+#[cfg(feature = "hub")]
+mod client;
+#[cfg(feature = "hub")]
+mod pull;
+
+#[cfg(feature = "hub")]
+pub use client::{Access, Proxy};
+#[cfg(feature = "hub")]
+pub use pull::{Event, pull};
+
+use crate::error::{Error, HubError, Result};
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The hub that is asked unless another is named.
+pub const ENDPOINT: &str = "https://huggingface.co";
+
+/// The revision that is meant unless another is named.
+const MAIN: &str = "main";
+
+/// What fanfold reads of a repository beside its weights. A test holds the list against the code that reads.
+const FILES: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "modules.json",
+];
+
+/// Whether fanfold reads the file `name` of a model's folder, weights aside.
+pub fn reads(name: &str) -> bool {
+    // modules.json may name any folder of the repository for its pooling.
+    FILES.contains(&name) || name.strip_suffix("/config.json").is_some_and(is_plain)
+}
+
+/// Whether `name` is one part of a path on every system, and hides nothing.
+fn is_plain(name: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(letter)
+}
+
+/// The name of a model's repository, and which of its revisions is meant: `OWNER/NAME` or `OWNER/NAME@REVISION`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelId {
+    owner: String,
+    name: String,
+    revision: Option<String>,
+}
+
+impl ModelId {
+    /// The branch, tag or commit that is meant.
+    pub fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or(MAIN)
+    }
+
+    /// `OWNER/NAME`.
+    pub fn repository(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+}
+
+impl FromStr for ModelId {
+    type Err = Error;
+
+    /// Errors when `text` is no name that a hub gives. None that is read leads out of the cache.
+    fn from_str(text: &str) -> Result<ModelId> {
+        let wrong = |reason| HubError::Name { name: text.chars().take(200).collect(), reason };
+        let (repository, revision) = match text.split_once('@') {
+            Some((repository, revision)) => (repository, Some(revision)),
+            None => (text, None),
+        };
+        let (owner, name) = repository.split_once('/').ok_or_else(|| wrong("is not of the form OWNER/NAME"))?;
+        let part = |part: &str| {
+            let edge = |c: char| c == '.' || c == '-';
+            let whole = part.len() <= 96 && !part.starts_with(edge) && !part.ends_with(edge);
+            is_plain(part) && whole && !part.contains("--") && !part.contains("..")
+        };
+        if !part(owner) || !part(name) {
+            let reason = "is not of the form OWNER/NAME, each of letters, digits, `-`, `_` and `.`";
+            return Err(wrong(reason).into());
+        }
+        if revision.is_some_and(|r| r.len() > 200 || !r.split('/').all(is_plain)) {
+            return Err(wrong("names no branch, tag or commit after the @").into());
+        }
+        Ok(ModelId { owner: owner.into(), name: name.into(), revision: revision.map(Into::into) })
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.owner, self.name)?;
+        self.revision.iter().try_for_each(|revision| write!(f, "@{revision}"))
+    }
+}
+
+/// Whether `revision` is a commit: its files never change.
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// The folder where Hugging Face's tools keep models, a folder each.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache at `root`, which need not be there yet.
+    pub fn new(root: impl Into<PathBuf>) -> Cache {
+        Cache { root: root.into() }
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of the revision's files. Errors when the cache does not hold it; says how it comes there.
+    pub fn find(&self, id: &ModelId) -> Result<PathBuf> {
+        let missing = || HubError::NotCached { id: id.to_string(), cache: self.root.clone() };
+        let commit = if is_commit(id.revision()) {
+            id.revision().to_string()
+        } else {
+            // A commit is 40 letters long; what is longer is none.
+            let mut text = String::new();
+            let file = std::fs::File::open(self.reference(id)).map_err(|_| missing())?;
+            file.take(64).read_to_string(&mut text).map_err(|_| missing())?;
+            text.trim().to_string()
+        };
+        let snapshot = self.snapshot(id, &commit);
+        if is_commit(&commit) && snapshot.is_dir() { Ok(snapshot) } else { Err(missing().into()) }
+    }
+
+    fn folder_name(id: &ModelId) -> String {
+        format!("models--{}--{}", id.owner, id.name)
+    }
+
+    /// The file that says which commit a branch or tag was when it was last fetched.
+    fn reference(&self, id: &ModelId) -> PathBuf {
+        self.root.join(Cache::folder_name(id)).join("refs").join(id.revision())
+    }
+
+    /// The folder of a commit's files.
+    fn snapshot(&self, id: &ModelId, commit: &str) -> PathBuf {
+        self.root.join(Cache::folder_name(id)).join("snapshots").join(commit)
+    }
+
+    /// Where the contents of files lie, named by their ETag.
+    #[cfg(feature = "hub")]
+    fn blobs(&self, id: &ModelId) -> PathBuf {
+        self.root.join(Cache::folder_name(id)).join("blobs")
+    }
+
+    /// The file that is locked while the contents named `etag` are fetched; other tools lock the same one.
+    #[cfg(feature = "hub")]
+    fn lock(&self, id: &ModelId, etag: &str) -> PathBuf {
+        self.root.join(".locks").join(Cache::folder_name(id)).join(format!("{etag}.lock"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for text in ["owner/name", "Qwen/Qwen3-0.6B", "a/b@v1.0", "a_b/c.d@refs/pr/1"] {
+            assert_eq!(text.parse::<ModelId>().unwrap().to_string(), text);
+        }
+        assert_eq!("a/b".parse::<ModelId>().unwrap().revision(), "main");
+        assert_eq!("a/b@v1".parse::<ModelId>().unwrap().repository(), "a/b");
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_cache() {
+        let hostile = [
+            "",
+            "a",
+            "/",
+            "a/",
+            "/a",
+            "../a",
+            "a/..",
+            "a/b/c",
+            "./a",
+            "a/.",
+            "a/b@",
+            "a/b@..",
+            "a/b@../x",
+            "a/b@/x",
+            "a/b@x/",
+            "a/b@x//y",
+            "a/b@x/../y",
+            "a\\b/c",
+            "C:/x",
+            "a/b c",
+            "a--b/c",
+            "a/b@c d",
+            "a/\u{e9}",
+            "a/b@x\n",
+        ];
+        for text in hostile {
+            assert!(matches!(text.parse::<ModelId>(), Err(Error::Hub(HubError::Name { .. }))), "{text:?}");
+        }
+        assert!(format!("a/{}", "b".repeat(97)).parse::<ModelId>().is_err());
+    }
+
+    #[test]
+    fn the_cache_is_read_without_a_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        let id: ModelId = "owner/name".parse().unwrap();
+        let missing = |id: &ModelId| match cache.find(id) {
+            Err(error @ Error::Hub(HubError::NotCached { .. })) => error.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(missing(&id).contains("fanfold pull owner/name"));
+        let folder = dir.path().join("models--owner--name");
+        std::fs::create_dir_all(folder.join("refs")).unwrap();
+        std::fs::write(folder.join("refs/main"), COMMIT).unwrap();
+        missing(&id);
+        let snapshot = folder.join("snapshots").join(COMMIT);
+        std::fs::create_dir_all(&snapshot).unwrap();
+        assert_eq!(cache.find(&id).unwrap(), snapshot);
+        assert_eq!(cache.find(&format!("owner/name@{COMMIT}").parse().unwrap()).unwrap(), snapshot);
+        missing(&"owner/name@other".parse().unwrap());
+        for hostile in ["../..", "", "main", &"a".repeat(4096)] {
+            std::fs::write(folder.join("refs/main"), hostile).unwrap();
+            missing(&id);
+        }
+    }
+
+    /// Every file that the library or the program asks a model's folder for by a literal name is fetched.
+    #[test]
+    fn what_is_read_is_fetched() {
+        fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, found);
+                } else if path.extension().is_some_and(|e| e == "rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let code = text.split("#[cfg(test)]").next().unwrap();
+                    for call in [".file(\"", ".json(\"", ".json_list(\"", ".bytes(\""] {
+                        let names = code.split(call).skip(1).filter_map(|rest| rest.split('"').next());
+                        found.extend(names.map(|name| (path.clone(), name.to_string())));
+                    }
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        assert!(found.len() >= 4, "the walk finds nothing: {found:?}");
+        for (path, name) in found {
+            assert!(reads(&name), "{} reads {name}, which a pull does not fetch", path.display());
+        }
+        assert!(reads("1_Pooling/config.json"));
+        for name in ["a/b/config.json", "../config.json", "/config.json", "C:/config.json", "pytorch_model.bin"] {
+            assert!(!reads(name), "{name}");
+        }
+    }
+}

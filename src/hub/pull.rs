@@ -1,0 +1,327 @@
+//! Fetches what fanfold reads of a repository into the cache, in the layout that Hugging Face's own tools use.
+//!
+//! A file is fetched into `blobs/ETAG.incomplete`, goes on where it stopped, and gets its name once it is whole and, as
+//! far as the hub names it by its SHA-256, right; a snapshot links to it. It deliberately asks a hub only through
+//! `client.rs`. Read [`super::Cache`] for how the files are found again.
+
+use super::client::{Access, Client, FileInfo};
+use super::{Cache, ModelId, is_commit, reads};
+use crate::error::{Error, HubError, Result};
+use crate::import::Index;
+use fd_lock::RwLock;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The unsharded weights, and the list of the others.
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Bytes that are read at a time.
+const BLOCK: usize = 1 << 16;
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is known what there is to do.
+    Files {
+        /// How many files.
+        count: usize,
+        /// Their bytes, what is in the cache already included.
+        bytes: u64,
+    },
+    /// So many bytes are in the cache.
+    At(u64),
+}
+
+/// Fetches `id` into `cache` and returns the folder of its files.
+///
+/// What is there already is not fetched again, and what was interrupted goes on. A `stop` that becomes true ends it
+/// soon. Errors when the hub has no such model, cannot be reached or refuses; the repository holds no safetensors; a
+/// file arrives damaged; or the disk is full. Whatever the error, the cache holds no file that is not whole.
+pub fn pull(
+    cache: &Cache,
+    id: &ModelId,
+    access: &Access,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(Event),
+) -> Result<PathBuf> {
+    let client = Client::new(access, id)?;
+    let info = client.info()?;
+    let mut puller = Puller { cache, client, commit: &info.commit, stop, progress, done: 0 };
+    let mut names: Vec<String> = info.files.iter().filter(|name| reads(name)).cloned().collect();
+    if info.files.iter().any(|name| name == SINGLE) {
+        names.push(SINGLE.to_string());
+    } else if info.files.iter().any(|name| name == INDEX) {
+        // The index first: it says which of the files are weights, and which only look like them.
+        let index = puller.client.head(&info.commit, INDEX)?;
+        puller.fetch(&index)?;
+        names.extend(puller.shards(&index)?);
+    } else {
+        let other = |name: &&String| {
+            [".bin", ".gguf", ".pth", ".pt", ".onnx", ".safetensors"].iter().any(|e| name.ends_with(e))
+        };
+        return Err(HubError::NoWeights { id: id.to_string(), found: info.files.iter().find(other).cloned() }.into());
+    }
+    let files: Vec<FileInfo> =
+        names.iter().map(|name| puller.client.head(&info.commit, name)).collect::<Result<_>>()?;
+    puller.done = 0;
+    (puller.progress)(Event::Files { count: files.len(), bytes: files.iter().map(|file| file.size).sum() });
+    for file in &files {
+        puller.fetch(file)?;
+    }
+    // Last, so that a revision that is found is whole.
+    if !is_commit(id.revision()) {
+        let reference = cache.reference(id);
+        reference.parent().map_or(Ok(()), create_folder)?;
+        fs::write(&reference, &info.commit).map_err(|error| disk(&reference, &error))?;
+    }
+    Ok(cache.snapshot(id, &info.commit))
+}
+
+struct Puller<'a> {
+    cache: &'a Cache,
+    client: Client<'a>,
+    commit: &'a str,
+    stop: &'a AtomicBool,
+    progress: &'a mut dyn FnMut(Event),
+    /// Bytes of the files before this one.
+    done: u64,
+}
+
+impl Puller<'_> {
+    /// The files of weights that the index in the cache names.
+    fn shards(&self, index: &FileInfo) -> Result<Vec<String>> {
+        let path = self.cache.snapshot(self.client.id, self.commit).join(&index.name);
+        let text = fs::read(&path).map_err(|error| disk(&path, &error))?;
+        let index = Index::parse(path, text)?;
+        Ok(index.files().into_iter().map(str::to_string).collect())
+    }
+
+    /// Makes sure that the cache holds `file`.
+    fn fetch(&mut self, file: &FileInfo) -> Result<()> {
+        let blobs = self.cache.blobs(self.client.id);
+        let blob = blobs.join(&file.etag);
+        if !is_whole(&blob, file) {
+            create_folder(&blobs)?;
+            let mut lock = self.lock(file)?;
+            let started = Instant::now();
+            loop {
+                match lock.try_write() {
+                    // Whoever held the lock may have fetched it.
+                    Ok(_guard) if is_whole(&blob, file) => break,
+                    Ok(_guard) => {
+                        self.download(file, &blob)?;
+                        break;
+                    }
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(disk(&blob, &error).into()),
+                    Err(_) if started.elapsed() > self.client.access.deadline => {
+                        let reason = "another process is fetching it: wait until it is done".to_string();
+                        return Err(HubError::Disk { path: blob, reason }.into());
+                    }
+                    Err(_) => self.sleep(Duration::from_millis(100))?,
+                }
+            }
+        }
+        link(&blob, &self.cache.snapshot(self.client.id, self.commit), file)?;
+        self.done += file.size;
+        (self.progress)(Event::At(self.done));
+        Ok(())
+    }
+
+    /// The lock that whoever fetches these contents holds.
+    fn lock(&self, file: &FileInfo) -> Result<RwLock<File>> {
+        let path = self.cache.lock(self.client.id, &file.etag);
+        path.parent().map_or(Ok(()), create_folder)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        Ok(RwLock::new(file.map_err(|error| disk(&path, &error))?))
+    }
+
+    /// Fetches `file` and gives it its name; a connection that breaks is made anew.
+    fn download(&mut self, file: &FileInfo, blob: &Path) -> Result<()> {
+        let path = blob.with_file_name(format!("{}.incomplete", file.etag));
+        let mut partial = Partial::open(path.clone(), file)?;
+        let access = self.client.access;
+        let mut failures = 0;
+        loop {
+            let before = partial.length;
+            match self.stream(file, &mut partial) {
+                Ok(()) => break,
+                Err(error @ Error::Hub(HubError::Network { .. })) => {
+                    failures = if partial.length > before { 0 } else { failures + 1 };
+                    if failures >= access.retries {
+                        return Err(error);
+                    }
+                    self.sleep(access.pause * 2u32.saturating_pow(failures.min(10)))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let found = partial.finish()?;
+        if file.etag.len() == 64 && is_hex(&file.etag) && found != file.etag.to_ascii_lowercase() {
+            fs::remove_file(&path).map_err(|error| disk(&path, &error))?;
+            let reason = format!("its SHA-256 is {found}, the hub says {}", file.etag);
+            return Err(HubError::Damaged { file: file.name.clone(), reason }.into());
+        }
+        fs::rename(&path, blob).map_err(|error| disk(blob, &error).into())
+    }
+
+    /// Appends what is missing, as far as one connection brings it.
+    fn stream(&mut self, file: &FileInfo, partial: &mut Partial) -> Result<()> {
+        if partial.length == file.size {
+            return Ok(());
+        }
+        let (start, mut contents) = self.client.contents(self.commit, &file.name, partial.length)?;
+        if start < partial.length {
+            partial.restart()?;
+        }
+        let broken = |reason: String| HubError::Network { url: self.client.file_url(self.commit, &file.name), reason };
+        let mut block = vec![0; BLOCK];
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(HubError::Stopped.into());
+            }
+            let n = match contents.read(&mut block) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(broken(error.to_string()).into()),
+            };
+            if partial.length + n as u64 > file.size {
+                partial.restart()?;
+                let reason = format!("it is longer than the {} bytes that the hub says", file.size);
+                return Err(HubError::Damaged { file: file.name.clone(), reason }.into());
+            }
+            partial.append(&block[..n])?;
+            (self.progress)(Event::At(self.done + partial.length));
+        }
+        match partial.length == file.size {
+            true => Ok(()),
+            false => {
+                let (got, size) = (partial.length, file.size);
+                Err(broken(format!("the connection ended after {got} of {size} bytes of {}", file.name)).into())
+            }
+        }
+    }
+
+    fn sleep(&self, time: Duration) -> Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < time {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(HubError::Stopped.into());
+            }
+            std::thread::sleep(Duration::from_millis(20).min(time));
+        }
+        Ok(())
+    }
+}
+
+/// A file that is not whole yet.
+struct Partial {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    digest: Sha256,
+}
+
+impl Partial {
+    /// Opens what an earlier attempt has left, or begins.
+    fn open(path: PathBuf, info: &FileInfo) -> Result<Partial> {
+        let wrong = |error: io::Error| disk(&path, &error);
+        let file = OpenOptions::new().create(true).read(true).append(true).open(&path).map_err(wrong)?;
+        let length = file.metadata().map_err(wrong)?.len();
+        let mut partial = Partial { file, length, digest: Sha256::new(), path };
+        if length > info.size {
+            // Of other contents than these.
+            partial.restart()?;
+            return Ok(partial);
+        }
+        let mut left = (&partial.file).take(length);
+        let mut block = vec![0; BLOCK];
+        loop {
+            match left.read(&mut block).map_err(|error| disk(&partial.path, &error))? {
+                0 => return Ok(partial),
+                n => partial.digest.update(&block[..n]),
+            }
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| disk(&self.path, &error))?;
+        self.digest.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.file.set_len(0).map_err(|error| disk(&self.path, &error))?;
+        self.length = 0;
+        self.digest = Sha256::new();
+        Ok(())
+    }
+
+    /// Writes all of it out and returns its SHA-256.
+    fn finish(self) -> Result<String> {
+        self.file.sync_all().map_err(|error| disk(&self.path, &error))?;
+        Ok(self.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Whether all of `file` is at `path`.
+fn is_whole(path: &Path, file: &FileInfo) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == file.size)
+}
+
+/// Gives `blob` the file's name in the snapshot. What a commit's file holds never changes.
+fn link(blob: &Path, snapshot: &Path, file: &FileInfo) -> Result<()> {
+    let pointer = snapshot.join(&file.name);
+    if is_whole(&pointer, file) {
+        return Ok(());
+    }
+    create_folder(pointer.parent().unwrap_or(snapshot))?;
+    let removed = match fs::remove_file(&pointer) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    match removed.and_then(|()| point(&pointer, blob, file)) {
+        // Another process was faster.
+        Err(_) if is_whole(&pointer, file) => Ok(()),
+        result => result.map_err(|error| disk(&pointer, &error).into()),
+    }
+}
+
+/// Relative, so that the cache can be moved.
+#[cfg(unix)]
+fn point(pointer: &Path, _blob: &Path, file: &FileInfo) -> io::Result<()> {
+    // models--O--N/snapshots/COMMIT/[folder/]name
+    let up = "../".repeat(2 + file.name.matches('/').count());
+    std::os::unix::fs::symlink(format!("{up}blobs/{}", file.etag), pointer)
+}
+
+/// Not every person may make symbolic links here.
+#[cfg(not(unix))]
+fn point(pointer: &Path, blob: &Path, _file: &FileInfo) -> io::Result<()> {
+    fs::hard_link(blob, pointer).or_else(|_| fs::copy(blob, pointer).map(drop))
+}
+
+fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|error| disk(path, &error).into())
+}
+
+/// The system's error at `path`.
+fn disk(path: &Path, error: &io::Error) -> HubError {
+    let reason = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            format!("{error}. Make room, or name another cache in HF_HOME; what was fetched is kept")
+        }
+        _ => error.to_string(),
+    };
+    HubError::Disk { path: path.to_owned(), reason }
+}
