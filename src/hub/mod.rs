@@ -33,10 +33,10 @@ const FILES: &[&str] = &[
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "added_tokens.json",
     "chat_template.jinja",
-    "chat_template.json",
+    "chat_templates/default.jinja",
     "modules.json",
+    "config_sentence_transformers.json",
 ];
 
 /// Whether fanfold reads the file `name` of a model's folder, weights aside.
@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Every file that the library or the program asks a model's folder for by a literal name is fetched.
+    /// Every file that the importers and the program name is fetched: a literal that looks like one stands for it.
     #[test]
     fn what_is_read_is_fetched() {
         fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
@@ -254,18 +254,21 @@ mod tests {
                     walk(&path, found);
                 } else if path.extension().is_some_and(|e| e == "rs") {
                     let text = std::fs::read_to_string(&path).unwrap();
-                    let code = text.split("#[cfg(test)]").next().unwrap();
-                    for call in [".file(\"", ".json(\"", ".json_list(\"", ".bytes(\""] {
-                        let names = code.split(call).skip(1).filter_map(|rest| rest.split('"').next());
-                        found.extend(names.map(|name| (path.clone(), name.to_string())));
+                    let code = text.split("#[cfg(test)]").next().unwrap().lines();
+                    for line in code.filter(|line| !line.trim_start().starts_with("//")) {
+                        let literals = line.split('"').skip(1).step_by(2);
+                        let named = literals.filter(|l| l.ends_with(".json") || l.ends_with(".jinja"));
+                        let plain = named.filter(|l| l.split('/').all(is_plain) && !l.contains(char::is_uppercase));
+                        found.extend(plain.map(|name| (path.clone(), name.to_string())));
                     }
                 }
             }
         }
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut found = Vec::new();
-        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-        assert!(found.len() >= 4, "the walk finds nothing: {found:?}");
-        for (path, name) in found {
+        ["import", "text", "bin"].iter().for_each(|room| walk(&source.join(room), &mut found));
+        assert!(found.len() >= 10, "the walk finds nothing: {found:?}");
+        for (path, name) in found.into_iter().filter(|(_, name)| name != "model.safetensors.index.json") {
             assert!(reads(&name), "{} reads {name}, which a pull does not fetch", path.display());
         }
         assert!(reads("1_Pooling/config.json"));

@@ -38,6 +38,7 @@ pub use classifier::{ScoreActivation, Scores};
 pub use config::{Config, MAX_SIZE, Names};
 pub use demo::demo;
 pub use folder::Folder;
+#[cfg(feature = "hub")]
 pub(crate) use index::Index;
 pub use model::{Head, Model, ModelInfo, Pooling};
 pub use random::RandomTensors;

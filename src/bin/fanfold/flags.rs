@@ -51,7 +51,7 @@ fn base(command: &Command) -> Vec<String> {
         let value = match positional.get_possible_values().first() {
             Some(value) => value.get_name().to_string(),
             None if positional.get_id() == "model" => MODEL.to_string(),
-            None => "text".to_string(),
+            None => "some/text".to_string(),
         };
         args.push(value);
     }

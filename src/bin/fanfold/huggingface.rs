@@ -2,7 +2,7 @@
 //!
 //! The library takes paths and addresses; this is where they are read. Read `pull.rs` for who uses them.
 
-use fanfold::hub::{Cache, ENDPOINT};
+use fanfold::hub::Cache;
 use std::env;
 use std::path::PathBuf;
 
@@ -11,6 +11,7 @@ fn set(name: &str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_string()).filter(|value| !value.is_empty())
 }
 
+#[cfg(feature = "hub")]
 fn yes(name: &str) -> bool {
     set(name).is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str()))
 }
@@ -32,16 +33,19 @@ pub fn cache() -> Cache {
 }
 
 /// The hub.
+#[cfg(feature = "hub")]
 pub fn endpoint() -> String {
-    set("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_string())
+    set("HF_ENDPOINT").unwrap_or_else(|| fanfold::hub::ENDPOINT.to_string())
 }
 
 /// Whether no network is to be used.
+#[cfg(feature = "hub")]
 pub fn offline() -> bool {
     yes("HF_HUB_OFFLINE")
 }
 
 /// What proves who asks: given in the environment, or left by a login.
+#[cfg(feature = "hub")]
 pub fn token() -> Option<String> {
     if yes("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
         return None;
