@@ -8,6 +8,7 @@ use super::classes::Classes;
 use super::{MAX_RANKS, NodeCut, Plan, Strategy};
 use crate::error::{PlanError, Result};
 use crate::graph::{Graph, Source};
+use std::collections::HashSet;
 
 /// The plan of `strategy` for `graph` over as many ranks as there are `ratios`.
 ///
@@ -58,20 +59,40 @@ fn of_matrix(graph: &Graph, n: usize, f: usize) -> bool {
     })
 }
 
+/// The classes that cut a state, and those that such classes follow: the heads of a KV cache.
+fn of_states(graph: &Graph, classes: &Classes) -> HashSet<usize> {
+    let mut found = HashSet::new();
+    for (n, node) in graph.nodes().iter().enumerate() {
+        for (i, _) in node.inputs.iter().enumerate().filter(|(_, value)| graph.state_of(**value).is_some()) {
+            found.extend(node.rule.leading(Some(i)).iter().map(|&(_, f, _)| classes.class_of((n, f))));
+        }
+    }
+    let followed: Vec<usize> = found.iter().filter_map(|&class| Some(classes.get(class).follows?.0)).collect();
+    found.extend(followed);
+    found
+}
+
 /// Every product along its output, and what follows along the same dimension for as long as it can.
+///
+/// Where a norm needs the whole in between, what fills a state and what reads it are cut again behind it: otherwise
+/// every rank would keep all of the state.
 fn column(graph: &Graph, classes: &Classes) -> Vec<Option<usize>> {
+    let states = of_states(graph, classes);
+    let mut opened: HashSet<usize> = HashSet::new();
     let mut chosen: Vec<Option<usize>> = Vec::new();
     for (n, node) in graph.nodes().iter().enumerate() {
         let free = || candidates(graph, classes, n).filter(|&f| !node.rule.contracted(f));
         let continues = |f: &usize| {
-            node.inputs.iter().any(|&value| match graph.value(value).source {
-                Source::Node(source) => {
-                    chosen[source.0].is_some_and(|g| classes.class_of((source.0, g)) == classes.class_of((n, *f)))
-                }
-                _ => false,
-            })
+            let class = classes.class_of((n, *f));
+            let reopens = states.contains(&class) && opened.contains(&class);
+            reopens
+                || node.inputs.iter().any(|&value| match graph.value(value).source {
+                    Source::Node(source) => chosen[source.0].is_some_and(|g| classes.class_of((source.0, g)) == class),
+                    _ => false,
+                })
         };
         let choice = free().find(|&f| of_matrix(graph, n, f)).or_else(|| free().find(continues));
+        opened.extend(choice.map(|f| classes.class_of((n, f))));
         chosen.push(choice);
     }
     chosen
@@ -88,10 +109,14 @@ fn row(graph: &Graph, classes: &Classes) -> Vec<Option<usize>> {
 
 /// Whole classes at a time, from the product that opens one to the product that closes it: column then row.
 ///
-/// A class is taken when every member may be cut and no node of it is taken yet, in the order of the graph.
+/// A class is taken when every member may be cut and no node of it is taken yet, in the order of the graph. Then, among
+/// those left, when all but some whole members may: a norm of all heads together is run whole between two exchanges,
+/// which keeps the products and the state on either side cut.
 fn tensor(graph: &Graph, classes: &Classes) -> Vec<Option<usize>> {
     let mut chosen: Vec<Option<usize>> = vec![None; graph.nodes().len()];
-    for (id, class) in classes.iter() {
+    let ids = || classes.iter().map(|(id, _)| id);
+    for (id, around) in ids().map(|id| (id, false)).chain(ids().map(|id| (id, true))) {
+        let class = classes.get(id);
         if class.follows.is_some() {
             continue;
         }
@@ -102,10 +127,11 @@ fn tensor(graph: &Graph, classes: &Classes) -> Vec<Option<usize>> {
             .collect();
         // An image is cut with its own node's factor, so it needs no choice of its own.
         let image = |&(n, f): &(usize, usize)| graph.nodes()[n].rule.factors()[f].image.is_some();
-        let members: Vec<(usize, usize)> =
-            group.iter().flat_map(|c| c.members.iter().copied()).filter(|m| !image(m)).collect();
+        let whole = |&(n, f): &(usize, usize)| !graph.nodes()[n].rule.cuttable().contains(&f);
+        let members: Vec<(usize, usize)> = group.iter().flat_map(|c| c.members.iter().copied()).collect();
+        let members: Vec<(usize, usize)> = members.into_iter().filter(|m| !(image(m) || around && whole(m))).collect();
         let weighted = group.iter().any(|c| c.weighted);
-        let cuttable = group.iter().all(|c| !c.whole && c.granules > 0);
+        let cuttable = group.iter().all(|c| (around || !c.whole) && c.granules > 0);
         let mut nodes: Vec<usize> = members.iter().map(|m| m.0).collect();
         nodes.sort_unstable();
         let once = nodes.windows(2).all(|pair| pair[0] != pair[1]);
