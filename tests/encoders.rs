@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Expected, all_logits, engine, fixture, hosts, values};
-use fanfold::error::{Error, ImportError, SessionError};
+use common::{Expected, all_logits, altered, engine, fixture, hosts, refused, values};
+use fanfold::error::{Error, SessionError};
 use fanfold::import::{Folder, Head, Model, Pooling, ScoreActivation, Scores};
 use fanfold::plan::Strategy;
 use fanfold::tensor::relative_error;
@@ -12,40 +12,10 @@ use std::fs;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// A copy of a fixture with other settings; `null` takes one away.
-fn altered(name: &str, settings: &[(&str, Value)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::copy(fixture(name).join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
-    let config = fs::read(fixture(name).join("config.json")).unwrap();
-    let mut config: Value = serde_json::from_slice(&config).unwrap();
-    for (field, value) in settings {
-        config[field] = value.clone();
-    }
-    write(&folder, "config.json", &config);
-    folder
-}
-
 fn write(folder: &TempDir, file: &str, json: &Value) {
     let path = folder.path().join(file);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, json.to_string()).unwrap();
-}
-
-#[track_caller]
-fn refusal(name: &str, settings: &[(&str, Value)]) -> ImportError {
-    match Model::open(altered(name, settings).path()) {
-        Err(Error::Import(error)) => error,
-        Err(other) => panic!("{other:?}"),
-        Ok(_) => panic!("{settings:?} are accepted"),
-    }
-}
-
-#[track_caller]
-fn refused(name: &str, settings: &[(&str, Value)], says: &[&str]) {
-    let message = refusal(name, settings).to_string();
-    for word in says {
-        assert!(message.contains(word), "{message} lacks {word:?}");
-    }
 }
 
 #[test]

@@ -98,6 +98,8 @@ pub(super) enum QkNorm {
     None,
     /// Each head by itself, all by one weight.
     Heads,
+    /// All heads together.
+    Whole,
 }
 
 /// What differs from layer to layer.
@@ -164,12 +166,17 @@ impl Decoder {
 
     /// As [`Decoder::read`], with heads turned by `rope`.
     pub(super) fn turned(b: &Builder<'_>, config: &Config, rope: Rope) -> Result<Decoder> {
-        let (hidden, inner) = (config.usize("hidden_size")?, config.usize("intermediate_size")?);
+        let heads = Heads::read(config, config.usize("hidden_size")?)?;
+        Decoder::sized(b, config, heads, config.usize("intermediate_size")?, rope)
+    }
+
+    /// As [`Decoder::turned`], with sizes that the family names its own way.
+    pub(super) fn sized(b: &Builder<'_>, config: &Config, heads: Heads, inner: usize, rope: Rope) -> Result<Decoder> {
+        let hidden = config.usize("hidden_size")?;
         let count = config.usize("num_hidden_layers")?;
         if count > MAX_LAYERS {
             return Err(config.error("num_hidden_layers", format!("{count} layers; there may be {MAX_LAYERS}")));
         }
-        let heads = Heads::read(config, hidden)?;
         let activation = b.activation(config, "hidden_act", "silu")?;
         Ok(Decoder {
             hidden,
@@ -274,9 +281,12 @@ impl Decoder {
             if part == Projection::Value {
                 continue;
             }
-            if self.qk_norm == QkNorm::Heads {
-                *slot = self.head_norm(b, &name(&format!(".{part}_norm")), *slot)?;
-            }
+            let norm = name(&format!(".{part}_norm"));
+            *slot = match self.qk_norm {
+                QkNorm::None => *slot,
+                QkNorm::Heads => self.head_norm(b, &norm, *slot)?,
+                QkNorm::Whole => b.norm(&norm, *slot, part.heads(self.heads) * self.heads.head_dim, self.norm)?,
+            };
             if let Some(rope) = &layer.rope {
                 *slot = b.rotate(&name(&format!(".{part}_rope")), *slot, part.heads(self.heads), rope, positions)?;
             }
@@ -327,5 +337,21 @@ pub(super) fn gated_mlp(
         let up = b.linear(&name("up_proj"), x, [inner, hidden], bias)?;
         let gated = b.mul(&name("gated"), gate, up)?;
         b.linear(&name("down_proj"), gated, [hidden, inner], bias)
+    })
+}
+
+/// `down(activation(up x))`, the products called as `names` say.
+pub(super) fn plain_mlp(
+    mlp: &'static str,
+    names: [&'static str; 2],
+    [inner, hidden]: [usize; 2],
+    activation: UnaryFunction,
+    bias: bool,
+) -> Make {
+    Box::new(move |b, block, x| {
+        let name = |part: &str| block.name(&format!("{mlp}.{part}"));
+        let wide = b.linear(&name(names[0]), x, [inner, hidden], bias)?;
+        let wide = b.unary(&name("act"), activation, wide)?;
+        b.linear(&name(names[1]), wide, [hidden, inner], bias)
     })
 }

@@ -59,7 +59,7 @@ fn ropes(config: &Config, head_dim: usize) -> Result<[Rope; 2]> {
     };
     let (global, local) = (config.positive_or("rope_theta", 1e6)?, config.positive_or("rope_local_base_freq", 1e4)?);
     Ok([
-        Rope::read(config, scaling.as_ref(), "rope", global, head_dim)?,
-        Rope::read(config, of("sliding_attention")?.as_ref(), "rope.local", local, head_dim)?,
+        Rope::read(config, scaling.as_ref(), "rope", (global, 1.0), head_dim)?,
+        Rope::read(config, of("sliding_attention")?.as_ref(), "rope.local", (local, 1.0), head_dim)?,
     ])
 }

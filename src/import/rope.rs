@@ -81,20 +81,25 @@ impl Rope {
 
     /// As [`Rope::of_whole_heads`], where `partial_rotary_factor` may leave the end of each head as it is.
     pub(super) fn of_part(config: &Config, head_dim: usize) -> Result<Rope> {
+        Rope::of_part_or(config, head_dim, 1.0)
+    }
+
+    /// As [`Rope::of_part`], where a head is turned as far as `part` unless the settings say how far.
+    pub(super) fn of_part_or(config: &Config, head_dim: usize, part: f64) -> Result<Rope> {
         let parameters = match config.object("rope_scaling")? {
             Some(scaling) => Some(scaling),
             None => config.object("rope_parameters")?,
         };
         let theta = config.positive_or(["rope_theta", "rotary_emb_base"], 10_000.0)?;
-        Rope::read(config, parameters.as_ref(), "rope", theta, head_dim)
+        Rope::read(config, parameters.as_ref(), "rope", (theta, part), head_dim)
     }
 
-    /// What `parameters` say, whose tables are called `name`; `theta` where they do not say it.
+    /// What `parameters` say, whose tables are called `name`; `theta` and `part` where they do not say it.
     pub(super) fn read(
         config: &Config,
         parameters: Option<&Config>,
         name: &'static str,
-        theta: f64,
+        (theta, part): (f64, f64),
         head_dim: usize,
     ) -> Result<Rope> {
         let theta = parameters.map_or(Ok(theta), |p| p.positive_or("rope_theta", theta))?;
@@ -104,8 +109,8 @@ impl Rope {
         if head_dim > MAX_HEAD {
             return Err(config.error("head_dim", format!("{head_dim} is wider than any head, {MAX_HEAD} at most")));
         }
-        let whole = config.positive_or(["partial_rotary_factor", "rotary_pct"], 1.0)?;
-        let part = parameters.map_or(Ok(whole), |p| p.positive_or("partial_rotary_factor", whole))?;
+        let part = config.positive_or(["partial_rotary_factor", "rotary_pct"], part)?;
+        let part = parameters.map_or(Ok(part), |p| p.positive_or("partial_rotary_factor", part))?;
         let rotated = (head_dim as f64 * part) as usize;
         if part > 1.0 || rotated == 0 || !rotated.is_multiple_of(2) {
             let reason = format!("{part} of heads of {head_dim} turns {rotated} dimensions, which must be some pairs");

@@ -13,13 +13,41 @@ use fanfold::plan::{NodeCut, Plan, Strategy, plan};
 use fanfold::program::lower;
 use fanfold::session::{Options, Session};
 use fanfold::tensor::{Dim, Env, Tensor};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 
 pub fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A copy of a fixture with other settings; `null` takes one away.
+pub fn altered(name: &str, settings: &[(&str, Value)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture(name).join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read(fixture(name).join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    for (field, value) in settings {
+        config[field] = value.clone();
+    }
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    folder
+}
+
+/// Opening such a copy fails, in words that hold all of `says`.
+#[track_caller]
+pub fn refused(name: &str, settings: &[(&str, Value)], says: &[&str]) {
+    let message = match Model::open(altered(name, settings).path()) {
+        Err(fanfold::Error::Import(error)) => error.to_string(),
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("{settings:?} are accepted"),
+    };
+    for word in says {
+        assert!(message.contains(word), "{message} lacks {word:?}");
+    }
 }
 
 /// The tensors of a fixture's expected.safetensors.

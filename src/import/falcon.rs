@@ -1,0 +1,70 @@
+//! Falcon: attention and MLP side by side, one weight for queries, keys and values, and one key and value for all heads
+//! or, in the newer architecture, for each group of them.
+//!
+//! It knows nothing but those differences. Read `decoder.rs` for the block, `interleaved.rs` for the weight.
+
+use super::builder::{Builder, Family, Heads};
+use super::decoder::{Decoder, Names, Norm, Norms, output, plain_mlp};
+use super::interleaved::projections;
+use super::rope::Rope;
+use crate::error::Result;
+use crate::ops::NormalizationKind;
+
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let config = b.config;
+    if config.bool_or("alibi", false)? {
+        return Err(config.error("alibi", "only rotary positions are supported"));
+    }
+    let hidden = config.usize("hidden_size")?;
+    let mut heads = Heads::dividing(config, "num_attention_heads", hidden)?;
+    let newer = config.bool_or("new_decoder_architecture", false)?;
+    let (told, shared) = (config.usize_or("num_kv_heads", heads.heads)?, config.bool_or("multi_query", true)?);
+    heads.kv_heads = match (newer, shared) {
+        (true, _) => told,
+        (false, true) => 1,
+        (false, false) => heads.heads,
+    };
+    if !heads.heads.is_multiple_of(heads.kv_heads) {
+        return Err(config.error("num_kv_heads", format!("{told} does not divide {} query heads", heads.heads)));
+    }
+    let inner = config.usize_or("ffn_hidden_size", 4 * hidden)?;
+    let mut decoder = Decoder::sized(b, config, heads, inner, Rope::of_whole_heads(config, heads.head_dim)?)?;
+    decoder.names = Names {
+        prefix: b.prefix(&["transformer."], "word_embeddings.weight").to_string(),
+        embedding: "word_embeddings",
+        layers: "h",
+        attention: "self_attention",
+        mlp: "mlp",
+        last_norm: "ln_f",
+        head: "lm_head",
+    };
+    let epsilon = config.positive_or("layer_norm_epsilon", 1e-5)?;
+    decoder.norm = Norm { kind: NormalizationKind::Layer, epsilon, offset: 0.0 };
+    decoder.parallel = config.bool_or("parallel_attn", true)?;
+    let beside = |before_attention, before_mlp| Norms {
+        before_attention: Some(before_attention),
+        after_attention: None,
+        before_mlp,
+        after_mlp: None,
+    };
+    let norms = config.usize_or("num_ln_in_parallel_attn", if newer { 2 } else { 1 })?;
+    decoder.norms = match (decoder.parallel, newer, norms) {
+        (true, true, 2) => beside("ln_attn", Some("ln_mlp")),
+        (true, _, 1) => beside("input_layernorm", None),
+        (true, ..) => {
+            let reason = format!("{norms} norms: there is one, or two in the newer architecture");
+            return Err(config.error("num_ln_in_parallel_attn", reason));
+        }
+        (false, false, _) => beside("input_layernorm", Some("post_attention_layernorm")),
+        (false, true, _) => {
+            return Err(config.error("parallel_attn", "the newer architecture has no other than parallel attention"));
+        }
+    };
+    decoder.tied = config.bool_or("tie_word_embeddings", true)?;
+    let bias = config.bool_or("bias", false)?;
+    decoder.project = projections("self_attention", hidden, heads, bias);
+    decoder.output = output("self_attention.dense", [hidden, hidden], bias);
+    let activation = b.activation(config, "activation", "gelu")?;
+    decoder.mlp = plain_mlp("mlp", ["dense_h_to_4h", "dense_4h_to_h"], [inner, hidden], activation, bias);
+    decoder.build(b)
+}

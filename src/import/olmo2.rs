@@ -1,0 +1,22 @@
+//! OLMo 2: Llama that normalises what attention and the MLP add, not what they read, and queries and keys whole.
+//!
+//! It knows nothing but those differences. Read `decoder.rs` for the block.
+
+use super::builder::{Builder, Family};
+use super::decoder::{Decoder, Norms, QkNorm};
+use crate::error::Result;
+
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let config = b.config;
+    let mut decoder = Decoder::read(b, config)?;
+    decoder.norm.epsilon = config.positive_or("rms_norm_eps", 1e-5)?;
+    decoder.norms = Norms {
+        before_attention: None,
+        after_attention: Some("post_attention_layernorm"),
+        before_mlp: None,
+        after_mlp: Some("post_feedforward_layernorm"),
+    };
+    decoder.qk_norm = QkNorm::Whole;
+    decoder.biased_attention(config.bool_or("attention_bias", false)?);
+    decoder.build(b)
+}
