@@ -150,6 +150,9 @@ impl Model {
         let sentence = sentence::read(&folder)?;
         let mut builder = Builder::new(config, tensors);
         let family = build(&mut builder)?;
+        if family.generates {
+            classifier::check_decoder(config)?;
+        }
         let mut scores = None;
         match (head, &family.logits, &family.scores) {
             (Head::Default, Some(head), _) => builder.logits(family.hidden, head)?,
