@@ -62,6 +62,9 @@ families! {
     gpt_neox_serial: "gpt-neox-serial", Decoder;
     falcon: "falcon", Decoder;
     falcon_grouped: "falcon-grouped", Decoder;
+    mixtral: "mixtral", Decoder;
+    qwen2_moe: "qwen2-moe", Decoder;
+    qwen3_moe: "qwen3-moe", Decoder;
     bert: "bert", Encoder;
     roberta: "roberta", Encoder;
     distilbert: "distilbert", Encoder;

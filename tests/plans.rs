@@ -70,6 +70,11 @@ fn bert_over_two_ranks() {
 }
 
 #[test]
+fn a_mixture_of_experts_over_three_ranks() {
+    snapshot("mixtral", Strategy::Tensor, &[2.0, 1.0, 1.0]);
+}
+
+#[test]
 fn a_plan_survives_json() {
     for name in ["demo", "llama-uneven", "qwen2-bias-tied", "qwen3-qknorm", "gpt2", "bert"] {
         let model = open(name);

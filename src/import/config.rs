@@ -146,6 +146,13 @@ impl Config {
         self.required(&field, numbers)
     }
 
+    /// A list of whole numbers from 0, empty when absent.
+    pub fn wholes(&self, field: impl Names) -> Result<Vec<usize>> {
+        let whole = |v: &Value| usize::try_from(v.as_u64()?).ok();
+        let numbers = self.typed(&field, "a list of whole numbers", |v| v.as_array()?.iter().map(whole).collect())?;
+        Ok(numbers.unwrap_or_default())
+    }
+
     /// A truth value that may be absent.
     pub fn bool_or(&self, field: impl Names, default: bool) -> Result<bool> {
         Ok(self.opt_bool(field)?.unwrap_or(default))

@@ -87,8 +87,11 @@ type Build = fn(&mut Builder<'_>) -> Result<Family>;
 const FAMILIES: &[(&str, Build)] = &[
     ("llama", super::llama::build),
     ("mistral", super::mistral::build),
+    ("mixtral", super::mixtral::build),
     ("qwen2", super::qwen2::build),
     ("qwen3", super::qwen3::build),
+    ("qwen2_moe", super::qwen2_moe::build),
+    ("qwen3_moe", super::qwen3_moe::build),
     ("gemma2", super::gemma2::build),
     ("gemma3_text", super::gemma3::build),
     ("gemma3", super::gemma3::build_within),

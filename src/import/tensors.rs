@@ -62,6 +62,14 @@ impl View {
         Ok(view)
     }
 
+    /// The same elements under a first dimension of one: an element of a stack.
+    pub fn stacked(&self) -> View {
+        let mut view = self.clone();
+        view.shape.insert(0, 1);
+        view.strides.insert(0, 0);
+        view
+    }
+
     /// The box `region`: a rank's shard. Errors when it leaves the view.
     pub fn region(&self, region: &Region) -> Result<View> {
         let inside = region.0.len() == self.shape.len()

@@ -131,7 +131,9 @@ fn tensor(graph: &Graph, classes: &Classes) -> Vec<Option<usize>> {
         let members: Vec<(usize, usize)> = group.iter().flat_map(|c| c.members.iter().copied()).collect();
         let members: Vec<(usize, usize)> = members.into_iter().filter(|m| !(image(m) || around && whole(m))).collect();
         let weighted = group.iter().any(|c| c.weighted);
-        let cuttable = group.iter().all(|c| (around || !c.whole) && c.granules > 0);
+        // Around what runs whole, a single granule would cost an exchange and share nothing out.
+        let shared = !around || class.granules > 1;
+        let cuttable = shared && group.iter().all(|c| (around || !c.whole) && c.granules > 0);
         let mut nodes: Vec<usize> = members.iter().map(|m| m.0).collect();
         nodes.sort_unstable();
         let once = nodes.windows(2).all(|pair| pair[0] != pair[1]);

@@ -112,6 +112,29 @@ fn allocate(context: &mut Context, shard: &WeightShard, limits: &Env) -> Result<
     }
 }
 
+/// Boxes of at most `most` bytes that make up `region`, in the order of its rows, none of which is divided.
+fn blocks(region: &Region, most: usize) -> Vec<Region> {
+    let mut done = Vec::new();
+    let mut rest = if region.numel() == 0 { Vec::new() } else { vec![(region.clone(), 0)] };
+    while let Some((part, dim)) = rest.pop() {
+        // Four bytes for any type: a block may be smaller than it could be, not larger.
+        let slab = part.0[dim + 1..].iter().map(|r| r.len()).product::<usize>() * 4;
+        let (range, step) = (part.0[dim].clone(), (most / slab).max(1));
+        let parts = range.clone().step_by(step).map(|start| {
+            let mut block = part.clone();
+            block.0[dim] = start..(start + step).min(range.end);
+            block
+        });
+        if slab > most && dim + 2 < part.0.len() {
+            // An expert of a stack may be larger than a block: divided in turn, the first of them next.
+            rest.extend(parts.map(|part| (part, dim + 1)).collect::<Vec<_>>().into_iter().rev());
+        } else {
+            done.extend(parts);
+        }
+    }
+    done
+}
+
 /// Uploads rows through a slot of staging that is filled before it is submitted.
 struct Uploads {
     writer: Writer,
@@ -127,7 +150,7 @@ impl Uploads {
         Ok(Uploads { writer, encoder: None })
     }
 
-    /// Reads the box of a weight in blocks along its first dimension, and uploads them.
+    /// Reads the box of a weight block by block, and uploads them.
     fn weight(
         &mut self,
         context: &mut Context,
@@ -136,27 +159,19 @@ impl Uploads {
         weights: &dyn Weights,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
-        let vector = region.0.len() < 2;
-        let Some(first) = region.0.first().cloned().filter(|_| !vector) else {
+        if region.0.len() < 2 {
             let tensor = weights.read(name, shape, &region)?;
             progress(tensor.bytes().len() as u64);
             let tensor = tensor.widened();
             return self.rows(context, stored, 0, 1, tensor.bytes());
-        };
-        let slab: usize = region.0[1..].iter().map(|r| r.len()).product();
-        let slab_rows: usize = region.0[1..region.0.len() - 1].iter().map(|r| r.len()).product();
-        if region.numel() == 0 {
-            return Ok(());
         }
-        // Four bytes for any type: a block may be smaller than it could be, not larger.
-        let step = (BLOCK / (slab * 4)).max(1);
-        for start in first.clone().step_by(step) {
-            let mut block = region.clone();
-            block.0[0] = start..(start + step).min(first.end);
+        let mut at = 0;
+        for block in blocks(&region, BLOCK) {
             let tensor = weights.read(name, shape, &block)?;
             progress(tensor.bytes().len() as u64);
-            let at = (start - first.start) * slab_rows;
-            self.rows(context, stored, at, block.0[0].len() * slab_rows, tensor.bytes())?;
+            let count = block.0[..block.0.len() - 1].iter().map(|r| r.len()).product();
+            self.rows(context, stored, at, count, tensor.bytes())?;
+            at += count;
         }
         Ok(())
     }
@@ -202,5 +217,37 @@ impl Uploads {
             self.writer.turn(&submission);
         }
         context.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_the_rows_in_their_order() {
+        for (ranges, most, expected) in [
+            (vec![3..10, 0..5], 60, 3),
+            (vec![3..10, 0..5], 1, 7),
+            (vec![0..3, 2..6, 1..4], 1 << 20, 1),
+            (vec![0..3, 2..6, 1..4], 48, 3),
+            (vec![0..3, 2..6, 1..4], 36, 6),
+            (vec![0..3, 2..6, 1..4], 1, 12),
+            (vec![0..2, 0..2, 0..3, 0..2], 16, 8),
+            (vec![0..3, 2..2, 1..4], 48, 0),
+        ] {
+            let region = Region(ranges);
+            let found = blocks(&region, most);
+            assert_eq!(found.len(), expected, "{region:?} in {most} bytes");
+            // The first elements of all rows, block after block.
+            let rows = |region: &Region| {
+                region.0[..region.0.len() - 1].iter().fold(vec![vec![]], |heads: Vec<Vec<usize>>, range| {
+                    let next = |head: &Vec<usize>| range.clone().map(|i| [head.clone(), vec![i]].concat()).collect();
+                    heads.iter().flat_map(|head| -> Vec<Vec<usize>> { next(head) }).collect()
+                })
+            };
+            assert_eq!(found.iter().flat_map(rows).collect::<Vec<_>>(), rows(&region));
+            assert!(found.iter().all(|block| block.0.last() == region.0.last()));
+        }
     }
 }

@@ -1,0 +1,22 @@
+//! Mixtral: Mistral whose MLP is a mixture of experts.
+//!
+//! It knows nothing but that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
+
+use super::builder::{Builder, Family};
+use super::decoder::Decoder;
+use super::mixture::{Mixture, Names};
+use crate::error::Result;
+
+const NAMES: Names = Names { mixture: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
+
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let config = b.config;
+    let mut decoder = Decoder::read(b, config)?;
+    let window = config.opt_usize("sliding_window")?;
+    decoder.layers.iter_mut().for_each(|layer| layer.window = window);
+    // It shakes the router in training only.
+    config.f64_or("router_jitter_noise", 0.0)?;
+    let mixture = Mixture::read(b, config, NAMES, config.usize("intermediate_size")?, true)?;
+    decoder.mlp = Box::new(move |b, block, x| mixture.build(b, block, x));
+    decoder.build(b)
+}

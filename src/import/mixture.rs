@@ -1,0 +1,97 @@
+//! A mixture of experts where a block has its MLP: a router, and the gated MLPs of all experts as one.
+//!
+//! Files hold a tensor for each expert; the graph's weight is the stack of them. It deliberately knows no `model_type`.
+//! Read `mixtral.rs` for the plain case, `qwen2_moe.rs` for one with an expert that all tokens share.
+
+use super::builder::Builder;
+use super::decoder::{Block, Make};
+use super::{Config, View};
+use crate::error::Result;
+use crate::graph::ValueId;
+use crate::ops::{Experts, ExpertsKind, Routing, UnaryFunction};
+
+/// `mixed` for the layers where `sparse` says so, `dense` for the others.
+pub(super) fn by_layer(sparse: Vec<bool>, mixed: Make, dense: Make) -> Make {
+    Box::new(move |b, block, x| if sparse[block.index] { mixed(b, block, x) } else { dense(b, block, x) })
+}
+
+/// How the tensors of a mixture are called.
+#[derive(Clone, Copy)]
+pub(super) struct Names {
+    /// The mixture in a block; its router is `NAME.gate`, an expert's products `NAME.experts.NUMBER.PART`.
+    pub(super) mixture: &'static str,
+    /// The products that lead into the activation, past it, and down.
+    pub(super) parts: [&'static str; 3],
+}
+
+/// A mixture of experts as its family states it.
+#[derive(Clone, Copy)]
+pub(super) struct Mixture {
+    pub(super) names: Names,
+    pub(super) hidden: usize,
+    /// The width of one expert.
+    pub(super) inner: usize,
+    pub(super) experts: usize,
+    pub(super) routing: Routing,
+    pub(super) activation: UnaryFunction,
+}
+
+impl Mixture {
+    /// As `config` sizes it, each expert `inner` wide.
+    pub(super) fn read(
+        b: &Builder<'_>,
+        config: &Config,
+        names: Names,
+        inner: usize,
+        normalize: bool,
+    ) -> Result<Mixture> {
+        let (experts, top) =
+            (config.usize(["num_local_experts", "num_experts"])?, config.usize("num_experts_per_tok")?);
+        if top > experts {
+            return Err(config.error("num_experts_per_tok", format!("{top} of {experts} experts")));
+        }
+        // They steer training, and what a training step returns.
+        config.bool_or("output_router_logits", false)?;
+        config.f64_or("router_aux_loss_coef", 0.0)?;
+        Ok(Mixture {
+            names,
+            hidden: config.usize("hidden_size")?,
+            inner,
+            experts,
+            routing: Routing { top, normalize },
+            activation: b.activation(config, "hidden_act", "silu")?,
+        })
+    }
+
+    /// What the experts that the router chooses add up to: `down(activation(gate x) * up x)` of each, by its gate.
+    pub(super) fn build(&self, b: &mut Builder<'_>, block: &Block, x: ValueId) -> Result<ValueId> {
+        let name = |part: &str| block.name(&format!("{}.{part}", self.names.mixture));
+        let logits = b.linear(&name("gate"), x, [self.experts, self.hidden], false)?;
+        let gates = b.graph.node(&name("routing"), self.routing, &[logits])?;
+        let [gate, up, down] = self.names.parts;
+        let (into, out) = ([self.inner, self.hidden], [self.hidden, self.inner]);
+        let opened = self.product(b, block, (ExpertsKind::Up, gate, into), x, gates)?;
+        let opened = b.unary(&name("experts.act"), self.activation, opened)?;
+        let up = self.product(b, block, (ExpertsKind::Up, up, into), x, gates)?;
+        let gated = b.mul(&name("experts.gated"), opened, up)?;
+        self.product(b, block, (ExpertsKind::Down, down, out), gated, gates)
+    }
+
+    /// The products by the weights called `part` of every expert, each of `shape`.
+    fn product(
+        &self,
+        b: &mut Builder<'_>,
+        block: &Block,
+        (kind, part, shape): (ExpertsKind, &str, [usize; 2]),
+        x: ValueId,
+        gates: ValueId,
+    ) -> Result<ValueId> {
+        let prefix = block.name(&format!("{}.experts", self.names.mixture));
+        let tensors: Vec<String> = (0..self.experts).map(|e| format!("{prefix}.{e}.{part}.weight")).collect();
+        let tensors: Vec<(&str, &[usize])> = tensors.iter().map(|tensor| (tensor.as_str(), &shape[..])).collect();
+        let stack = |views: Vec<View>| Ok(views.iter().map(View::stacked).collect());
+        let [rows, columns] = shape;
+        let weight = b.joined(&format!("{prefix}.{part}.weight"), &tensors, &[self.experts, rows, columns], stack)?;
+        b.graph.node(&format!("{prefix}.{part}"), Experts { kind }, &[x, weight, gates])
+    }
+}

@@ -1,0 +1,34 @@
+//! Qwen2-MoE: Qwen2 with a mixture of experts in most layers, and beside it an expert that every token shares.
+//!
+//! It knows nothing but those differences. Read `qwen3_moe.rs` for what it has in common with that, `mixture.rs` for the
+//! experts.
+
+use super::builder::{Builder, Family};
+use super::decoder::{Block, Decoder, gated_mlp, projections};
+use super::layers;
+use super::mixture::by_layer;
+use super::qwen3_moe::{mixture, sparse, window};
+use crate::error::Result;
+use crate::ops::UnaryFunction;
+
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let config = b.config;
+    let mut decoder = Decoder::read(b, config)?;
+    let (window, last) = (window(config)?, config.whole_or("max_window_layers", 28)?);
+    let slides = |layer: usize| window.is_some() && layer.is_multiple_of(2) && layer < last;
+    layers::slide(config, &mut decoder.layers, window, slides)?;
+    decoder.project = projections(decoder.hidden, decoder.heads, config.bool_or("qkv_bias", true)?);
+    let (mixture, sparse) = (mixture(b)?, sparse(config, decoder.layers.len())?);
+    let (hidden, inner) = (decoder.hidden, config.usize("shared_expert_intermediate_size")?);
+    let shared = gated_mlp("mlp.shared_expert", [inner, hidden], mixture.activation, false);
+    let mixed = Box::new(move |b: &mut Builder<'_>, block: &Block, x| {
+        let routed = mixture.build(b, block, x)?;
+        let gate = b.linear(&block.name("mlp.shared_expert_gate"), x, [1, hidden], false)?;
+        let gate = b.unary(&block.name("mlp.shared_expert_gate.sigmoid"), UnaryFunction::Sigmoid, gate)?;
+        let shared = shared(b, block, x)?;
+        let shared = b.mul(&block.name("mlp.shared_expert.opened"), shared, gate)?;
+        b.add(&block.name("mlp.sum"), routed, shared)
+    });
+    decoder.mlp = by_layer(sparse, mixed, decoder.mlp);
+    decoder.build(b)
+}

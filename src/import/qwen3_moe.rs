@@ -1,0 +1,51 @@
+//! Qwen3-MoE: Qwen3 with a mixture of experts in most layers.
+//!
+//! It knows nothing but that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
+
+use super::Config;
+use super::builder::{Builder, Family};
+use super::decoder::{Block, Decoder, QkNorm};
+use super::mixture::{Mixture, Names, by_layer};
+use crate::error::Result;
+
+/// How Qwen's files name a mixture.
+const NAMES: Names = Names { mixture: "mlp", parts: ["gate_proj", "up_proj", "down_proj"] };
+
+pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+    let config = b.config;
+    let mut decoder = Decoder::read(b, config)?;
+    let window = window(config)?;
+    decoder.layers.iter_mut().for_each(|layer| layer.window = window);
+    decoder.qk_norm = QkNorm::Heads;
+    decoder.biased_attention(config.bool_or("attention_bias", false)?);
+    let mixture = mixture(b)?;
+    let sparse = sparse(config, decoder.layers.len())?;
+    let mixed = Box::new(move |b: &mut Builder<'_>, block: &Block, x| mixture.build(b, block, x));
+    decoder.mlp = by_layer(sparse, mixed, decoder.mlp);
+    decoder.build(b)
+}
+
+/// The window of layers that slide, where any may.
+pub(super) fn window(config: &Config) -> Result<Option<usize>> {
+    // Where none may, files say null or 0.
+    match config.bool_or("use_sliding_window", false)? {
+        true => config.usize_or_null("sliding_window", 4096),
+        false => config.whole_or("sliding_window", 0).map(|_| None),
+    }
+}
+
+/// The mixture of Qwen's families.
+pub(super) fn mixture(b: &Builder<'_>) -> Result<Mixture> {
+    let normalize = b.config.bool_or("norm_topk_prob", false)?;
+    Mixture::read(b, b.config, NAMES, b.config.usize("moe_intermediate_size")?, normalize)
+}
+
+/// For each of `count` layers whether its MLP is a mixture.
+pub(super) fn sparse(config: &Config, count: usize) -> Result<Vec<bool>> {
+    let step = config.usize_or("decoder_sparse_step", 1)?;
+    let dense = config.wholes("mlp_only_layers")?;
+    if let Some(layer) = dense.iter().find(|layer| **layer >= count) {
+        return Err(config.error("mlp_only_layers", format!("names layer {layer} of {count}")));
+    }
+    Ok((0..count).map(|layer| !dense.contains(&layer) && (layer + 1).is_multiple_of(step)).collect())
+}
