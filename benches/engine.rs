@@ -11,7 +11,7 @@ use fanfold::import::Model;
 use fanfold::plan::{Strategy, plan};
 use fanfold::program::{Instr, Program};
 use fanfold::session::{Options, Session, Tensors};
-use fanfold::tensor::{Env, Tensor, resolve};
+use fanfold::tensor::{Env, Limits, Tensor, resolve};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -54,18 +54,25 @@ fn alone(program: &Program, rank: usize) -> Program {
 }
 
 /// Seconds of one prefill of `program`, after a warm-up.
-fn prefill(model: &Arc<Model>, program: Program, limits: Env) -> f64 {
+fn prefill(model: &Arc<Model>, program: Program, limits: Limits) -> f64 {
     let count = program.ranks.len();
     let options = Options { limits, deadline: Duration::from_secs(120) };
     let mut session = Session::open(program, devices(count), model.clone(), options, Arc::new(|_| ())).unwrap();
-    let env = Env { seq: PROMPT, ..limits };
+    let env = Env { seq: PROMPT, ..*limits };
     let inputs: Tensors = session
         .program()
         .inputs
         .iter()
         .map(|port| {
-            let values = (0..PROMPT as u32).map(|i| if port.name == "token_type_ids" { 0 } else { i }).collect();
-            (port.name.clone(), Tensor::u32(resolve(&port.shape, &env), values).unwrap())
+            let shape = resolve(&port.shape, &env);
+            let n = PROMPT as u32;
+            let input = match port.name.as_str() {
+                "pooling_weights" => Tensor::f32(shape, vec![1.0 / n as f32; PROMPT]),
+                "key_range" => Tensor::u32(shape, vec![0, n]),
+                "token_type_ids" => Tensor::u32(shape, vec![0; PROMPT]),
+                _ => Tensor::u32(shape, (0..n).collect()),
+            };
+            (port.name.clone(), input.unwrap())
         })
         .collect();
     session.run(env, inputs.clone()).unwrap();

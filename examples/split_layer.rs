@@ -52,7 +52,7 @@ fn run(graph: &Graph, cut: Option<NodeCut>, x: &Tensor, w: &Tensor) -> Result<(T
     // Counted before anything runs; the session's own count after it must agree.
     let counted: Vec<u64> = (0..ranks).map(|rank| report::sent_bytes(&program, rank, &env)).collect();
     let devices = (0..ranks).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect();
-    let options = Options { limits: env, deadline: Duration::from_secs(30) };
+    let options = Options { limits: env.into(), deadline: Duration::from_secs(30) };
     let weights = Arc::new(HashMap::from([("w".to_string(), w.clone())]));
     let mut session = Session::open(program, devices, weights, options, Arc::new(|_bytes| ()))?;
     let mut outputs = session.run(env, HashMap::from([("x".to_string(), x.clone())]))?;

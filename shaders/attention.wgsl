@@ -17,6 +17,8 @@ struct Params {
     d: u32,
     e: u32,
     causal: u32,
+    // Whether `ranges` tells the positions that each sequence holds: without it, its binding is a stand-in.
+    ranged: u32,
     // 0 for no window, and for no cap.
     window: u32,
     softcap: f32,
@@ -31,8 +33,9 @@ struct Run {
 @group(0) @binding(1) var<storage, read> q: array<Key>;
 @group(0) @binding(2) var<storage, read> k: array<Key>;
 @group(0) @binding(3) var<storage, read> v: array<Value>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(5) var<uniform> run: Run;
+@group(0) @binding(4) var<storage, read> ranges: array<u32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<uniform> run: Run;
 
 // 1 where d or e is no multiple of four: keys or values are then bound as single elements.
 override SCALAR_D: u32;
@@ -97,10 +100,14 @@ fn attend(@builtin(global_invocation_id) invocation: vec3<u32>, @builtin(num_wor
     let rows = (batch * params.seq + flat / width) * params.heads + first_head + flat % width;
     let here = run.past + flat / width;
     let filled = vec4<u32>(min(run.past + params.seq, params.capacity));
-    let ends = select(filled, min(here + 1u, filled), vec4<bool>(params.causal == 1u));
+    var held = vec2<u32>(0u, filled.x);
+    if (params.ranged == 1u) {
+        held = min(vec2<u32>(ranges[2u * batch], ranges[2u * batch + 1u]), filled.xy);
+    }
+    let ends = min(select(filled, here + 1u, vec4<bool>(params.causal == 1u)), held.yyyy);
     let windowed = max(here + 1u, vec4<u32>(params.window)) - params.window;
-    let starts = select(vec4<u32>(), windowed, vec4<bool>(params.window > 0u));
-    let latest = vec4<u32>(ends.w - 1u);
+    let starts = max(select(vec4<u32>(), windowed, vec4<bool>(params.window > 0u)), held.xxxx);
+    let latest = vec4<u32>(max(ends.w, 1u) - 1u);
     let state = batch * params.capacity * params.kv_heads + kv;
     let rule = Scoring(params.scale, params.softcap);
     var r0 = nothing_seen();
@@ -142,9 +149,9 @@ fn attend(@builtin(global_invocation_id) invocation: vec3<u32>, @builtin(num_wor
         }
     }
     for (var c = 0u; c < (params.e + 3u) / 4u; c++) {
-        accumulate(there.x, rows.x, c, 1.0 / r0.total, vec4<f32>());
-        accumulate(there.y, rows.y, c, 1.0 / r1.total, vec4<f32>());
-        accumulate(there.z, rows.z, c, 1.0 / r2.total, vec4<f32>());
-        accumulate(there.w, rows.w, c, 1.0 / r3.total, vec4<f32>());
+        accumulate(there.x, rows.x, c, shared_out(r0), vec4<f32>());
+        accumulate(there.y, rows.y, c, shared_out(r1), vec4<f32>());
+        accumulate(there.z, rows.z, c, shared_out(r2), vec4<f32>());
+        accumulate(there.w, rows.w, c, shared_out(r3), vec4<f32>());
     }
 }

@@ -576,6 +576,22 @@ pub enum SessionError {
         /// The vocabulary's size.
         vocabulary: usize,
     },
+    /// An output is no finite number.
+    #[error(
+        "{output}: {value} came out of node {node} first, on rank {rank} ({device}); --check looks for such weights"
+    )]
+    NotFinite {
+        /// The output.
+        output: String,
+        /// The rank.
+        rank: usize,
+        /// Its device.
+        device: String,
+        /// The first node that made such a value.
+        node: String,
+        /// The value.
+        value: f32,
+    },
     /// The prompt holds no token.
     #[error("the prompt holds no token")]
     EmptyPrompt,

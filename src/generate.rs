@@ -9,20 +9,29 @@ use crate::graph::Weights;
 use crate::import::{Model, ModelInfo};
 use crate::plan::Plan;
 use crate::program::{Program, lower};
-use crate::session::{Options, RankReport, Session, Tensors};
-use crate::tensor::{Env, Tensor};
+use crate::session::{NotFinite, Options, RankReport, Session, Tensors};
+use crate::tensor::{DType, Env, Limits, Tensor};
 use crate::text::Sampler;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+mod batch;
+
+pub use batch::{Answers, Text};
+
+use batch::Call;
 
 /// How an [`Engine`] is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
     /// Positions the KV cache holds: the longest prompt plus answer.
     pub context: usize,
-    /// Most prompt tokens of one call; longer prompts go in several.
+    /// Most tokens of one call; longer prompts go in several. What embeds a text takes it in one call, however long.
     pub chunk: usize,
+    /// Most sequences of one call: texts embedded, or prompts answered, at once.
+    pub batch: usize,
     /// Whether logits of every prompt position are kept, not just the last's.
     pub all_logits: bool,
     /// How long any wait may last without progress.
@@ -31,17 +40,20 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> EngineOptions {
-        EngineOptions { context: 2048, chunk: 256, all_logits: false, deadline: Duration::from_secs(30) }
+        EngineOptions { context: 2048, chunk: 256, batch: 1, all_logits: false, deadline: Duration::from_secs(30) }
     }
 }
 
 impl EngineOptions {
     /// The largest call on a model: what predicts tokens takes a text in chunks; what embeds it, in one call, since a
     /// pooled chunk is not a part of the pooled text.
-    pub fn limits(&self, info: &ModelInfo) -> Env {
+    pub fn limits(&self, info: &ModelInfo) -> Limits {
         let capacity = self.context.min(info.context).max(1);
+        let batch = self.batch.max(1);
         let seq = if info.generates { self.chunk.clamp(1, capacity) } else { capacity };
-        Env { batch: 1, seq, keep: if self.all_logits { seq } else { 1 }, past: 0, capacity }
+        let tokens = if batch > 1 { seq.max(self.chunk).max(batch) } else { seq };
+        let each = Env { batch, seq, keep: if self.all_logits { seq } else { 1 }, past: 0, capacity };
+        Limits { each, tokens }
     }
 }
 
@@ -49,7 +61,7 @@ impl EngineOptions {
 ///
 /// What it needs of each device can be counted from these two before any device is opened. Errors when the plan is for
 /// another model.
-pub fn prepare(model: &Model, plan: &Plan, options: &EngineOptions) -> Result<(Program, Env)> {
+pub fn prepare(model: &Model, plan: &Plan, options: &EngineOptions) -> Result<(Program, Limits)> {
     Ok((lower(model.graph(), plan)?, options.limits(model.info())))
 }
 
@@ -58,6 +70,8 @@ pub struct Engine {
     model: Arc<Model>,
     session: Session,
     past: usize,
+    /// The positions of the context that each sequence under way holds: one sequence holds all.
+    spans: Vec<Range<usize>>,
     all_logits: bool,
 }
 
@@ -89,7 +103,8 @@ impl Engine {
         let (program, limits) = prepare(&model, plan, &options)?;
         let session_options = Options { limits, deadline: options.deadline };
         let session = Session::open(program, devices, weights, session_options, progress)?;
-        Ok(Engine { model, session, past: 0, all_logits: options.all_logits })
+        let spans = vec![0..limits.capacity];
+        Ok(Engine { model, session, past: 0, spans, all_logits: options.all_logits })
     }
 
     /// The model.
@@ -103,13 +118,14 @@ impl Engine {
     }
 
     /// What it was opened for.
-    pub fn limits(&self) -> &Env {
+    pub fn limits(&self) -> &Limits {
         self.session.limits()
     }
 
     /// Forgets all positions.
     pub fn reset(&mut self) {
         self.past = 0;
+        self.spans = vec![0..self.limits().capacity];
     }
 
     /// Forgets all positions from `to` on, so that what is fed next comes after the first `to` tokens.
@@ -132,7 +148,18 @@ impl Engine {
     /// Errors when there is no token, one is outside the vocabulary, or the context is full.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<Tensor> {
         self.require("logits", "predicts no tokens; use `embed`")?;
-        self.forward(tokens, "logits")
+        self.check(tokens)?;
+        let mut rows: Vec<f32> = Vec::new();
+        let mut width = 0;
+        for chunk in tokens.chunks(self.limits().seq) {
+            let logits = self.call(&Call::of(chunk.to_vec(), self.spans.clone()), "logits")?;
+            width = logits.shape().last().copied().unwrap_or(1).max(1);
+            if !self.all_logits {
+                rows.clear();
+            }
+            rows.extend_from_slice(logits.as_f32()?);
+        }
+        Tensor::f32([rows.len() / width, width], rows)
     }
 
     /// The model's last hidden states for `tokens` alone: `[positions, hidden]`, or `[1, hidden]` where the graph pools.
@@ -140,20 +167,16 @@ impl Engine {
     /// Scaled to length 1 where the folder says so. Errors when there is no token, one is outside the vocabulary, or
     /// there are more than the context.
     pub fn embed(&mut self, tokens: &[u32]) -> Result<Tensor> {
+        let mut all = self.embed_all(&[Text::from(tokens.to_vec())], |_| ())?;
+        all.pop().ok_or_else(|| SessionError::EmptyPrompt.into())
+    }
+
+    /// As [`Engine::embed`], of many texts, several to a call where the engine was opened for it: those of like length
+    /// together, padded, and each as if it were alone. `done` is told how many are done.
+    pub fn embed_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>> {
         self.require("hidden", "was opened to predict tokens, not to embed")?;
-        self.reset();
-        let hidden = self.forward(tokens, "hidden")?;
-        if !self.model.info().normalize {
-            return Ok(hidden);
-        }
-        let shape = hidden.shape().to_vec();
-        let width = shape.last().copied().unwrap_or(1).max(1);
-        let mut values = hidden.as_f32()?.to_vec();
-        for row in values.chunks_mut(width) {
-            let norm = row.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt().max(1e-12);
-            row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
-        }
-        Tensor::f32(shape, values)
+        let hidden = self.encode_all(texts, "hidden", done)?;
+        if self.model.info().normalize { hidden.into_iter().map(normalized).collect() } else { Ok(hidden) }
     }
 
     /// The logits of the classification head for `tokens` alone, `[1, labels]`. What makes scores of them is told by
@@ -164,22 +187,16 @@ impl Engine {
     /// what the model knows, or there are more than the context.
     pub fn scores(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensor> {
         self.require("scores", "has no classification head")?;
-        self.reset();
-        self.check(tokens)?;
-        let known = self.model.info().token_types;
-        let reason = match types.iter().find(|t| **t as usize >= known) {
-            _ if !types.is_empty() && types.len() != tokens.len() => {
-                Some(format!("{} types for {} tokens", types.len(), tokens.len()))
-            }
-            // A model without types reads none, whatever its tokenizer says.
-            Some(token_type) if known > 0 => Some(format!("type {token_type} is outside the model's {known}")),
-            _ => None,
-        };
-        if let Some(reason) = reason {
-            return Err(SessionError::Input { name: "token_type_ids".to_string(), reason }.into());
-        }
-        let mut outputs = self.call(tokens, types)?;
-        outputs.remove("scores").ok_or_else(|| missing("scores"))
+        let text = Text { tokens: tokens.to_vec(), types: types.to_vec() };
+        let mut all = self.scores_all(&[text], |_| ())?;
+        all.pop().ok_or_else(|| SessionError::EmptyPrompt.into())
+    }
+
+    /// As [`Engine::scores`], of many texts or pairs, several to a call where the engine was opened for it. `done` is told
+    /// how many are done.
+    pub fn scores_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>> {
+        self.require("scores", "has no classification head")?;
+        self.encode_all(texts, "scores", done)
     }
 
     fn require(&self, output: &str, reason: &str) -> Result<()> {
@@ -196,7 +213,7 @@ impl Engine {
     pub fn outputs(&mut self, tokens: &[u32]) -> Result<Tensors> {
         self.reset();
         self.check(tokens)?;
-        self.call(tokens, &[])
+        self.call_all(&Call::of(tokens.to_vec(), self.spans.clone()))
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
@@ -214,39 +231,39 @@ impl Engine {
         Ok(())
     }
 
-    fn forward(&mut self, tokens: &[u32], output: &str) -> Result<Tensor> {
-        self.check(tokens)?;
-        let mut rows: Vec<f32> = Vec::new();
-        let mut width = 0;
-        for chunk in tokens.chunks(self.limits().seq) {
-            let result = self.call(chunk, &[])?.remove(output).ok_or_else(|| missing(output))?;
-            width = result.shape().last().copied().unwrap_or(1).max(1);
-            if !self.all_logits && output == "logits" {
-                rows.clear();
-            }
-            rows.extend_from_slice(result.as_f32()?);
-        }
-        Tensor::f32([rows.len() / width, width], rows)
+    /// One output of a call.
+    fn call(&mut self, call: &Call, output: &str) -> Result<Tensor> {
+        self.call_all(call)?.remove(output).ok_or_else(|| {
+            let (name, problem) = (output.to_string(), "does not exist");
+            Error::from(GraphError::Name { kind: "output", name, problem })
+        })
     }
 
-    fn call(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensors> {
-        let seq = tokens.len();
-        let keep = if self.all_logits { seq } else { 1 };
-        let env = Env { batch: 1, seq, keep, past: self.past, capacity: self.limits().capacity };
-        let first = self.past + self.model.info().first_position;
-        let positions: Vec<u32> = (first..first + seq).map(|p| p as u32).collect();
+    /// Every output of a call. Errors when one is no finite number, with the node where that began.
+    fn call_all(&mut self, call: &Call) -> Result<Tensors> {
+        let keep = if self.all_logits { call.seq } else { 1 };
+        let (batch, capacity) = (call.rows(), self.limits().capacity);
+        let env = Env { batch, seq: call.seq, keep, past: self.past, capacity };
+        let info = self.model.info();
         let mut inputs = Tensors::new();
         for port in &self.session.program().inputs {
-            let values = match port.name.as_str() {
-                "input_ids" => tokens.to_vec(),
-                "position_ids" => positions.clone(),
-                "token_type_ids" if !types.is_empty() => types.to_vec(),
-                _ => vec![0; seq],
-            };
-            inputs.insert(port.name.clone(), Tensor::u32([1, seq], values)?);
+            inputs.insert(port.name.clone(), call.input(&port.name, self.past, info.first_position, info.pooling)?);
         }
-        let outputs = self.session.run(env, inputs)?;
-        self.past += seq;
+        let outputs = self.session.run(env, inputs.clone())?;
+        for (output, tensor) in outputs.iter().filter(|(_, tensor)| tensor.dtype() == DType::F32) {
+            if let Some(&value) = tensor.as_f32()?.iter().find(|value| !value.is_finite()) {
+                let output = output.clone();
+                return Err(match self.session.first_not_finite(env, inputs)? {
+                    Some(NotFinite { rank, device, node, value, .. }) => {
+                        SessionError::NotFinite { output, rank, device, node, value }
+                    }
+                    // Only a device whose answers change from call to call gets here.
+                    None => SessionError::Input { name: output, reason: format!("was {value} once, and not again") },
+                }
+                .into());
+            }
+        }
+        self.past += call.seq;
         Ok(outputs)
     }
 
@@ -277,9 +294,15 @@ impl Engine {
     }
 }
 
-fn missing(output: &str) -> Error {
-    let (name, problem) = (output.to_string(), "does not exist");
-    GraphError::Name { kind: "output", name, problem }.into()
+/// Rows scaled to length 1.
+fn normalized(tensor: Tensor) -> Result<Tensor> {
+    let width = tensor.shape().last().copied().unwrap_or(1).max(1);
+    let mut values = tensor.as_f32()?.to_vec();
+    for row in values.chunks_mut(width) {
+        let norm = row.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt().max(1e-12);
+        row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
+    }
+    Tensor::f32(tensor.shape().to_vec(), values)
 }
 
 fn last_row(logits: Tensor) -> Result<Vec<f32>> {

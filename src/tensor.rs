@@ -137,6 +137,31 @@ impl Env {
     }
 }
 
+/// The largest call of a session: what each symbol stands for at most, and how many new tokens all sequences together.
+///
+/// Memory is taken for this many tokens, so that many short sequences and a few long ones fit the same session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// The most that each symbol stands for.
+    pub each: Env,
+    /// The most that sequences times new tokens per sequence come to.
+    pub tokens: usize,
+}
+
+impl std::ops::Deref for Limits {
+    type Target = Env;
+
+    fn deref(&self) -> &Env {
+        &self.each
+    }
+}
+
+impl From<Env> for Limits {
+    fn from(each: Env) -> Limits {
+        Limits { each, tokens: each.batch.saturating_mul(each.seq) }
+    }
+}
+
 /// A symbolic shape, outermost dimension first.
 pub type Shape = Vec<Dim>;
 

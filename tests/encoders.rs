@@ -182,10 +182,13 @@ fn a_sentence_transformers_folder_names_one_pooling() {
     };
     assert_eq!(with(json!({"pooling_mode": "mean", "embedding_dimension": 72})).unwrap(), Pooling::Mean);
     assert_eq!(with(json!({"pooling_mode": "cls"})).unwrap(), Pooling::Cls);
+    assert_eq!(with(json!({"pooling_mode": "lasttoken"})).unwrap(), Pooling::Last);
+    assert_eq!(with(json!({"pooling_mode_mean_sqrt_len_tokens": true})).unwrap(), Pooling::MeanSqrt);
+    assert_eq!(with(json!({"pooling_mode_weightedmean_tokens": true})).unwrap(), Pooling::WeightedMean);
     assert_eq!(with(json!({"pooling_mode_mean_tokens": true})).unwrap(), Pooling::Mean);
     assert_eq!(with(json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false})).unwrap(), Pooling::Cls);
     for (pooling, says) in [
-        (json!({"pooling_mode": "lasttoken"}), "lasttoken"),
+        (json!({"pooling_mode": "attention"}), "attention"),
         (json!({"pooling_mode_max_tokens": true}), "max"),
         (json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}), "mean and cls"),
         (json!({"pooling_mode": ["mean", "cls"]}), "pooling_mode"),

@@ -11,7 +11,7 @@ use fanfold::graph::Weights;
 use fanfold::import::Model;
 use fanfold::plan::{Strategy, plan};
 use fanfold::program::RankProgram;
-use fanfold::tensor::Env;
+use fanfold::tensor::{Env, Limits};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl Device for Faulty {
     fn load(
         &mut self,
         program: Arc<RankProgram>,
-        limits: &Env,
+        limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> fanfold::Result<()> {

@@ -118,7 +118,7 @@ impl Cases {
     }
 
     fn load(&self, device: &mut dyn Device) {
-        device.load(Arc::new(self.program.clone()), &env(0), &shared(&self.weights), &|_| {}).unwrap();
+        device.load(Arc::new(self.program.clone()), &env(0).into(), &shared(&self.weights), &|_| {}).unwrap();
     }
 
     fn run(&self, device: &mut dyn Device) -> Vec<Vec<u8>> {
@@ -196,7 +196,7 @@ fn a_wide_weight_is_split_over_bindings() {
     for info in adapters() {
         compare(&info, &cases, &GpuOptions { max_binding: Some(330), ..GpuOptions::default() });
         let mut gpu = GpuDevice::open(&info, &GpuOptions { max_binding: Some(16), ..GpuOptions::default() }).unwrap();
-        let refused = gpu.load(Arc::new(cases.program.clone()), &env(0), &shared(&cases.weights), &|_| {});
+        let refused = gpu.load(Arc::new(cases.program.clone()), &env(0).into(), &shared(&cases.weights), &|_| {});
         assert!(matches!(refused, Err(Error::Device(DeviceError::OutOfMemory { .. }))), "{refused:?}");
     }
 }
@@ -290,11 +290,11 @@ fn misuse_is_an_error_of_its_own_type() {
         let mut wide = layer(2, 8);
         wide.program.states.push(vec![Dim::Fixed(1 << 20), Dim::Fixed(1 << 20)]);
         let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
-        let result = gpu.load(Arc::new(wide.program), &env(0), &shared(&wide.weights), &|_| {});
+        let result = gpu.load(Arc::new(wide.program), &env(0).into(), &shared(&wide.weights), &|_| {});
         assert!(matches!(result, Err(Error::Device(DeviceError::OutOfMemory { .. }))), "{result:?}");
 
         let missing = HashMap::<String, Tensor>::new();
-        assert!(gpu.load(Arc::new(cases.program.clone()), &env(0), &shared(&missing), &|_| {}).is_err());
+        assert!(gpu.load(Arc::new(cases.program.clone()), &env(0).into(), &shared(&missing), &|_| {}).is_err());
 
         let gone = AdapterInfo { name: "no such card".into(), ..info.clone() };
         let result = GpuDevice::open(&gone, &GpuOptions::default()).map(|_| ());
@@ -310,7 +310,7 @@ fn a_wait_ends_at_the_deadline() {
         let mut gpu = GpuDevice::open(&info, &options).unwrap();
         // Loading may need to wait for staging, and then ends the same way.
         let result = gpu
-            .load(Arc::new(cases.program.clone()), &env(0), &shared(&cases.weights), &|_| {})
+            .load(Arc::new(cases.program.clone()), &env(0).into(), &shared(&cases.weights), &|_| {})
             .and_then(|()| gpu.begin(&env(0)))
             .and_then(|()| gpu.execute(cases.cases[0].instr))
             .and_then(|()| gpu.read(cases.cases[0].output, &mut Vec::new()));

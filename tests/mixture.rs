@@ -11,7 +11,7 @@ use fanfold::ops::Op;
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::{Instr, Program, RankProgram, lower};
 use fanfold::sharding::Redistribute;
-use fanfold::tensor::{Env, relative_error, resolve};
+use fanfold::tensor::{Env, Limits, relative_error, resolve};
 use std::sync::Arc;
 
 const MODELS: [&str; 3] = ["mixtral", "qwen2-moe", "qwen3-moe"];
@@ -41,7 +41,7 @@ impl Device for Unlike {
     fn load(
         &mut self,
         program: Arc<RankProgram>,
-        limits: &Env,
+        limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> fanfold::Result<()> {

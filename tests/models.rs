@@ -200,8 +200,8 @@ fn a_warm_decode_step_makes_nothing_new() {
             let (a, b, exchanges) = (&a.counters, &b.counters, a.exchanges - b.exchanges);
             assert_eq!((a.host_ops, a.pipelines, a.buffers), (0, b.pipelines, b.buffers));
             assert_eq!(a.weight_bytes, b.weight_bytes);
-            // The token, its position, and where the state ends.
-            assert_eq!((a.uploads - b.uploads, a.upload_bytes - b.upload_bytes), (3, 4 + 4 + 16));
+            // The token, its position, which positions are its sequence's, and where the state ends.
+            assert_eq!((a.uploads - b.uploads, a.upload_bytes - b.upload_bytes), (4, 4 + 4 + 8 + 16));
             steps.push((a.dispatches - b.dispatches, exchanges, a.exchange_writes - b.exchange_writes));
         }
         before = after;

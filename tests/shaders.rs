@@ -98,6 +98,7 @@ fn every_variant_is_written_for_every_backend() {
         "normalization/layer",
         "normalization/rms",
         "reduce/reduce",
+        "reduce/reduce_weighted",
         "rotary/rotate",
         "routing/route",
         "softmax/softmax",
@@ -106,7 +107,7 @@ fn every_variant_is_written_for_every_backend() {
     assert!(entries.iter().eq(expected.iter()), "{entries:?}");
     // 4 of attention (d and e by fours or not), 3 of gather (types), 18 of linear (entries, types, k by fours or not),
     // 24 of experts (likewise), 8 of unary, 6 of binary (entries, how the second input is repeated), one for each other.
-    assert_eq!(variants.len(), 4 + 3 + 18 + 24 + 8 + 6 + 8);
+    assert_eq!(variants.len(), 4 + 3 + 18 + 24 + 8 + 6 + 9);
 }
 
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {

@@ -53,3 +53,8 @@ fn advance(old: Row, rule: Scoring, products: mat4x4<f32>, j: u32, start: u32, e
     let kept = select(exp(old.most - most), 1.0, old.most == most);
     return Row(most, old.total * kept + (sums.x + sums.y + sums.z + sums.w), kept, w);
 }
+
+// By what to scale what was summed in the end: what saw nothing is zero.
+fn shared_out(row: Row) -> f32 {
+    return select(0.0, 1.0 / row.total, row.total > 0.0);
+}

@@ -8,7 +8,7 @@ use crate::error::{DeviceError, Result};
 use crate::graph::Weights;
 use crate::ops::Call;
 use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart, WeightShard};
-use crate::tensor::{DType, Env, Tensor, resolve};
+use crate::tensor::{DType, Env, Limits, Region, Tensor, copy_region, resolve};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -53,14 +53,24 @@ impl HostDevice {
     /// The tensor of a value under the value's own shape: a view shares its place with what it views.
     fn shaped(&self, value: &LocalValue, env: &Env) -> Result<Cow<'_, Tensor>> {
         let (tensor, shape) = (self.tensor(value.place)?, resolve(&value.shape, env));
-        if tensor.shape() == shape { Ok(tensor) } else { Ok(Cow::Owned(tensor.into_owned().reshaped(shape)?)) }
+        match value.place {
+            _ if tensor.shape() == shape => Ok(tensor),
+            // A state is kept for as many sequences as there may be; a call may have fewer.
+            Place::State(_) => Ok(Cow::Owned(tensor.slice(&Region::whole(&shape))?)),
+            _ => Ok(Cow::Owned(tensor.into_owned().reshaped(shape)?)),
+        }
     }
 
     fn store(&mut self, place: Place, tensor: Tensor) {
         match place {
             Place::Buffer(i) => self.buffers[i] = tensor,
             Place::Weight(i) => self.weights[i] = tensor,
-            Place::State(i) => self.states[i] = tensor,
+            Place::State(i) if self.states[i].shape() == tensor.shape() => self.states[i] = tensor,
+            Place::State(i) => {
+                let (region, shape) = (Region::whole(tensor.shape()), self.states[i].shape().to_vec());
+                let target = (self.states[i].bytes_mut(), shape.as_slice(), &region);
+                copy_region(4, (tensor.bytes(), tensor.shape(), &region), target);
+            }
         }
     }
 
@@ -89,7 +99,7 @@ impl Device for HostDevice {
     fn load(
         &mut self,
         program: Arc<RankProgram>,
-        limits: &Env,
+        limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {

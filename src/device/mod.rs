@@ -10,7 +10,7 @@ pub mod select;
 use crate::error::Result;
 use crate::graph::Weights;
 use crate::program::RankProgram;
-use crate::tensor::Env;
+use crate::tensor::{Env, Limits};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub trait Device: Send {
     fn load(
         &mut self,
         program: Arc<RankProgram>,
-        limits: &Env,
+        limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()>;

@@ -359,7 +359,17 @@ impl<'a> Builder<'a> {
     ) -> Result<ValueId> {
         let Attending { heads: Heads { heads, kv_heads, .. }, scale, window, softcap } = attending;
         let op = Attention { heads, kv_heads, scale, causal, window, softcap };
-        self.graph.node(name, op, &qkv)
+        let [q, k, v] = qkv;
+        let range = self.key_range()?;
+        self.graph.node(name, op, &[q, k, v, range])
+    }
+
+    /// The input `key_range`: the positions `start..end` that each sequence holds.
+    fn key_range(&mut self) -> Result<ValueId> {
+        match self.graph.find("key_range") {
+            Some(known) => Ok(known),
+            None => self.graph.input("key_range", [Symbol::Batch.into(), 2.into()], DType::U32),
+        }
     }
 
     /// The output `logits`: of the last `keep` positions only.
@@ -373,12 +383,14 @@ impl<'a> Builder<'a> {
         self.graph.output("logits", value)
     }
 
-    /// The output `hidden`, pooled.
+    /// The output `hidden`: of every position, or their sum weighted by the input `pooling_weights`.
     pub(super) fn pooled(&mut self, hidden: ValueId, pooling: Pooling) -> Result<()> {
-        let pooled = match pooling {
-            Pooling::None => hidden,
-            Pooling::Mean => self.graph.node("pooling", Reduce { kind: ReduceKind::Mean, axis: 1 }, &[hidden])?,
-            Pooling::Cls => self.first_position("pooling", hidden)?,
+        let pooled = if pooling == Pooling::None {
+            hidden
+        } else {
+            let weights = [Symbol::Batch.into(), Symbol::Seq.into()];
+            let weights = self.graph.input("pooling_weights", weights, DType::F32)?;
+            self.graph.node("pooling", Reduce { kind: ReduceKind::Weighted, axis: 1 }, &[hidden, weights])?
         };
         self.graph.output("hidden", pooled)
     }

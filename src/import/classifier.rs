@@ -73,21 +73,6 @@ pub(super) fn ending(config: &Config, class: &str) -> Result<Ending> {
     })
 }
 
-/// Errors where a decoder's folder ends in something other than logits: the scores of a classifier, say.
-pub(super) fn check_decoder(config: &Config) -> Result<()> {
-    const KNOWN: [&str; 2] = ["ForCausalLM", "ForConditionalGeneration"];
-    let architectures = config.strings("architectures")?;
-    let Some(name) = architectures.first() else { return Ok(()) };
-    // A name without a purpose is a model as such.
-    match name.find("For").map(|at| &name[at..]) {
-        Some(head) if !KNOWN.contains(&head) => {
-            let (name, supported) = (name.to_string(), KNOWN.join(", "));
-            Err(ImportError::Unsupported { what: "architecture", name, supported }.into())
-        }
-        _ => Ok(()),
-    }
-}
-
 impl Classifier {
     /// The head with the products `dense` and `out`, and `activation` between them.
     ///

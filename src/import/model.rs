@@ -22,8 +22,29 @@ pub enum Pooling {
     Mean,
     /// The first one.
     Cls,
+    /// The last one.
+    Last,
+    /// Their sum over the root of their number.
+    MeanSqrt,
+    /// Their mean, each weighted by its position counted from 1.
+    WeightedMean,
     /// Not at all: one vector per position.
     None,
+}
+
+impl Pooling {
+    /// By what each of `n` positions is weighted in the sum that pools them.
+    pub fn weights(self, n: usize) -> Vec<f32> {
+        let at = |i: usize| match self {
+            Pooling::Mean => 1.0 / n as f64,
+            Pooling::Cls => f64::from(i == 0),
+            Pooling::Last => f64::from(i + 1 == n),
+            Pooling::MeanSqrt => 1.0 / (n as f64).sqrt(),
+            Pooling::WeightedMean => (i + 1) as f64 / (n * (n + 1) / 2) as f64,
+            Pooling::None => 1.0,
+        };
+        (0..n).map(|i| at(i) as f32).collect()
+    }
 }
 
 /// What a model's graph ends in.
@@ -66,7 +87,7 @@ pub struct ModelInfo {
     pub scores: Option<Scores>,
     /// Whether embeddings are scaled to length 1.
     pub normalize: bool,
-    /// What a text is pooled by unless told otherwise.
+    /// What pools a text's hidden states: as asked for, or else as the folder says.
     pub pooling: Pooling,
 }
 
@@ -153,9 +174,6 @@ impl Model {
         let sentence = sentence::read(&folder)?;
         let mut builder = Builder::new(config, tensors);
         let family = build(&mut builder)?;
-        if family.generates {
-            classifier::check_decoder(config)?;
-        }
         let mut scores = None;
         match (head, &family.logits, &family.scores) {
             (Head::Default, Some(head), _) => builder.logits(family.hidden, head)?,
@@ -180,7 +198,10 @@ impl Model {
             generates: family.generates && head == Head::Default,
             scores,
             normalize: sentence.normalize,
-            pooling: sentence.pooling,
+            pooling: match head {
+                Head::Hidden(pooling) => pooling,
+                Head::Default => sentence.pooling,
+            },
         };
         Ok(Model { folder, tensors, graph, origins, layers, info })
     }

@@ -37,29 +37,31 @@ pub(super) fn read(folder: &Folder) -> Result<Sentence> {
 /// The one pooling that a Pooling module's settings name: by `pooling_mode` (since sentence-transformers 5.4) or by a
 /// truth value per mode (before). Several would be concatenated, which is not supported.
 fn pooling(config: &Config) -> Result<Pooling> {
-    const MODES: [(&str, &str); 6] = [
-        ("mean", "pooling_mode_mean_tokens"),
-        ("cls", "pooling_mode_cls_token"),
-        ("max", "pooling_mode_max_tokens"),
-        ("mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"),
-        ("weightedmean", "pooling_mode_weightedmean_tokens"),
-        ("lasttoken", "pooling_mode_lasttoken"),
+    const MODES: [(&str, &str, Option<Pooling>); 6] = [
+        ("mean", "pooling_mode_mean_tokens", Some(Pooling::Mean)),
+        ("cls", "pooling_mode_cls_token", Some(Pooling::Cls)),
+        ("max", "pooling_mode_max_tokens", None),
+        ("mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens", Some(Pooling::MeanSqrt)),
+        ("weightedmean", "pooling_mode_weightedmean_tokens", Some(Pooling::WeightedMean)),
+        ("lasttoken", "pooling_mode_lasttoken", Some(Pooling::Last)),
     ];
     let mut modes: Vec<&str> = config.opt_str("pooling_mode")?.into_iter().collect();
     if modes.is_empty() {
-        for (mode, field) in MODES {
+        for (mode, field, _) in MODES {
             if config.bool_or(field, false)? {
                 modes.push(mode);
             }
         }
     }
+    let known = |name: &str| MODES.iter().find(|(mode, ..)| *mode == name).and_then(|(.., pooling)| *pooling);
     match modes.as_slice() {
-        [] => Err(config.error("pooling_mode", "is missing")),
-        ["mean"] => Ok(Pooling::Mean),
-        ["cls"] => Ok(Pooling::Cls),
-        modes => {
-            let (name, supported) = (modes.join(" and "), "mean, cls".to_string());
-            Err(ImportError::Unsupported { what: "pooling", name, supported }.into())
-        }
+        [] => return Err(config.error("pooling_mode", "is missing")),
+        [mode] => known(mode),
+        _ => None,
     }
+    .ok_or_else(|| {
+        let supported: Vec<&str> = MODES.iter().filter(|(.., p)| p.is_some()).map(|(mode, ..)| *mode).collect();
+        let (name, supported) = (modes.join(" and "), supported.join(", "));
+        ImportError::Unsupported { what: "pooling", name, supported }.into()
+    })
 }

@@ -14,6 +14,9 @@ use crate::tensor::{DType, Shape, Tensor};
 const SHADER: Shader = Shader { name: "attention", source: include_str!("../../shaders/attention.wgsl") };
 
 /// `softmax(mask(cap(q k^T * scale))) v` per head, over the `past + seq` first positions of `k` and `v`.
+///
+/// An optional fourth input `[batch, 2]` gives each sequence the positions `start..end` that it holds: of a padded batch,
+/// those that are no padding. A query that sees no position at all gives zeros.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Attention {
     /// Query heads in the whole.
@@ -40,17 +43,18 @@ impl Operator for Attention {
     }
 
     fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
-        arity("Attention", inputs, 3..4, "3 (q, k, v)")?;
+        arity("Attention", inputs, 3..5, "3 or 4 (q, k, v, key range)")?;
         if self.heads == 0 || self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
             let reason = format!("{} query heads do not divide over {} KV heads", self.heads, self.kv_heads);
             return Err(GraphError::Attribute { op: "Attention", reason }.into());
         }
-        ShardingRule::of("Attention", "b s (h d), b t (g d), b t (g e) -> b s (h e)")
+        let ranged = if inputs.len() == 4 { ", b r" } else { "" };
+        let rule = ShardingRule::of("Attention", &format!("b s (h d), b t (g d), b t (g e){ranged} -> b s (h e)"))
             .size("h", self.heads)
             .size("g", self.kv_heads)
             .image("g", "h", self.heads / self.kv_heads)
-            .whole("s t d e")
-            .bind(inputs)
+            .whole("s t d e");
+        if inputs.len() == 4 { rule.size("r", 2).whole("r") } else { rule }.bind(inputs)
     }
 
     fn operations(&self) -> u64 {
@@ -59,6 +63,7 @@ impl Operator for Attention {
 
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let (q, k, v) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?, call.inputs[2].as_f32()?);
+        let ranges = call.inputs.get(3).map(|ranges| ranges.as_u32()).transpose()?;
         let (s, t) = (call.part("s").len, call.part("t").len);
         let (h, g, d, e) = (call.part("h"), call.part("g"), call.part("d").len, call.part("e").len);
         let past = call.env.past;
@@ -70,10 +75,11 @@ impl Operator for Attention {
             // The group is of the whole's heads; what is read is the rank's part of the KV heads.
             let kv = (h.offset + head) / (self.heads / self.kv_heads) - g.offset;
             let here = past + position;
+            let (first, last) = ranges.map_or((0, t), |r| (r[2 * batch] as usize, r[2 * batch + 1] as usize));
             let end = if self.causal { here + 1 } else { past + s };
-            let start = self.window.map_or(0, |w| (here + 1).saturating_sub(w));
+            let start = self.window.map_or(0, |w| (here + 1).saturating_sub(w)).max(first);
             let query = &q[row * d..][..d];
-            let scores: Vec<f64> = (start..end.min(t))
+            let scores: Vec<f64> = (start..end.min(t).min(last))
                 .map(|j| {
                     let key = &k[((batch * t + j) * g.len + kv) * d..][..d];
                     let dot: f64 = query.iter().zip(key).map(|(&q, &k)| q as f64 * k as f64).sum();
@@ -87,7 +93,7 @@ impl Operator for Attention {
             for dim in 0..e {
                 let at = |j: usize| v[((batch * t + start + j) * g.len + kv) * e + dim] as f64;
                 let sum: f64 = weights.iter().enumerate().map(|(j, w)| w * at(j)).sum();
-                values.push((sum / total) as f32);
+                values.push(if scores.is_empty() { 0.0 } else { (sum / total) as f32 });
             }
         }
         out.bytes_mut().copy_from_slice(bytemuck::cast_slice(&values));
@@ -110,12 +116,17 @@ impl Operator for Attention {
         let blocks = (s * group.min(h.len)).div_ceil(4);
         let counts = [b, s, t, h.len, h.offset, g.len, g.offset, group, blocks, d, e];
         let mut params: Vec<u32> = counts.iter().map(|&word| word as u32).collect();
-        params.extend([self.causal as u32, self.window.unwrap_or(0) as u32]);
+        let ranged = site.inputs.len() == 4;
+        params.extend([self.causal as u32, ranged as u32, self.window.unwrap_or(0) as u32]);
         params.extend([self.softcap.unwrap_or(0.0).to_bits(), self.scale.to_bits()]);
         Ok(vec![Launch {
             kernel,
             params,
-            bindings: vec![Binding::input(0), Binding::input(1), Binding::input(2), Binding::Output, Binding::Run],
+            bindings: [0, 1, 2, if ranged { 3 } else { 0 }]
+                .map(Binding::input)
+                .into_iter()
+                .chain([Binding::Output, Binding::Run])
+                .collect(),
             groups: linear_grid(b * g.len * blocks, 8),
         }])
     }
@@ -136,10 +147,14 @@ fn sample(random: &mut Random) -> Sample {
         window: (causal && random.range(0, 2) == 0).then(|| random.range(1, 12)),
         softcap: (random.range(0, 2) == 0).then_some(2.0),
     };
-    let inputs = vec![
+    let mut inputs = vec![
         (Role::Input, random.tensor(DType::F32, &[b, s, g * group * d])),
         (role, random.tensor(DType::F32, &[b, t, g * d])),
         (role, random.tensor(DType::F32, &[b, t, g * e])),
     ];
+    if random.range(0, 1) == 0 {
+        // Some sequences hold nothing that some of their queries see.
+        inputs.push((Role::Input, random.indices(past + s + 2, &[b, 2])));
+    }
     Sample { past, ..Sample::new(op, inputs) }
 }

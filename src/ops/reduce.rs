@@ -1,7 +1,8 @@
-//! ReduceMean and ReduceSum over one dimension.
+//! ReduceMean, ReduceSum and a weighted sum over one dimension.
 //!
 //! Their dimension is contracted: cut, each rank adds its part, and a mean divides by the global length. Folding what
-//! the ranks contributed is the same ReduceSum, over the ranks, in their order. Read `shaders/reduce.wgsl` next.
+//! the ranks contributed is the same ReduceSum, over the ranks, in their order; pooling the positions of padded texts is
+//! the weighted sum. Read `shaders/reduce.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
 use super::{Call, Operator, Site, arity, leading};
@@ -19,6 +20,8 @@ pub enum ReduceKind {
     Sum,
     /// The sum over the global length.
     Mean,
+    /// The sum weighted by a second input, of the first's dimensions up to the reduced one. An extension of ONNX's ops.
+    Weighted,
 }
 
 /// A reduction that removes one dimension, in the order of its elements.
@@ -31,8 +34,11 @@ pub struct Reduce {
 }
 
 impl Reduce {
-    pub(super) const SAMPLES: &'static Samples =
-        &[("ReduceMean", |r| sample(r, ReduceKind::Mean)), ("ReduceSum", |r| sample(r, ReduceKind::Sum))];
+    pub(super) const SAMPLES: &'static Samples = &[
+        ("ReduceMean", |r| sample(r, ReduceKind::Mean)),
+        ("ReduceSum", |r| sample(r, ReduceKind::Sum)),
+        ("ReduceWeighted", |r| sample(r, ReduceKind::Weighted)),
+    ];
 
     /// The letter of the reduced dimension in `rank` dimensions.
     fn letter(&self, rank: usize) -> String {
@@ -45,11 +51,17 @@ impl Operator for Reduce {
         match self.kind {
             ReduceKind::Sum => "ReduceSum",
             ReduceKind::Mean => "ReduceMean",
+            ReduceKind::Weighted => "ReduceWeighted",
         }
     }
 
     fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
-        arity(self.name(), inputs, 1..2, "1")?;
+        let weighted = self.kind == ReduceKind::Weighted;
+        if weighted {
+            arity(self.name(), inputs, 2..3, "2 (x, weights)")?;
+        } else {
+            arity(self.name(), inputs, 1..2, "1")?;
+        }
         let dims = leading(inputs[0].len());
         let letter = self.letter(inputs[0].len());
         if letter.is_empty() {
@@ -57,7 +69,13 @@ impl Operator for Reduce {
             return Err(GraphError::Attribute { op: self.name(), reason }.into());
         }
         let kept: Vec<&str> = dims.split(' ').filter(|l| *l != letter).collect();
-        ShardingRule::of(self.name(), &format!("{dims} -> {}", kept.join(" "))).linear(&[0]).bind(inputs)
+        let kept = kept.join(" ");
+        if weighted {
+            let weights = leading(self.axis + 1);
+            let rule = ShardingRule::of(self.name(), &format!("{dims}, {weights} -> {kept}"));
+            return rule.linear(&[0]).linear(&[1]).bind(inputs);
+        }
+        ShardingRule::of(self.name(), &format!("{dims} -> {kept}")).linear(&[0]).bind(inputs)
     }
 
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
@@ -65,11 +83,13 @@ impl Operator for Reduce {
         let (n, inner): (usize, usize) = (x.shape()[self.axis], x.shape()[self.axis + 1..].iter().product());
         let global = call.part(&self.letter(x.shape().len())).global;
         let values = x.as_f32()?;
+        let weights = call.inputs.get(1).map(|weights| weights.as_f32()).transpose()?;
         call.fill(|i| {
             let (outer, inner_index) = (i / inner, i % inner);
-            let sum: f64 = (0..n).map(|j| values[(outer * n + j) * inner + inner_index] as f64).sum();
+            let weight = |j: usize| weights.map_or(1.0, |w| w[outer * n + j] as f64);
+            let sum: f64 = (0..n).map(|j| weight(j) * values[(outer * n + j) * inner + inner_index] as f64).sum();
             match self.kind {
-                ReduceKind::Sum => sum,
+                ReduceKind::Sum | ReduceKind::Weighted => sum,
                 ReduceKind::Mean => sum / global as f64,
             }
         })
@@ -83,13 +103,21 @@ impl Operator for Reduce {
         }
         let (len, inner): (usize, usize) = (x[self.axis], x[self.axis + 1..].iter().product());
         let divisor = match self.kind {
-            ReduceKind::Sum => 1.0,
+            ReduceKind::Sum | ReduceKind::Weighted => 1.0,
             ReduceKind::Mean => site.part(&self.letter(x.len())).global as f32,
         };
+        let mut bindings = vec![Binding::input(0), Binding::Output];
+        let entry = match self.kind {
+            ReduceKind::Sum | ReduceKind::Mean => "reduce",
+            ReduceKind::Weighted => {
+                bindings.push(Binding::input(1));
+                "reduce_weighted"
+            }
+        };
         Ok(vec![Launch {
-            kernel: Kernel::new(SHADER, "reduce"),
+            kernel: Kernel::new(SHADER, entry),
             params: vec![n as u32, len as u32, inner as u32, divisor.to_bits()],
-            bindings: vec![Binding::input(0), Binding::Output],
+            bindings,
             groups: linear_grid(n, 64),
         }])
     }
@@ -98,6 +126,10 @@ impl Operator for Reduce {
 fn sample(random: &mut Random, kind: ReduceKind) -> Sample {
     let rank = random.range(2, 4);
     let shape: Vec<usize> = (0..rank).map(|_| random.range(1, 8)).collect();
-    let x = random.tensor(DType::F32, &shape);
-    Sample::new(Reduce { kind, axis: random.range(0, rank - 1) }, vec![(Role::Input, x)])
+    let axis = random.range(0, rank - 1);
+    let mut inputs = vec![(Role::Input, random.tensor(DType::F32, &shape))];
+    if kind == ReduceKind::Weighted {
+        inputs.push((Role::Input, random.tensor(DType::F32, &shape[..=axis])));
+    }
+    Sample::new(Reduce { kind, axis }, inputs)
 }

@@ -12,7 +12,7 @@ use crate::error::{PlanError, Result, Shortfall};
 use crate::kernel::weight_bytes;
 use crate::ops::Op;
 use crate::sharding::{Extent, Redistribute};
-use crate::tensor::{DType, Dim, Env, Region, Shape, display_shape, resolve};
+use crate::tensor::{DType, Dim, Env, Limits, Region, Shape, Symbol, display_shape, resolve};
 use serde::Serialize;
 use std::fmt;
 use std::ops::Range;
@@ -98,9 +98,19 @@ impl Size {
         Size { count: shape.iter().filter_map(|d| d.fixed()).product(), symbols }
     }
 
-    /// The elements under `env`.
-    pub fn resolve(&self, env: &Env) -> usize {
-        self.symbols.iter().fold(self.count, |n, &s| n.saturating_mul(Dim::Symbol(s).resolve(env)))
+    /// The most elements in calls up to `limits`.
+    pub fn most(&self, limits: &Limits) -> usize {
+        let product = |symbols: &mut dyn Iterator<Item = &Symbol>| {
+            symbols.fold(1usize, |n, &s| n.saturating_mul(Dim::Symbol(s).resolve(limits)))
+        };
+        let per_token = |s: &&Symbol| matches!(s, Symbol::Batch | Symbol::Seq | Symbol::Keep);
+        let mut tokens = product(&mut self.symbols.iter().filter(per_token));
+        if self.symbols.contains(&Symbol::Batch) {
+            // Once for the positions and once for each sequence: `keep` is at most `seq`.
+            tokens = tokens.min(limits.tokens.max(limits.batch));
+        }
+        let others = product(&mut self.symbols.iter().filter(|s| !per_token(s)));
+        self.count.saturating_mul(tokens).saturating_mul(others)
     }
 }
 
@@ -236,10 +246,10 @@ impl Memory {
 }
 
 impl RankProgram {
-    /// What the rank needs in sessions whose calls are at most `env`.
-    pub fn memory(&self, env: &Env) -> Memory {
+    /// What the rank needs in sessions whose calls are at most `limits`.
+    pub fn memory(&self, limits: &Limits) -> Memory {
         // Saturating: a made-up configuration may call for more than can be counted, and is refused for it.
-        let elements = |shape: &Shape| (Size::of(shape).resolve(env) as u64).saturating_mul(4);
+        let elements = |shape: &Shape| (Size::of(shape).most(limits) as u64).saturating_mul(4);
         // What passes through the host: a call's inputs and the largest exchange twice over, since one may be filled
         // while the other is read, and the largest value read back.
         let (mut inputs, mut received, mut sent) = (0, 0, 0);
@@ -255,9 +265,9 @@ impl RankProgram {
             }
         }
         Memory {
-            weights: sum(self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(env)))),
+            weights: sum(self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(limits)))),
             state: sum(self.states.iter().map(elements)),
-            activations: sum(self.buffers.iter().map(|b| (b.resolve(env) as u64).saturating_mul(4))),
+            activations: sum(self.buffers.iter().map(|b| (b.most(limits) as u64).saturating_mul(4))),
             staging: sum([inputs, inputs, received, received, sent].into_iter()),
         }
     }
@@ -269,13 +279,13 @@ impl RankProgram {
 }
 
 impl Program {
-    /// Checks that every rank's device can hold it in sessions whose calls are at most `env`.
+    /// Checks that every rank's device can hold it in sessions whose calls are at most `limits`.
     ///
     /// `devices` gives each rank's device name and memory in bytes; where the memory is unknown nothing is checked.
     /// Errors with the shortfall of every rank that lacks memory.
-    pub fn check_memory(&self, env: &Env, devices: &[(String, Option<u64>)]) -> Result<()> {
+    pub fn check_memory(&self, limits: &Limits, devices: &[(String, Option<u64>)]) -> Result<()> {
         let lacking = |(rank, (device, memory)): (&RankProgram, &(String, Option<u64>))| {
-            let (needed, available) = (rank.memory(env).total(), (*memory)?);
+            let (needed, available) = (rank.memory(limits).total(), (*memory)?);
             let shortfall = Shortfall { rank: rank.rank, device: device.clone(), needed, available };
             (needed > available).then_some(shortfall)
         };

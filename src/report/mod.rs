@@ -7,7 +7,7 @@ use crate::graph::{Graph, Source};
 use crate::plan::Plan;
 use crate::program::{Instr, Memory, Program};
 use crate::sharding::Cut;
-use crate::tensor::{Env, resolve};
+use crate::tensor::{Env, Limits, resolve};
 use std::fmt::Write as _;
 
 /// Columns that a cut is drawn in.
@@ -155,7 +155,7 @@ pub fn sent_bytes(program: &Program, rank: usize, env: &Env) -> u64 {
 }
 
 /// What each rank holds, one line each.
-pub fn memory(program: &Program, env: &Env, devices: &[(String, Option<u64>)]) -> String {
+pub fn memory(program: &Program, limits: &Limits, devices: &[(String, Option<u64>)]) -> String {
     let mut text = String::new();
     let mut row = |cells: [&str; 7]| {
         let [rank, device, weights, kv, scratch, staging, of] = cells;
@@ -163,7 +163,7 @@ pub fn memory(program: &Program, env: &Env, devices: &[(String, Option<u64>)]) -
     };
     row(["rank", "device", "weights", "kv", "scratch", "staging", "memory"]);
     for (rank, (device, memory)) in program.ranks.iter().zip(devices) {
-        let Memory { weights, state, activations, staging } = rank.memory(env);
+        let Memory { weights, state, activations, staging } = rank.memory(limits);
         let of = memory.map_or("unknown".to_string(), bytes);
         let [weights, state, activations, staging] = [weights, state, activations, staging].map(bytes);
         row([&rank.rank.to_string(), &beginning(device), &weights, &state, &activations, &staging, &of]);

@@ -11,7 +11,7 @@ use crate::device::{Counters, Device};
 use crate::error::{CommError, Error, Result, SessionError};
 use crate::graph::Weights;
 use crate::program::Program;
-use crate::tensor::{Env, Region, Tensor, copy_region, display_shape, resolve};
+use crate::tensor::{Env, Limits, Region, Tensor, copy_region, display_shape, resolve};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ use worker::{Answer, Command, RankState};
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The largest call there will be; memory is taken for it.
-    pub limits: Env,
+    pub limits: Limits,
     /// How long any wait may last without progress.
     pub deadline: Duration,
 }
@@ -48,6 +48,21 @@ pub struct RankReport {
     pub exchange_time: Duration,
     /// Time spent in calls altogether.
     pub call_time: Duration,
+}
+
+/// A value that is no finite number, and the node that made it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NotFinite {
+    /// The rank.
+    pub rank: usize,
+    /// Its device's name.
+    pub device: String,
+    /// The node.
+    pub node: String,
+    /// The value: NaN or an infinity.
+    pub value: f32,
+    /// The instruction that made it.
+    instr: usize,
 }
 
 struct Worker {
@@ -114,7 +129,7 @@ impl Session {
         let mut session = Session { workers, program, options, ended: false };
         session.collect(|answer| match answer {
             Answer::Loaded(result) => result,
-            Answer::Outputs(_) | Answer::Report(_) => Ok(()),
+            Answer::Outputs(_) | Answer::Watched(_) | Answer::Report(_) => Ok(()),
         })?;
         Ok(session)
     }
@@ -125,7 +140,7 @@ impl Session {
     }
 
     /// The largest call it takes.
-    pub fn limits(&self) -> &Env {
+    pub fn limits(&self) -> &Limits {
         &self.options.limits
     }
 
@@ -134,19 +149,10 @@ impl Session {
     /// Errors on a missing or misshapen input or a call beyond the session's limits; these leave the session usable. An
     /// error of a rank ends it.
     pub fn run(&mut self, env: Env, inputs: Tensors) -> Result<Tensors> {
-        if self.ended {
-            return Err(SessionError::Ended.into());
-        }
-        let env = Env { capacity: self.options.limits.capacity, ..env };
-        self.check(&env, &inputs)?;
-        let inputs = Arc::new(inputs);
-        for worker in &self.workers {
-            // A worker that is gone shows when its answer is awaited.
-            let _ = worker.commands.send(Command::Run { env, inputs: inputs.clone() });
-        }
+        let env = self.begin(env, inputs, false)?;
         let parts = self.collect(|answer| match answer {
             Answer::Outputs(parts) => parts,
-            Answer::Loaded(_) | Answer::Report(_) => Ok(Vec::new()),
+            Answer::Loaded(_) | Answer::Watched(_) | Answer::Report(_) => Ok(Vec::new()),
         })?;
         let mut outputs = Tensors::new();
         for port in &self.program.outputs {
@@ -164,6 +170,35 @@ impl Session {
         Ok(outputs)
     }
 
+    /// Runs the program once more, and looks at every value that a node makes for one that is no finite number.
+    ///
+    /// States are written as by [`Session::run`]: the same call twice leaves what one call leaves. Takes the time of
+    /// reading every activation back. Errors as [`Session::run`].
+    pub fn first_not_finite(&mut self, env: Env, inputs: Tensors) -> Result<Option<NotFinite>> {
+        self.begin(env, inputs, true)?;
+        let found = self.collect(|answer| match answer {
+            Answer::Watched(found) => found,
+            Answer::Loaded(_) | Answer::Outputs(_) | Answer::Report(_) => Ok(None),
+        })?;
+        // Ranks run the same nodes in the same order, so the earliest instruction is the origin.
+        Ok(found.into_iter().flatten().min_by_key(|found| (found.instr, found.rank)))
+    }
+
+    /// Hands a call to every rank.
+    fn begin(&mut self, env: Env, inputs: Tensors, watch: bool) -> Result<Env> {
+        if self.ended {
+            return Err(SessionError::Ended.into());
+        }
+        let env = Env { capacity: self.options.limits.capacity, ..env };
+        self.check(&env, &inputs)?;
+        let inputs = Arc::new(inputs);
+        for worker in &self.workers {
+            // A worker that is gone shows when its answer is awaited.
+            let _ = worker.commands.send(Command::Run { env, inputs: inputs.clone(), watch });
+        }
+        Ok(env)
+    }
+
     /// What happened on every rank since the session was opened.
     pub fn report(&mut self) -> Result<Vec<RankReport>> {
         for worker in &self.workers {
@@ -171,7 +206,7 @@ impl Session {
         }
         let reports = self.collect(|answer| match answer {
             Answer::Report(report) => Ok(Some(report)),
-            Answer::Loaded(_) | Answer::Outputs(_) => Ok(None),
+            Answer::Loaded(_) | Answer::Outputs(_) | Answer::Watched(_) => Ok(None),
         })?;
         Ok(reports.into_iter().flatten().map(|report| *report).collect())
     }
@@ -189,6 +224,14 @@ impl Session {
                 let reason = format!("{value} is outside 1..={limit}, the session's limit");
                 return Err(SessionError::Input { name: name.to_string(), reason }.into());
             }
+        }
+        let tokens = env.batch.saturating_mul(env.seq);
+        if tokens > limits.tokens {
+            let reason = format!(
+                "{} sequences of {} are {tokens} tokens, the session takes {}",
+                env.batch, env.seq, limits.tokens
+            );
+            return Err(SessionError::Input { name: "batch".to_string(), reason }.into());
         }
         for port in &self.program.inputs {
             let refuse = |reason| SessionError::Input { name: port.name.clone(), reason };

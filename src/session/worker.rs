@@ -3,13 +3,13 @@
 //! It deliberately knows no other rank but by number, and packs boxes without knowing which collective they make up.
 //! Read [`crate::device`] and [`crate::comm`] next for the two ends that it holds.
 
-use super::{RankReport, Tensors};
+use super::{NotFinite, RankReport, Tensors};
 use crate::comm::{Bytes, Communicator};
 use crate::device::Device;
 use crate::error::{CommError, Error, Result, SessionError};
 use crate::graph::Weights;
 use crate::program::{Instr, RankProgram, Window};
-use crate::tensor::{Env, Region, Tensor, copy_region, resolve};
+use crate::tensor::{DType, Env, Limits, Region, Tensor, copy_region, resolve};
 use crossbeam::channel::{Receiver, Sender};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,12 @@ use std::time::{Duration, Instant};
 
 /// What the session asks of a worker.
 pub(super) enum Command {
-    Run { env: Env, inputs: Arc<Tensors> },
+    /// `watch`: look at what every node makes, and answer [`Answer::Watched`].
+    Run {
+        env: Env,
+        inputs: Arc<Tensors>,
+        watch: bool,
+    },
     Report,
 }
 
@@ -25,6 +30,7 @@ pub(super) enum Command {
 pub(super) enum Answer {
     Loaded(Result<()>),
     Outputs(Result<Vec<Part>>),
+    Watched(Result<Option<NotFinite>>),
     Report(Box<RankReport>),
 }
 
@@ -82,7 +88,7 @@ impl RankState {
     /// Loads the rank's shard.
     pub(super) fn load(
         &mut self,
-        limits: &Env,
+        limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
@@ -106,17 +112,22 @@ impl RankState {
                     exchange_time: self.exchange_time,
                     call_time: self.call_time,
                 })),
-                Command::Run { env, inputs } => {
+                Command::Run { env, inputs, watch } => {
                     let started = Instant::now();
-                    let result = self.call(&env, &inputs);
+                    let mut found = None;
+                    let result = self.call(&env, &inputs, watch.then_some(&mut found));
                     self.call_time += started.elapsed();
                     let failed = result.is_err();
+                    let result = match watch {
+                        true => Answer::Watched(result.map(|_| found)),
+                        false => Answer::Outputs(result),
+                    };
                     if failed {
-                        let _ = outbox.send(Answer::Outputs(result));
+                        let _ = outbox.send(result);
                         // Leaving drops this rank's end, which ends the others' waits for it at once.
                         return;
                     }
-                    Answer::Outputs(result)
+                    result
                 }
             };
             if outbox.send(answer).is_err() {
@@ -125,7 +136,8 @@ impl RankState {
         }
     }
 
-    fn call(&mut self, env: &Env, inputs: &Tensors) -> Result<Vec<Part>> {
+    /// Runs the program once. Into `watched` goes the first value that is no finite number.
+    fn call(&mut self, env: &Env, inputs: &Tensors, mut watched: Option<&mut Option<NotFinite>>) -> Result<Vec<Part>> {
         let program = self.program.clone();
         self.device.begin(env).map_err(|error| self.fail(None, error))?;
         let mut parts = Vec::new();
@@ -135,7 +147,13 @@ impl RankState {
                     let bytes = inputs.get(name).map(Tensor::bytes).unwrap_or_default();
                     (name, self.device.write(*value, bytes))
                 }
-                Instr::Compute { node, .. } => (node, self.device.execute(index)),
+                Instr::Compute { node, output, .. } => {
+                    let mut done = self.device.execute(index);
+                    if let (Ok(()), Some(found @ None)) = (&done, &mut watched) {
+                        done = self.look(index, node, *output).map(|seen| **found = seen);
+                    }
+                    (node, done)
+                }
                 Instr::Zero { .. } => (&program.values[0].name, self.device.execute(index)),
                 Instr::Exchange { node, from, to, send, receive, .. } => {
                     let started = Instant::now();
@@ -154,6 +172,18 @@ impl RankState {
             self.ticks.fetch_add(1, Ordering::Relaxed);
         }
         Ok(parts)
+    }
+
+    /// Whether the value that `node` made is finite throughout.
+    fn look(&mut self, instr: usize, node: &str, value: usize) -> Result<Option<NotFinite>> {
+        if self.program.values[value].dtype != DType::F32 {
+            return Ok(None);
+        }
+        self.device.read(value, &mut self.scratch)?;
+        let values = self.scratch.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let (rank, device, node) = (self.program.rank, self.device.name().to_string(), node.to_string());
+        let bad = { values }.find(|value| !value.is_finite());
+        Ok(bad.map(|value| NotFinite { rank, device, node, value, instr }))
     }
 
     /// Packs the boxes that others get, exchanges them, and writes what came into the new value.

@@ -17,9 +17,8 @@ use std::sync::atomic::Ordering;
 #[command(after_help = "Example:
   fanfold chat MODEL --system \"Answer in one sentence.\" --devices 0,1
 
-At a terminal Ctrl-C stops an answer, and ends the chat where there is none to stop.
-From a file or a pipe each line is a turn.
-Lines that are commands: /reset, /stats, /help, /quit")]
+At a terminal Ctrl-C stops an answer, and ends the chat where there is none to stop; Ctrl-D ends it, too. From a file or
+a pipe each line is a turn. Lines that are commands: /reset, /stats, /help, /quit.")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -168,8 +167,8 @@ impl Totals {
         let (used, capacity) = chat.context();
         let Totals { turns, prompt, cached, tokens, .. } = *self;
         format!(
-            "turns: {turns}, prompt tokens: {prompt} ({cached} cached, the others at {:.1}/s), tokens: {tokens} at \
-             {:.1}/s, context: {used} of {capacity}",
+            "{turns} turns, {prompt} prompt tokens, {cached} of them cached, the others at {:.1}/s, {tokens} tokens at \
+             {:.1}/s, {used} of {capacity} positions in use",
             rate(prompt - cached, self.prefill),
             rate(tokens, self.decode)
         )

@@ -13,7 +13,7 @@ use fanfold::hub::ModelId;
 use fanfold::import::{Folder, Head, Model, demo};
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::Program;
-use fanfold::tensor::Env;
+use fanfold::tensor::Limits;
 use fanfold::text::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
@@ -183,7 +183,7 @@ pub fn tokenizer(model: &Model) -> Result<Tokenizer> {
 pub struct Decision {
     pub plan: Plan,
     pub program: Program,
-    pub limits: Env,
+    pub limits: Limits,
     pub choices: Vec<DeviceChoice>,
     pub options: EngineOptions,
 }

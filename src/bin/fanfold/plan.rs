@@ -37,7 +37,7 @@ pub fn main(args: &Args) -> Result<()> {
     if args.json {
         say(json.trim_end())?;
     } else {
-        let token = Env { seq: 1, keep: 1, ..decision.limits };
+        let token = Env { seq: 1, keep: 1, ..*decision.limits };
         let (parameters, size) = (model.parameters(), report::bytes(model.weight_bytes()));
         let (family, plan) = (model.info().family, &decision.plan);
         let ratios: Vec<String> = plan.ratios.iter().map(f64::to_string).collect();

@@ -7,7 +7,7 @@ use crate::common::{
 use anyhow::Result;
 use fanfold::chat::{Piece, answer};
 use fanfold::text::{Message, Sampler, Scores, Tokenizer};
-use serde::Serialize;
+use serde_json::{Value, json};
 use std::io::{Read, StdoutLock, Write};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -117,25 +117,7 @@ struct Printer<'a> {
     tokenizer: &'a Tokenizer,
     logprobs: Option<usize>,
     /// The line under way: text that is held back until the end belongs to the last token.
-    last: Option<Line>,
-}
-
-/// What `--logprobs` tells of a token. The texts of all lines joined are the answer.
-#[derive(Serialize)]
-struct Line {
-    id: u32,
-    token: Option<String>,
-    text: String,
-    logprob: f32,
-    top: Vec<Likely>,
-}
-
-/// A token that could have been chosen.
-#[derive(Serialize)]
-struct Likely {
-    id: u32,
-    token: Option<String>,
-    logprob: f32,
+    last: Option<Value>,
 }
 
 impl Printer<'_> {
@@ -144,21 +126,29 @@ impl Printer<'_> {
             self.out.write_all(piece.text.as_bytes())?;
             return self.out.flush();
         };
-        let token = |id: u32| self.tokenizer.token(id);
-        if let Some((id, logits)) = piece.token {
-            let Scores { logprob, top } = Scores::of(logits, id, most);
-            let top = top.into_iter().map(|(id, logprob)| Likely { id, token: token(id), logprob }).collect();
-            let line = Line { id, token: token(id), text: piece.text.to_string(), logprob, top };
-            return self.line(Some(line));
+        let spelled = |id: u32| self.tokenizer.token(id);
+        match (piece.token, &mut self.last) {
+            (Some((id, logits)), _) => {
+                let scores = Scores::of(logits, id, most);
+                let top =
+                    scores.top.iter().map(|&(id, logprob)| json!({"id": id, "token": spelled(id), "logprob": logprob}));
+                let top: Vec<Value> = top.collect();
+                let line =
+                    json!({"id": id, "token": spelled(id), "text": piece.text, "logprob": scores.logprob, "top": top});
+                self.line(Some(line))
+            }
+            (None, Some(last)) => {
+                last["text"] = format!("{}{}", last["text"].as_str().unwrap_or_default(), piece.text).into();
+                Ok(())
+            }
+            (None, None) => Ok(()),
         }
-        self.last.iter_mut().for_each(|last| last.text.push_str(piece.text));
-        Ok(())
     }
 
     /// Writes the line under way and begins `next`.
-    fn line(&mut self, next: Option<Line>) -> std::io::Result<()> {
+    fn line(&mut self, next: Option<Value>) -> std::io::Result<()> {
         if let Some(line) = std::mem::replace(&mut self.last, next) {
-            writeln!(self.out, "{}", serde_json::to_string(&line)?)?;
+            writeln!(self.out, "{line}")?;
         }
         self.out.flush()
     }

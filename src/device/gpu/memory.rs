@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::graph::Weights;
 use crate::kernel::weight_layout;
 use crate::program::{Place, RankProgram, WeightPart, WeightShard};
-use crate::tensor::{DType, Env, Region, resolve};
+use crate::tensor::{DType, Limits, Region, resolve};
 use std::ops::Range;
 use wgpu::BufferUsages;
 
@@ -38,12 +38,12 @@ impl Memory {
     pub(super) fn load(
         context: &mut Context,
         program: &RankProgram,
-        limits: &Env,
+        limits: &Limits,
         weights: &dyn Weights,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Memory> {
         // Large things first: what does not fit is known before anything is read.
-        let buffers = program.buffers.iter().map(|size| size.resolve(limits) as u64);
+        let buffers = program.buffers.iter().map(|size| size.most(limits) as u64);
         let buffers = buffers.map(|n| tensor(context, "activations", n)).collect::<Result<_>>()?;
         let states = program.states.iter().map(|shape| resolve(shape, limits).iter().product::<usize>() as u64);
         let states = states.map(|n| tensor(context, "state", n)).collect::<Result<_>>()?;
@@ -82,13 +82,13 @@ fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buff
 }
 
 /// The type of a shard's elements, its rows and the bytes of one row, as they lie on the device.
-fn rows(shard: &WeightShard, limits: &Env) -> (DType, usize, usize) {
+fn rows(shard: &WeightShard, limits: &Limits) -> (DType, usize, usize) {
     let (dtype, layout) = weight_layout(shard.dtype, &shard.local_shape(limits));
     let (row, rows) = layout.split_last().map_or((1, 1), |(&row, lead)| (row, lead.iter().product()));
     (dtype, rows, row * dtype.size())
 }
 
-fn allocate(context: &mut Context, shard: &WeightShard, limits: &Env) -> Result<Stored> {
+fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Result<Stored> {
     let (dtype, rows, row) = rows(shard, limits);
     let largest = context.options.max_binding.map_or(u64::MAX, |b| b - b % ALIGNMENT).min(context.largest_binding());
     let vector = shard.shape.len() < 2;
@@ -142,7 +142,7 @@ struct Uploads {
 }
 
 impl Uploads {
-    fn new(context: &mut Context, shards: &[WeightShard], limits: &Env) -> Result<Uploads> {
+    fn new(context: &mut Context, shards: &[WeightShard], limits: &Limits) -> Result<Uploads> {
         let shards: Vec<_> = shards.iter().map(|shard| rows(shard, limits)).collect();
         let total: usize = shards.iter().map(|(_, rows, row)| (rows * row).next_multiple_of(ALIGNMENT as usize)).sum();
         let longest = shards.iter().map(|&(_, _, row)| row).max().unwrap_or(0);

@@ -16,8 +16,8 @@ pub use adapter::{AdapterInfo, AdapterKind, Backend, adapters};
 use super::{Counters, Device};
 use crate::error::Result;
 use crate::graph::Weights;
-use crate::program::{Instr, RankProgram};
-use crate::tensor::{Env, resolve};
+use crate::program::{Instr, RankProgram, Size};
+use crate::tensor::{Env, Limits, resolve};
 use context::{ALIGNMENT, Context};
 use memory::Memory;
 use prepared::{Calls, Rank};
@@ -64,7 +64,7 @@ pub struct GpuDevice {
 /// What a device holds once it has a program.
 struct Loaded {
     program: Arc<RankProgram>,
-    limits: Env,
+    limits: Limits,
     env: Option<Env>,
     memory: Memory,
     run: wgpu::Buffer,
@@ -113,7 +113,7 @@ impl Device for GpuDevice {
     fn load(
         &mut self,
         program: Arc<RankProgram>,
-        limits: &Env,
+        limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
@@ -122,7 +122,7 @@ impl Device for GpuDevice {
         let memory = Memory::load(context, &program, limits, weights.as_ref(), progress)?;
         let run = context.buffer("run", RUN, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, false)?;
         let size = |v: usize| {
-            let bytes = resolve(&program.values[v].shape, limits).iter().product::<usize>() as u64 * 4;
+            let bytes = Size::of(&program.values[v].shape).most(limits) as u64 * 4;
             bytes.next_multiple_of(ALIGNMENT)
         };
         // A slot takes a call's inputs and one exchange, so a step between two reads is one submission.
@@ -151,7 +151,8 @@ impl Device for GpuDevice {
         let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
         let most = loaded.limits;
         let env = Env { capacity: most.capacity, ..*env };
-        if env.batch > most.batch || env.seq > most.seq || env.keep > most.keep {
+        let tokens = env.batch.saturating_mul(env.seq);
+        if env.batch > most.batch || env.seq > most.seq || env.keep > most.keep || tokens > most.tokens {
             return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {most:?}")).into());
         }
         let rank = Rank { program: &loaded.program, memory: &loaded.memory, run: &loaded.run };

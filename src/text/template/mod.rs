@@ -40,12 +40,12 @@ pub struct ChatTemplate {
 
 /// The largest template; those of the known models have some 10 KB.
 const SOURCE: usize = 256 << 10;
-/// Steps a template may take, 64 bytes being one. Known templates take some hundreds per message.
+/// Steps a template may take, to which the bytes of the messages are added. Known ones take some hundreds per message.
 const STEPS: u64 = 1 << 20;
 /// Bytes it may print, to which a multiple of the bytes of the messages is added.
 const PRINTED: usize = 1 << 20;
 /// Stack for it. A template can nest values as deep as it has steps, and freeing such a value recurses.
-const STACK: usize = 512 << 20;
+const STACK: usize = 256 << 20;
 
 impl ChatTemplate {
     /// Compiles the template `source`; `path` is for messages.
@@ -72,7 +72,7 @@ impl ChatTemplate {
             environment.add_template_owned(NAME, functions::without_generation(source))?;
             Ok(environment)
         });
-        let environment = compiled.map_err(|e| fail(explain(&e, PRINTED)))?;
+        let environment = compiled.map_err(|e| fail(explain(&e, 0, 0)))?;
         Ok(ChatTemplate { path, source: source.to_owned(), environment, specials })
     }
 
@@ -83,6 +83,7 @@ impl ChatTemplate {
     /// runs or prints without end.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let given: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
+        let steps = STEPS.saturating_add(given as u64);
         let most = PRINTED.saturating_add(given.saturating_mul(16));
         let messages: Vec<Value> = messages
             .iter()
@@ -96,13 +97,13 @@ impl ChatTemplate {
         ]);
         variables.extend(self.specials.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))));
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(STEPS));
+        environment.set_fuel(Some(steps));
         let mut printed = Printed { text: Vec::new(), most };
         with_room(|| {
             let template = environment.get_template(NAME)?;
             template.render_captured_to(Value::from(variables), &mut printed).map(drop)
         })
-        .map_err(|e| self.error(explain(&e, most)))?;
+        .map_err(|e| self.error(explain(&e, steps, most)))?;
         String::from_utf8(printed.text).map_err(|e| self.error(e.to_string()).into())
     }
 
@@ -160,12 +161,12 @@ fn with_room<T: Send>(work: impl FnOnce() -> Result<T, minijinja::Error> + Send)
     })
 }
 
-fn explain(error: &minijinja::Error, most: usize) -> String {
+fn explain(error: &minijinja::Error, steps: u64, most: usize) -> String {
     if let Some(message) = functions::raised(error) {
         return format!("the template refuses the conversation: {message}");
     }
     match error.kind() {
-        ErrorKind::OutOfFuel => format!("runs without end: stopped after {STEPS} steps"),
+        ErrorKind::OutOfFuel => format!("runs without end: stopped after {steps} steps"),
         ErrorKind::WriteFailure => format!("prints without end: stopped after {most} bytes"),
         kind => {
             let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();

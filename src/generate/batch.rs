@@ -1,0 +1,315 @@
+//! Sequences of unlike lengths in one call: how they are grouped and padded, and several answers at once.
+//!
+//! Texts are padded on the right and prompts on the left, where the last position is every row's own; the model is told
+//! which positions a row holds, and so never sees the padding. It deliberately knows no text and draws no token itself.
+//! Read [`Engine`](super::Engine) first.
+
+use super::Engine;
+use crate::error::{Result, SessionError};
+use crate::import::Pooling;
+use crate::tensor::{Limits, Region, Tensor};
+use crate::text::Sampler;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Rows are padded to a multiple of this, so that texts of many lengths make calls of few shapes: each shape is
+/// prepared once.
+const ROUND: usize = 8;
+
+/// One text as a model takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// For each token the segment it belongs to, or nothing where there is one segment only.
+    pub types: Vec<u32>,
+}
+
+impl From<Vec<u32>> for Text {
+    fn from(tokens: Vec<u32>) -> Text {
+        Text { tokens, types: Vec::new() }
+    }
+}
+
+/// The rows of one call, padded to one length.
+pub(super) struct Call {
+    /// Tokens per row.
+    pub(super) seq: usize,
+    /// `[rows, seq]`, row-major.
+    pub(super) tokens: Vec<u32>,
+    /// `[rows, seq]`, row-major.
+    pub(super) types: Vec<u32>,
+    /// The positions of the context that each row holds: the rest is padding.
+    pub(super) spans: Vec<Range<usize>>,
+}
+
+impl Call {
+    /// The next tokens of rows that hold `spans`, without a second segment.
+    pub(super) fn of(tokens: Vec<u32>, spans: Vec<Range<usize>>) -> Call {
+        let seq = tokens.len() / spans.len().max(1);
+        Call { seq, types: vec![0; tokens.len()], tokens, spans }
+    }
+
+    /// Whole texts, padded on the right to `seq`.
+    fn padded(texts: &[&Text], seq: usize) -> Call {
+        let spans = texts.iter().map(|text| 0..text.tokens.len()).collect();
+        let mut call = Call { seq, tokens: Vec::new(), types: Vec::new(), spans };
+        for (row, text) in (1..).zip(texts) {
+            call.tokens.extend(&text.tokens);
+            call.types.extend(&text.types);
+            // Any token does: nobody sees it.
+            call.tokens.resize(row * seq, 0);
+            call.types.resize(row * seq, 0);
+        }
+        call
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The call's value of the input called `name`, where `past` positions lie before it. `offset` is the first number of
+    /// a position.
+    pub(super) fn input(&self, name: &str, past: usize, offset: usize, pooling: Pooling) -> Result<Tensor> {
+        let shape = [self.rows(), self.seq];
+        let each = |value: &dyn Fn(&Range<usize>, usize) -> u32| -> Vec<u32> {
+            self.spans.iter().flat_map(|span| (past..past + self.seq).map(|at| value(span, at))).collect()
+        };
+        match name {
+            "input_ids" => Tensor::u32(shape, self.tokens.clone()),
+            "token_type_ids" => Tensor::u32(shape, self.types.clone()),
+            "position_ids" => Tensor::u32(shape, each(&|span, at| (at.saturating_sub(span.start) + offset) as u32)),
+            "key_range" => {
+                let ends = self.spans.iter().flat_map(|span| [span.start as u32, span.end as u32]);
+                Tensor::u32([self.rows(), 2], ends.collect())
+            }
+            "pooling_weights" => {
+                let row = |span: &Range<usize>| {
+                    let weights = pooling.weights(span.len());
+                    let padding = std::iter::repeat_n(0.0, self.seq.saturating_sub(span.len()));
+                    weights.into_iter().chain(padding)
+                };
+                Tensor::f32(shape, self.spans.iter().flat_map(row).collect())
+            }
+            _ => Err(SessionError::Input { name: name.to_string(), reason: "is not known".to_string() }.into()),
+        }
+    }
+}
+
+/// Texts by their numbers, in groups that fit a call: those of like length together, the longest first.
+fn groups(lengths: &[usize], limits: &Limits) -> Vec<(usize, Vec<usize>)> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
+    let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
+    for text in order {
+        match groups.last_mut() {
+            Some((seq, group)) if group.len() < limits.batch && (group.len() + 1) * *seq <= limits.tokens => {
+                group.push(text);
+            }
+            _ => groups.push((lengths[text].next_multiple_of(ROUND).min(limits.seq), vec![text])),
+        }
+    }
+    groups
+}
+
+impl Engine {
+    /// The output `output` of every text, in their order: `[1, width]` where the graph pools, else `[positions, width]`.
+    ///
+    /// `done` is told how many texts are done.
+    pub(super) fn encode_all(
+        &mut self,
+        texts: &[Text],
+        output: &str,
+        mut done: impl FnMut(usize),
+    ) -> Result<Vec<Tensor>> {
+        self.reset();
+        for text in texts {
+            self.check(&text.tokens)?;
+            self.check_types(text)?;
+        }
+        let lengths: Vec<usize> = texts.iter().map(|text| text.tokens.len()).collect();
+        let mut results: Vec<Option<Tensor>> = vec![None; texts.len()];
+        let mut finished = 0;
+        for (seq, group) in groups(&lengths, self.limits()) {
+            self.reset();
+            let rows: Vec<&Text> = group.iter().map(|&text| &texts[text]).collect();
+            let whole = self.call(&Call::padded(&rows, seq), output)?;
+            for (row, &text) in group.iter().enumerate() {
+                let mut region = Region::whole(whole.shape());
+                region.0[0] = row..row + 1;
+                let width = whole.shape().last().copied().unwrap_or(1);
+                if whole.shape().len() == 3 {
+                    region.0[1] = 0..lengths[text];
+                }
+                let positions = region.numel() / width.max(1);
+                results[text] = Some(whole.slice(&region)?.reshaped([positions, width])?);
+            }
+            finished += group.len();
+            done(finished);
+        }
+        self.reset();
+        Ok(results.into_iter().flatten().collect())
+    }
+
+    fn check_types(&self, Text { tokens, types }: &Text) -> Result<()> {
+        let known = self.model.info().token_types;
+        let reason = match types.iter().find(|t| **t as usize >= known) {
+            _ if !types.is_empty() && types.len() != tokens.len() => {
+                format!("{} types for {} tokens", types.len(), tokens.len())
+            }
+            // A model without types reads none, whatever its tokenizer says.
+            Some(token_type) if known > 0 => format!("type {token_type} is outside the model's {known}"),
+            _ => return Ok(()),
+        };
+        Err(SessionError::Input { name: "token_type_ids".to_string(), reason }.into())
+    }
+
+    /// Answers several prompts at once: feeds them, and then yields up to `most` tokens of each, as they come, with the
+    /// number of the prompt.
+    ///
+    /// There is one sampler to a prompt. A prompt's answer ends at an end token (which is not yielded) unless
+    /// `ignore_end`; all end when the context is full, or when `stop` is set. The longest prompt decides what fits the
+    /// context, since the others are padded to it. Errors as [`Engine::feed`], and when there are more prompts than the
+    /// engine was opened for or not as many samplers.
+    pub fn generate_all<'a>(
+        &'a mut self,
+        prompts: &[Vec<u32>],
+        most: usize,
+        samplers: Vec<Sampler>,
+        ignore_end: bool,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Answers<'a>> {
+        self.require("logits", "predicts no tokens; use `embed`")?;
+        self.reset();
+        let limits = *self.limits();
+        let batch = prompts.len();
+        if batch == 0 || batch > limits.batch || samplers.len() != batch {
+            let name = "batch".to_string();
+            let reason =
+                format!("{batch} prompts and {} samplers, the engine takes {} at most", samplers.len(), limits.batch);
+            return Err(SessionError::Input { name, reason }.into());
+        }
+        prompts.iter().try_for_each(|prompt| self.check(prompt))?;
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        self.spans = prompts.iter().map(|prompt| longest - prompt.len()..limits.capacity).collect();
+        let step = (limits.tokens / batch).clamp(1, limits.seq);
+        let mut logits = Vec::new();
+        for start in (0..longest).step_by(step) {
+            let columns = start..(start + step).min(longest);
+            let padded = |prompt: &Vec<u32>, at: usize| {
+                (at + prompt.len()).checked_sub(longest).map_or(0, |token| prompt[token])
+            };
+            let tokens = prompts.iter().flat_map(|prompt| columns.clone().map(move |at| padded(prompt, at)));
+            logits = self.next_logits(tokens.collect())?;
+        }
+        let row = |((mut sampler, prompt), logits): ((Sampler, &Vec<u32>), Vec<f32>)| {
+            sampler.accept(prompt);
+            Row { sampler, logits, left: most, last: 0 }
+        };
+        let rows = samplers.into_iter().zip(prompts).zip(logits).map(row).collect();
+        Ok(Answers { engine: self, rows, ready: VecDeque::new(), ignore_end, stop })
+    }
+
+    /// Feeds every row its next tokens, and returns each row's logits of the last.
+    fn next_logits(&mut self, tokens: Vec<u32>) -> Result<Vec<Vec<f32>>> {
+        let call = Call::of(tokens, self.spans.clone());
+        let logits = self.call(&call, "logits")?;
+        let width = logits.shape().last().copied().unwrap_or(1).max(1);
+        let each = logits.as_f32()?.chunks(logits.as_f32()?.len() / call.rows().max(1));
+        Ok(each.map(|row| row[row.len() - width..].to_vec()).collect())
+    }
+}
+
+/// One prompt under way.
+struct Row {
+    sampler: Sampler,
+    logits: Vec<f32>,
+    left: usize,
+    last: u32,
+}
+
+/// The tokens of several answers: `(number of the prompt, token)`.
+pub struct Answers<'a> {
+    engine: &'a mut Engine,
+    rows: Vec<Row>,
+    ready: VecDeque<(usize, u32)>,
+    ignore_end: bool,
+    stop: Arc<AtomicBool>,
+}
+
+impl Answers<'_> {
+    /// Draws a token for every answer that goes on, having fed those that were drawn before.
+    fn step(&mut self) -> Result<()> {
+        if self.rows.iter().all(|row| row.left == 0) {
+            return Ok(());
+        }
+        if self.rows.iter().any(|row| row.logits.is_empty()) {
+            if self.engine.past() >= self.engine.limits().capacity {
+                self.rows.iter_mut().for_each(|row| row.left = 0);
+                return Ok(());
+            }
+            let next = self.rows.iter().map(|row| row.last).collect();
+            for (row, logits) in self.rows.iter_mut().zip(self.engine.next_logits(next)?) {
+                row.logits = logits;
+            }
+        }
+        for (n, row) in self.rows.iter_mut().enumerate() {
+            let logits = std::mem::take(&mut row.logits);
+            if row.left == 0 {
+                continue;
+            }
+            row.last = row.sampler.sample(&logits)?;
+            if !self.ignore_end && self.engine.model.info().end_tokens.contains(&row.last) {
+                row.left = 0;
+                continue;
+            }
+            row.left -= 1;
+            self.ready.push_back((n, row.last));
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Answers<'_> {
+    type Item = Result<(usize, u32)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() && self.rows.iter().any(|row| row.left > 0) {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            if let Err(error) = self.step() {
+                self.rows.iter_mut().for_each(|row| row.left = 0);
+                return Some(Err(error));
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        // What is in the cache is of several prompts: nothing can be fed after it as if it were one.
+        self.engine.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Env;
+
+    #[test]
+    fn texts_of_like_length_go_together_and_no_call_is_too_large() {
+        let each = Env { batch: 3, seq: 64, keep: 1, past: 0, capacity: 64 };
+        let limits = Limits { each, tokens: 100 };
+        let lengths = [3, 60, 17, 16, 15, 2, 64, 1];
+        let groups = groups(&lengths, &limits);
+        assert_eq!(groups, [(64, vec![6]), (64, vec![1]), (24, vec![2, 3, 4]), (8, vec![0, 5, 7])]);
+        for (seq, group) in groups {
+            assert!(group.len() * seq <= limits.tokens && group.iter().all(|&text| lengths[text] <= seq));
+        }
+    }
+}

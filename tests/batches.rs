@@ -1,0 +1,201 @@
+//! Several sequences in one call against one at a time, and what an engine says when a number is none.
+
+mod common;
+
+use common::{Expected, adapters, fixture, gpus, hosts, mixed, ratios, values};
+use fanfold::device::Device;
+use fanfold::error::{Error, SessionError};
+use fanfold::generate::{Engine, EngineOptions, Text};
+use fanfold::graph::Weights;
+use fanfold::import::{Folder, Head, Model, Pooling};
+use fanfold::ops::sample::Random;
+use fanfold::plan::{Strategy, plan};
+use fanfold::tensor::{Region, Tensor, relative_error};
+use fanfold::text::{Sampler, Sampling};
+use std::sync::Arc;
+
+fn open(model: &Arc<Model>, batch: usize, devices: Vec<Box<dyn Device>>) -> Engine {
+    let strategy = if devices.len() == 1 { Strategy::Single } else { Strategy::Tensor };
+    let plan = plan(model.graph(), strategy, &ratios(devices.len())).unwrap();
+    let options = EngineOptions { context: 128, chunk: 64, batch, ..EngineOptions::default() };
+    Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ())).unwrap()
+}
+
+fn texts(random: &mut Random, n: usize, vocabulary: usize) -> Vec<Vec<u32>> {
+    let text = |random: &mut Random| {
+        let length = random.range(1, 40);
+        (0..length).map(|_| random.range(0, vocabulary - 1) as u32).collect()
+    };
+    (0..n).map(|_| text(random)).collect()
+}
+
+/// Many texts at once give each text's own vectors, however they are pooled.
+fn check_texts(pooling: Pooling, devices: impl Fn() -> Vec<Box<dyn Device>>) {
+    let model = Arc::new(Model::from_folder(Folder::open(fixture("bert")).unwrap(), Head::Hidden(pooling)).unwrap());
+    let mut random = Random::new(7);
+    let texts: Vec<Text> = texts(&mut random, 17, model.info().vocabulary).into_iter().map(Text::from).collect();
+    let alone = open(&model, 1, devices()).embed_all(&texts, |_| ()).unwrap();
+    let mut told = Vec::new();
+    let together = open(&model, 5, devices()).embed_all(&texts, |n| told.push(n)).unwrap();
+    assert!(told.len() < texts.len() && told.last() == Some(&texts.len()), "{told:?}");
+    for ((one, other), text) in alone.iter().zip(&together).zip(&texts) {
+        assert_eq!(one.shape(), other.shape());
+        assert_eq!(one.shape()[0], if pooling == Pooling::None { text.tokens.len() } else { 1 });
+        let error = relative_error(values(other), values(one));
+        assert!(error <= 1e-5, "{pooling:?}, {} tokens: error {error:e}", text.tokens.len());
+    }
+}
+
+#[test]
+fn many_texts_give_each_its_own_vectors_on_host() {
+    use Pooling::{Cls, Last, Mean, MeanSqrt, None, WeightedMean};
+    for pooling in [None, Mean, Cls, Last, MeanSqrt, WeightedMean] {
+        check_texts(pooling, || hosts(1));
+        check_texts(pooling, || hosts(3));
+    }
+}
+
+#[test]
+fn many_texts_give_each_its_own_vectors_on_gpus() {
+    let adapters = adapters();
+    for world in [1, 3].into_iter().filter(|_| !adapters.is_empty()) {
+        check_texts(Pooling::Mean, || mixed(&adapters, world));
+        check_texts(Pooling::None, || mixed(&adapters, world));
+    }
+}
+
+/// What sums of hidden states pooling weights make, against the definitions.
+#[test]
+fn pooling_weights_are_what_they_are_called() {
+    let rows = Pooling::WeightedMean.weights(4);
+    assert_eq!(rows, [0.1, 0.2, 0.3, 0.4]);
+    assert_eq!(Pooling::Mean.weights(4), [0.25; 4]);
+    assert_eq!(Pooling::MeanSqrt.weights(4), [0.5; 4]);
+    assert_eq!(Pooling::Cls.weights(3), [1.0, 0.0, 0.0]);
+    assert_eq!(Pooling::Last.weights(3), [0.0, 0.0, 1.0]);
+}
+
+/// Prompts of unlike lengths answered together are answered as if each were alone.
+fn check_prompts(name: &str, devices: impl Fn() -> Vec<Box<dyn Device>>) {
+    let model = Arc::new(Model::open(fixture(name)).unwrap());
+    let expected = Expected::of(name);
+    let long = expected.u32("ids_1");
+    // The fixture's own prompts have a clear margin between the first and the second choice.
+    let prompts = [expected.u32("ids_0"), long.clone(), long[..1].to_vec(), long[..long.len() / 2].to_vec()];
+    let greedy = || Sampler::new(Sampling::greedy()).unwrap();
+    let steps = expected.u32("greedy_0").len();
+    let mut alone = open(&model, 1, devices());
+    let alone: Vec<Vec<u32>> = prompts
+        .iter()
+        .map(|prompt| {
+            alone.reset();
+            let tokens = alone.generate(prompt, steps, greedy(), true, Arc::default()).unwrap();
+            tokens.collect::<fanfold::Result<_>>().unwrap()
+        })
+        .collect();
+    assert_eq!(alone[0], expected.u32("greedy_0"));
+    let mut together = open(&model, prompts.len(), devices());
+    // Twice: nothing of the first round may be left.
+    for _ in 0..2 {
+        let mut answers = vec![Vec::new(); prompts.len()];
+        let samplers = prompts.iter().map(|_| greedy()).collect();
+        for answer in together.generate_all(&prompts, steps, samplers, true, Arc::default()).unwrap() {
+            let (prompt, token) = answer.unwrap();
+            answers[prompt].push(token);
+        }
+        assert_eq!(answers, alone, "{name}");
+    }
+    // Alone again, after others.
+    together.reset();
+    let tokens = together.generate(&prompts[0], steps, greedy(), true, Arc::default()).unwrap();
+    assert_eq!(tokens.collect::<fanfold::Result<Vec<_>>>().unwrap(), alone[0]);
+}
+
+#[test]
+fn prompts_together_are_answered_as_alone_on_host() {
+    for name in ["llama-uneven", "gpt2", "mistral", "qwen3-qknorm"] {
+        check_prompts(name, || hosts(1));
+        check_prompts(name, || hosts(3));
+    }
+}
+
+#[test]
+fn prompts_together_are_answered_as_alone_on_gpus() {
+    let adapters = adapters();
+    for adapter in &adapters {
+        check_prompts("llama-uneven", || gpus(adapter, 2));
+    }
+    if !adapters.is_empty() {
+        check_prompts("mistral", || mixed(&adapters, 3));
+    }
+}
+
+#[test]
+fn an_engine_refuses_more_prompts_than_it_was_opened_for() {
+    let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
+    let mut engine = open(&model, 2, hosts(1));
+    let sampler = || Sampler::new(Sampling::greedy()).unwrap();
+    for (prompts, samplers) in [(3, 3), (2, 1), (0, 0)] {
+        let prompts = vec![vec![1]; prompts];
+        let refused = engine.generate_all(&prompts, 4, vec![sampler(); samplers], true, Arc::default()).map(|_| ());
+        assert!(matches!(refused, Err(Error::Session(SessionError::Input { .. }))), "{refused:?}");
+    }
+    let empty = engine.generate_all(&[vec![1], vec![]], 4, vec![sampler(); 2], true, Arc::default()).map(|_| ());
+    assert!(matches!(empty, Err(Error::Session(SessionError::EmptyPrompt))), "{empty:?}");
+    // The longest prompt decides: here the context ends both answers.
+    let answers = engine.generate_all(&[vec![1; 126], vec![2]], 9, vec![sampler(); 2], true, Arc::default()).unwrap();
+    assert_eq!(answers.collect::<fanfold::Result<Vec<_>>>().unwrap().len(), 2 * 3);
+}
+
+/// A model's weights, one of which is not a number in one place.
+struct Broken {
+    model: Arc<Model>,
+    weight: &'static str,
+    value: f32,
+}
+
+impl Weights for Broken {
+    fn read(&self, name: &str, shape: &[usize], region: &Region) -> fanfold::Result<Tensor> {
+        let tensor = self.model.read(name, shape, region)?;
+        let inside = region.0.iter().all(|range| range.contains(&1));
+        if name != self.weight || !inside {
+            return Ok(tensor);
+        }
+        let mut values = tensor.as_f32()?.to_vec();
+        let at = region.0.iter().fold(0, |at, range| at * range.len() + 1 - range.start);
+        values[at] = self.value;
+        Tensor::f32(tensor.shape().to_vec(), values)
+    }
+}
+
+fn check_broken(weight: &'static str, value: f32, node: &str, devices: Vec<Box<dyn Device>>) {
+    let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
+    let plan = plan(model.graph(), Strategy::Tensor, &ratios(devices.len())).unwrap();
+    let broken = Arc::new(Broken { model: model.clone(), weight, value });
+    let options = EngineOptions { context: 64, ..EngineOptions::default() };
+    let mut engine = Engine::with_weights(model, broken, &plan, devices, options, Arc::new(|_| ())).unwrap();
+    match engine.feed(&[1, 2, 3]) {
+        Err(Error::Session(SessionError::NotFinite { output, node: found, .. })) => {
+            assert_eq!((output.as_str(), found.as_str()), ("logits", node));
+        }
+        other => panic!("{other:?}"),
+    }
+    // The session lives: what it was asked can be asked again.
+    assert!(matches!(engine.feed(&[1]), Err(Error::Session(SessionError::NotFinite { .. }))));
+}
+
+#[test]
+fn the_node_where_numbers_end_is_named() {
+    for world in [1, 3] {
+        check_broken("model.layers.1.mlp.up_proj.weight", f32::NAN, "model.layers.1.mlp.up_proj", hosts(world));
+        check_broken(
+            "model.layers.0.self_attn.k_proj.weight",
+            f32::INFINITY,
+            "model.layers.0.self_attn.k_proj",
+            hosts(world),
+        );
+    }
+    for adapter in adapters() {
+        check_broken("model.layers.1.mlp.up_proj.weight", f32::NAN, "model.layers.1.mlp.up_proj", gpus(&adapter, 2));
+    }
+}
