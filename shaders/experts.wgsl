@@ -25,8 +25,8 @@ struct Params {
 // 1 where k is no multiple of four: x is then bound as single elements.
 override SCALAR: u32;
 
-// Tokens that one invocation looks through for some that have an expert in common.
-const TOKENS = 128u;
+// Tokens that one invocation of `down_many` looks through for four that have an expert in common.
+const TOKENS = 32u;
 
 #import weight
 
@@ -70,36 +70,41 @@ fn up_one(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     store(0u, e, n, sums);
 }
 
-// For many: eight columns of one expert per invocation, for a block of tokens; of those that have it, eight at a time,
-// wherever they lie. Zeros are written for the others.
+// For many: eight columns of one expert per invocation, for eight tokens that have it. The tokens that have it are
+// counted through, so that the eight lie anywhere; zeros are written for those of the block itself that have it not.
 @compute @workgroup_size(8)
 fn up_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let e = expert_of(group);
     let n = 8u * (8u * group.x + lane);
-    let end = min(TOKENS * (group.y + 1u), params.tokens);
+    let first = 8u * group.y;
     var found = array<u32, 8>();
-    var count = 0u;
-    for (var token = TOKENS * group.y; token < end; token++) {
+    var seen = 0u;
+    for (var token = 0u; token < params.tokens; token++) {
         if (gate(token, e) == 0.0) {
-            store(token, e, n, vec4<f32>());
-            store(token, e, n + 4u, vec4<f32>());
+            if (token / 8u == group.y) {
+                store(token, e, n, vec4<f32>());
+                store(token, e, n + 4u, vec4<f32>());
+            }
         } else {
-            found[count] = token;
-            count++;
+            if (seen >= first && seen < first + 8u) {
+                found[seen - first] = token;
+            }
+            seen++;
         }
-        if (count == 8u || (count > 0u && token + 1u == end)) {
-            let a = vec4<u32>(found[0], found[1], found[2], found[3]);
-            let b = vec4<u32>(found[4], found[5], found[6], found[7]);
-            var sums = eight_by_eight(a, b, row(e, n));
-            for (var i = 0u; i < min(count, 4u); i++) {
-                store(found[i], e, n, sums.a[i]);
-                store(found[i], e, n + 4u, sums.b[i]);
-            }
-            for (var i = 4u; i < count; i++) {
-                store(found[i], e, n, sums.c[i - 4u]);
-                store(found[i], e, n + 4u, sums.d[i - 4u]);
-            }
-            count = 0u;
+    }
+    if (seen <= first) {
+        return;
+    }
+    let a = vec4<u32>(found[0], found[1], found[2], found[3]);
+    let b = vec4<u32>(found[4], found[5], found[6], found[7]);
+    var sums = eight_by_eight(a, b, row(e, n));
+    for (var i = 0u; i < min(seen - first, 8u); i++) {
+        if (i < 4u) {
+            store(found[i], e, n, sums.a[i]);
+            store(found[i], e, n + 4u, sums.b[i]);
+        } else {
+            store(found[i], e, n, sums.c[i - 4u]);
+            store(found[i], e, n + 4u, sums.d[i - 4u]);
         }
     }
 }

@@ -397,10 +397,10 @@ fn what_cannot_be_meant_is_usage() {
     run(&["-p", "x", "--strategy", "diagonal"], &["single, column, row, tensor"]);
     run(&["-p", "x", "--memory", "lots"], &["8GiB"]);
     run(&["-p", "x", "--memory", "1GiB,1GiB"], &["--memory has 2 sizes for 1 device"]);
-    bad(&["embed", BERT, "--devices", "host"], 2, &["TEXT"]);
+    bad(&["embed", BERT, "--devices", "host"], 2, &["TEXT", "-f FILE"]);
     let two = ["embed", BERT, "one", "two", "--pooling", "none", "--devices", "host"];
     bad(&two, 2, &["--pooling none takes one text"]);
-    bad(&["embed", BERT, "one", "--pooling", "max", "--devices", "host"], 2, &["mean", "cls", "none"]);
+    bad(&["embed", BERT, "one", "--pooling", "max", "--devices", "host"], 2, &["mean", "cls", "last", "none"]);
     bad(&["run", BERT, "-p", "x", "--devices", "host"], 2, &["predicts no tokens", "embed"]);
 }
 

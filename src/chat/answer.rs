@@ -108,3 +108,34 @@ pub fn answer(
     let decode = started.elapsed() - prefill;
     Ok(Answer { text, tokens, end, prompt: ids.len(), cached, prefill, decode })
 }
+
+/// Continues several prompts at once, in one call per token; gives each one's text and how many tokens it took.
+///
+/// `done` is told how many tokens there are so far. Every prompt draws from the seed asked for, so that its answer does not depend
+/// on its company. Errors as [`Engine::generate_all`].
+pub fn answers(
+    engine: &mut Engine,
+    tokenizer: &Tokenizer,
+    prompts: &[Vec<u32>],
+    asking: &Asking,
+    mut done: impl FnMut(usize),
+) -> Result<Vec<(String, usize)>> {
+    let samplers = prompts.iter().map(|_| Sampler::new(asking.sampling)).collect::<Result<_>>()?;
+    let mut texts: Vec<(Output, String, usize)> =
+        prompts.iter().map(|_| (Output::new(tokenizer, &asking.stops), String::new(), 0)).collect();
+    let interrupt = asking.interrupt.clone();
+    let mut generated = engine.generate_all(prompts, asking.most, samplers, asking.ignore_end, interrupt)?;
+    let mut count = 0;
+    while let Some((prompt, token)) = generated.next().transpose()? {
+        let (output, text, tokens) = &mut texts[prompt];
+        text.push_str(&output.push(token)?);
+        *tokens += 1;
+        if output.stopped() {
+            generated.end(prompt);
+        }
+        count += 1;
+        done(count);
+    }
+    let finished = texts.into_iter().map(|(mut output, text, tokens)| Ok((text + &output.finish()?, tokens)));
+    finished.collect()
+}

@@ -6,7 +6,7 @@
 
 mod answer;
 
-pub use answer::{Answer, Asking, End, Piece, answer};
+pub use answer::{Answer, Asking, End, Piece, answer, answers};
 
 use crate::error::{Result, SessionError};
 use crate::generate::Engine;

@@ -240,6 +240,14 @@ pub struct Answers<'a> {
 }
 
 impl Answers<'_> {
+    /// Ends the answer to the prompt of this number: no more of its tokens are yielded.
+    pub fn end(&mut self, prompt: usize) {
+        if let Some(row) = self.rows.get_mut(prompt) {
+            row.left = 0;
+        }
+        self.ready.retain(|(number, _)| *number != prompt);
+    }
+
     /// Draws a token for every answer that goes on, having fed those that were drawn before.
     fn step(&mut self) -> Result<()> {
         if self.rows.iter().all(|row| row.left == 0) {

@@ -102,6 +102,17 @@ impl Tokenizer {
         Ok((encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec()))
     }
 
+    /// The same tokenizer, which cuts texts and pairs to `most` tokens, special ones included: of a pair the longer text.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when `most` does not even hold the special tokens.
+    pub fn truncated(&self, most: usize) -> Result<Self> {
+        let mut tokenizer = self.inner.tokenizer.clone();
+        let cut = tokenizers::TruncationParams { max_length: most, ..Default::default() };
+        tokenizer.with_truncation(Some(cut)).map_err(|e| self.error(e))?;
+        Ok(Tokenizer { inner: Arc::new(Inner { path: self.inner.path.clone(), tokenizer, plain: OnceLock::new() }) })
+    }
+
     /// The text of ids, without special tokens if `skip_special`.
     ///
     /// Ids outside the vocabulary have no text: a model's logits are often padded beyond its tokenizer's vocabulary.
@@ -245,6 +256,23 @@ pub(super) mod tests {
         for text in ["a", "a text of more than three tokens"] {
             assert_eq!(loaded.encode(text, true).unwrap(), plain.encode(text, true).unwrap());
         }
+    }
+
+    #[test]
+    fn texts_are_cut_on_request_special_tokens_and_all() {
+        let mut file: serde_json::Value = serde_json::from_slice(&fixture(LLAMA)).unwrap();
+        file["post_processor"] = json!({"type": "BertProcessing", "sep": ["<|endoftext|>", 0], "cls": ["a", 70]});
+        let whole = load(file.to_string().as_bytes());
+        let cut = whole.truncated(8).unwrap();
+        let (long, short) = ("a text of more than a few tokens", "a");
+        let ids = cut.encode(long, true).unwrap();
+        assert_eq!((ids.len(), ids[0], ids[7]), (8, 70, 0));
+        assert_eq!(cut.encode(short, true).unwrap(), whole.encode(short, true).unwrap());
+        let (pair, types) = cut.encode_pair(short, long).unwrap();
+        assert_eq!((pair.len(), types.len(), pair[7]), (8, 8, 0));
+        let kept = whole.encode(short, false).unwrap();
+        assert_eq!(pair[1..=kept.len()], kept, "the shorter text is kept whole");
+        assert_eq!(whole.encode(long, true).unwrap().len(), whole.encode(long, false).unwrap().len() + 2);
     }
 
     #[test]

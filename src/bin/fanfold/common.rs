@@ -84,6 +84,13 @@ pub struct Target {
     pub placing: Placing,
 }
 
+impl Target {
+    /// How an engine of it is opened.
+    pub fn options(&self, all_logits: bool) -> EngineOptions {
+        EngineOptions { context: self.context, all_logits, ..EngineOptions::default() }
+    }
+}
+
 fn strategy(text: &str) -> Result<Strategy, String> {
     let known: Vec<&str> = Strategy::ALL.iter().map(|(name, _)| *name).collect();
     let found = Strategy::ALL.iter().find(|(name, _)| *name == text).map(|(_, s)| *s);
@@ -203,14 +210,18 @@ impl Decision {
 
 /// Chooses devices and a plan for `model`, and checks that it fits where memory is known.
 pub fn decide(model: &Model, target: &Target, all_logits: bool) -> Result<Decision> {
-    let decision = decide_unchecked(model, target, all_logits)?;
+    decide_as(model, target, target.options(all_logits))
+}
+
+/// As [`decide`], for an engine opened otherwise than a target says.
+pub fn decide_as(model: &Model, target: &Target, options: EngineOptions) -> Result<Decision> {
+    let decision = decide_unchecked(model, &target.placing, options)?;
     decision.program.check_memory(&decision.limits, &decision.devices(&target.placing)?)?;
     Ok(decision)
 }
 
 /// As [`decide`], without the check of memory.
-pub fn decide_unchecked(model: &Model, target: &Target, all_logits: bool) -> Result<Decision> {
-    let placing = &target.placing;
+pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions) -> Result<Decision> {
     let mut choices = choose(placing)?;
     let plan = match &placing.plan {
         Some(file) => {
@@ -246,7 +257,7 @@ pub fn decide_unchecked(model: &Model, target: &Target, all_logits: bool) -> Res
         }
     }
     let deadline = Duration::from_secs(placing.timeout);
-    let options = EngineOptions { context: target.context, all_logits, deadline, ..EngineOptions::default() };
+    let options = EngineOptions { deadline, ..options };
     let (program, limits) = prepare(model, &plan, &options)?;
     Ok(Decision { plan, program, limits, choices, options })
 }

@@ -1,22 +1,27 @@
 //! `fanfold embed`: turn texts into vectors.
 
-use crate::common::{Target, check_tokens, decide, open, open_model, say, tokenizer, usage, write_tensor};
+use crate::common::{Target, open, open_model, say, tokenizer, usage, write_tensor};
+use crate::texts::{TextsArgs, timed};
 use anyhow::Result;
+use fanfold::generate::Text;
 use fanfold::import::{Head, Pooling};
 use fanfold::tensor::Tensor;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  fanfold embed all-MiniLM-L6-v2 \"a sentence\" \"another\" --out vectors.safetensors")]
+  fanfold embed all-MiniLM-L6-v2 \"a sentence\" \"another\" --out vectors.safetensors
+  fanfold embed all-MiniLM-L6-v2 -f sentences.txt --json")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
     /// The texts
-    #[arg(required = true, value_name = "TEXT")]
-    texts: Vec<String>,
-    /// How positions become one vector: mean, cls or none [default: what the folder says, else mean]
-    #[arg(long, value_parser = ["mean", "cls", "none"])]
+    #[arg(value_name = "TEXT")]
+    given: Vec<String>,
+    #[command(flatten)]
+    texts: TextsArgs,
+    /// How positions become one vector: mean, cls, last or none [default: what the folder says, else mean]
+    #[arg(long, value_parser = ["mean", "cls", "last", "none"])]
     pooling: Option<String>,
     /// As JSON
     #[arg(long)]
@@ -27,8 +32,10 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> Result<()> {
+    let texts = args.texts.read(&args.given)?;
     let pooling = match args.pooling.as_deref() {
         Some("cls") => Pooling::Cls,
+        Some("last") => Pooling::Last,
         Some("none") => Pooling::None,
         Some(_) => Pooling::Mean,
         None => match open_model(&args.target.model, Head::Default)?.info().pooling {
@@ -36,19 +43,19 @@ pub fn main(args: &Args) -> Result<()> {
             told => told,
         },
     };
-    if pooling == Pooling::None && args.texts.len() > 1 {
+    if pooling == Pooling::None && texts.len() > 1 {
         return Err(usage("--pooling none takes one text: texts have different numbers of positions"));
     }
     let model = open_model(&args.target.model, Head::Hidden(pooling))?;
     let tokenizer = tokenizer(&model)?;
-    let decision = decide(&model, &args.target, true)?;
-    let texts = args.texts.iter().map(|text| tokenizer.encode(text, true)).collect::<Result<Vec<_>, _>>()?;
-    texts.iter().try_for_each(|ids| check_tokens(ids, &decision))?;
+    let decision = args.texts.decide(&model, &args.target, texts.len())?;
+    let tokenizer = args.texts.tokenizer(tokenizer, &decision)?;
+    let encoded = texts.iter().map(|text| Ok(Text::from(tokenizer.encode(text, true)?)));
+    let encoded: Vec<Text> = encoded.collect::<fanfold::Result<_>>()?;
     let mut engine = open(&model, &decision)?;
     let mut rows = Vec::new();
-    let mut width = 0;
-    for ids in &texts {
-        let hidden = engine.embed(ids)?;
+    let mut width = 1;
+    for hidden in timed(&encoded, &decision, |texts, done| engine.embed_all(texts, done))? {
         width = hidden.shape().last().copied().unwrap_or(1).max(1);
         rows.extend_from_slice(hidden.as_f32()?);
     }

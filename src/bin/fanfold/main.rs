@@ -16,7 +16,9 @@ mod huggingface;
 mod man;
 mod plan;
 mod pull;
+mod rank;
 mod run;
+mod texts;
 mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -47,6 +49,8 @@ enum Command {
     Chat(chat::Args),
     /// Turn texts into vectors
     Embed(embed::Args),
+    /// Sort documents by how well they answer a query
+    Rank(rank::Args),
     /// Show who would hold what, and write it as JSON
     Plan(plan::Args),
     /// Prove that the sharded answer is the single-device answer
@@ -107,6 +111,7 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Run(args)) => run::main(&args),
         Some(Command::Chat(args)) => chat::main(&args),
         Some(Command::Embed(args)) => embed::main(&args),
+        Some(Command::Rank(args)) => rank::main(&args),
         Some(Command::Plan(args)) => plan::main(&args),
         Some(Command::Verify(args)) => verify::main(&args),
         Some(Command::Demo(args)) => demo::main(&args),

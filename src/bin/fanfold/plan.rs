@@ -28,7 +28,7 @@ pub struct Args {
 
 pub fn main(args: &Args) -> Result<()> {
     let model = open_model(&args.target.model, Head::Default)?;
-    let decision = decide_unchecked(&model, &args.target, false)?;
+    let decision = decide_unchecked(&model, &args.target.placing, args.target.options(false))?;
     let devices = decision.devices(&args.target.placing)?;
     let json = decision.plan.to_json();
     if let Some(path) = &args.output {

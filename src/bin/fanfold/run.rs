@@ -2,15 +2,18 @@
 
 use crate::asking::{SamplingArgs, TalkArgs};
 use crate::common::{
-    Target, check_tokens, count, decide, generator, open, stop_on_interrupt, tokenizer, usage, write_tensor,
+    Target, check_tokens, count, decide_as, generator, open, progress_bar, say, stop_on_interrupt, tokenizer, usage,
+    write_tensor,
 };
 use anyhow::Result;
-use fanfold::chat::{Piece, answer};
-use fanfold::text::{Message, Sampler, Scores, Tokenizer};
+use fanfold::chat::{Asking, Piece, answer, answers};
+use fanfold::generate::{Engine, EngineOptions};
+use fanfold::text::{ChatTemplate, Message, Sampler, Scores, Tokenizer};
 use serde_json::{Value, json};
 use std::io::{Read, StdoutLock, Write};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:
@@ -18,9 +21,9 @@ use std::sync::atomic::Ordering;
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// The text to continue
+    /// The text to continue; given several times, all are continued at once
     #[arg(short, long, value_name = "TEXT", conflicts_with_all = ["file", "stdin"])]
-    prompt: Option<String>,
+    prompt: Vec<String>,
     /// A file that holds the text
     #[arg(short, long, conflicts_with = "stdin")]
     file: Option<PathBuf>,
@@ -45,40 +48,52 @@ pub struct Args {
     logits: Option<PathBuf>,
 }
 
-/// The text that the arguments name.
-fn text(args: &Args) -> Result<String> {
-    match (&args.prompt, &args.file, &args.stdin) {
-        (Some(prompt), _, _) => Ok(prompt.clone()),
-        (None, Some(file), _) => std::fs::read_to_string(file).map_err(|e| usage(format!("{}: {e}", file.display()))),
-        (None, None, Some(_)) => {
+/// The texts that the arguments name.
+fn texts(args: &Args) -> Result<Vec<String>> {
+    match (&args.file, &args.stdin) {
+        _ if !args.prompt.is_empty() => Ok(args.prompt.clone()),
+        (Some(file), _) => {
+            Ok(vec![std::fs::read_to_string(file).map_err(|e| usage(format!("{}: {e}", file.display())))?])
+        }
+        (None, Some(_)) => {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text).map_err(|e| usage(format!("standard input: {e}")))?;
-            Ok(text)
+            Ok(vec![text])
         }
-        (None, None, None) => Err(usage("no text to continue: give -p TEXT, -f FILE or -")),
+        (None, None) => Err(usage("no text to continue: give -p TEXT, -f FILE or -")),
     }
 }
 
+/// The tokens of a text to continue, or of a turn to answer.
+fn encode(args: &Args, tokenizer: &Tokenizer, template: Option<&ChatTemplate>, text: &str) -> Result<Vec<u32>> {
+    let Some(template) = template else { return Ok(tokenizer.encode(text, true)?) };
+    let system = args.talk.system.iter().map(|text| Message::new("system", text.as_str()));
+    let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
+    Ok(template.encode(tokenizer, &messages)?)
+}
+
 pub fn main(args: &Args) -> Result<()> {
-    let prompt = text(args)?;
+    let prompts = texts(args)?;
+    if prompts.len() > 1 && (args.logprobs.is_some() || args.logits.is_some()) {
+        return Err(usage("--logprobs and --logits take one text"));
+    }
     let stop = stop_on_interrupt()?;
     let asking = args.sampling.asking(args.tokens, stop);
     Sampler::new(asking.sampling)?;
     let model = generator(&args.target.model)?;
     let tokenizer = tokenizer(&model)?;
     // A template of one's own and a word of the system make sense in a conversation alone.
-    let ids = if args.chat || args.talk.template.is_some() || args.talk.system.is_some() {
-        let system = args.talk.system.iter().map(|text| Message::new("system", text.as_str()));
-        let messages: Vec<Message> = system.chain([Message::new("user", prompt)]).collect();
-        args.talk.template(&model)?.encode(&tokenizer, &messages)?
-    } else {
-        tokenizer.encode(&prompt, true)?
-    };
-    let decision = decide(&model, &args.target, args.logits.is_some())?;
-    check_tokens(&ids, &decision)?;
+    let talks = args.chat || args.talk.template.is_some() || args.talk.system.is_some();
+    let template = if talks { Some(args.talk.template(&model)?) } else { None };
+    let encoded = prompts.iter().map(|text| encode(args, &tokenizer, template.as_ref(), text));
+    let encoded: Vec<Vec<u32>> = encoded.collect::<Result<_>>()?;
+    let options = EngineOptions { batch: encoded.len(), ..args.target.options(args.logits.is_some()) };
+    let decision = decide_as(&model, &args.target, options)?;
+    encoded.iter().try_for_each(|ids| check_tokens(ids, &decision))?;
     let mut engine = open(&model, &decision)?;
+    let [ids] = encoded.as_slice() else { return together(&mut engine, &tokenizer, &prompts, &encoded, &asking) };
     if let Some(path) = &args.logits {
-        write_tensor(path, "logits", &engine.feed(&ids)?)?;
+        write_tensor(path, "logits", &engine.feed(ids)?)?;
         engine.reset();
     }
     if args.tokens == 0 {
@@ -87,7 +102,7 @@ pub fn main(args: &Args) -> Result<()> {
     let mut printer =
         Printer { out: std::io::stdout().lock(), tokenizer: &tokenizer, logprobs: args.logprobs, last: None };
     let mut written = Ok(());
-    let answer = answer(&mut engine, &tokenizer, &ids, &asking, |piece| {
+    let answer = answer(&mut engine, &tokenizer, ids, &asking, |piece| {
         if written.is_ok() {
             written = printer.print(piece);
             if written.is_err() {
@@ -108,6 +123,28 @@ pub fn main(args: &Args) -> Result<()> {
         rate(answer.tokens.len(), answer.decode.as_secs_f64()),
         asking.sampling.seed
     );
+    Ok(())
+}
+
+/// Continues several texts at once, and prints them one after the other under their prompts.
+fn together(
+    engine: &mut Engine,
+    tokenizer: &Tokenizer,
+    prompts: &[String],
+    encoded: &[Vec<u32>],
+    asking: &Asking,
+) -> Result<()> {
+    let bar = progress_bar((asking.most * encoded.len()) as u64, "{bar:30} {pos}/{len} tokens {eta}");
+    let started = Instant::now();
+    let texts = answers(engine, tokenizer, encoded, asking, |tokens| bar.set_position(tokens as u64));
+    bar.finish_and_clear();
+    let texts = texts?;
+    for (prompt, (text, _)) in prompts.iter().zip(&texts) {
+        say(format_args!("==> {} <==\n{text}\n", prompt.trim().lines().next().unwrap_or_default()))?;
+    }
+    let tokens: usize = texts.iter().map(|(_, tokens)| tokens).sum();
+    let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
+    eprintln!("{} prompts, {tokens} tokens at {rate:.1}/s in all, seed {}", prompts.len(), asking.sampling.seed);
     Ok(())
 }
 

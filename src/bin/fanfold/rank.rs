@@ -1,0 +1,66 @@
+//! `fanfold rank`: documents by how well they answer a query, judged by a cross-encoder.
+
+use crate::common::{Target, count, open, open_model, say, tokenizer, usage};
+use crate::texts::{TextsArgs, timed};
+use anyhow::Result;
+use fanfold::generate::Text;
+use fanfold::import::Head;
+use serde_json::json;
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  fanfold rank ms-marco-MiniLM-L6-v2 \"how do plants eat?\" \"Photosynthesis turns light into sugar.\" \"Cats sleep.\"
+  fanfold rank MODEL \"a query\" -f documents.txt --top 5 --json")]
+pub struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// What the documents are to answer
+    query: String,
+    /// The documents
+    #[arg(value_name = "DOCUMENT")]
+    documents: Vec<String>,
+    #[command(flatten)]
+    texts: TextsArgs,
+    /// Only the N best; 0: all
+    #[arg(long, default_value_t = 0, value_parser = count, value_name = "N")]
+    top: usize,
+    /// As JSON: the documents' numbers, from 0, their scores and their texts
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &Args) -> Result<()> {
+    let documents = args.texts.read(&args.documents)?;
+    let model = open_model(&args.target.model, Head::Default)?;
+    let path = args.target.model.display();
+    let scores = match model.info().scores {
+        Some(scores) if scores.labels == 1 => scores,
+        Some(scores) => {
+            let reason = format!("{path} sorts into {} classes: ranking needs a model with one score", scores.labels);
+            return Err(usage(reason));
+        }
+        None => return Err(usage(format!("{path} scores no pairs: ranking needs a cross-encoder"))),
+    };
+    let tokenizer = tokenizer(&model)?;
+    let decision = args.texts.decide(&model, &args.target, documents.len())?;
+    let tokenizer = args.texts.tokenizer(tokenizer, &decision)?;
+    let pair = |document: &String| {
+        let (tokens, types) = tokenizer.encode_pair(&args.query, document)?;
+        Ok(Text { tokens, types })
+    };
+    let pairs: Vec<Text> = documents.iter().map(pair).collect::<fanfold::Result<_>>()?;
+    let mut engine = open(&model, &decision)?;
+    let logits = timed(&pairs, &decision, |pairs, done| engine.scores_all(pairs, done))?;
+    let mut ranked = Vec::new();
+    for (number, logit) in logits.iter().enumerate() {
+        let logit = logit.as_f32()?.first().copied().unwrap_or(f32::NEG_INFINITY);
+        ranked.push((number, scores.activation.apply(logit)));
+    }
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    ranked.truncate(if args.top == 0 { ranked.len() } else { args.top });
+    if args.json {
+        let rows = ranked.iter().map(|&(n, score)| json!({"index": n, "score": score, "text": documents[n]}));
+        return say(serde_json::Value::from(rows.collect::<Vec<_>>()));
+    }
+    ranked.iter().try_for_each(|&(number, score)| say(format_args!("{score:>9.6}  {}", documents[number])))
+}
