@@ -103,7 +103,7 @@ impl Engine {
         let (program, limits) = prepare(&model, plan, &options)?;
         let session_options = Options { limits, deadline: options.deadline };
         let session = Session::open(program, devices, weights, session_options, progress)?;
-        let spans = vec![0..limits.capacity];
+        let spans = alone(&limits);
         Ok(Engine { model, session, past: 0, spans, all_logits: options.all_logits })
     }
 
@@ -125,7 +125,7 @@ impl Engine {
     /// Forgets all positions.
     pub fn reset(&mut self) {
         self.past = 0;
-        self.spans = vec![0..self.limits().capacity];
+        self.spans = alone(self.limits());
     }
 
     /// Forgets all positions from `to` on, so that what is fed next comes after the first `to` tokens.
@@ -292,6 +292,11 @@ impl Engine {
         }
         Ok(Tokens { engine: self, logits, chosen_from: Vec::new(), left: most, sampler, ignore_end, stop })
     }
+}
+
+/// One sequence, which holds the whole context.
+fn alone(limits: &Limits) -> Vec<Range<usize>> {
+    std::iter::once(0..limits.capacity).collect()
 }
 
 /// Rows scaled to length 1.
