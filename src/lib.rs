@@ -9,7 +9,7 @@
 //! Graph + Strategy + ratios ── plan ──▶ Plan      (or a Plan read from JSON, edited by a person)
 //! Graph + Plan ── lower ──▶ Program               (one plain list of instructions per rank, printable)
 //! Program + Weights + Devices ── open ──▶ Session (one thread per rank) ── run ──▶ outputs
-//! Session + tokens ──▶ Engine ── generate, embed, verify
+//! Session + tokens ──▶ Engine ── generate, embed, verify, measure
 //! ```
 //!
 //! No step reaches back. After lowering, nobody asks what was cut where; before a session, nobody holds a device.
@@ -22,6 +22,7 @@
 //! | turn text into tokens and back | [`text`] |
 //! | hold a conversation | `chat::Chat` (feature `text`) |
 //! | prove an answer | [`mod@verify`] |
+//! | measure speed, and how well a text is predicted | [`bench`], [`mod@perplexity`] |
 //! | split a graph of your own | [`Graph`](graph::Graph), [`lower`](program::lower()), [`Session`](session::Session) |
 //! | see how an op may be split | [`sharding`], then [`ops`] |
 //!
@@ -54,6 +55,7 @@
 //! models by name. `cli`, the default, is the `fanfold` program; a library that embeds fanfold turns it off and pulls
 //! in neither a tokenizer nor a command line.
 
+pub mod bench;
 #[cfg(feature = "text")]
 pub mod chat;
 pub mod comm;
@@ -65,6 +67,7 @@ pub mod hub;
 pub mod import;
 pub mod kernel;
 pub mod ops;
+pub mod perplexity;
 pub mod plan;
 pub mod program;
 pub mod report;

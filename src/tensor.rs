@@ -397,6 +397,16 @@ impl Tensor {
         Tensor { shape: wide.shape, data }
     }
 
+    /// The first element that is NaN or infinite, counted row-major, and its value.
+    pub fn first_not_finite(&self) -> Option<(usize, f32)> {
+        match &self.data {
+            Data::F32(v) => v.iter().position(|x| !x.is_finite()).map(|at| (at, v[at])),
+            Data::F16(v) => v.iter().position(|x| !x.is_finite()).map(|at| (at, v[at].to_f32())),
+            Data::BF16(v) => v.iter().position(|x| !x.is_finite()).map(|at| (at, v[at].to_f32())),
+            Data::U32(_) => None,
+        }
+    }
+
     /// The same elements under another shape. Errors when the number of elements differs.
     pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
         let elements = self.numel();

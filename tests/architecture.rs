@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["session"],
     &["text", "report"],
     &["generate"],
-    &["verify", "chat"],
+    &["verify", "chat", "bench", "perplexity"],
 ];
 
 fn files(dir: &Path, out: &mut Vec<std::path::PathBuf>) {

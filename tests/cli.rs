@@ -546,3 +546,177 @@ fn a_reader_that_has_gone_is_no_error() {
     let output = command.output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn bench_prints_what_llama_bench_prints() {
+    let run = |more: &[&'static str]| {
+        let args =
+            ["bench", LLAMA, "-p", "5,9", "-n", "3", "-d", "0,20", "-r", "2", "--chunk", "4", "--devices", "hostx2"];
+        good(&[args.as_slice(), more].concat())
+    };
+    let tests = ["pp5", "pp9", "tg3", "pp5 @ d20", "pp9 @ d20", "tg3 @ d20"];
+    let (out, err) = run(&[]);
+    let lines: Vec<&str> = out.lines().collect();
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect::<Vec<_>>();
+    let columns = ["model", "size", "params", "backend", "devices", "strategy", "ratios", "test", "t/s"];
+    assert_eq!(cells(lines[0]), columns);
+    assert!(lines[1].starts_with("| ---") && lines.iter().all(|line| line.chars().count() == lines[0].len()), "{out}");
+    assert_eq!(lines[2..].iter().map(|line| cells(line)[7].clone()).collect::<Vec<_>>(), tests);
+    for line in &lines[2..] {
+        assert_eq!(cells(line)[..2], ["llama f32", "1.0 MiB"], "{out}");
+        assert_eq!(cells(line)[3..7], ["host", "2x host", "tensor", "1,1"]);
+        let (mean, deviation) = cells(line)[8].split_once(" ± ").map(|(a, b)| (a.to_string(), b.to_string())).unwrap();
+        assert!(mean.parse::<f64>().unwrap() > 0.0 && deviation.parse::<f64>().unwrap() >= 0.0, "{out}");
+    }
+    assert!(err.contains("loaded ") && err.contains("peak memory"), "{err}");
+
+    let (out, _) = run(&["-o", "json", "--strategies", "row,column"]);
+    let rows: Vec<Value> = serde_json::from_str(&out).unwrap();
+    let of = |name: &str| rows.iter().map(|row| row[name].clone()).collect::<Vec<_>>();
+    assert_eq!(of("test"), [tests, tests].concat());
+    assert_eq!(of("strategy")[..7], ["row", "row", "row", "row", "row", "row", "column"]);
+    assert_eq!(of("n_prompt")[..4], [5, 9, 0, 5]);
+    assert_eq!(of("n_gen")[..4], [0, 0, 3, 0]);
+    assert_eq!(of("n_depth")[2..4], [0, 20]);
+    for row in &rows {
+        let samples: Vec<f64> = row["samples_ts"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        let (mean, difference) = ((samples[0] + samples[1]) / 2.0, (samples[0] - samples[1]).abs());
+        let near = |name: &str, wanted: f64| (row[name].as_f64().unwrap() / wanted - 1.0).abs() < 1e-6;
+        // The sample deviation of two values is their difference over the root of two.
+        assert!(near("avg_ts", mean) && near("stddev_ts", difference / 2f64.sqrt()), "{row}");
+        let tokens = row["n_prompt"].as_f64().unwrap() + row["n_gen"].as_f64().unwrap();
+        assert!((tokens * 1e9 / row["samples_ns"][0].as_f64().unwrap() / samples[0] - 1.0).abs() < 1e-6, "{row}");
+        assert!(row["load_s"].as_f64().unwrap() > 0.0 && row["weight_bytes"].as_u64().unwrap() > 1 << 20, "{row}");
+        assert_eq!(row["peak_memory_bytes"].is_number(), cfg!(target_os = "linux"), "{row}");
+    }
+
+    let (out, _) = run(&["-o", "csv"]);
+    assert_eq!(out.lines().count(), 7);
+    assert!(out.starts_with("fanfold,model_filename,") && out.contains("\"host,host\""), "{out}");
+    let (out, _) = run(&["-o", "jsonl"]);
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 6);
+}
+
+#[test]
+fn bench_needs_no_file_but_a_configuration() {
+    let config = "tests/fixtures/gpt2/config.json";
+    let args = ["bench", "--random", config, "-p", "8", "-n", "2", "-r", "1", "--devices", "hostx2"];
+    for (dtype, size) in [("f16", 2), ("bf16", 2), ("f32", 4)] {
+        let (out, _) = good(&[args.as_slice(), &["--dtype", dtype, "-o", "json"]].concat());
+        let row: &Value = &serde_json::from_str::<Vec<Value>>(&out).unwrap()[0];
+        assert_eq!(row["model_type"], format!("gpt2 {dtype}"));
+        assert_eq!(row["model_size"].as_u64().unwrap(), size * row["model_n_params"].as_u64().unwrap());
+    }
+    // What embeds is measured by whole texts.
+    let (out, _) = good(&["bench", BERT, "-p", "8", "-r", "1", "--devices", "host"]);
+    assert!(out.lines().count() == 3 && out.contains(" pp8 |"), "{out}");
+    // What is not said fits the model, whose context is 256.
+    let (out, _) = good(&["bench", "tests/fixtures/gpt2", "-n", "0", "-r", "1", "--devices", "host", "-o", "jsonl"]);
+    assert!(out.contains("\"pp256\""), "{out}");
+    if adapters().is_empty() {
+        return;
+    }
+    let (out, _) = good(&["bench", "--random", config, "-p", "8", "-n", "2", "-r", "1", "--devices", "0x2"]);
+    assert!(out.contains("2x ") && out.contains("tg2"), "{out}");
+}
+
+#[test]
+fn random_weights_stand_wherever_a_model_does() {
+    let model = "random:tests/fixtures/qwen3-qknorm/config.json";
+    assert!(good(&["verify", model, "--devices", "hostx3"]).0.starts_with("verified"));
+    assert!(good(&["plan", model, "--devices", "hostx3", "--check"]).0.contains("qwen3"));
+    bad(&["run", model, "-p", "x", "--devices", "host"], 3, &["tokenizer.json", "is missing"]);
+    bad(&["plan", "random:nowhere.json", "--devices", "host"], 3, &["nowhere.json"]);
+    let dir = configured(&[("hidden_size", (1u64 << 31).into()), ("vocab_size", (1u64 << 31).into())]);
+    let model = format!("random:{}", dir.path().join("config.json").display());
+    bad(&["plan", &model, "--devices", "host"], 3, &["config.json", "larger than any machine holds"]);
+    // Large, but not beyond all measure: what it needs is counted, and nothing is allocated.
+    let dir = configured(&[("intermediate_size", (1u64 << 30).into())]);
+    let config = dir.path().join("config.json");
+    let args = ["bench", "--random", config.to_str().unwrap(), "--devices", "hostx2", "--memory", "1000GB,100GB"];
+    bad(&args, 4, &["the model does not fit", "rank 1"]);
+}
+
+#[test]
+fn what_cannot_be_measured_is_usage() {
+    let bench = |more: &[&'static str], says: &[&str]| {
+        bad(&[&["bench", LLAMA, "--devices", "host"], more].concat(), 2, says);
+    };
+    bench(&["-p", "600"], &["--n-prompt", "pp600 needs 600 positions", "made for 512"]);
+    bench(&["-p", "8", "-n", "8", "-d", "510"], &["--n-depth", "pp8 @ d510"]);
+    bench(&["-p", "0", "-n", "0"], &["--n-prompt and --n-gen are 0"]);
+    bench(&["-r", "0"], &["a number of 1 to 1000"]);
+    bench(&["--strategies", "tensor,diagonal"], &["single, column, row, tensor"]);
+    bench(&["--random", "config.json"], &["cannot be used with"]);
+    bad(&["bench", "--devices", "host"], 2, &["MODEL", "--random CONFIG.json"]);
+    bad(&["bench", BERT, "--devices", "host", "-n", "4"], 2, &["embeds whole texts", "tg4"]);
+    bad(&["bench", "--random", "nowhere.json", "--devices", "host"], 3, &["nowhere.json"]);
+    let score = |more: &[&'static str], code: i32, says: &[&str]| {
+        bad(&[&["perplexity", LLAMA, "--devices", "host"], more].concat(), code, says);
+    };
+    score(&[], 2, &["-f FILE"]);
+    score(&["-f", "nowhere.txt"], 2, &["nowhere.txt"]);
+    score(&["-p", "R"], 2, &["nothing to score: 1 tokens"]);
+    score(&["-p", PROMPT, "-c", "1"], 2, &["nothing to score"]);
+    score(&["-p", PROMPT, "-c", "8", "--stride", "9"], 2, &["--stride 9"]);
+    bad(&["perplexity", BERT, "--devices", "host", "-p", "x"], 2, &["predicts no tokens"]);
+}
+
+#[test]
+fn perplexity_of_a_text() {
+    let (_dir, path, file) = temporary("text.txt");
+    fs::write(path, PROMPT.repeat(3)).unwrap();
+    let args = ["perplexity", "demo", "-c", "16", "--devices"];
+    let (out, err) = good(&[args.as_slice(), &["host", "-f", &file]].concat());
+    assert!(out.contains(" nats per token, perplexity ") && out.contains("windows of 16"), "{out}");
+    assert!(err.contains("1 of ") && err.contains("/s"), "{err}");
+    let json = |devices: &'static str, source: &[&str]| -> Value {
+        serde_json::from_str(&good(&[args.as_slice(), &[devices, "--json"], source].concat()).0).unwrap()
+    };
+    let one = json("host", &["-f", &file]);
+    let nats = |found: &Value| found["nats_per_token"].as_f64().unwrap();
+    assert!(out.starts_with(&format!("{:.4} ± ", nats(&one))), "{out} {one}");
+    assert!((one["perplexity"].as_f64().unwrap() - nats(&one).exp()).abs() < 1e-9);
+    let windows = one["windows"].as_array().unwrap();
+    assert_eq!(windows[1]["start"], 16);
+    let tokens: u64 = windows.iter().map(|window| window["tokens"].as_u64().unwrap()).sum();
+    assert_eq!(one["tokens"], tokens);
+    let three = json("hostx3", &["-p", &PROMPT.repeat(3)]);
+    assert!((nats(&one) - nats(&three)).abs() < 1e-5, "{one} {three}");
+    // More is known of each token where windows overlap.
+    let known = json("host", &["-f", &file, "--stride", "4"]);
+    assert!(nats(&known) < nats(&one) && known["tokens"].as_u64() > one["tokens"].as_u64(), "{known}");
+}
+
+/// A copy of llama-uneven with `value` at one element of a tensor of 2 dimensions.
+fn poisoned(tensor: &str, at: [usize; 2], value: f32) -> TempDir {
+    let dir = copy("llama-uneven");
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let view = file.tensor(tensor).unwrap();
+    assert_eq!(view.dtype(), safetensors::Dtype::F32);
+    let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+    let byte = start + 4 * (at[0] * view.shape()[1] + at[1]);
+    bytes[byte..byte + 4].copy_from_slice(&value.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    dir
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_found() {
+    let tensor = "model.layers.1.mlp.up_proj.weight";
+    for (value, says) in [(f32::NAN, "holds NaN"), (f32::INFINITY, "holds inf"), (f32::NEG_INFINITY, "holds -inf")] {
+        let dir = poisoned(tensor, [201, 77], value);
+        let model = dir.path().to_str().unwrap();
+        let says = [says, "at [201, 77]", "model.safetensors", tensor];
+        bad(&["run", model, "-p", "x", "--check", "--devices", "hostx2"], 3, &says);
+        bad(&["verify", model, "--check", "--devices", "hostx2"], 3, &says);
+        bad(&["bench", model, "--check", "--devices", "hostx2"], 3, &says);
+        bad(&["perplexity", model, "-p", PROMPT, "--check", "--devices", "hostx2"], 3, &says);
+    }
+    let (out, _) = good(&[&["run", LLAMA, "-p", PROMPT, "--check", "--devices", "host"], GREEDY.as_slice()].concat());
+    assert_eq!(out, greedy_text() + "\n");
+    good(&["embed", BERT, "x", "--check", "--devices", "host"]);
+}

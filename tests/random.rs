@@ -82,6 +82,12 @@ fn configurations_that_no_machine_holds() {
     let says = refused(&[("head_dim", 1 << 31)]);
     assert!(says.contains("head_dim: 2147483648 is wider than any head"), "{says}");
     let says = refused(&[("num_hidden_layers", 1 << 31)]);
+    assert!(says.contains("any name.json: num_hidden_layers: 2147483648 layers"), "{says}");
+    let gpt2 = std::fs::read_to_string(fixture("gpt2").join("config.json")).unwrap();
+    let mut gpt2: serde_json::Value = serde_json::from_str(&gpt2).unwrap();
+    gpt2["n_layer"] = (1u64 << 31).into();
+    std::fs::write(&path, gpt2.to_string()).unwrap();
+    let says = Model::random(&path, DType::F16, 0, Head::Default).map(|_| ()).unwrap_err().to_string();
     assert!(says.contains("any name.json: calls for far more layers"), "{says}");
     // As large as sizes may be: what it would take is counted without overflow, and nothing is allocated for that.
     let mut config = config.clone();

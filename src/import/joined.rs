@@ -35,6 +35,11 @@ impl Joined {
         self.0.iter().map(View::numel).fold(0, usize::saturating_add)
     }
 
+    /// The views that it joins.
+    pub(super) fn views(&self) -> &[View] {
+        &self.0
+    }
+
     /// The box `region` of the whole, and no element outside it. Errors when it leaves the whole.
     pub(super) fn read(&self, tensors: &dyn Tensors, region: &Region) -> Result<Tensor> {
         if let [view] = self.0.as_slice() {

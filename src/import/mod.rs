@@ -7,6 +7,7 @@
 mod bert;
 mod builder;
 mod bytes;
+mod check;
 mod classifier;
 mod config;
 mod decoder;

@@ -94,9 +94,9 @@ pub struct ModelInfo {
 /// A model read from a folder, or made up: a graph and its weights.
 pub struct Model {
     folder: Folder,
-    tensors: Box<dyn Tensors>,
+    pub(super) tensors: Box<dyn Tensors>,
     graph: Graph,
-    origins: HashMap<String, Origin>,
+    pub(super) origins: HashMap<String, Origin>,
     layers: Vec<ValueId>,
     info: ModelInfo,
 }

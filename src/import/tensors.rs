@@ -87,6 +87,16 @@ impl View {
         if self.shape.contains(&0) { 0 } else { checked_numel(&self.shape).unwrap_or(usize::MAX) }
     }
 
+    /// The tensor's element that is seen as the one at `at`, counted row-major.
+    pub(super) fn element(&self, mut at: usize) -> usize {
+        let mut element = self.offset;
+        for (&n, &stride) in self.shape.iter().zip(&self.strides).rev() {
+            element += at % n.max(1) * stride;
+            at /= n.max(1);
+        }
+        element
+    }
+
     /// Elements seen, where they all lie in a tensor of `available` elements.
     ///
     /// `None` for a view that leaves it, and for one that could be larger than it by repeating elements: no weight is.

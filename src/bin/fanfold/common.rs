@@ -13,7 +13,7 @@ use fanfold::hub::ModelId;
 use fanfold::import::{Folder, Head, Model, demo};
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::Program;
-use fanfold::tensor::Limits;
+use fanfold::tensor::{DType, Limits};
 use fanfold::text::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
@@ -75,11 +75,15 @@ pub struct Placing {
 /// A model and the devices it runs on.
 #[derive(clap::Args, Clone)]
 pub struct Target {
-    /// A model's folder, its OWNER/NAME in the cache (see `fanfold pull`), or `demo` for the embedded model
+    /// A model's folder, its OWNER/NAME in the cache (see `fanfold pull`), `demo` for the embedded model, or
+    /// random:CONFIG.json for random weights
     pub model: PathBuf,
     /// Positions the KV cache holds
     #[arg(short, long, default_value_t = 2048, value_parser = positive, value_name = "N")]
     pub context: usize,
+    /// Make sure first that no weight is NaN or infinite
+    #[arg(long)]
+    pub check: bool,
     #[command(flatten)]
     pub placing: Placing,
 }
@@ -91,7 +95,7 @@ impl Target {
     }
 }
 
-fn strategy(text: &str) -> Result<Strategy, String> {
+pub fn strategy(text: &str) -> Result<Strategy, String> {
     let known: Vec<&str> = Strategy::ALL.iter().map(|(name, _)| *name).collect();
     let found = Strategy::ALL.iter().find(|(name, _)| *name == text).map(|(_, s)| *s);
     found.ok_or_else(|| format!("one of {}", known.join(", ")))
@@ -136,7 +140,28 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// Reads the model's headers; `demo` is the embedded one unless a folder bears the name.
 pub fn open_model(path: &Path, head: Head) -> Result<Arc<Model>> {
-    Ok(Arc::new(Model::from_folder(open_folder(path)?, head)?))
+    Ok(Arc::new(read_model(path, head)?))
+}
+
+/// As [`open_model`], of a model that predicts tokens.
+pub fn generator(path: &Path) -> Result<Arc<Model>> {
+    let model = open_model(path, Head::Default)?;
+    if !model.info().generates {
+        return Err(usage(format!("{} predicts no tokens: use `fanfold embed`", path.display())));
+    }
+    Ok(model)
+}
+
+/// As [`open_model`], with an output after every layer.
+pub fn open_layers(path: &Path) -> Result<Arc<Model>> {
+    Ok(Arc::new(read_model(path, Head::Default)?.with_layer_outputs()?))
+}
+
+fn read_model(path: &Path, head: Head) -> Result<Model> {
+    if let Some(config) = random_config(path) {
+        return Ok(Model::random(config, DType::F16, SEED, head)?);
+    }
+    Ok(Model::from_folder(open_folder(path)?, head)?)
 }
 
 /// `path` if it is there; else what the cache holds of the model of that name.
@@ -155,19 +180,20 @@ fn open_folder(path: &Path) -> Result<Folder> {
     }
 }
 
-/// As [`open_model`], of a model that predicts tokens.
-pub fn generator(path: &Path) -> Result<Arc<Model>> {
-    let model = open_model(path, Head::Default)?;
-    if !model.info().generates {
-        return Err(usage(format!("{} predicts no tokens: use `fanfold embed`", path.display())));
-    }
-    Ok(model)
+/// The configuration that is to have random weights, where a model is named as `random:CONFIG.json`.
+pub fn random_config(path: &Path) -> Option<&Path> {
+    path.to_str()?.strip_prefix("random:").filter(|_| !path.exists()).map(Path::new)
 }
 
-/// As [`open_model`], with an output after every layer.
-pub fn open_layers(path: &Path) -> Result<Arc<Model>> {
-    let model = Model::from_folder(open_folder(path)?, Head::Default)?;
-    Ok(Arc::new(model.with_layer_outputs()?))
+/// Where random weights start: the same everywhere.
+pub const SEED: u64 = 0;
+
+/// Makes sure that no weight is NaN or infinite, with a progress bar.
+pub fn check_weights(model: &Model) -> Result<()> {
+    let bar = progress_bar(model.weight_bytes(), "checking {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
+    let found = model.check(&|bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    Ok(found?)
 }
 
 /// The model's tokenizer, whose ids the model knows.
@@ -208,7 +234,7 @@ impl Decision {
     }
 }
 
-/// Chooses devices and a plan for `model`, and checks that it fits where memory is known.
+/// Chooses devices and a plan for `model`, and checks that it fits where memory is known, and its weights if wanted.
 pub fn decide(model: &Model, target: &Target, all_logits: bool) -> Result<Decision> {
     decide_as(model, target, target.options(all_logits))
 }
@@ -217,10 +243,13 @@ pub fn decide(model: &Model, target: &Target, all_logits: bool) -> Result<Decisi
 pub fn decide_as(model: &Model, target: &Target, options: EngineOptions) -> Result<Decision> {
     let decision = decide_unchecked(model, &target.placing, options)?;
     decision.program.check_memory(&decision.limits, &decision.devices(&target.placing)?)?;
+    if target.check {
+        check_weights(model)?;
+    }
     Ok(decision)
 }
 
-/// As [`decide`], without the check of memory.
+/// As [`decide`], without any check.
 pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions) -> Result<Decision> {
     let mut choices = choose(placing)?;
     let plan = match &placing.plan {

@@ -36,7 +36,7 @@ pub fn main(args: &Args) -> Result<()> {
     {
         placing.ratios = vec![5.0, 2.0, 1.0];
     }
-    let target = Target { model: PathBuf::from("demo"), context: 256, placing };
+    let target = Target { model: PathBuf::from("demo"), context: 256, check: false, placing };
     let model = open_model(&target.model, Head::Default)?;
     let tokenizer = tokenizer(&model)?;
     let decision = decide(&model, &target, true)?;

@@ -37,7 +37,14 @@ fn subcommands() -> Vec<Command> {
 /// The least that `command` must be given to be parsed, and what makes it end soon where it has such options.
 fn base(command: &Command) -> Vec<String> {
     let mut args = vec!["fanfold".to_string(), command.get_name().to_string()];
-    let least = [("devices", "host"), ("context", "64"), ("prompt", "ROMEO: But soft, what light"), ("tokens", "4")];
+    let least = [
+        ("devices", "host"),
+        ("context", "64"),
+        ("prompt", "ROMEO: But soft, what light"),
+        ("tokens", "4"),
+        ("n-prompt", "4"),
+        ("n-gen", "2"),
+    ];
     for (name, value) in least {
         if option(command, name).is_some() {
             args.extend([format!("--{name}"), value.to_string()]);
@@ -47,7 +54,7 @@ fn base(command: &Command) -> Vec<String> {
         // The fixture has no template; a chat without input ends at once.
         args.extend(["--template".to_string(), TEMPLATE.to_string()]);
     }
-    for positional in command.get_positionals().filter(|arg| arg.is_required_set()) {
+    for positional in command.get_positionals().filter(|arg| arg.is_required_set() || arg.get_id() == "model") {
         let value = match positional.get_possible_values().first() {
             Some(value) => value.get_name().to_string(),
             None if positional.get_id() == "model" => MODEL.to_string(),

@@ -4,6 +4,7 @@
 //! and anyhow. Read `common.rs` next.
 
 mod asking;
+mod bench;
 mod chat;
 mod common;
 mod completions;
@@ -14,6 +15,7 @@ mod embed;
 mod flags;
 mod huggingface;
 mod man;
+mod perplexity;
 mod plan;
 mod pull;
 mod rank;
@@ -55,6 +57,10 @@ enum Command {
     Plan(plan::Args),
     /// Prove that the sharded answer is the single-device answer
     Verify(verify::Args),
+    /// Measure tokens per second, as llama-bench does
+    Bench(bench::Args),
+    /// Measure how well the model predicts a text
+    Perplexity(perplexity::Args),
     /// Run the embedded model over three unequal devices
     Demo(demo::Args),
     /// Fetch a model by its name into the cache
@@ -114,6 +120,8 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Rank(args)) => rank::main(&args),
         Some(Command::Plan(args)) => plan::main(&args),
         Some(Command::Verify(args)) => verify::main(&args),
+        Some(Command::Bench(args)) => bench::main(&args),
+        Some(Command::Perplexity(args)) => perplexity::main(&args),
         Some(Command::Demo(args)) => demo::main(&args),
         Some(Command::Pull(args)) => pull::main(&args),
         Some(Command::Completions(args)) => completions::main(&args),

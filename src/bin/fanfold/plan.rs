@@ -1,6 +1,6 @@
 //! `fanfold plan`: who would hold what.
 
-use crate::common::{Target, decide_unchecked, open_model, say, usage};
+use crate::common::{Target, check_weights, decide_unchecked, open_model, say, usage};
 use anyhow::Result;
 use fanfold::import::Head;
 use fanfold::report;
@@ -29,6 +29,9 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<()> {
     let model = open_model(&args.target.model, Head::Default)?;
     let decision = decide_unchecked(&model, &args.target.placing, args.target.options(false))?;
+    if args.target.check {
+        check_weights(&model)?;
+    }
     let devices = decision.devices(&args.target.placing)?;
     let json = decision.plan.to_json();
     if let Some(path) = &args.output {

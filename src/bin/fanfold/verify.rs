@@ -1,13 +1,15 @@
 //! `fanfold verify`: the sharded answer against the single-device answer.
 
 use crate::common::{
-    Decision, Target, check_tokens, decide, open, open_layers, open_model, open_on, progress_bar, say, tokenizer,
+    Decision, SEED, Target, check_tokens, decide, open, open_layers, open_model, open_on, progress_bar, random_config,
+    say, tokenizer,
 };
 use anyhow::Result;
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::DeviceChoice;
 use fanfold::generate::{Engine, prepare};
 use fanfold::import::{Head, Model};
+use fanfold::ops::sample::Random;
 use fanfold::plan::{Strategy, plan};
 use fanfold::verify::{Comparison, verify, verify_embedding, verify_layers};
 use std::sync::Arc;
@@ -24,9 +26,9 @@ pub const PROMPT: &str = "The quick brown fox jumps over the lazy dog, and the d
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// The text to compare on [default: a sentence about a fox]
-    #[arg(short, long, default_value = PROMPT, value_name = "TEXT", hide_default_value = true)]
-    prompt: String,
+    /// The text to compare on [default: a sentence about a fox; random tokens for random:CONFIG.json]
+    #[arg(short, long, value_name = "TEXT")]
+    prompt: Option<String>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -95,9 +97,18 @@ pub fn sentence(comparison: &Comparison) -> String {
     format!("{verdict}: {positions} positions, error {error:.1e} (tolerance {tolerance:.0e}), {tokens}, {bits}")
 }
 
+/// As many tokens as the default text is of a small vocabulary, the same in every process.
+fn random_tokens(vocabulary: usize) -> Vec<u32> {
+    let mut random = Random::new(SEED);
+    (0..40).map(|_| random.range(0, vocabulary - 1) as u32).collect()
+}
+
 pub fn main(args: &Args) -> Result<()> {
     let mut model = open_model(&args.target.model, Head::Default)?;
-    let ids = tokenizer(&model)?.encode(&args.prompt, true)?;
+    let ids = match &args.prompt {
+        None if random_config(&args.target.model).is_some() => random_tokens(model.info().vocabulary),
+        given => tokenizer(&model)?.encode(given.as_deref().unwrap_or(PROMPT), true)?,
+    };
     let decision = decide(&model, &args.target, true)?;
     check_tokens(&ids, &decision)?;
     let (whole, reference) = decide_single(&model, &decision, &args.target)?;

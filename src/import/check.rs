@@ -1,0 +1,60 @@
+//! The search for weights that are no numbers, which a damaged file or a training that diverged leaves behind.
+//!
+//! It deliberately runs nothing and repairs nothing: it names the first tensor at fault. Read `model.rs` for what a
+//! model's weights are.
+
+use super::model::{Model, Origin};
+use super::{Tensors, View};
+use crate::error::{ImportError, Result};
+use crate::tensor::Region;
+
+/// Elements that are in memory at a time.
+const BLOCK: usize = 4 << 20;
+
+impl Model {
+    /// Reads every weight that ranks would read, block by block, and makes sure that all are finite.
+    ///
+    /// `progress` is told the bytes of each block; all together are at most [`Model::weight_bytes`]. Errors with
+    /// [`ImportError::NotFinite`] at the first NaN or infinity, in the order of the graph.
+    pub fn check(&self, progress: &dyn Fn(u64)) -> Result<()> {
+        for (_, value) in self.graph().values() {
+            if let Some(Origin::Tensor(joined)) = self.origins.get(&value.name) {
+                for view in joined.views() {
+                    check(&*self.tensors, view, progress)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) -> Result<()> {
+    let rows = view.shape.first().copied().unwrap_or(1);
+    let step = (BLOCK / (view.numel() / rows.max(1)).max(1)).max(1);
+    for start in (0..rows).step_by(step) {
+        let mut region = Region::whole(&view.shape);
+        if let Some(first) = region.0.first_mut() {
+            *first = start..(start + step).min(rows);
+        }
+        let block = view.region(&region)?;
+        let read = tensors.read(&block)?;
+        progress(read.bytes().len() as u64);
+        if let Some((at, value)) = read.first_not_finite() {
+            let (path, name) = (tensors.file(view.tensor)?.to_path_buf(), tensors.name(view.tensor)?);
+            let index = index(block.element(at), tensors.shape(view.tensor)?);
+            let tensor = super::bytes::shortened(name, 200);
+            return Err(ImportError::NotFinite { path, tensor, index, value }.into());
+        }
+    }
+    Ok(())
+}
+
+/// The indices of element `at` of a tensor of `shape`.
+fn index(mut at: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (i, &n) in index.iter_mut().zip(shape).rev() {
+        *i = at % n.max(1);
+        at /= n.max(1);
+    }
+    index
+}
