@@ -3,9 +3,8 @@
 //! The text is encoded whole, as transformers does: what the tokenizer adds around a text stands at its ends and not in
 //! every window. Read [`fanfold::perplexity`] for what is scored.
 
-use crate::common::{Target, decide, open, open_model, positive, progress_bar, say, tokenizer, usage};
+use crate::common::{Target, decide, generator, open, positive, progress_bar, say, tokenizer, usage};
 use anyhow::Result;
-use fanfold::import::Head;
 use fanfold::perplexity::{Perplexity, perplexity, windows};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -56,10 +55,7 @@ fn line(found: &Perplexity) -> String {
 
 pub fn main(args: &Args) -> Result<()> {
     let text = text(args)?;
-    let model = open_model(&args.target.model, Head::Default)?;
-    if !model.info().generates {
-        return Err(usage(format!("{} predicts no tokens, so none can be scored", args.target.model.display())));
-    }
+    let model = generator(&args.target.model)?;
     let ids = tokenizer(&model)?.encode(&text, true)?;
     let window = args.target.context.min(model.info().context);
     let stride = args.stride.unwrap_or(window);
