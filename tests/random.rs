@@ -47,9 +47,14 @@ fn every_family_runs_on_random_weights() {
         // What is read whole once is read in parts once.
         let read = model.bytes_read();
         assert!(read >= 2 * model.parameters() && read <= model.weight_bytes(), "{config:?}: {read}");
-        for devices in [hosts(3), if adapters.is_empty() { hosts(2) } else { mixed(&adapters, 2) }] {
+        let alike = |devices| {
             let error = relative_error(&output(&model, Strategy::Tensor, devices), &whole);
             assert!(error <= 1e-4, "{config:?}: error {error:e}");
+        };
+        alike(hosts(3));
+        // Loading in blocks is the device's and not the family's: one family will do.
+        if config.parent().unwrap().ends_with("llama-uneven") && !adapters.is_empty() {
+            alike(mixed(&adapters, 2));
         }
         let other = Arc::new(Model::random(&config, DType::F16, 2, head).unwrap());
         assert!(relative_error(&output(&other, Strategy::Single, hosts(1)), &whole) > 0.1, "{config:?}");
