@@ -13,6 +13,9 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama-u
 
 const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/templates/chatml.jinja");
 
+/// The one that ranks, which others cannot.
+const RERANKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bert-rerank");
+
 /// Where a process finds that it is to be the program, and with which arguments.
 const ACT: &str = "FANFOLD_TEST_ARGUMENTS";
 
@@ -54,9 +57,12 @@ fn base(command: &Command) -> Vec<String> {
         // The fixture has no template; a chat without input ends at once.
         args.extend(["--template".to_string(), TEMPLATE.to_string()]);
     }
-    for positional in command.get_positionals().filter(|arg| arg.is_required_set() || arg.get_id() == "model") {
+    // One that may be left out, but of free words, is mostly one of several ways to say what there is to do.
+    let least = |arg: &&Arg| arg.is_required_set() || arg.get_possible_values().is_empty();
+    for positional in command.get_positionals().filter(least) {
         let value = match positional.get_possible_values().first() {
             Some(value) => value.get_name().to_string(),
+            None if positional.get_id() == "model" && command.get_name() == "rank" => RERANKER.to_string(),
             None if positional.get_id() == "model" => MODEL.to_string(),
             None => "some/text".to_string(),
         };
