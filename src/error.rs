@@ -256,6 +256,21 @@ pub enum ImportError {
         /// NaN or an infinity.
         value: f32,
     },
+    /// A configuration has fields that may change what the model computes, and nobody read; all are listed.
+    #[error(
+        "{}: these fields are not understood, and may change what the model computes:{}\nthose that you know to change \
+         nothing can be left out: --ignore-config {names} (in the library, Folder::ignoring)",
+        path.display(),
+        list(fields)
+    )]
+    NotUnderstood {
+        /// The file.
+        path: PathBuf,
+        /// One line per field, with its value.
+        fields: Vec<String>,
+        /// Their names, comma-separated.
+        names: String,
+    },
     /// The configuration and the tensors disagree; all disagreements are listed.
     #[error("{}: the tensors do not match config.json:{}", path.display(), list(mismatches))]
     Mismatch {

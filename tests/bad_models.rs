@@ -2,7 +2,7 @@
 
 use fanfold::Error;
 use fanfold::error::ImportError;
-use fanfold::import::{self, FileTensors, Folder, Tensors, safetensors};
+use fanfold::import::{self, FileTensors, Folder, Head, Model, Tensors, safetensors};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
@@ -354,6 +354,142 @@ fn a_file_name_from_a_file_cannot_leave_the_folder() {
     assert!(folder.json("generation_config.json").unwrap().is_none());
     for name in ["../config.json", "/etc/hostname", "1_Pooling/../../x", ""] {
         folder_fault(&import_error(folder.json(name)), &[&format!("{name:?} leads out of the folder")]);
+    }
+}
+
+type Fields = serde_json::Map<String, serde_json::Value>;
+
+/// What transformers writes for a model of each family.
+fn configs() -> Fields {
+    serde_json::from_slice(&fs::read("tests/fixtures/configs.json").unwrap()).unwrap()
+}
+
+/// A model of `family` without files, whose configuration has the fields of `more` too, or in their place.
+fn configured(family: &str, more: &str) -> fanfold::Result<Model> {
+    let mut config = configs()[family].clone();
+    config.as_object_mut().unwrap().extend(serde_json::from_str::<Fields>(more).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    fs::write(&path, config.to_string()).unwrap();
+    Model::random(&path, fanfold::tensor::DType::F16, 0, Head::Default)
+}
+
+/// Every field that transformers writes for a family is understood, and a misspelt one is not.
+#[test]
+fn the_fields_of_every_familys_configuration_are_understood() {
+    for family in configs().keys() {
+        configured(family, "{}").unwrap_or_else(|error| panic!("{family}: {error}"));
+        let misspelt = configured(family, r#"{"slidding_window": 64, "rotary_scale": [1.5]}"#);
+        let error = import_error(misspelt.map(|model| model.info().family));
+        let message = error.to_string();
+        assert!(matches!(error, ImportError::NotUnderstood { .. }), "{family}: {message}");
+        assert!(message.contains("\n  rotary_scale: [1.5]\n  slidding_window: 64\n"), "{family}: {message}");
+        assert!(message.contains("--ignore-config rotary_scale,slidding_window"), "{family}: {message}");
+    }
+}
+
+/// What well known files add to what transformers writes today, and the older spellings of some of it.
+#[test]
+fn what_well_known_files_add_is_understood() {
+    for (family, more) in [
+        (
+            "llama",
+            r#"{"rope_interleaved": false, "is_llama_config": true, "pretraining_tp": 1, "torch_dtype": "bfloat16",
+                "transformers.js_config": {"dtype": "q4"}, "rope_parameters": null, "rope_theta": 500000.0,
+                "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192, "rope_type": "llama3"}}"#,
+        ),
+        ("qwen2", r#"{"use_mrope": false, "sliding_window": 131072, "_name_or_path": "x"}"#),
+        (
+            "qwen2",
+            r#"{"rope_parameters": null, "rope_theta": 1e6, "layer_types": null,
+            "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"}}"#,
+        ),
+        ("qwen3", r#"{"max_window_layers": 0, "layer_types": null, "use_sliding_window": true}"#),
+        ("mistral", r#"{"sliding_window": null, "head_dim": 128}"#),
+        ("gemma2", r#"{"hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid", "layer_types": null}"#),
+        (
+            "gemma3_text",
+            r#"{"rope_parameters": null, "rope_theta": 1000000, "rope_local_base_freq": 10000, "layer_types": null,
+                "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window_pattern": 6}"#,
+        ),
+        (
+            "phi3",
+            r#"{"attention_bias": false, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": false,
+                "mlp_bias": false, "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}}"#,
+        ),
+        ("gpt2", r#"{"n_ctx": 1024, "task_specific_params": {"text-generation": {"do_sample": true}}}"#),
+        (
+            "bert",
+            r#"{"gradient_checkpointing": false, "directionality": "bidi", "pooler_type": "first_token_transform"}"#,
+        ),
+        ("distilbert", r#"{"tie_weights_": true}"#),
+        (
+            "starcoder2",
+            r#"{"activation_function": "gelu", "layer_norm_epsilon": 1e-05, "mlp_type": "default", "sliding_window": 4096,
+                "norm_type": "layer_norm", "attention_softmax_in_fp32": true, "scale_attn_weights": true,
+                "scale_attention_softmax_in_fp32": true, "rope_parameters": null, "rope_theta": 999999.4}"#,
+        ),
+        ("gpt_neox", r#"{"rope_parameters": null, "rotary_emb_base": 10000, "rotary_pct": 0.25}"#),
+        ("mixtral", r#"{"rope_parameters": null, "rope_theta": 1e6, "output_router_logits": false}"#),
+    ] {
+        configured(family, more).unwrap_or_else(|error| panic!("{family}: {error}"));
+    }
+}
+
+/// Settings of decoders that contradict each other or make no sense.
+#[test]
+fn a_decoder_that_cannot_be() {
+    for (family, more, says) in [
+        ("mistral", r#"{"sliding_window": 0}"#, "sliding_window: expected a whole number from 1"),
+        ("mistral", r#"{"sliding_window": -4}"#, "sliding_window: expected a whole number from 1"),
+        ("mistral", r#"{"layer_types": ["full_attention"]}"#, "layer_types: [\"full_attention\"]"),
+        ("mistral", r#"{"partial_rotary_factor": 0.5}"#, "partial_rotary_factor: only 1 is supported in this family"),
+        ("gemma2", r#"{"attn_logit_softcapping": -30.0}"#, "attn_logit_softcapping: expected a number above zero"),
+        ("gemma2", r#"{"final_logit_softcapping": "no"}"#, "final_logit_softcapping: expected a number above zero"),
+        ("gemma2", r#"{"query_pre_attn_scalar": 0}"#, "query_pre_attn_scalar: expected a number above zero"),
+        ("gemma2", r#"{"layer_types": ["full_attention"]}"#, "layer_types: has 1 entries, and there are 26 layers"),
+        ("gemma2", r#"{"sliding_window": null}"#, "sliding_window: is missing, and there are layers that slide"),
+        ("gemma2", r#"{"use_bidirectional_attention": true}"#, "use_bidirectional_attention: only false"),
+        ("gemma3_text", r#"{"num_hidden_layers": 1, "layer_types": ["chunked_attention"]}"#, "layer type"),
+        ("gemma3_text", r#"{"attn_logit_softcapping": 50.0}"#, "attn_logit_softcapping: only null is supported"),
+        (
+            "gemma3_text",
+            r#"{"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"theta": 1e4}}}"#,
+            "\n  rope_parameters.sliding_attention.theta: 10000.0\n",
+        ),
+        ("gemma3", r#"{"text_config": null}"#, "text_config: is missing"),
+        ("gemma3", r#"{"text_config": 5}"#, "text_config: expected an object, found 5"),
+        ("qwen2", r#"{"max_window_layers": -1}"#, "max_window_layers: expected a whole number from 0"),
+        (
+            "qwen2",
+            r#"{"num_hidden_layers": 1, "layer_types": ["sliding_attention"]}"#,
+            "sliding_window: is missing, and there are layers that slide",
+        ),
+        ("llama", r#"{"num_hidden_layers": 5000}"#, "num_hidden_layers: 5000 layers; there may be 4096"),
+        (
+            "llama",
+            r#"{"rope_parameters": {"rope_type": "ntk"}}"#,
+            "rope type \"ntk\" is not supported; supported: default",
+        ),
+        ("llama", r#"{"rope_parameters": {"rope_type": "linear", "factr": 2}}"#, "rope_parameters.factor: is missing"),
+        ("llama", r#"{"rope_parameters": {"factor": 2}}"#, "\n  rope_parameters.factor: 2\n"),
+        ("llama", r#"{"rope_scaling": {"type": "linear", "factor": 2}}"#, "\n  rope_parameters: {"),
+        (
+            "llama",
+            r#"{"quantization_config": {"bits": 4}}"#,
+            "quantization_config: quantised weights are not supported",
+        ),
+        ("llama", r#"{"mlp_bias": "yes"}"#, "mlp_bias: expected true or false"),
+        (
+            "phi3",
+            r#"{"partial_rotary_factor": 0.7, "rope_parameters": null}"#,
+            "0.7 of heads of 96 turns 67 dimensions",
+        ),
+        ("phi3", r#"{"lm_head_bias": true}"#, "\n  lm_head_bias: true\n"),
+    ] {
+        let message = import_error(configured(family, more).map(|model| model.info().family)).to_string();
+        assert!(message.contains(says), "{family} {more}: {message}");
     }
 }
 

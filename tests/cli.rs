@@ -508,6 +508,15 @@ fn a_configuration_that_disagrees_lists_every_tensor() {
 }
 
 #[test]
+fn a_field_that_nobody_understands_is_named_and_can_be_left_out() {
+    let dir = configured(&[("residual_scale", 0.5.into()), ("use_cache", false.into())]);
+    bad_model(dir.path(), &["config.json", "residual_scale: 0.5", "--ignore-config residual_scale"]);
+    let args = ["run", dir.path().to_str().unwrap(), "-p", "x", "-n", "1", "--devices", "host", "--ignore-config"];
+    good(&[args.as_slice(), &["residual_scale"]].concat());
+    bad(&[args.as_slice(), &["residual_scael"]].concat(), 3, &["residual_scael: is to be ignored, and is not there"]);
+}
+
+#[test]
 fn a_configuration_that_makes_no_sense() {
     let spoilt = |field: &str, value: Value, says: &[&str]| bad_model(configured(&[(field, value)]).path(), says);
     spoilt("num_key_value_heads", 4.into(), &["config.json", "num_key_value_heads", "4 does not divide 6"]);

@@ -153,6 +153,60 @@ fn random_plans_match_transformers() {
     }
 }
 
+/// Settings of the fixtures without which they are other models: were one passed over, no fixture would show it.
+#[test]
+fn every_setting_matters() {
+    for (name, changed) in [
+        ("mistral", r#"{"sliding_window": 8}"#),
+        ("mistral", r#"{"rms_norm_eps": 0.01}"#),
+        ("qwen2-window", r#"{"sliding_window": null, "use_sliding_window": false, "layer_types": null}"#),
+        ("qwen2-window", r#"{"layer_types": null, "max_window_layers": 2}"#),
+        ("qwen3-window", r#"{"sliding_window": 7}"#),
+        ("gemma2", r#"{"sliding_window": 6}"#),
+        ("gemma2", r#"{"query_pre_attn_scalar": 12}"#),
+        ("gemma2", r#"{"attn_logit_softcapping": null}"#),
+        ("gemma2", r#"{"final_logit_softcapping": 2.1}"#),
+        ("gemma2", r#"{"hidden_activation": "silu"}"#),
+        (
+            "gemma3",
+            r#"{"rope_parameters": {"full_attention": {"rope_theta": 50000.0},
+            "sliding_attention": {"rope_theta": 1000.0}}}"#,
+        ),
+        (
+            "gemma3",
+            r#"{"rope_parameters": {"sliding_attention": {"rope_theta": 1100.0},
+            "full_attention": {"rope_theta": 50000.0, "rope_type": "linear", "factor": 8.0}}}"#,
+        ),
+        (
+            "gemma3",
+            r#"{"layer_types": ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]}"#,
+        ),
+        ("llama3", r#"{"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}"#),
+        ("llama-linear", r#"{"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.9}}"#),
+        (
+            "llama-yarn",
+            r#"{"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0,
+            "beta_fast": 8.0, "beta_slow": 2.0, "original_max_position_embeddings": 32}}"#,
+        ),
+        ("phi3", r#"{"original_max_position_embeddings": 128}"#),
+        ("phi3-short", r#"{"original_max_position_embeddings": 16}"#),
+    ] {
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(fixture(name).join("config.json")).unwrap()).unwrap();
+        let changed_fields: serde_json::Map<_, _> = serde_json::from_str(changed).unwrap();
+        config.as_object_mut().unwrap().extend(changed_fields);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        std::fs::copy(fixture(name).join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+        let model = Arc::new(Model::open(dir.path()).unwrap());
+        let mut engine = engine(&model, Strategy::Single, &[1.0], hosts(1));
+        let expected = Expected::of(name);
+        let logits = engine.feed(&expected.u32("ids_1")).unwrap();
+        let error = relative_error(values(&logits), &expected.f32("logits_1"));
+        assert!(error > 1e-3, "{name} with {changed}: error {error:e}");
+    }
+}
+
 /// Every driver by itself, so that no fixture runs on one alone.
 #[test]
 fn every_adapter_matches_transformers() {

@@ -90,6 +90,8 @@ pub(super) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder>
 pub(super) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family, &'static str)> {
     let Encoder { heads, inner, layers, vocabulary, positions, first_position, types, epsilon, activation, .. } =
         *encoder;
+    // The head that predicts masked tokens is not built, so whose weight it has does not matter.
+    b.config.value("tie_word_embeddings");
     let names = &encoder.names;
     let hidden = heads.heads * heads.head_dim;
     let Some(context) = positions.checked_sub(first_position).filter(|&context| context > 0) else {

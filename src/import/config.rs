@@ -1,12 +1,16 @@
 //! A JSON object of settings, read field by field with an error that names the file and the field.
 //!
-//! This module deliberately knows no model family: which fields there are, and what they mean together, is theirs.
-//! Read [`super::folder`] next: it finds the files.
+//! This module deliberately knows no model family: which fields there are, and what they mean together, is theirs. It
+//! remembers which were read, so that what nobody understood can be listed.
+//! Read [`super::folder`] next: it finds the files; and `inert.rs`: what need not be read.
 
 use super::bytes::{json_error, shortened};
+use super::inert::inert;
 use crate::error::{Error, ImportError, Result};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Sizes beyond this are mistakes, and keep products of two sizes from overflowing.
 pub const MAX_SIZE: usize = 1 << 31;
@@ -42,20 +46,55 @@ pub struct Config {
     /// `rope_parameters.` for a nested object.
     prefix: String,
     map: Map<String, Value>,
+    /// The fields that were read, by their whole names; an object whose fields are read one by one ends in a point.
+    read: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Config {
     /// Reads the object `json`; `path` is for messages.
     pub fn parse(path: &Path, json: &[u8]) -> Result<Config> {
         let map = serde_json::from_slice(json).map_err(|e| json_error(path, json, &e))?;
-        Ok(Config { path: path.to_owned(), prefix: String::new(), map })
+        Ok(Config::new(path, String::new(), map))
     }
 
     /// Reads a list of objects, such as modules.json.
     pub fn parse_list(path: &Path, json: &[u8]) -> Result<Vec<Config>> {
         let maps: Vec<Map<String, Value>> = serde_json::from_slice(json).map_err(|e| json_error(path, json, &e))?;
         let configs = maps.into_iter().enumerate();
-        Ok(configs.map(|(i, map)| Config { path: path.to_owned(), prefix: format!("{i}."), map }).collect())
+        Ok(configs.map(|(i, map)| Config::new(path, format!("{i}."), map)).collect())
+    }
+
+    fn new(path: &Path, prefix: String, map: Map<String, Value>) -> Config {
+        Config { path: path.to_owned(), prefix, map, read: Arc::default() }
+    }
+
+    /// The same without `fields`, which are named as errors name them: `rope_parameters.factor`. Errors when one is not
+    /// there.
+    pub fn without(mut self, fields: &[impl AsRef<str>]) -> Result<Config> {
+        for field in fields.iter().map(AsRef::as_ref) {
+            let mut path: Vec<&str> = field.split('.').collect();
+            let last = path.pop().unwrap_or(field);
+            // A name with a point in it may also be a field's own.
+            let inside = path.iter().try_fold(&mut self.map, |map, name| map.get_mut(*name)?.as_object_mut());
+            let removed = inside.and_then(|map| map.remove(last));
+            if removed.or_else(|| self.map.remove(field)).is_none() {
+                return Err(self.error(field, "is to be ignored, and is not there"));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Errors when there are fields that nobody read and that may change what the model computes: lists them all.
+    pub fn understood(&self) -> Result<()> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fields = Vec::new();
+        unread(&self.prefix, &self.map, &read, &mut fields);
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let names = fields.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
+        let fields = fields.iter().map(|(name, value)| format!("{name}: {}", shortened(value, 60))).collect();
+        Err(ImportError::NotUnderstood { path: self.path.clone(), fields, names }.into())
     }
 
     /// The file.
@@ -71,12 +110,14 @@ impl Config {
 
     /// Whether the field is there.
     pub fn has(&self, field: impl Names) -> bool {
-        self.value(field).is_some()
+        self.entry(&field).is_some()
     }
 
     /// The field as it is. Of several names that are there, the first counts.
     pub fn value(&self, field: impl Names) -> Option<&Value> {
-        self.entry(&field).map(|(_, value)| value)
+        let (name, value) = self.entry(&field)?;
+        self.mark(format!("{}{name}", self.prefix));
+        Some(value)
     }
 
     /// A size: a whole number from 1 to [`MAX_SIZE`].
@@ -199,12 +240,17 @@ impl Config {
         let Some(map) = self.typed(&field, "an object", Value::as_object)? else { return Ok(None) };
         let name = self.entry(&field).map_or("", |(name, _)| name);
         let prefix = format!("{}{name}.", self.prefix);
-        Ok(Some(Config { path: self.path.clone(), prefix, map: map.clone() }))
+        self.mark(prefix.clone());
+        Ok(Some(Config { path: self.path.clone(), prefix, map: map.clone(), read: self.read.clone() }))
     }
 
     fn entry<'n>(&self, field: &'n impl Names) -> Option<(&'n str, &Value)> {
         let mut present = field.names().iter().filter_map(|&name| Some((name, self.map.get(name)?)));
         present.find(|(_, value)| !value.is_null())
+    }
+
+    fn mark(&self, name: String) {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
     }
 
     /// The field read by `read`, absent or of the wrong type being told apart.
@@ -214,10 +260,9 @@ impl Config {
         expected: &str,
         read: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>> {
-        match self.entry(field) {
-            None => Ok(None),
-            Some((_, value)) => read(value).map(Some).ok_or_else(|| self.wrong(field, expected)),
-        }
+        let Some((name, value)) = self.entry(field) else { return Ok(None) };
+        self.mark(format!("{}{name}", self.prefix));
+        read(value).map(Some).ok_or_else(|| self.wrong(field, expected))
     }
 
     /// Whether the file does not even say `null`.
@@ -253,6 +298,19 @@ impl Config {
                 self.error(name, format!("expected {expected}, found {}", shortened(&value.to_string(), 60)))
             }
             None => self.error(field.names(), format!("expected {expected}")),
+        }
+    }
+}
+
+/// The fields below `prefix` that are not in `read` and not inert, with their values.
+fn unread(prefix: &str, map: &Map<String, Value>, read: &HashSet<String>, found: &mut Vec<(String, String)>) {
+    for (name, value) in map.iter().filter(|(name, value)| !value.is_null() && !inert(name, value)) {
+        let whole = format!("{prefix}{name}");
+        let inside = format!("{whole}.");
+        match value {
+            Value::Object(map) if read.contains(&inside) => unread(&inside, map, read, found),
+            _ if read.contains(&whole) => {}
+            _ => found.push((whole, value.to_string())),
         }
     }
 }
@@ -293,6 +351,31 @@ mod tests {
             c.usize(["layers", "n_layer"]).unwrap_err().to_string(),
             "m/config.json: layers or n_layer: is missing"
         );
+    }
+
+    #[test]
+    fn fields_that_nobody_read_are_listed() {
+        let json = r#"{"hidden_size": 8, "n_embd": 9, "hidden_sise": 10, "gone": null, "use_cache": true, "_note": 1,
+            "mlp_bias": false, "lm_head_bias": true, "rope": {"theta": 1e6, "fctor": [2.0]}, "other": {"a": 1}}"#;
+        let read = |c: &Config| {
+            c.usize(["hidden_size", "n_embd"]).unwrap();
+            c.object("rope").unwrap().unwrap().f64("theta").unwrap();
+        };
+        let c = config(json);
+        read(&c);
+        // To ask whether a field is there is not to understand it.
+        assert!(c.has("hidden_sise"));
+        let message = c.understood().unwrap_err().to_string();
+        for line in ["hidden_sise: 10", "lm_head_bias: true", "n_embd: 9", "other: {\"a\":1}", "rope.fctor: [2.0]"] {
+            assert!(message.contains(&format!("\n  {line}\n")), "{message}");
+        }
+        assert_eq!(message.matches("\n  ").count(), 5, "{message}");
+        assert!(message.contains("--ignore-config hidden_sise,lm_head_bias,n_embd,other,rope.fctor"), "{message}");
+        let c = config(json).without(&["hidden_sise", "lm_head_bias", "n_embd", "other", "rope.fctor"]).unwrap();
+        read(&c);
+        c.understood().unwrap();
+        let error = config(json).without(&["rope.factor"]).unwrap_err().to_string();
+        assert_eq!(error, "m/config.json: rope.factor: is to be ignored, and is not there");
     }
 
     #[test]

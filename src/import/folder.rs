@@ -83,6 +83,12 @@ impl Folder {
         &self.path
     }
 
+    /// The same folder, read as if `fields` were not in its config.json. Errors when one is not there.
+    pub fn ignoring(mut self, fields: &[impl AsRef<str>]) -> Result<Folder> {
+        self.config = self.config.without(fields)?;
+        Ok(self)
+    }
+
     /// config.json.
     pub fn config(&self) -> &Config {
         &self.config

@@ -25,7 +25,7 @@ pub(super) fn gemma(b: &Builder<'_>, config: &Config) -> Result<Decoder> {
         return Err(config.error("use_bidirectional_attention", "only false is supported"));
     }
     let mut decoder = Decoder::read(b, config)?;
-    let activation = b.activation(config, ["hidden_activation", "hidden_act"], "gelu_pytorch_tanh")?;
+    let activation = b.activation(config, "hidden_activation", "gelu_pytorch_tanh")?;
     decoder.mlp = gated_mlp("mlp", [config.usize("intermediate_size")?, decoder.hidden], activation, false);
     decoder.norm.offset = 1.0;
     decoder.norms = Norms {

@@ -29,6 +29,8 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let (hidden, layers) = (config.usize("n_embd")?, config.usize("n_layer")?);
     let (vocabulary, context) = (config.usize("vocab_size")?, config.usize("n_positions")?);
+    // The same as n_positions, once.
+    config.value("n_ctx");
     let inner = config.usize_or("n_inner", 4 * hidden)?;
     let epsilon = config.positive_or("layer_norm_epsilon", 1e-5)?;
     for (field, supported) in

@@ -20,6 +20,7 @@ mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod index;
+mod inert;
 mod interleaved;
 mod joined;
 mod layers;

@@ -145,14 +145,19 @@ impl Model {
     /// They are made as a rank reads them, each element from `seed`, its tensor's name and its own number alone: any cut
     /// sees the same ones. Errors as [`Model::from_folder`], and when a tensor would be larger than any machine holds.
     pub fn random(path: impl AsRef<Path>, dtype: DType, seed: u64, head: Head) -> Result<Model> {
-        let tensors = RandomTensors::new(path.as_ref(), dtype, seed);
-        Model::build(Folder::bare(path)?, Box::new(tensors), head)
+        Model::random_from(Folder::bare(path)?, dtype, seed, head)
+    }
+
+    /// As [`Model::random`], of a folder's configuration.
+    pub fn random_from(folder: Folder, dtype: DType, seed: u64, head: Head) -> Result<Model> {
+        let tensors = RandomTensors::new(folder.path(), dtype, seed);
+        Model::build(folder, Box::new(tensors), head)
     }
 
     /// Builds the graph of `folder` that ends in `head`.
     ///
-    /// Errors when the family is not supported, a configuration is senseless, or tensors do not have the shapes that it
-    /// calls for (all of them are listed).
+    /// Errors when the family is not supported, a configuration is senseless or holds fields that are not understood (all
+    /// of them are listed), or tensors do not have the shapes that it calls for (all of them are listed).
     pub fn from_folder(folder: Folder, head: Head) -> Result<Model> {
         let tensors = FileTensors::open(&folder);
         Model::build(folder, Box::new(tensors), head)
@@ -171,6 +176,10 @@ impl Model {
             }
             .into());
         };
+        if config.has("quantization_config") {
+            let reason = "quantised weights are not supported; get the model's folder in f32, f16 or bf16";
+            return Err(config.error("quantization_config", reason));
+        }
         let sentence = sentence::read(&folder)?;
         let mut builder = Builder::new(config, tensors);
         let family = build(&mut builder)?;
@@ -186,6 +195,7 @@ impl Model {
             (Head::Hidden(pooling), ..) => builder.pooled(family.hidden, pooling)?,
         }
         let layers = std::mem::take(&mut builder.layers);
+        config.understood()?;
         let (graph, origins, tensors) = builder.finish(folder.path())?;
         let end_tokens = special::end_tokens(&folder, family.vocabulary)?;
         let info = ModelInfo {

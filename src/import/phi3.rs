@@ -14,6 +14,8 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let heads = Heads::read(config, config.usize("hidden_size")?)?;
     let mut decoder = Decoder::turned(b, config, Rope::of_part(config, heads.head_dim)?)?;
     decoder.norm.epsilon = config.positive_or("rms_norm_eps", 1e-5)?;
+    // Written also where no scaling asks for it.
+    config.opt_usize("original_max_position_embeddings")?;
     let window = config.opt_usize("sliding_window")?;
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);
     let (hidden, inner) = (decoder.hidden, config.usize("intermediate_size")?);

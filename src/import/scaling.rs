@@ -73,13 +73,9 @@ impl Sources<'_> {
     /// The positions that the model was first made for.
     fn original(&self) -> Result<usize> {
         const FIELD: &str = "original_max_position_embeddings";
-        match self.config.opt_usize(FIELD)? {
-            Some(original) => Ok(original),
-            None => match self.parameters.opt_usize(FIELD)? {
-                Some(original) => Ok(original),
-                None => self.config.usize("max_position_embeddings"),
-            },
-        }
+        // transformers' own files have it in both places.
+        let (above, here) = (self.config.opt_usize(FIELD)?, self.parameters.opt_usize(FIELD)?);
+        above.or(here).map_or_else(|| self.config.usize("max_position_embeddings"), Ok)
     }
 
     /// By how much the context was stretched: `factor`, or the ratio of contexts.

@@ -9,6 +9,8 @@ use crate::ops::NormalizationKind;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
+    // What the first files also say, and hidden_act and norm_epsilon say otherwise: transformers reads those alone.
+    ["activation_function", "layer_norm_epsilon"].iter().for_each(|field| _ = config.value(*field));
     // transformers would take 2, and not the query heads, where the field is missing.
     config.usize("num_key_value_heads")?;
     let mut decoder = Decoder::read(b, config)?;

@@ -12,7 +12,7 @@ use fanfold::bench::{Phase, Test, Timing, mean_and_deviation, measure, peak_memo
 use fanfold::device::select::DeviceChoice;
 use fanfold::generate::EngineOptions;
 use fanfold::graph::Source;
-use fanfold::import::{Head, Model};
+use fanfold::import::{Folder, Head, Model};
 use fanfold::plan::Strategy;
 use fanfold::report;
 use fanfold::tensor::{DType, Dim};
@@ -39,6 +39,9 @@ pub struct Args {
     /// The type of the random weights: f16, bf16 or f32
     #[arg(long, value_parser = dtype, default_value = "f16", value_name = "TYPE")]
     dtype: DType,
+    /// Fields of config.json that are read as if they were not there
+    #[arg(long, value_delimiter = ',', value_name = "FIELD,..")]
+    ignore_config: Vec<String>,
     /// Prompt lengths to measure; 0: none [default: 512, or what the model holds]
     #[arg(short = 'p', long, value_delimiter = ',', value_parser = count, value_name = "N,..")]
     n_prompt: Vec<usize>,
@@ -208,14 +211,23 @@ impl Table {
     }
 }
 
+/// What the commands that run a model once are given.
+fn target(args: &Args, path: &Path, context: usize, placing: Placing) -> Target {
+    // Weights are looked through once, not once per strategy.
+    Target { model: path.to_owned(), context, check: false, ignore_config: args.ignore_config.clone(), placing }
+}
+
 /// The model and where it lies, for messages.
 fn model(args: &Args) -> Result<(Arc<Model>, PathBuf)> {
     let Some(path) = args.random.as_ref().or(args.model.as_ref()) else {
         return Err(usage("no model to measure: give MODEL or --random CONFIG.json"));
     };
     let read = |head: Head| match &args.random {
-        Some(config) => Ok(Arc::new(Model::random(config, args.dtype, SEED, head)?)),
-        None => open_model(path, head),
+        Some(config) => {
+            let folder = Folder::bare(config)?.ignoring(&args.ignore_config)?;
+            Ok(Arc::new(Model::random_from(folder, args.dtype, SEED, head)?))
+        }
+        None => open_model(&target(args, path, 1, args.placing.clone()), head),
     };
     let model = read(Head::Default)?;
     // What classifies is measured as what embeds.
@@ -330,11 +342,7 @@ pub fn main(args: &Args) -> Result<()> {
         placings = args.strategies.iter().map(with).collect();
     }
     // All of them before any is loaded: what does not fit is known at once.
-    let decide = |placing| {
-        // Weights are looked through once, not once per strategy.
-        let target = Target { model: path.clone(), context, check: false, placing };
-        decide_as(&model, &target, options)
-    };
+    let decide = |placing| decide_as(&model, &target(args, &path, context, placing), options);
     let decisions = placings.into_iter().map(decide).collect::<Result<Vec<_>>>()?;
     let mut table = Table::new(&tests);
     let mut rows = Vec::new();

@@ -40,7 +40,7 @@ const HELP: &str = "/reset  forget all turns but the system's
 const LINE: u64 = 64 << 20;
 
 pub fn main(args: &Args) -> Result<()> {
-    let model = generator(&args.target.model)?;
+    let model = generator(&args.target)?;
     let tokenizer = tokenizer(&model)?;
     let template = args.talk.template(&model)?;
     let decision = decide(&model, &args.target, false)?;

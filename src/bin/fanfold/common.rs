@@ -84,6 +84,9 @@ pub struct Target {
     /// Make sure first that no weight is NaN or infinite
     #[arg(long)]
     pub check: bool,
+    /// Fields of config.json that are read as if they were not there
+    #[arg(long, value_delimiter = ',', value_name = "FIELD,..")]
+    pub ignore_config: Vec<String>,
     #[command(flatten)]
     pub placing: Placing,
 }
@@ -139,33 +142,34 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Reads the model's headers; `demo` is the embedded one unless a folder bears the name.
-pub fn open_model(path: &Path, head: Head) -> Result<Arc<Model>> {
-    Ok(Arc::new(read_model(path, head)?))
+pub fn open_model(target: &Target, head: Head) -> Result<Arc<Model>> {
+    Ok(Arc::new(read_model(target, head)?))
 }
 
 /// As [`open_model`], of a model that predicts tokens.
-pub fn generator(path: &Path) -> Result<Arc<Model>> {
-    let model = open_model(path, Head::Default)?;
+pub fn generator(target: &Target) -> Result<Arc<Model>> {
+    let model = open_model(target, Head::Default)?;
     if !model.info().generates {
-        return Err(usage(format!("{} predicts no tokens: use `fanfold embed`", path.display())));
+        return Err(usage(format!("{} predicts no tokens: use `fanfold embed`", target.model.display())));
     }
     Ok(model)
 }
 
 /// As [`open_model`], with an output after every layer.
-pub fn open_layers(path: &Path) -> Result<Arc<Model>> {
-    Ok(Arc::new(read_model(path, Head::Default)?.with_layer_outputs()?))
+pub fn open_layers(target: &Target) -> Result<Arc<Model>> {
+    Ok(Arc::new(read_model(target, Head::Default)?.with_layer_outputs()?))
 }
 
-fn read_model(path: &Path, head: Head) -> Result<Model> {
-    if let Some(config) = random_config(path) {
-        return Ok(Model::random(config, DType::F16, SEED, head)?);
+fn read_model(target: &Target, head: Head) -> Result<Model> {
+    if let Some(config) = random_config(&target.model) {
+        let folder = Folder::bare(config)?.ignoring(&target.ignore_config)?;
+        return Ok(Model::random_from(folder, DType::F16, SEED, head)?);
     }
-    Ok(Model::from_folder(open_folder(path)?, head)?)
+    Ok(Model::from_folder(find_folder(&target.model)?.ignoring(&target.ignore_config)?, head)?)
 }
 
 /// `path` if it is there; else what the cache holds of the model of that name.
-fn open_folder(path: &Path) -> Result<Folder> {
+fn find_folder(path: &Path) -> Result<Folder> {
     if path.exists() {
         return Ok(Folder::open(path)?);
     }

@@ -36,8 +36,9 @@ pub fn main(args: &Args) -> Result<()> {
     {
         placing.ratios = vec![5.0, 2.0, 1.0];
     }
-    let target = Target { model: PathBuf::from("demo"), context: 256, check: false, placing };
-    let model = open_model(&target.model, Head::Default)?;
+    let target =
+        Target { model: PathBuf::from("demo"), context: 256, check: false, ignore_config: Vec::new(), placing };
+    let model = open_model(&target, Head::Default)?;
     let tokenizer = tokenizer(&model)?;
     let decision = decide(&model, &target, true)?;
     say("Devices")?;

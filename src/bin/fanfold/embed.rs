@@ -38,7 +38,7 @@ pub fn main(args: &Args) -> Result<()> {
         Some("last") => Pooling::Last,
         Some("none") => Pooling::None,
         Some(_) => Pooling::Mean,
-        None => match open_model(&args.target.model, Head::Default)?.info().pooling {
+        None => match open_model(&args.target, Head::Default)?.info().pooling {
             Pooling::None => Pooling::Mean,
             told => told,
         },
@@ -46,7 +46,7 @@ pub fn main(args: &Args) -> Result<()> {
     if pooling == Pooling::None && texts.len() > 1 {
         return Err(usage("--pooling none takes one text: texts have different numbers of positions"));
     }
-    let model = open_model(&args.target.model, Head::Hidden(pooling))?;
+    let model = open_model(&args.target, Head::Hidden(pooling))?;
     let tokenizer = tokenizer(&model)?;
     let decision = args.texts.decide(&model, &args.target, texts.len())?;
     let tokenizer = args.texts.tokenizer(tokenizer, &decision)?;

@@ -55,7 +55,7 @@ fn line(found: &Perplexity) -> String {
 
 pub fn main(args: &Args) -> Result<()> {
     let text = text(args)?;
-    let model = generator(&args.target.model)?;
+    let model = generator(&args.target)?;
     let ids = tokenizer(&model)?.encode(&text, true)?;
     let window = args.target.context.min(model.info().context);
     let stride = args.stride.unwrap_or(window);

@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> Result<()> {
-    let model = open_model(&args.target.model, Head::Default)?;
+    let model = open_model(&args.target, Head::Default)?;
     let decision = decide_unchecked(&model, &args.target.placing, args.target.options(false))?;
     if args.target.check {
         check_weights(&model)?;

@@ -31,7 +31,7 @@ pub struct Args {
 
 pub fn main(args: &Args) -> Result<()> {
     let documents = args.texts.read(&args.documents)?;
-    let model = open_model(&args.target.model, Head::Default)?;
+    let model = open_model(&args.target, Head::Default)?;
     let path = args.target.model.display();
     let scores = match model.info().scores {
         Some(scores) if scores.labels == 1 => scores,

@@ -80,7 +80,7 @@ pub fn main(args: &Args) -> Result<()> {
     let stop = stop_on_interrupt()?;
     let asking = args.sampling.asking(args.tokens, stop);
     Sampler::new(asking.sampling)?;
-    let model = generator(&args.target.model)?;
+    let model = generator(&args.target)?;
     let tokenizer = tokenizer(&model)?;
     // A template of one's own and a word of the system make sense in a conversation alone.
     let talks = args.chat || args.talk.template.is_some() || args.talk.system.is_some();

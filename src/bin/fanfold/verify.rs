@@ -104,7 +104,7 @@ fn random_tokens(vocabulary: usize) -> Vec<u32> {
 }
 
 pub fn main(args: &Args) -> Result<()> {
-    let mut model = open_model(&args.target.model, Head::Default)?;
+    let mut model = open_model(&args.target, Head::Default)?;
     let ids = match &args.prompt {
         None if random_config(&args.target.model).is_some() => random_tokens(model.info().vocabulary),
         given => tokenizer(&model)?.encode(given.as_deref().unwrap_or(PROMPT), true)?,
@@ -113,7 +113,7 @@ pub fn main(args: &Args) -> Result<()> {
     check_tokens(&ids, &decision)?;
     let (whole, reference) = decide_single(&model, &decision, &args.target)?;
     if matches!(reference, Reference::Streamed) {
-        model = open_layers(&args.target.model)?;
+        model = open_layers(&args.target)?;
     }
     let mut sharded = open(&model, &decision)?;
     let mut single = open_single(&model, &whole, &reference)?;
