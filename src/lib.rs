@@ -21,8 +21,8 @@
 //! | find and open GPUs | [`device::gpu::adapters`], [`device::select`] |
 //! | turn text into tokens and back | [`text`] |
 //! | hold a conversation | `chat::Chat` (feature `text`) |
-//! | prove an answer | [`mod@verify`] |
 //! | measure speed, and how well a text is predicted | [`bench`], [`mod@perplexity`] |
+//! | prove an answer, test a device | [`mod@verify`], [`mod@selftest`] |
 //! | split a graph of your own | [`Graph`](graph::Graph), [`lower`](program::lower()), [`Session`](session::Session) |
 //! | see how an op may be split | [`sharding`], then [`ops`] |
 //!
@@ -71,6 +71,7 @@ pub mod perplexity;
 pub mod plan;
 pub mod program;
 pub mod report;
+pub mod selftest;
 pub mod session;
 pub mod sharding;
 pub mod tensor;

@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["text", "report"],
     &["generate"],
     &["verify", "chat", "bench", "perplexity"],
+    &["selftest"],
 ];
 
 fn files(dir: &Path, out: &mut Vec<std::path::PathBuf>) {

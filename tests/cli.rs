@@ -152,6 +152,75 @@ fn devices_are_listed() {
 }
 
 #[test]
+fn the_doctor_tests_every_adapter() {
+    let found = adapters();
+    if found.is_empty() {
+        return;
+    }
+    let (out, _) = good(&["doctor", "--json", "--seconds", "1"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["passed"], true, "{out}");
+    assert!(report["features"].as_array().unwrap().contains(&"cli".into()) && report["version"].is_string(), "{out}");
+    let tested = report["adapters"].as_array().unwrap();
+    assert_eq!(tested.len(), found.len());
+    for (entry, adapter) in tested.iter().zip(&found) {
+        assert_eq!(
+            (&entry["name"], &entry["max_binding"]),
+            (&adapter.name.clone().into(), &adapter.max_binding.into())
+        );
+        let checks = entry["checks"].as_array().unwrap();
+        assert_eq!(checks.len(), fanfold::selftest::checks(), "{out}");
+        assert!(checks.iter().all(|check| check["passed"] == true), "{out}");
+    }
+}
+
+#[test]
+fn the_doctor_says_what_is_missing_and_outlives_a_broken_driver() {
+    let dir = tempfile::tempdir().unwrap();
+    let doctor = |driver: &Path, args: &[&str]| {
+        let mut command = fanfold(&[&["doctor"], args].concat());
+        for loader in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+            command.env(loader, driver);
+        }
+        for loader in ["LIBGL_DRIVERS_PATH", "__EGL_VENDOR_LIBRARY_DIRS"] {
+            command.env(loader, dir.path());
+        }
+        let output = command.assert().get_output().clone();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, err) = doctor(&dir.path().join("gone.json"), &[]);
+    assert!(out.contains("gone.json, which does not exist"), "{out}");
+    assert_eq!(code, Some(1), "{err}");
+    if out.contains("adapter 0") {
+        common::aloud("skipped: the adapters of this machine cannot be hidden");
+        return;
+    }
+    assert!(out.contains("no adapter was found") && out.contains("--devices host"), "{out}");
+    let (code, json, _) = doctor(&dir.path().join("gone.json"), &["--json"]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &report["passed"], &report["adapters"]), (Some(1), &false.into(), &serde_json::json!([])));
+    // A driver that brings down whoever loads it.
+    let (source, library) = (dir.path().join("driver.c"), dir.path().join("driver.so"));
+    let code = "#include <stdlib.h>\nint vk_icdNegotiateLoaderICDInterfaceVersion(unsigned *v) { (void)v; abort(); }\n\
+                void *vk_icdGetInstanceProcAddr(void *i, const char *n) { (void)i; (void)n; abort(); }\n";
+    fs::write(&source, code).unwrap();
+    let built =
+        std::process::Command::new("cc").arg("-shared").arg("-fPIC").arg("-o").arg(&library).arg(&source).status();
+    if !cfg!(target_os = "linux") || !built.is_ok_and(|status| status.success()) {
+        common::aloud("skipped: no C compiler to make a broken driver with");
+        return;
+    }
+    let manifest = dir.path().join("broken.json");
+    let icd = serde_json::json!({"library_path": library, "api_version": "1.3.0"});
+    fs::write(&manifest, serde_json::json!({"file_format_version": "1.0.0", "ICD": icd}).to_string()).unwrap();
+    let (code, out, _) = doctor(&manifest, &[]);
+    assert_eq!(code, Some(1));
+    assert!(out.contains("the driver ended its process") && out.contains("broken.json"), "{out}");
+    assert!(out.contains("advice"), "{out}");
+}
+
+#[test]
 fn run_continues_a_prompt_a_file_and_standard_input_alike() {
     let (_dir, path, file) = temporary("prompt.txt");
     fs::write(path, PROMPT).unwrap();

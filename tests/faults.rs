@@ -2,79 +2,14 @@
 
 mod common;
 
-use common::{hosts, values};
+use common::{Fault, Faulty, hosts, values};
 use fanfold::device::host::HostDevice;
-use fanfold::device::{Counters, Device};
 use fanfold::error::{DeviceError, Error, SessionError};
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::graph::Weights;
 use fanfold::import::Model;
 use fanfold::plan::{Strategy, plan};
-use fanfold::program::RankProgram;
-use fanfold::tensor::{Env, Limits};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What a [`Faulty`] device does at its `at`-th instruction.
-#[derive(Clone, Copy)]
-enum Fault {
-    Lost,
-    Hangs(Duration),
-    Panics,
-}
-
-/// A host device with a fault.
-struct Faulty {
-    host: HostDevice,
-    at: usize,
-    fault: Fault,
-}
-
-impl Device for Faulty {
-    fn name(&self) -> &str {
-        "faulty"
-    }
-
-    fn load(
-        &mut self,
-        program: Arc<RankProgram>,
-        limits: &Limits,
-        weights: &Arc<dyn Weights>,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> fanfold::Result<()> {
-        self.host.load(program, limits, weights, progress)
-    }
-
-    fn begin(&mut self, env: &Env) -> fanfold::Result<()> {
-        self.host.begin(env)
-    }
-
-    fn execute(&mut self, index: usize) -> fanfold::Result<()> {
-        if self.at == 0 {
-            match self.fault {
-                Fault::Lost => {
-                    return Err(DeviceError::Lost { device: "faulty".into(), reason: "unplugged".into() }.into());
-                }
-                Fault::Hangs(time) => std::thread::sleep(time),
-                Fault::Panics => panic!("a defect in a driver"),
-            }
-        }
-        self.at = self.at.saturating_sub(1);
-        self.host.execute(index)
-    }
-
-    fn write(&mut self, value: usize, bytes: &[u8]) -> fanfold::Result<()> {
-        self.host.write(value, bytes)
-    }
-
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> fanfold::Result<()> {
-        self.host.read(value, bytes)
-    }
-
-    fn counters(&self) -> Counters {
-        self.host.counters()
-    }
-}
 
 fn engine(fault: Fault, deadline: Duration) -> Engine {
     let model = Arc::new(Model::demo().unwrap());

@@ -1,18 +1,19 @@
 //! What tests share: fixture models with their expected outputs, and engines over them.
 #![allow(dead_code)]
 
-use fanfold::device::Device;
 use fanfold::device::gpu::{AdapterInfo, GpuOptions};
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::{DeviceChoice, open};
+use fanfold::device::{Counters, Device};
+use fanfold::error::DeviceError;
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::graph::Graph;
+use fanfold::graph::{Graph, Weights};
 use fanfold::import::Model;
 use fanfold::ops::sample::{Role, Sample};
 use fanfold::plan::{NodeCut, Plan, Strategy, plan};
-use fanfold::program::lower;
+use fanfold::program::{RankProgram, lower};
 use fanfold::session::{Options, Session};
-use fanfold::tensor::{Dim, Env, Tensor};
+use fanfold::tensor::{Dim, Env, Limits, Tensor};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -187,4 +188,72 @@ pub fn mixed(adapters: &[AdapterInfo], n: usize) -> Vec<Box<dyn Device>> {
 pub fn aloud(what: &str) {
     use std::io::Write;
     std::io::stderr().write_all(format!("{what}\n").as_bytes()).unwrap();
+}
+
+/// What a [`Faulty`] device does at its `at`-th instruction.
+#[derive(Clone, Copy)]
+pub enum Fault {
+    Lost,
+    Hangs(Duration),
+    Panics,
+    /// Every value that is read begins with another number.
+    Lies,
+}
+
+/// A host device with a fault.
+pub struct Faulty {
+    pub host: HostDevice,
+    pub at: usize,
+    pub fault: Fault,
+}
+
+impl Device for Faulty {
+    fn name(&self) -> &str {
+        "faulty"
+    }
+
+    fn load(
+        &mut self,
+        program: Arc<RankProgram>,
+        limits: &Limits,
+        weights: &Arc<dyn Weights>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> fanfold::Result<()> {
+        self.host.load(program, limits, weights, progress)
+    }
+
+    fn begin(&mut self, env: &Env) -> fanfold::Result<()> {
+        self.host.begin(env)
+    }
+
+    fn execute(&mut self, index: usize) -> fanfold::Result<()> {
+        if self.at == 0 {
+            match self.fault {
+                Fault::Lost => {
+                    return Err(DeviceError::Lost { device: "faulty".into(), reason: "unplugged".into() }.into());
+                }
+                Fault::Hangs(time) => std::thread::sleep(time),
+                Fault::Panics => panic!("a defect in a driver"),
+                Fault::Lies => {}
+            }
+        }
+        self.at = self.at.saturating_sub(1);
+        self.host.execute(index)
+    }
+
+    fn write(&mut self, value: usize, bytes: &[u8]) -> fanfold::Result<()> {
+        self.host.write(value, bytes)
+    }
+
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> fanfold::Result<()> {
+        self.host.read(value, bytes)?;
+        if let (Fault::Lies, Some(first)) = (self.fault, bytes.first_chunk_mut::<4>()) {
+            *first = 7f32.to_le_bytes();
+        }
+        Ok(())
+    }
+
+    fn counters(&self) -> Counters {
+        self.host.counters()
+    }
 }

@@ -10,6 +10,7 @@ mod common;
 mod completions;
 mod demo;
 mod devices;
+mod doctor;
 mod embed;
 #[cfg(test)]
 mod flags;
@@ -20,6 +21,7 @@ mod plan;
 mod pull;
 mod rank;
 mod run;
+mod system;
 mod texts;
 mod verify;
 
@@ -45,6 +47,8 @@ struct Cli {
 enum Command {
     /// List the devices that models can run on
     Devices(devices::Args),
+    /// Report what is installed, and test every adapter
+    Doctor(doctor::Args),
     /// Continue a text
     Run(run::Args),
     /// Talk to a model, turn by turn
@@ -114,6 +118,7 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
     let result = match cli.command {
         None => common::say(WELCOME),
         Some(Command::Devices(args)) => devices::main(&args),
+        Some(Command::Doctor(args)) => doctor::main(&args),
         Some(Command::Run(args)) => run::main(&args),
         Some(Command::Chat(args)) => chat::main(&args),
         Some(Command::Embed(args)) => embed::main(&args),
