@@ -9,12 +9,10 @@ use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama-uneven");
+/// The model that a command is run on, where not every model does.
+const MODELS: [(&str, &str); 1] = [("rank", "bert-rerank")];
 
 const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/templates/chatml.jinja");
-
-/// The one that ranks, which others cannot.
-const RERANKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bert-rerank");
 
 /// Where a process finds that it is to be the program, and with which arguments.
 const ACT: &str = "FANFOLD_TEST_ARGUMENTS";
@@ -57,16 +55,19 @@ fn base(command: &Command) -> Vec<String> {
         // The fixture has no template; a chat without input ends at once.
         args.extend(["--template".to_string(), TEMPLATE.to_string()]);
     }
-    // One that may be left out, but of free words, is mostly one of several ways to say what there is to do.
-    let least = |arg: &&Arg| arg.is_required_set() || arg.get_possible_values().is_empty();
-    for positional in command.get_positionals().filter(least) {
-        let value = match positional.get_possible_values().first() {
+    // What runs a model has something to say to it, even where the parser does not insist.
+    let runs = option(command, "devices").is_some();
+    let given = |arg: &&Arg| arg.is_required_set() || runs && arg.get_possible_values().is_empty();
+    for positional in command.get_positionals().filter(given) {
+        args.push(match positional.get_possible_values().first() {
             Some(value) => value.get_name().to_string(),
-            None if positional.get_id() == "model" && command.get_name() == "rank" => RERANKER.to_string(),
-            None if positional.get_id() == "model" => MODEL.to_string(),
+            None if positional.get_id() == "model" => {
+                let model = MODELS.iter().find(|(name, _)| *name == command.get_name());
+                let fixture = model.map_or("llama-uneven", |(_, fixture)| fixture);
+                format!("{}/tests/fixtures/{fixture}", env!("CARGO_MANIFEST_DIR"))
+            }
             None => "some/text".to_string(),
-        };
-        args.push(value);
+        });
     }
     args
 }
