@@ -423,6 +423,10 @@ fn what_well_known_files_add_is_understood() {
             "bert",
             r#"{"gradient_checkpointing": false, "directionality": "bidi", "pooler_type": "first_token_transform"}"#,
         ),
+        (
+            "bert",
+            r#"{"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0"}}"#,
+        ),
         ("distilbert", r#"{"tie_weights_": true}"#),
         (
             "starcoder2",

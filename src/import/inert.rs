@@ -90,7 +90,7 @@ const ANY: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "what a call returns, and heads that are not built",
+        "what a call returns, and heads, which see to themselves where they are built",
         &[
             "id2label",
             "label2id",
@@ -106,6 +106,8 @@ const ANY: &[(&str, &[&str])] = &[
             "return_dict",
             "return_dict_in_generate",
             "output_scores",
+            "sbert_ce_default_activation_function",
+            "sentence_transformers",
             "summary_activation",
             "summary_proj_to_labels",
             "summary_type",
