@@ -104,11 +104,12 @@ fn groups(lengths: &[usize], limits: &Limits) -> Vec<(usize, Vec<usize>)> {
     order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
     let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
     for text in order {
+        let own = lengths[text].next_multiple_of(ROUND).min(limits.seq);
+        // Padding costs what a text costs: a quarter of a row at most.
+        let fits = |seq: usize, n: usize| n < limits.batch && (n + 1) * seq <= limits.tokens && own * 4 >= seq * 3;
         match groups.last_mut() {
-            Some((seq, group)) if group.len() < limits.batch && (group.len() + 1) * *seq <= limits.tokens => {
-                group.push(text);
-            }
-            _ => groups.push((lengths[text].next_multiple_of(ROUND).min(limits.seq), vec![text])),
+            Some((seq, group)) if fits(*seq, group.len()) => group.push(text),
+            _ => groups.push((own, vec![text])),
         }
     }
     groups
@@ -315,7 +316,7 @@ mod tests {
         let limits = Limits { each, tokens: 100 };
         let lengths = [3, 60, 17, 16, 15, 2, 64, 1];
         let groups = groups(&lengths, &limits);
-        assert_eq!(groups, [(64, vec![6]), (64, vec![1]), (24, vec![2, 3, 4]), (8, vec![0, 5, 7])]);
+        assert_eq!(groups, [(64, vec![6]), (64, vec![1]), (24, vec![2]), (16, vec![3, 4]), (8, vec![0, 5, 7])]);
         for (seq, group) in groups {
             assert!(group.len() * seq <= limits.tokens && group.iter().all(|&text| lengths[text] <= seq));
         }
