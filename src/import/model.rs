@@ -3,7 +3,8 @@
 //! It deliberately knows no plan and no device; a rank that reads its shard reaches straight into the mapped file. Read
 //! `builder.rs` for how families make one, and the family files for what they say.
 
-use super::builder::{Builder, Family};
+use super::builder::Builder;
+use super::families::FAMILIES;
 use super::joined::Joined;
 use super::rope::RopeTable;
 use super::{FileTensors, Folder, RandomTensors, Scores, Tensors};
@@ -100,33 +101,6 @@ pub struct Model {
     layers: Vec<ValueId>,
     info: ModelInfo,
 }
-
-/// How a family builds its graph from its configuration.
-type Build = fn(&mut Builder<'_>) -> Result<Family>;
-
-/// The families, by `model_type`: the one list an importer is added to.
-const FAMILIES: &[(&str, Build)] = &[
-    ("llama", super::llama::build),
-    ("mistral", super::mistral::build),
-    ("mixtral", super::mixtral::build),
-    ("qwen2", super::qwen2::build),
-    ("qwen3", super::qwen3::build),
-    ("qwen2_moe", super::qwen2_moe::build),
-    ("qwen3_moe", super::qwen3_moe::build),
-    ("gemma2", super::gemma2::build),
-    ("gemma3_text", super::gemma3::build),
-    ("gemma3", super::gemma3::build_within),
-    ("phi3", super::phi3::build),
-    ("olmo2", super::olmo2::build),
-    ("starcoder2", super::starcoder2::build),
-    ("gpt_neox", super::gpt_neox::build),
-    ("falcon", super::falcon::build),
-    ("gpt2", super::gpt2::build),
-    ("bert", super::bert::build),
-    ("roberta", super::roberta::build),
-    ("xlm-roberta", super::roberta::build_xlm),
-    ("distilbert", super::distilbert::build),
-];
 
 impl Model {
     /// Reads the folder at `path`. Nothing but headers and configurations is read yet.

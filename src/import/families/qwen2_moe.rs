@@ -3,12 +3,12 @@
 //! It knows nothing but those differences. Read `qwen3_moe.rs` for what it has in common with that, `mixture.rs` for the
 //! experts.
 
-use super::builder::{Builder, Family};
-use super::decoder::{Block, Decoder, gated_mlp, projections};
-use super::layers;
-use super::mixture::by_layer;
 use super::qwen3_moe::{mixture, sparse, window};
 use crate::error::Result;
+use crate::import::builder::{Builder, Family};
+use crate::import::decoder::{Block, Decoder, gated_mlp, projections};
+use crate::import::layers;
+use crate::import::mixture::by_layer;
 use crate::ops::UnaryFunction;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {

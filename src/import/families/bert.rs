@@ -4,9 +4,9 @@
 //! Its graph ends in hidden states; what pools them is told by the folder or the caller. Read `classifier.rs` for the
 //! head that makes scores of them, and `roberta.rs` for how a variation is stated.
 
-use super::builder::{Attending, Builder, Family, Heads};
-use super::classifier::{Classifier, Ending, ending};
 use crate::error::Result;
+use crate::import::builder::{Attending, Builder, Family, Heads};
+use crate::import::classifier::{Classifier, Ending, ending};
 use crate::ops::UnaryFunction;
 
 /// What the families that share this block vary.

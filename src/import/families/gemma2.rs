@@ -3,11 +3,11 @@
 //!
 //! It knows nothing but those differences from Llama. Read `decoder.rs` for the block, `gemma3.rs` for what came next.
 
-use super::Config;
-use super::builder::{Builder, Family};
-use super::decoder::{Decoder, Norms, gated_mlp};
-use super::layers;
 use crate::error::Result;
+use crate::import::Config;
+use crate::import::builder::{Builder, Family};
+use crate::import::decoder::{Decoder, Norms, gated_mlp};
+use crate::import::layers;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;

@@ -4,10 +4,10 @@
 //! Unfusing happens here, by views: no rule and no plan knows of it. Read `decoder.rs` for the block, `scaling.rs` for
 //! longrope.
 
-use super::builder::{Builder, Family, Heads};
-use super::decoder::Decoder;
-use super::rope::Rope;
 use crate::error::Result;
+use crate::import::builder::{Builder, Family, Heads};
+use crate::import::decoder::Decoder;
+use crate::import::rope::Rope;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;

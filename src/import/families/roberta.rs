@@ -3,9 +3,9 @@
 //! It knows nothing but that difference and the head's names. Read `bert.rs` for the block.
 
 use super::bert::{encoder, settings};
-use super::builder::{Builder, Family};
-use super::classifier::{Classifier, Ending, ending};
 use crate::error::Result;
+use crate::import::builder::{Builder, Family};
+use crate::import::classifier::{Classifier, Ending, ending};
 use crate::ops::UnaryFunction;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {

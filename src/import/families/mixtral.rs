@@ -2,10 +2,10 @@
 //!
 //! It knows nothing but that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
 
-use super::builder::{Builder, Family};
-use super::decoder::Decoder;
-use super::mixture::{Mixture, Names};
 use crate::error::Result;
+use crate::import::builder::{Builder, Family};
+use crate::import::decoder::Decoder;
+use crate::import::mixture::{Mixture, Names};
 
 const NAMES: Names = Names { mixture: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
 

@@ -2,9 +2,9 @@
 //!
 //! It knows nothing but those differences. Read `decoder.rs` for the block.
 
-use super::builder::{Builder, Family};
-use super::decoder::{Decoder, Norm, plain_mlp};
 use crate::error::Result;
+use crate::import::builder::{Builder, Family};
+use crate::import::decoder::{Decoder, Norm, plain_mlp};
 use crate::ops::NormalizationKind;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {

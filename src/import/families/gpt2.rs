@@ -2,9 +2,9 @@
 //!
 //! Unfusing happens here, by views: no rule and no plan knows of it. Read `builder.rs` for what views are.
 
-use super::builder::{Attending, Builder, Family, Heads, Logits};
 use crate::error::Result;
 use crate::graph::ValueId;
+use crate::import::builder::{Attending, Builder, Family, Heads, Logits};
 use crate::ops::Linear;
 
 /// Columns `from..from + out` of a Conv1D's weight, which lies `[in, all]`, as a product with its bias.

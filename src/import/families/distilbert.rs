@@ -3,9 +3,9 @@
 //! It knows nothing but those. Read `bert.rs` for the block.
 
 use super::bert::{Encoder, Names, encoder};
-use super::builder::{Builder, Family, Heads};
-use super::classifier::{Classifier, Ending, ending};
 use crate::error::Result;
+use crate::import::builder::{Builder, Family, Heads};
+use crate::import::classifier::{Classifier, Ending, ending};
 use crate::ops::UnaryFunction;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {

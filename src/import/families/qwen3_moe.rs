@@ -2,11 +2,11 @@
 //!
 //! It knows nothing but that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
 
-use super::Config;
-use super::builder::{Builder, Family};
-use super::decoder::{Block, Decoder, QkNorm};
-use super::mixture::{Mixture, Names, by_layer};
 use crate::error::Result;
+use crate::import::Config;
+use crate::import::builder::{Builder, Family};
+use crate::import::decoder::{Block, Decoder, QkNorm};
+use crate::import::mixture::{Mixture, Names, by_layer};
 
 /// How Qwen's files name a mixture.
 const NAMES: Names = Names { mixture: "mlp", parts: ["gate_proj", "up_proj", "down_proj"] };

@@ -2,9 +2,9 @@
 //!
 //! It knows nothing but that difference. Read `decoder.rs` for the block.
 
-use super::builder::{Builder, Family};
-use super::decoder::{Decoder, gated_mlp};
 use crate::error::Result;
+use crate::import::builder::{Builder, Family};
+use crate::import::decoder::{Decoder, gated_mlp};
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;

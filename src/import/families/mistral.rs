@@ -2,9 +2,9 @@
 //!
 //! It knows nothing but that difference. Read `decoder.rs` for the block.
 
-use super::builder::{Builder, Family};
-use super::decoder::Decoder;
 use crate::error::Result;
+use crate::import::builder::{Builder, Family};
+use crate::import::decoder::Decoder;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let mut decoder = Decoder::read(b, b.config)?;

@@ -3,11 +3,11 @@
 //!
 //! It knows nothing but those differences. Read `decoder.rs` for the block, `interleaved.rs` for the weight.
 
-use super::builder::{Builder, Family, Heads};
-use super::decoder::{Decoder, Names, Norm, Norms, output, plain_mlp};
-use super::interleaved::projections;
-use super::rope::Rope;
 use crate::error::Result;
+use crate::import::builder::{Builder, Family, Heads};
+use crate::import::decoder::{Decoder, Names, Norm, Norms, output, plain_mlp};
+use crate::import::interleaved::projections;
+use crate::import::rope::Rope;
 use crate::ops::NormalizationKind;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {

@@ -1,16 +1,15 @@
-//! Qwen3: Llama with each head's query and key normalised, and a window on some layers.
+//! Qwen2: Llama with a bias on queries, keys and values, and a window on some layers.
 //!
 //! It knows nothing but those differences. Read `decoder.rs` for the block, `layers.rs` for which layers.
 
-use super::builder::{Builder, Family};
-use super::decoder::{Decoder, QkNorm};
-use super::layers;
 use crate::error::Result;
+use crate::import::builder::{Builder, Family};
+use crate::import::decoder::{Decoder, projections};
+use crate::import::layers;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let mut decoder = Decoder::read(b, b.config)?;
     layers::qwen(b.config, &mut decoder.layers)?;
-    decoder.qk_norm = QkNorm::Heads;
-    decoder.biased_attention(b.config.bool_or("attention_bias", false)?);
+    decoder.project = projections(decoder.hidden, decoder.heads, true);
     decoder.build(b)
 }

@@ -3,13 +3,13 @@
 //!
 //! It reads text models, and of models that also see, the part that reads text. Read `gemma2.rs` for what it shares.
 
-use super::Config;
-use super::builder::{Builder, Family};
-use super::decoder::QkNorm;
 use super::gemma2::gemma;
-use super::layers;
-use super::rope::Rope;
 use crate::error::Result;
+use crate::import::Config;
+use crate::import::builder::{Builder, Family};
+use crate::import::decoder::QkNorm;
+use crate::import::layers;
+use crate::import::rope::Rope;
 
 /// `gemma3_text`: the configuration is the text model's.
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {

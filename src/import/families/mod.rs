@@ -1,0 +1,53 @@
+//! The model families, by the `model_type` of their configurations: a file for each, which states what it is made of.
+//!
+//! A family names weights and reads settings; it deliberately knows nothing of files, of how weights are split or of what
+//! its graph ends in. Read `llama.rs` for the plain case, `gemma2.rs` for one that differs in nearly everything.
+
+mod bert;
+mod distilbert;
+mod falcon;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod gpt_neox;
+mod llama;
+mod mistral;
+mod mixtral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen2_moe;
+mod qwen3;
+mod qwen3_moe;
+mod roberta;
+mod starcoder2;
+
+use crate::error::Result;
+use crate::import::builder::{Builder, Family};
+
+/// How a family builds its graph from its configuration.
+pub(super) type Build = fn(&mut Builder<'_>) -> Result<Family>;
+
+/// The families, by `model_type`: the one list an importer is added to.
+pub(super) const FAMILIES: &[(&str, Build)] = &[
+    ("llama", llama::build),
+    ("mistral", mistral::build),
+    ("mixtral", mixtral::build),
+    ("qwen2", qwen2::build),
+    ("qwen3", qwen3::build),
+    ("qwen2_moe", qwen2_moe::build),
+    ("qwen3_moe", qwen3_moe::build),
+    ("gemma2", gemma2::build),
+    ("gemma3_text", gemma3::build),
+    ("gemma3", gemma3::build_within),
+    ("phi3", phi3::build),
+    ("olmo2", olmo2::build),
+    ("starcoder2", starcoder2::build),
+    ("gpt_neox", gpt_neox::build),
+    ("falcon", falcon::build),
+    ("gpt2", gpt2::build),
+    ("bert", bert::build),
+    ("roberta", roberta::build),
+    ("xlm-roberta", roberta::build_xlm),
+    ("distilbert", distilbert::build),
+];
