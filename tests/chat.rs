@@ -206,7 +206,7 @@ fn a_template_is_found_where_transformers_finds_it() {
     let found = |files: &[(&str, Value)]| Model::open(folder(files).path()).unwrap().chat_template();
     let source = |files: &[(&str, Value)]| found(files).unwrap().map(|(_, source)| source);
     let config = |template: Value| ("tokenizer_config.json", json!({"chat_template": template, "bos_token": "<s>"}));
-    let (file, other) = (("chat_template.jinja", "F".into()), ("chat_templates/default.jinja", "D".into()));
+    let (file, other) = (("chat_template.jinja", "F".into()), ("additional_chat_templates/default.jinja", "D".into()));
     assert_eq!(source(&[]), None);
     assert_eq!(source(&[config("C".into())]), Some("C".into()));
     assert_eq!(source(&[config("C".into()), other.clone()]), Some("D".into()));

@@ -34,7 +34,7 @@ const FILES: &[&str] = &[
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
-    "chat_templates/default.jinja",
+    "additional_chat_templates/default.jinja",
     "modules.json",
     "config_sentence_transformers.json",
 ];

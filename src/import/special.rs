@@ -14,7 +14,7 @@ use std::path::PathBuf;
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// The files a chat template of its own may be in, the preferred first, as transformers has it.
-const TEMPLATES: [&str; 2] = ["chat_template.jinja", "chat_templates/default.jinja"];
+const TEMPLATES: [&str; 2] = ["chat_template.jinja", "additional_chat_templates/default.jinja"];
 
 /// The variables that name special tokens to a chat template, `bos_token` say, and the tokens.
 ///
