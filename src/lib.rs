@@ -21,7 +21,7 @@
 //! | find and open GPUs | [`device::gpu::adapters`], [`device::select`] |
 //! | turn text into tokens and back | [`text`] |
 //! | hold a conversation | `chat::Chat` (feature `text`) |
-//! | measure speed, and how well a text is predicted | [`bench`], [`mod@perplexity`] |
+//! | measure speed, and how well a text is predicted | [`mod@bench`], [`mod@perplexity`] |
 //! | prove an answer, test a device | [`mod@verify`], [`mod@selftest`] |
 //! | split a graph of your own | [`Graph`](graph::Graph), [`lower`](program::lower()), [`Session`](session::Session) |
 //! | see how an op may be split | [`sharding`], then [`ops`] |

@@ -2,7 +2,7 @@
 //!
 //! Finding what the cache holds is paths alone: it needs no network and no feature. The module deliberately reads no
 //! environment, so that the caller says where the cache is, and knows nothing of what is in a model's files. Read
-//! [`fn@pull`] next for how files come there, with the feature `hub`.
+//! `pull.rs` next for how files come there, with the feature `hub`.
 
 #[cfg(feature = "hub")]
 mod client;
