@@ -6,7 +6,8 @@
 use super::Op;
 use crate::tensor::{DType, Tensor};
 
-/// A small deterministic generator (SplitMix64, Steele et al. 2014): cases must not depend on a crate's version.
+/// A small deterministic generator (SplitMix64, Steele et al. 2014): neither cases, nor random weights, nor the text that a
+/// seed gives may depend on a crate's version.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -41,6 +42,11 @@ impl Random {
     /// A number in `-1..1`.
     pub fn unit(&mut self) -> f32 {
         ((self.word() >> 40) as f32 / (1u64 << 23) as f32) - 1.0
+    }
+
+    /// A number in `[0, 1)`, of the 53 bits that an f64 holds exactly.
+    pub fn fraction(&mut self) -> f64 {
+        (self.word() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// One of `items`.
@@ -96,3 +102,17 @@ impl Sample {
 
 /// How an op's family makes random cases: one row per ONNX name.
 pub type Samples = [(&'static str, fn(&mut Random) -> Sample)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitmix_is_the_published_one() {
+        let mut random = Random::new(1_234_567);
+        assert_eq!(
+            [random.word(), random.word(), random.word()],
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+    }
+}

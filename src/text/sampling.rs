@@ -6,6 +6,7 @@
 
 use super::penalty::Penalties;
 use crate::error::{Result, TextError};
+use crate::ops::sample::Random;
 use std::collections::VecDeque;
 
 /// How the next token is chosen.
@@ -68,7 +69,7 @@ impl Sampling {
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
-    random: SplitMix64,
+    random: Random,
     /// The tokens of the prompt and those chosen so far, as far back as the penalties look.
     recent: VecDeque<u32>,
     // Kept from call to call: a decode step allocates nothing.
@@ -97,7 +98,7 @@ impl Sampler {
     /// [`TextError::Sampling`] names the setting that is outside its range.
     pub fn new(sampling: Sampling) -> Result<Self> {
         sampling.check()?;
-        let random = SplitMix64(sampling.seed);
+        let random = Random::new(sampling.seed);
         Ok(Sampler { sampling, random, recent: VecDeque::new(), candidates: Vec::new(), penalised: Vec::new() })
     }
 
@@ -165,7 +166,7 @@ impl Sampler {
         }
 
         let total: f64 = candidates.iter().map(|c| weight(c.logit, temperature)).sum();
-        let mut left = self.random.unit() * total;
+        let mut left = self.random.fraction() * total;
         // Rounding can leave a crumb after the last candidate; it goes to the most likely token, never to one of weight 0.
         let drawn = candidates.iter().find(|c| {
             let weight = weight(c.logit, temperature);
@@ -191,25 +192,6 @@ fn most_likely(logits: &[f32]) -> Result<Candidate, TextError> {
         f32::INFINITY => Err(TextError::Logits("one is +infinity")),
         f32::NEG_INFINITY => Err(TextError::Logits("all are -infinity")),
         _ => Ok(best),
-    }
-}
-
-/// Steele, Lea and Flood's SplitMix64: one addition and two multiplications, equidistributed, and any seed will do.
-#[derive(Debug, Clone)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number in [0, 1), of the 53 bits that an f64 holds exactly.
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -248,15 +230,6 @@ mod tests {
             }
         }
         kept
-    }
-
-    #[test]
-    fn splitmix_is_the_published_one() {
-        let mut random = SplitMix64(1_234_567);
-        assert_eq!(
-            [random.next(), random.next(), random.next()],
-            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
-        );
     }
 
     #[test]
