@@ -239,20 +239,24 @@ impl Engine {
         })
     }
 
+    /// The call's value of every input of the graph.
+    fn inputs(&self, call: &Call) -> Result<Tensors> {
+        let info = self.model.info();
+        let value = |name: &str| call.input(name, self.past, info.first_position, info.pooling);
+        let ports = self.session.program().inputs.iter();
+        ports.map(|port| Ok((port.name.clone(), value(&port.name)?))).collect()
+    }
+
     /// Every output of a call. Errors when one is no finite number, with the node where that began.
     fn call_all(&mut self, call: &Call) -> Result<Tensors> {
         let keep = if self.all_logits { call.seq } else { 1 };
         let (batch, capacity) = (call.rows(), self.limits().capacity);
         let env = Env { batch, seq: call.seq, keep, past: self.past, capacity };
-        let info = self.model.info();
-        let mut inputs = Tensors::new();
-        for port in &self.session.program().inputs {
-            inputs.insert(port.name.clone(), call.input(&port.name, self.past, info.first_position, info.pooling)?);
-        }
-        let outputs = self.session.run(env, inputs.clone())?;
+        let outputs = self.session.run(env, self.inputs(call)?)?;
         for (output, tensor) in outputs.iter().filter(|(_, tensor)| tensor.dtype() == DType::F32) {
             if let Some(&value) = tensor.as_f32()?.iter().find(|value| !value.is_finite()) {
                 let output = output.clone();
+                let inputs = self.inputs(call)?;
                 return Err(match self.session.first_not_finite(env, inputs)? {
                     Some(NotFinite { rank, device, node, value, .. }) => {
                         SessionError::NotFinite { output, rank, device, node, value }
