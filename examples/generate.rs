@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     let file = model.file("tokenizer.json")?.unwrap_or_default();
     let tokenizer = Tokenizer::from_bytes(model.file_path("tokenizer.json"), &file)?;
     let ids = tokenizer.encode(&prompt, true)?;
-    let mut stream = tokenizer.stream(true);
+    let mut stream = tokenizer.stream_after(&ids, true)?;
     print!("{prompt}");
     for token in engine.generate(&ids, 64, Sampler::new(Sampling::default())?, false, Arc::default())? {
         // A piece is given out only when no later token can change it.

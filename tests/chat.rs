@@ -44,7 +44,8 @@ fn chatml() -> String {
 }
 
 fn greedy(most: usize) -> Asking {
-    Asking { sampling: Sampling::greedy(), most, stops: Vec::new(), ignore_end: true, interrupt: Arc::default() }
+    let sampling = Sampling::greedy();
+    Asking { sampling, most, stops: Vec::new(), ignore_end: true, continues: false, interrupt: Arc::default() }
 }
 
 fn chat(source: &str, context: usize) -> Chat {
@@ -243,6 +244,37 @@ fn bad(args: &[&str], code: i32, says: &[&str]) {
     let (found, out, err) = run(args, "x\n");
     assert_eq!((found, out.as_str()), (code, ""), "{err}");
     says.iter().for_each(|word| assert!(err.contains(word), "{word:?} is not in: {err}"));
+}
+
+#[test]
+fn a_continuation_and_its_prompt_are_one_text() {
+    // In Llama 2's way: a word's space is part of its token, and the decoder drops the one that a text begins with.
+    let vocab: serde_json::Map<String, Value> = (0..384).map(|id| (format!("▁w{id}"), id.into())).collect();
+    let decoders = json!([{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]);
+    let dir = folder(&[
+        (
+            "tokenizer.json",
+            json!({"decoder": {"type": "Sequence", "decoders": decoders},
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "▁w0"}}),
+        ),
+        ("tokenizer_config.json", json!({})),
+        ("chat_template.jinja", "{{ messages[0].content }}".into()),
+    ]);
+    let options = ["run", dir.path().to_str().unwrap(), "--temp", "0", "-n", "3", "--ignore-eos", "--devices", "host"];
+    let out = |more: &[&str]| good(&[&options, more].concat(), "").0;
+    let text = out(&["-p", "▁w5"]);
+    assert!(text.starts_with(" w") && text.split_whitespace().count() == 3, "{text:?}");
+    let told = out(&["-p", "▁w5", "--logprobs", "1"]);
+    let lines =
+        told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_string());
+    assert_eq!(lines.collect::<String>() + "\n", text);
+    let both = out(&["-p", "▁w5", "-p", "▁w6"]);
+    assert!(both.starts_with(&format!("==> ▁w5 <==\n{text}\n==> ▁w6 <==\n w")), "{both:?}");
+    // An answer begins a text.
+    assert_eq!(out(&["-p", "▁w5", "--chat"]), text[1..]);
+    let second = text.split_whitespace().nth(1).unwrap();
+    assert_eq!(out(&["-p", "▁w5", "--stop", second]), text[..text.find(second).unwrap()].to_string() + "\n");
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub struct Asking {
     pub stops: Vec<String>,
     /// Whether it goes on after an end token.
     pub ignore_end: bool,
+    /// Whether its text continues the prompt's, as a completion does, so that both joined are one text. An answer in a
+    /// conversation begins a text of its own: many tokenizers drop the space that a text begins with.
+    pub continues: bool,
     /// Ends it when set.
     pub interrupt: Arc<AtomicBool>,
 }
@@ -81,7 +84,7 @@ pub fn answer(
     let (known, fresh) = ids.split_at(cached);
     let mut sampler = Sampler::new(asking.sampling)?;
     sampler.accept(known);
-    let mut output = Output::new(tokenizer, &asking.stops);
+    let mut output = output(tokenizer, ids, asking)?;
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let started = Instant::now();
     let mut generated = engine.generate(fresh, asking.most, sampler, asking.ignore_end, asking.interrupt.clone())?;
@@ -109,6 +112,13 @@ pub fn answer(
     Ok(Answer { text, tokens, end, prompt: ids.len(), cached, prefill, decode })
 }
 
+fn output(tokenizer: &Tokenizer, prompt: &[u32], asking: &Asking) -> Result<Output> {
+    match asking.continues {
+        true => Output::after(tokenizer, prompt, &asking.stops),
+        false => Ok(Output::new(tokenizer, &asking.stops)),
+    }
+}
+
 /// Continues several prompts at once, in one call per token; gives each one's text and how many tokens it took.
 ///
 /// `done` is told how many tokens there are so far. Every prompt draws from the seed asked for, so that its answer does not depend
@@ -121,8 +131,8 @@ pub fn answers(
     mut done: impl FnMut(usize),
 ) -> Result<Vec<(String, usize)>> {
     let samplers = prompts.iter().map(|_| Sampler::new(asking.sampling)).collect::<Result<_>>()?;
-    let mut texts: Vec<(Output, String, usize)> =
-        prompts.iter().map(|_| (Output::new(tokenizer, &asking.stops), String::new(), 0)).collect();
+    let texts = prompts.iter().map(|ids| Ok((output(tokenizer, ids, asking)?, String::new(), 0)));
+    let mut texts: Vec<(Output, String, usize)> = texts.collect::<Result<_>>()?;
     let interrupt = asking.interrupt.clone();
     let mut generated = engine.generate_all(prompts, asking.most, samplers, asking.ignore_end, interrupt)?;
     let mut count = 0;

@@ -13,7 +13,7 @@ use tokenizers::decoders::ctc::CTC;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::{Decoder, DecoderWrapper};
 
-/// Text that arrives token by token; made by [`Tokenizer::stream`].
+/// Text that arrives token by token; made by [`Tokenizer::stream`] and [`Tokenizer::stream_after`].
 ///
 /// Text is emitted as soon as no later token can change it. Most tokens give text at once; a character spread over
 /// several tokens, or a run of SentencePiece byte tokens (`<0xE5>`), gives it when complete.
@@ -22,12 +22,39 @@ pub struct TextStream {
     tokenizer: Tokenizer,
     skip_special: bool,
     stages: Vec<Stage>,
+    /// Text that the stages still hold back although it belongs to the prompt: it is dropped when they emit it.
+    prompt_rest: String,
+}
+
+/// A token on its way through the stages.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub text: String,
+    /// Whether the text stands for itself, as an added token's does, and is not a byte-level spelling of bytes.
+    pub literal: bool,
+}
+
+impl From<String> for Piece {
+    fn from(text: String) -> Self {
+        Piece { text, literal: false }
+    }
 }
 
 impl TextStream {
     pub(super) fn new(tokenizer: Tokenizer, skip_special: bool) -> Self {
         let stages = stages(tokenizer.decoder());
-        TextStream { tokenizer, skip_special, stages }
+        TextStream { tokenizer, skip_special, stages, prompt_rest: String::new() }
+    }
+
+    /// Brings the stages to where they stand after `prompt`, so that what follows is decoded as its continuation.
+    pub(super) fn after(tokenizer: Tokenizer, prompt: &[u32], skip_special: bool) -> Result<Self> {
+        let mut stream = TextStream::new(tokenizer, skip_special);
+        for &token in prompt {
+            stream.push(token)?;
+        }
+        // A run of byte tokens at the prompt's end is emitted with the token behind it, for example.
+        stream.prompt_rest = stream.clone().finish()?.unwrap_or_default();
+        Ok(stream)
     }
 
     /// Takes a token and gives the text that has become final, if any.
@@ -35,7 +62,7 @@ impl TextStream {
     /// # Errors
     /// [`TextError::Tokenizer`](crate::error::TextError::Tokenizer) when the tokenizer's own decoder fails.
     pub fn push(&mut self, token: u32) -> Result<Option<String>> {
-        let mut pieces: Vec<String> = self.tokenizer.piece(token, self.skip_special).into_iter().collect();
+        let mut pieces: Vec<Piece> = self.tokenizer.piece(token, self.skip_special).into_iter().collect();
         for stage in &mut self.stages {
             let mut next = Vec::new();
             for piece in pieces {
@@ -43,10 +70,10 @@ impl TextStream {
             }
             pieces = next;
         }
-        Ok(text(pieces))
+        Ok(self.beyond_prompt(pieces))
     }
 
-    /// Ends the text and gives what was held back, if anything; the stream is then as new.
+    /// Ends the text and gives what was held back, if anything; the stream then begins a new text.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`](crate::error::TextError::Tokenizer) when the tokenizer's own decoder fails.
@@ -61,12 +88,26 @@ impl TextStream {
             pieces = next;
         }
         self.stages = stages(self.tokenizer.decoder());
-        Ok(text(pieces))
+        let text = self.beyond_prompt(pieces);
+        self.prompt_rest.clear();
+        Ok(text)
     }
-}
 
-fn text(pieces: Vec<String>) -> Option<String> {
-    Some(pieces.concat()).filter(|text| !text.is_empty())
+    /// The text of `pieces` without what belongs to the prompt.
+    fn beyond_prompt(&mut self, pieces: Vec<Piece>) -> Option<String> {
+        let mut text: String = pieces.into_iter().map(|piece| piece.text).collect();
+        if !self.prompt_rest.is_empty() && !text.is_empty() {
+            let alike = self.prompt_rest.chars().zip(text.chars()).take_while(|(a, b)| a == b);
+            let alike: usize = alike.map(|(c, _)| c.len_utf8()).sum();
+            // Where the texts part, the prompt ended within a character that is complete only now.
+            self.prompt_rest = match alike == text.len() {
+                true => self.prompt_rest.split_off(alike),
+                false => String::new(),
+            };
+            text.drain(..alike);
+        }
+        Some(text).filter(|text| !text.is_empty())
+    }
 }
 
 /// One decoder, and what it must remember between tokens.
@@ -83,7 +124,7 @@ enum Stage {
     /// Drops a token equal to the one before it.
     Ctc { decoder: CTC, last: Option<String> },
     /// Treats the last token apart, so one is always held.
-    LastApart { decoder: BPEDecoder, held: Option<String> },
+    LastApart { decoder: BPEDecoder, held: Option<Piece> },
     /// `<0xE5>` tokens: one byte more can turn a run of them from text into replacement characters, or back.
     ByteRun { decoder: ByteFallback, run: Vec<String> },
     /// Byte-level tokens: the bytes of a character that is not complete.
@@ -134,47 +175,50 @@ fn add(decoder: &DecoderWrapper, stages: &mut Vec<Stage>, fused: &mut bool) {
 }
 
 impl Stage {
-    fn push(&mut self, token: String, out: &mut Vec<String>) -> tokenizers::Result<()> {
+    fn push(&mut self, piece: Piece, out: &mut Vec<Piece>) -> tokenizers::Result<()> {
+        let Piece { text: token, literal } = piece;
+        let as_before = |text: String| Piece { text, literal };
         match self {
             Stage::Join { first } => {
                 if !take(first) {
-                    out.push(" ".into());
+                    out.push(" ".to_string().into());
                 }
-                out.push(token);
+                out.push(as_before(token));
             }
-            Stage::Each(decoder) => out.extend(decoder.decode_chain(vec![token])?),
+            Stage::Each(decoder) => out.extend(decoder.decode_chain(vec![token])?.into_iter().map(as_before)),
             Stage::FirstApart { decoder, first } => {
                 let before = if take(first) { Vec::new() } else { vec![String::new()] };
                 let skip = before.len();
                 let tokens = [before, vec![token]].concat();
-                out.extend(decoder.decode_chain(tokens)?.into_iter().skip(skip));
+                out.extend(decoder.decode_chain(tokens)?.into_iter().skip(skip).map(as_before));
             }
-            Stage::Trim(strip) => out.push(trim(strip, &token)),
+            Stage::Trim(strip) => out.push(as_before(trim(strip, &token))),
             Stage::Ctc { decoder, last } => {
                 if last.as_ref() != Some(&token) {
                     *last = Some(token.clone());
-                    out.extend(decoder.decode_chain(vec![token])?);
+                    out.extend(decoder.decode_chain(vec![token])?.into_iter().map(as_before));
                 }
             }
             Stage::LastApart { decoder, held } => {
-                if let Some(token) = held.replace(token) {
-                    out.extend(decoder.decode_chain(vec![token, String::new()])?.into_iter().take(1));
+                if let Some(Piece { text, literal }) = held.replace(as_before(token)) {
+                    let decoded = decoder.decode_chain(vec![text, String::new()])?.into_iter().take(1);
+                    out.extend(decoded.map(|text| Piece { text, literal }));
                 }
             }
             Stage::ByteRun { decoder, run } => {
-                let byte = token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
-                run.push(token);
-                if !byte {
-                    out.extend(decoder.decode_chain(take(run))?);
+                if token.len() == 6 && token.starts_with("<0x") && token.ends_with('>') {
+                    run.push(token);
+                } else {
+                    out.extend(decoder.decode_chain(take(run))?.into_iter().map(Piece::from));
+                    out.push(as_before(token));
                 }
             }
             Stage::Utf8 { incomplete } => {
                 match token.chars().map(byte_of).collect::<Option<Vec<u8>>>() {
-                    Some(bytes) => incomplete.extend(bytes),
-                    // An added token stands in the vocabulary as it is.
-                    None => incomplete.extend(token.as_bytes()),
+                    Some(bytes) if !literal => incomplete.extend(bytes),
+                    _ => incomplete.extend(token.as_bytes()),
                 }
-                out.push(complete(incomplete));
+                out.push(complete(incomplete).into());
             }
             Stage::TrimStart { content, left } => {
                 let mut kept = token.as_str();
@@ -184,24 +228,28 @@ impl Stage {
                         None => *left = 0,
                     }
                 }
-                out.push(kept.into());
+                out.push(as_before(kept.into()));
             }
             Stage::Whole { text, .. } => text.push_str(&token),
         }
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut Vec<String>) -> tokenizers::Result<()> {
+    fn finish(&mut self, out: &mut Vec<Piece>) -> tokenizers::Result<()> {
         match self {
             Stage::LastApart { decoder, held } => {
-                if let Some(token) = held.take() {
-                    out.extend(decoder.decode_chain(vec![token])?);
+                if let Some(Piece { text, literal }) = held.take() {
+                    out.extend(decoder.decode_chain(vec![text])?.into_iter().map(|text| Piece { text, literal }));
                 }
             }
-            Stage::ByteRun { decoder, run } => out.extend(decoder.decode_chain(take(run))?),
-            Stage::Utf8 { incomplete } => out.push(String::from_utf8_lossy(&take(incomplete)).into_owned()),
-            Stage::Whole { decoder: DecoderWrapper::Strip(strip), text } => out.push(trim(strip, text)),
-            Stage::Whole { decoder, text } => out.extend(decoder.decode_chain(vec![take(text)])?),
+            Stage::ByteRun { decoder, run } => {
+                out.extend(decoder.decode_chain(take(run))?.into_iter().map(Piece::from));
+            }
+            Stage::Utf8 { incomplete } => out.push(String::from_utf8_lossy(&take(incomplete)).into_owned().into()),
+            Stage::Whole { decoder: DecoderWrapper::Strip(strip), text } => out.push(trim(strip, text).into()),
+            Stage::Whole { decoder, text } => {
+                out.extend(decoder.decode_chain(vec![take(text)])?.into_iter().map(Piece::from));
+            }
             _ => {}
         }
         Ok(())
@@ -296,6 +344,36 @@ mod tests {
                 assert_eq!(joined, expected, "{}: {round} stream of {ids:?}", self.name);
             }
         }
+
+        /// The text of `ids` behind `prompt`, as it is streamed.
+        fn continuation(&self, prompt: &[u32], ids: &[u32], skip_special: bool) -> String {
+            let mut stream = self.ours.stream_after(prompt, skip_special).unwrap();
+            let mut text: String = ids.iter().filter_map(|&id| stream.push(id).unwrap()).collect();
+            text.extend(stream.finish().unwrap());
+            text
+        }
+    }
+
+    /// Every byte as a token, some words, and some added tokens, two of which are in the vocabulary as well.
+    fn byte_level(words: &[&str], added: &[&str]) -> Case {
+        let alphabet = ('\0'..='\u{200}').filter(|&c| byte_of(c).is_some()).map(String::from);
+        let base: Vec<String> = alphabet.chain(words.iter().map(|word| word.to_string())).collect();
+        let vocab: serde_json::Map<String, Value> =
+            base.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
+        let mut new = base.len()..;
+        let added: Vec<Value> = added
+            .iter()
+            .map(|content| {
+                let id = base.iter().position(|token| token == content).or_else(|| new.next());
+                json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": content.len() % 2 == 0, "special": content.starts_with('<')})
+            })
+            .collect();
+        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        let file = json!({"version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+            "added_tokens": added, "pre_tokenizer": level, "post_processor": null, "decoder": level,
+            "model": {"type": "BPE", "vocab": vocab, "merges": []}});
+        Case::new("byte level", file.to_string().as_bytes())
     }
 
     const SENTENCE: [&str; 20] = [
@@ -399,6 +477,60 @@ mod tests {
     }
 
     #[test]
+    fn an_added_token_is_text_whatever_letters_it_has() {
+        let words = ["đem", "naïve", "é", "<|end|>", "Ġa"];
+        let added = ["đem", "ÃŁ", "é", "<|end|>", "<É>", "  ", "\t\t", "Ġ", "aé\u{fffd}"];
+        let case = byte_level(&words, &added);
+        for text in ["đem naïve", "ÃŁß", "éđemé", "a  b \t\tc", "<|end|><É>", "Ġé Ġ", "aé\u{fffd}\u{fffd}"]
+        {
+            let ids = case.ours.encode(text, false).unwrap();
+            assert_eq!(case.ours.decode(&ids, false).unwrap(), text);
+            let streamed: Vec<String> = (0..=ids.len())
+                .map(|at| {
+                    case.ours.decode(&ids[..at], false).unwrap() + &case.continuation(&ids[..at], &ids[at..], false)
+                })
+                .collect();
+            assert!(streamed.iter().all(|all| all == text || all.contains('\u{fffd}')), "{streamed:?}");
+        }
+        let text = |token: &str, skip| case.ours.decode(&[case.ours.token_id(token).unwrap()], skip).unwrap();
+        // Tokens of the vocabulary go on spelling bytes.
+        assert_eq!((text("naïve", true).as_str(), text("Ġa", true).as_str()), ("na\u{fffd}ve", " a"));
+        assert_eq!((text("<É>", false).as_str(), text("<É>", true).as_str()), ("<É>", ""));
+    }
+
+    #[test]
+    fn a_continuation_keeps_its_first_space() {
+        let find = |name: &str| CASES.iter().find(|case| case.name == name).unwrap();
+        for (name, prompt, output, text) in [
+            ("llama", "▁a", ["▁c▁", "b"], " c b"),
+            ("long strip", "b", ["▁▁", "▁a"], "   a"),
+            ("metaspace", "▁a", ["▁a", "b"], " ab"),
+            ("metaspace, first", "b", ["▁", "▁."], "  ."),
+            ("gemma", "b", ["▁a", "b"], " ab"),
+            ("wordpiece", "do", ["not", "##n"], " notn"),
+            ("wordpiece", "do", [".", "not"], ". not"),
+            ("bpe", "a</w>", ["b", "a</w>"], " ba"),
+            ("no decoder", "b", ["▁a", "b"], " ▁a b"),
+            ("replacement across tokens", "b", [" ", "▁a"], "_a"),
+        ] {
+            let case = find(name);
+            let id = |token: &str| case.ours.token_id(token).unwrap();
+            assert_eq!(case.continuation(&[id(prompt)], &output.map(id), true), text, "{name}");
+        }
+        let llama = find("llama");
+        let id = |token: &str| llama.ours.token_id(token).unwrap();
+        // A token that is skipped is no text for the space to stand behind.
+        assert_eq!(llama.continuation(&[id("</s>")], &[id("▁a")], true), "a");
+        assert_eq!(llama.continuation(&[], &[id("▁a")], true), "a");
+        // A character that the prompt ends with is held back by the stages, but it is not told again.
+        let [first, second, third] = ["<0xE5>", "<0x8F>", "<0xAB>"].map(id);
+        assert_eq!(llama.continuation(&[id("b"), first, second, third], &[id("▁a")], true), " a");
+        assert_eq!(llama.continuation(&[first, second, third], &[first, second, third], true), "叫");
+        // One that it ends within comes whole.
+        assert_eq!(llama.continuation(&[first, second], &[third, id("b")], true), "叫b");
+    }
+
+    #[test]
     fn no_tokens_are_no_text() {
         for case in CASES.iter() {
             case.check(&[], true);
@@ -418,6 +550,29 @@ mod tests {
                 let ids: Vec<u32> = draws.iter().map(|draw| draw % (case.ours.vocab_size() as u32 + 1)).collect();
                 case.check(&ids, skip_special);
             }
+        }
+
+        #[test]
+        fn prompt_and_output_joined_are_the_decoding_of_both(
+            draws in prop::collection::vec(any::<u32>(), 0..24),
+            at in 0.0..1.0,
+            skip_special: bool,
+        ) {
+            static BYTES: LazyLock<Case> = LazyLock::new(|| byte_level(&["đem", "éł"], &["đem", "ß", "<é>", "  "]));
+            let mut prefixes = 0;
+            for case in CASES.iter().chain([&*BYTES]) {
+                let ids: Vec<u32> = draws.iter().map(|draw| draw % (case.ours.vocab_size() as u32 + 1)).collect();
+                let (prompt, output) = ids.split_at((ids.len() as f64 * at) as usize);
+                let before = case.ours.decode(prompt, skip_special).unwrap();
+                let all = case.ours.decode(&ids, skip_special).unwrap();
+                // It is no prefix where the prompt ends within a character, for example.
+                if all.starts_with(&before) {
+                    prefixes += 1;
+                    let behind = case.continuation(prompt, output, skip_special);
+                    prop_assert_eq!(before + &behind, all, "{}: {:?} {:?}", case.name, prompt, output);
+                }
+            }
+            prop_assert!(prefixes > CASES.len() / 2, "{prefixes} prefixes");
         }
 
         #[test]

@@ -24,11 +24,23 @@ pub struct Output {
 impl Output {
     /// Begins a text without special tokens that ends before any of `stops`; empty ones are passed over.
     pub fn new(tokenizer: &Tokenizer, stops: &[String]) -> Self {
+        Self::of(tokenizer, tokenizer.stream(true), stops)
+    }
+
+    /// The same for a text that continues `prompt`. A stop string does not begin within the prompt.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::stream_after`].
+    pub fn after(tokenizer: &Tokenizer, prompt: &[u32], stops: &[String]) -> Result<Self> {
+        Ok(Self::of(tokenizer, tokenizer.stream_after(prompt, true)?, stops))
+    }
+
+    fn of(tokenizer: &Tokenizer, stream: TextStream, stops: &[String]) -> Self {
         let stops: Vec<String> = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
         let ids = stops.iter().filter_map(|stop| tokenizer.token_id(stop));
         // Tokens that have a text stop by their text.
         let stop_tokens = ids.filter(|&id| tokenizer.piece(id, true).is_none()).collect();
-        Output { stream: tokenizer.stream(true), stops, stop_tokens, held: String::new(), stopped: false }
+        Output { stream, stops, stop_tokens, held: String::new(), stopped: false }
     }
 
     /// Whether a stop string was met; nothing comes after it.

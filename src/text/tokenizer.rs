@@ -3,13 +3,14 @@
 //! It deliberately knows no model and no file system: it is given tokenizer.json's bytes, and the path only names it in
 //! errors. Read [`Tokenizer::from_bytes`], then [`TextStream`](super::TextStream) for text that arrives token by token.
 
-use super::detokenizer::TextStream;
+use super::detokenizer::{Piece, TextStream};
 use crate::error::{Result, TextError};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use tokenizers::DecoderWrapper;
 
 /// A tokenizer; cloning it is cheap.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Tokenizer {
 struct Inner {
     path: PathBuf,
     tokenizer: tokenizers::Tokenizer,
+    /// Whether tokens spell bytes, in the way of GPT-2.
+    byte_level: bool,
     /// The same without added tokens: made when a text needs it.
     plain: OnceLock<tokenizers::Tokenizer>,
 }
@@ -80,7 +83,12 @@ impl Tokenizer {
                 return Err(fail(format!("added tokens {content:?} and {other:?} both have id {id}")).into());
             }
         }
-        Ok(Tokenizer { inner: Arc::new(Inner { path: path.to_owned(), tokenizer, plain: OnceLock::new() }) })
+        Ok(Self::of(path.to_owned(), tokenizer))
+    }
+
+    fn of(path: PathBuf, tokenizer: tokenizers::Tokenizer) -> Self {
+        let byte_level = tokenizer.get_decoder().is_some_and(is_byte_level);
+        Tokenizer { inner: Arc::new(Inner { path, tokenizer, byte_level, plain: OnceLock::new() }) }
     }
 
     /// The ids of a text, with those the model expects around it (`[CLS]`, `<s>`, ...) if `add_special`.
@@ -110,7 +118,7 @@ impl Tokenizer {
         let mut tokenizer = self.inner.tokenizer.clone();
         let cut = tokenizers::TruncationParams { max_length: most, ..Default::default() };
         tokenizer.with_truncation(Some(cut)).map_err(|e| self.error(e))?;
-        Ok(Tokenizer { inner: Arc::new(Inner { path: self.inner.path.clone(), tokenizer, plain: OnceLock::new() }) })
+        Ok(Self::of(self.inner.path.clone(), tokenizer))
     }
 
     /// The text of ids, without special tokens if `skip_special`.
@@ -129,9 +137,21 @@ impl Tokenizer {
         Ok(text)
     }
 
-    /// The text of ids that arrive one by one, without special tokens if `skip_special`.
+    /// The text of ids that arrive one by one, without special tokens if `skip_special`. It begins a text: many
+    /// tokenizers drop the space that a text begins with.
     pub fn stream(&self, skip_special: bool) -> TextStream {
         TextStream::new(self.clone(), skip_special)
+    }
+
+    /// The text of ids that continue `prompt`, without special tokens if `skip_special`.
+    ///
+    /// The text of the prompt and the text of the stream joined are what [`Tokenizer::decode`] gives for all ids, so a
+    /// continuation keeps the space between the prompt's last word and its first one.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when the tokenizer's own decoder fails on the prompt.
+    pub fn stream_after(&self, prompt: &[u32], skip_special: bool) -> Result<TextStream> {
+        TextStream::after(self.clone(), prompt, skip_special)
     }
 
     /// How many tokens the vocabulary holds, special ones included.
@@ -197,18 +217,35 @@ impl Tokenizer {
     }
 
     /// A token as in the vocabulary, or nothing if it is to be skipped.
-    pub(super) fn piece(&self, token: u32, skip_special: bool) -> Option<String> {
+    pub(super) fn piece(&self, token: u32, skip_special: bool) -> Option<Piece> {
         let tokenizer = &self.inner.tokenizer;
-        let piece = tokenizer.id_to_token(token)?;
-        (!skip_special || !tokenizer.get_added_vocabulary().is_special_token(&piece)).then_some(piece)
+        let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder().get(&token);
+        if skip_special && added.is_some_and(|added| added.special) {
+            return None;
+        }
+        match added {
+            // A byte-level vocabulary spells bytes, but an added token is matched in the text as it is, and so stands
+            // for itself. "đem" consists of letters that spell bytes, too. The tokenizers crate decodes it as bytes.
+            Some(added) if self.inner.byte_level => Some(Piece { text: added.content.clone(), literal: true }),
+            _ => tokenizer.id_to_token(token).map(Piece::from),
+        }
     }
 
-    pub(super) fn decoder(&self) -> Option<&tokenizers::DecoderWrapper> {
+    pub(super) fn decoder(&self) -> Option<&DecoderWrapper> {
         self.inner.tokenizer.get_decoder()
     }
 
     pub(super) fn error(&self, source: tokenizers::Error) -> TextError {
         TextError::Tokenizer { path: self.inner.path.clone(), reason: source.to_string() }
+    }
+}
+
+/// Whether a decoder, or one in a sequence of them, takes tokens for spellings of bytes.
+fn is_byte_level(decoder: &DecoderWrapper) -> bool {
+    match decoder {
+        DecoderWrapper::ByteLevel(_) => true,
+        DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().any(is_byte_level),
+        _ => false,
     }
 }
 

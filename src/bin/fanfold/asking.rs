@@ -54,7 +54,7 @@ pub struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// What they ask for: at most `most` tokens, until `interrupt` is set.
+    /// What they ask for: at most `most` tokens, until `interrupt` is set, of an answer in a conversation.
     pub fn asking(&self, most: usize, interrupt: Arc<AtomicBool>) -> Asking {
         let drawn =
             || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |t| t.as_micros() as u64 % 1_000_000);
@@ -67,7 +67,7 @@ impl SamplingArgs {
         };
         let seed = self.seed.unwrap_or_else(drawn);
         let sampling = Sampling { temperature, top_k, top_p, min_p, penalties, seed };
-        Asking { sampling, most, stops: self.stop.clone(), ignore_end: self.ignore_eos, interrupt }
+        Asking { sampling, most, stops: self.stop.clone(), ignore_end: self.ignore_eos, continues: false, interrupt }
     }
 }
 

@@ -63,7 +63,7 @@ pub fn main(args: &Args) -> Result<()> {
     ))?;
     let stop = stop_on_interrupt()?;
     let sampler = Sampler::new(Sampling { temperature: 0.7, seed: 1, ..Sampling::default() })?;
-    let mut stream = tokenizer.stream(true);
+    let mut stream = tokenizer.stream_after(&ids, true)?;
     let mut out = std::io::stdout();
     write!(out, "{PROMPT}")?;
     let started = Instant::now();

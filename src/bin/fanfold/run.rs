@@ -78,12 +78,12 @@ pub fn main(args: &Args) -> Result<()> {
         return Err(usage("--logprobs and --logits take one text"));
     }
     let stop = stop_on_interrupt()?;
-    let asking = args.sampling.asking(args.tokens, stop);
+    // A template of one's own and a word of the system make sense in a conversation alone.
+    let talks = args.chat || args.talk.template.is_some() || args.talk.system.is_some();
+    let asking = Asking { continues: !talks, ..args.sampling.asking(args.tokens, stop) };
     Sampler::new(asking.sampling)?;
     let model = generator(&args.target)?;
     let tokenizer = tokenizer(&model)?;
-    // A template of one's own and a word of the system make sense in a conversation alone.
-    let talks = args.chat || args.talk.template.is_some() || args.talk.system.is_some();
     let template = if talks { Some(args.talk.template(&model)?) } else { None };
     let encoded = prompts.iter().map(|text| encode(args, &tokenizer, template.as_ref(), text));
     let encoded: Vec<Vec<u32>> = encoded.collect::<Result<_>>()?;
