@@ -139,6 +139,24 @@ mod tests {
         assert!(is_plain_name("model-00001-of-00002.safetensors"));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_plain_file_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink("/dev/zero", path("zeros.json")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path("pipe.json")).status().unwrap();
+        assert!(made.success());
+        for name in ["zeros.json", "pipe.json", "."] {
+            let error = read_small(&path(name)).unwrap_err().to_string();
+            assert!(error.ends_with("not a plain file"), "{name}: {error}");
+            assert!(Bytes::map(&path(name)).is_err(), "{name}");
+        }
+        let long = File::create(path("long.json")).unwrap();
+        long.set_len(MAX_JSON + 1).unwrap();
+        assert!(read_small(&path("long.json")).unwrap_err().to_string().contains("67108865 bytes, more than"));
+    }
+
     #[test]
     fn json_problems_point_at_the_byte() {
         for (text, byte) in [("{\"a\": !}", 6), ("{\n\n \"a\": !}", 9), ("{\n\"a\":1\n!", 8)] {

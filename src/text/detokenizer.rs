@@ -4,9 +4,14 @@
 //! stage that keeps exactly what a later token may still change, so the cost is linear. [`Stage`] names them all; whole
 //! texts are decoded by the same stages, and the tests hold them against the tokenizers crate's own decoding.
 
+use super::budget::Budget;
+use super::guard::guarded;
+use super::pattern::Pattern;
+use super::pipeline::Decode;
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
 use std::mem::take;
+use std::sync::Arc;
 use tokenizers::decoders::bpe::BPEDecoder;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::ctc::CTC;
@@ -22,6 +27,8 @@ pub struct TextStream {
     tokenizer: Tokenizer,
     skip_special: bool,
     stages: Vec<Stage>,
+    /// Bytes of the tokens since text came out: what the next text is made of.
+    taken: usize,
     /// Text that the stages still hold back although it belongs to the prompt: it is dropped when they emit it.
     prompt_rest: String,
 }
@@ -42,8 +49,8 @@ impl From<String> for Piece {
 
 impl TextStream {
     pub(super) fn new(tokenizer: Tokenizer, skip_special: bool) -> Self {
-        let stages = stages(tokenizer.decoder());
-        TextStream { tokenizer, skip_special, stages, prompt_rest: String::new() }
+        let stages = stages(tokenizer.decoders());
+        TextStream { tokenizer, skip_special, stages, taken: 0, prompt_rest: String::new() }
     }
 
     /// Brings the stages to where they stand after `prompt`, so that what follows is decoded as its continuation.
@@ -60,36 +67,50 @@ impl TextStream {
     /// Takes a token and gives the text that has become final, if any.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`](crate::error::TextError::Tokenizer) when the tokenizer's own decoder fails.
+    /// [`TextError::Tokenizer`](crate::error::TextError::Tokenizer) when the tokenizer's own decoder fails, or makes too
+    /// much of the token.
     pub fn push(&mut self, token: u32) -> Result<Option<String>> {
-        let mut pieces: Vec<Piece> = self.tokenizer.piece(token, self.skip_special).into_iter().collect();
-        for stage in &mut self.stages {
-            let mut next = Vec::new();
-            for piece in pieces {
-                stage.push(piece, &mut next).map_err(|e| self.tokenizer.error(e))?;
-            }
-            pieces = next;
-        }
-        Ok(self.beyond_prompt(pieces))
+        let piece = self.tokenizer.piece(token, self.skip_special);
+        self.taken += piece.as_ref().map_or(0, |piece| piece.text.len());
+        self.run(piece, false)
     }
 
     /// Ends the text and gives what was held back, if anything; the stream then begins a new text.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`](crate::error::TextError::Tokenizer) when the tokenizer's own decoder fails.
+    /// As [`TextStream::push`].
     pub fn finish(&mut self) -> Result<Option<String>> {
-        let mut pieces = Vec::new();
-        for stage in &mut self.stages {
-            let mut next = Vec::new();
-            for piece in take(&mut pieces) {
-                stage.push(piece, &mut next).map_err(|e| self.tokenizer.error(e))?;
-            }
-            stage.finish(&mut next).map_err(|e| self.tokenizer.error(e))?;
-            pieces = next;
-        }
-        self.stages = stages(self.tokenizer.decoder());
-        let text = self.beyond_prompt(pieces);
+        let text = self.run(None, true);
+        self.stages = stages(self.tokenizer.decoders());
         self.prompt_rest.clear();
+        self.taken = 0;
+        text
+    }
+
+    /// Sends a token through the stages, and then the end of the text if it ends here.
+    fn run(&mut self, piece: Option<Piece>, end: bool) -> Result<Option<String>> {
+        let mut budget = Budget::of(self.taken);
+        let stages = &mut self.stages;
+        let run = || -> tokenizers::Result<Vec<Piece>> {
+            let mut pieces: Vec<Piece> = piece.into_iter().collect();
+            for stage in stages {
+                let mut next = Vec::new();
+                for piece in pieces {
+                    stage.push(piece, &mut next, &mut budget)?;
+                }
+                if end {
+                    stage.finish(&mut next, &mut budget)?;
+                }
+                budget.check(next.iter().map(|piece| piece.text.len()).sum())?;
+                pieces = next;
+            }
+            Ok(pieces)
+        };
+        let pieces = guarded(run).and_then(|pieces| pieces.map_err(|e| e.to_string()));
+        let text = self.beyond_prompt(pieces.map_err(|reason| self.tokenizer.error(reason))?);
+        if text.is_some() {
+            self.taken = 0;
+        }
         Ok(text)
     }
 
@@ -115,8 +136,8 @@ impl TextStream {
 enum Stage {
     /// No decoder at all: tokens are joined with spaces.
     Join { first: bool },
-    /// Looks at one token at a time.
-    Each(DecoderWrapper),
+    /// Replaces what matches in each token.
+    Replace { pattern: Arc<Pattern>, content: String },
     /// Treats the first token apart from all others.
     FirstApart { decoder: DecoderWrapper, first: bool },
     /// Trims every token.
@@ -132,50 +153,51 @@ enum Stage {
     /// Trims the start of the whole text: how many characters may still go.
     TrimStart { content: char, left: usize },
     /// A decoder applied to the text as one: any character may depend on any other, so all is held until the end.
-    Whole { decoder: DecoderWrapper, text: String },
+    Whole { decoder: Decode, text: String },
 }
 
-fn stages(decoder: Option<&DecoderWrapper>) -> Vec<Stage> {
-    let Some(decoder) = decoder else {
+fn stages(decoders: Option<&[Decode]>) -> Vec<Stage> {
+    let Some(decoders) = decoders else {
         return vec![Stage::Join { first: true }];
     };
-    let mut stages = Vec::new();
+    // From a fusing decoder on, the following ones see a single token: the whole text.
     let mut fused = false;
-    add(decoder, &mut stages, &mut fused);
-    stages
+    decoders.iter().filter_map(|decoder| stage(decoder, &mut fused)).collect()
 }
 
-/// Appends a decoder's stages; from a fusing decoder on, the following ones see a single token: the whole text.
-fn add(decoder: &DecoderWrapper, stages: &mut Vec<Stage>, fused: &mut bool) {
-    stages.push(match decoder.clone() {
-        DecoderWrapper::Sequence(sequence) => {
-            return sequence.get_decoders().iter().for_each(|decoder| add(decoder, stages, fused));
-        }
-        DecoderWrapper::Fuse(_) => {
+fn stage(decoder: &Decode, fused: &mut bool) -> Option<Stage> {
+    Some(match decoder.clone() {
+        Decode::Own(DecoderWrapper::Fuse(_)) => {
             *fused = true;
-            return;
+            return None;
         }
-        DecoderWrapper::Strip(strip) if *fused && strip.stop == 0 => {
+        Decode::Own(DecoderWrapper::Strip(strip)) if *fused && strip.stop == 0 => {
             Stage::TrimStart { content: strip.content, left: strip.start }
         }
         decoder if *fused => Stage::Whole { decoder, text: String::new() },
-        DecoderWrapper::ByteLevel(_) => {
-            *fused = true;
-            Stage::Utf8 { incomplete: Vec::new() }
-        }
-        decoder @ DecoderWrapper::Replace(_) => Stage::Each(decoder),
-        decoder @ (DecoderWrapper::WordPiece(_) | DecoderWrapper::Metaspace(_)) => {
-            Stage::FirstApart { decoder, first: true }
-        }
-        DecoderWrapper::Strip(strip) => Stage::Trim(strip),
-        DecoderWrapper::CTC(decoder) => Stage::Ctc { decoder, last: None },
-        DecoderWrapper::BPE(decoder) => Stage::LastApart { decoder, held: None },
-        DecoderWrapper::ByteFallback(decoder) => Stage::ByteRun { decoder, run: Vec::new() },
-    });
+        Decode::Replace(pattern, content) => Stage::Replace { pattern, content },
+        Decode::Own(decoder) => match decoder {
+            DecoderWrapper::ByteLevel(_) => {
+                *fused = true;
+                Stage::Utf8 { incomplete: Vec::new() }
+            }
+            decoder @ (DecoderWrapper::WordPiece(_) | DecoderWrapper::Metaspace(_)) => {
+                Stage::FirstApart { decoder, first: true }
+            }
+            DecoderWrapper::Strip(strip) => Stage::Trim(strip),
+            DecoderWrapper::CTC(decoder) => Stage::Ctc { decoder, last: None },
+            DecoderWrapper::BPE(decoder) => Stage::LastApart { decoder, held: None },
+            DecoderWrapper::ByteFallback(decoder) => Stage::ByteRun { decoder, run: Vec::new() },
+            // A file's sequences are flattened and its replacements are read apart, so that none is here.
+            decoder @ (DecoderWrapper::Sequence(_) | DecoderWrapper::Replace(_) | DecoderWrapper::Fuse(_)) => {
+                Stage::Whole { decoder: Decode::Own(decoder), text: String::new() }
+            }
+        },
+    })
 }
 
 impl Stage {
-    fn push(&mut self, piece: Piece, out: &mut Vec<Piece>) -> tokenizers::Result<()> {
+    fn push(&mut self, piece: Piece, out: &mut Vec<Piece>, budget: &mut Budget) -> tokenizers::Result<()> {
         let Piece { text: token, literal } = piece;
         let as_before = |text: String| Piece { text, literal };
         match self {
@@ -185,7 +207,7 @@ impl Stage {
                 }
                 out.push(as_before(token));
             }
-            Stage::Each(decoder) => out.extend(decoder.decode_chain(vec![token])?.into_iter().map(as_before)),
+            Stage::Replace { pattern, content } => out.push(as_before(pattern.replace(&token, content, budget)?)),
             Stage::FirstApart { decoder, first } => {
                 let before = if take(first) { Vec::new() } else { vec![String::new()] };
                 let skip = before.len();
@@ -235,7 +257,7 @@ impl Stage {
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut Vec<Piece>) -> tokenizers::Result<()> {
+    fn finish(&mut self, out: &mut Vec<Piece>, budget: &mut Budget) -> tokenizers::Result<()> {
         match self {
             Stage::LastApart { decoder, held } => {
                 if let Some(Piece { text, literal }) = held.take() {
@@ -246,10 +268,13 @@ impl Stage {
                 out.extend(decoder.decode_chain(take(run))?.into_iter().map(Piece::from));
             }
             Stage::Utf8 { incomplete } => out.push(String::from_utf8_lossy(&take(incomplete)).into_owned().into()),
-            Stage::Whole { decoder: DecoderWrapper::Strip(strip), text } => out.push(trim(strip, text).into()),
-            Stage::Whole { decoder, text } => {
-                out.extend(decoder.decode_chain(vec![take(text)])?.into_iter().map(Piece::from));
-            }
+            Stage::Whole { decoder, text } => match decoder {
+                Decode::Replace(pattern, content) => out.push(pattern.replace(text, content, budget)?.into()),
+                Decode::Own(DecoderWrapper::Strip(strip)) => out.push(trim(strip, text).into()),
+                Decode::Own(decoder) => {
+                    out.extend(decoder.decode_chain(vec![take(text)])?.into_iter().map(Piece::from))
+                }
+            },
             _ => {}
         }
         Ok(())
@@ -369,10 +394,11 @@ mod tests {
                     "normalized": content.len() % 2 == 0, "special": content.starts_with('<')})
             })
             .collect();
+        let merges: Vec<_> = words.iter().filter(|word| **word == "Ġa").map(|_| ["Ġ", "a"]).collect();
         let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
         let file = json!({"version": "1.0", "truncation": null, "padding": null, "normalizer": null,
             "added_tokens": added, "pre_tokenizer": level, "post_processor": null, "decoder": level,
-            "model": {"type": "BPE", "vocab": vocab, "merges": []}});
+            "model": {"type": "BPE", "vocab": vocab, "merges": merges}});
         Case::new("byte level", file.to_string().as_bytes())
     }
 
@@ -478,10 +504,10 @@ mod tests {
 
     #[test]
     fn an_added_token_is_text_whatever_letters_it_has() {
-        let words = ["đem", "naïve", "é", "<|end|>", "Ġa"];
-        let added = ["đem", "ÃŁ", "é", "<|end|>", "<É>", "  ", "\t\t", "Ġ", "aé\u{fffd}"];
+        let words = ["đem", "naïve", "<|end|>", "Ġa"];
+        let added = ["đem", "ÃŁ", "é", "<|end|>", "<É>", "  ", "\t\t", "aé\u{fffd}", "Ġa"];
         let case = byte_level(&words, &added);
-        for text in ["đem naïve", "ÃŁß", "éđemé", "a  b \t\tc", "<|end|><É>", "Ġé Ġ", "aé\u{fffd}\u{fffd}"]
+        for text in ["đem naïve", "ÃŁß", "馬đem馬", "a  b \t\tc", "<|end|><É>", "Ġ a Ġ", "aé\u{fffd}\u{fffd}"]
         {
             let ids = case.ours.encode(text, false).unwrap();
             assert_eq!(case.ours.decode(&ids, false).unwrap(), text);
@@ -493,7 +519,8 @@ mod tests {
             assert!(streamed.iter().all(|all| all == text || all.contains('\u{fffd}')), "{streamed:?}");
         }
         let text = |token: &str, skip| case.ours.decode(&[case.ours.token_id(token).unwrap()], skip).unwrap();
-        // Tokens of the vocabulary go on spelling bytes.
+        // Tokens that the model makes of a text go on spelling bytes, those that are added tokens as well among them:
+        // "é" is a byte of "馬", and a merge gives "Ġa".
         assert_eq!((text("naïve", true).as_str(), text("Ġa", true).as_str()), ("na\u{fffd}ve", " a"));
         assert_eq!((text("<É>", false).as_str(), text("<É>", true).as_str()), ("<É>", ""));
     }
@@ -559,7 +586,6 @@ mod tests {
             skip_special: bool,
         ) {
             static BYTES: LazyLock<Case> = LazyLock::new(|| byte_level(&["đem", "éł"], &["đem", "ß", "<é>", "  "]));
-            let mut prefixes = 0;
             for case in CASES.iter().chain([&*BYTES]) {
                 let ids: Vec<u32> = draws.iter().map(|draw| draw % (case.ours.vocab_size() as u32 + 1)).collect();
                 let (prompt, output) = ids.split_at((ids.len() as f64 * at) as usize);
@@ -567,12 +593,10 @@ mod tests {
                 let all = case.ours.decode(&ids, skip_special).unwrap();
                 // It is no prefix where the prompt ends within a character, for example.
                 if all.starts_with(&before) {
-                    prefixes += 1;
                     let behind = case.continuation(prompt, output, skip_special);
                     prop_assert_eq!(before + &behind, all, "{}: {:?} {:?}", case.name, prompt, output);
                 }
             }
-            prop_assert!(prefixes > CASES.len() / 2, "{prefixes} prefixes");
         }
 
         #[test]

@@ -4,18 +4,32 @@
 //! id. Read [`Sampler`] first, which needs no tokenizer, then [`Tokenizer`] and [`TextStream`] (feature `text`).
 
 #[cfg(feature = "text")]
+mod budget;
+#[cfg(feature = "text")]
+mod charsmap;
+#[cfg(feature = "text")]
 mod control;
 #[cfg(feature = "text")]
 mod detokenizer;
+#[cfg(feature = "text")]
+mod file;
+#[cfg(feature = "text")]
+mod guard;
 mod logprobs;
 #[cfg(feature = "text")]
 mod output;
+#[cfg(feature = "text")]
+mod pattern;
 mod penalty;
+#[cfg(feature = "text")]
+mod pipeline;
 mod sampling;
 #[cfg(feature = "text")]
 mod template;
 #[cfg(feature = "text")]
 mod tokenizer;
+#[cfg(feature = "text")]
+mod vocabulary;
 
 #[cfg(feature = "text")]
 pub use detokenizer::TextStream;

@@ -1,16 +1,21 @@
 //! The tokenizer of a model folder: text to token ids and back.
 //!
 //! It deliberately knows no model and no file system: it is given tokenizer.json's bytes, and the path only names it in
-//! errors. Read [`Tokenizer::from_bytes`], then [`TextStream`](super::TextStream) for text that arrives token by token.
+//! errors. Read [`Tokenizer::from_bytes`], then `file.rs` for what is checked, `pipeline.rs` for how a text is encoded,
+//! and [`TextStream`](super::TextStream) for text that arrives token by token.
 
 use super::detokenizer::{Piece, TextStream};
+use super::file;
+use super::guard::guarded;
+use super::pipeline::{Decode, Pipeline, no_room};
+use super::vocabulary::boundary;
 use crate::error::{Result, TextError};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use tokenizers::DecoderWrapper;
+use std::sync::Arc;
+use tokenizers::{DecoderWrapper, Model};
+
+/// The longest message of an error, in bytes: the library behind quotes what it does not understand.
+const MESSAGE: usize = 500;
 
 /// A tokenizer; cloning it is cheap.
 #[derive(Debug, Clone)]
@@ -21,93 +26,48 @@ pub struct Tokenizer {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    tokenizer: tokenizers::Tokenizer,
+    pipeline: Arc<Pipeline>,
     /// Whether tokens spell bytes, in the way of GPT-2.
     byte_level: bool,
-    /// The same without added tokens: made when a text needs it.
-    plain: OnceLock<tokenizers::Tokenizer>,
-}
-
-/// The parts of a tokenizer.json that the tokenizers crate buffers, parsed the way it does.
-#[derive(Deserialize)]
-struct Buffered {
-    #[serde(rename = "decoder")]
-    _decoder: Option<serde_json::Value>,
-    #[serde(rename = "normalizer")]
-    _normalizer: Option<serde_json::Value>,
-    #[serde(rename = "model")]
-    _model: IgnoredAny,
-    #[serde(default)]
-    added_tokens: Vec<Added>,
-}
-
-/// An added token, as the file has it.
-#[derive(Deserialize)]
-struct Added {
-    id: u32,
-    content: String,
+    /// The most tokens of a text, where texts are cut.
+    most: Option<usize>,
 }
 
 impl Tokenizer {
     /// Reads a tokenizer.json.
     ///
     /// Truncation and padding stated in the file are switched off: sentence-transformers folders carry both, and either
-    /// would change the ids of a text without a word.
+    /// would change the ids of a text without a word. So is a BPE model's dropout: it makes training see a text cut up
+    /// in several ways.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when the bytes are not a tokenizer.json.
+    /// [`TextError::Tokenizer`] when the bytes are not a tokenizer.json, or one that asks for more memory or time than
+    /// a file may; it names the field.
     pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
-        let path = path.as_ref();
-        let fail = |reason: String| TextError::Tokenizer { path: path.to_owned(), reason };
-        // The crate panics on a file that breaks off inside its decoder: find that out first, with line and column.
-        let file = serde_json::from_slice::<Buffered>(bytes).map_err(|e| fail(format!("not a tokenizer.json: {e}")))?;
-        // It panics, too, on normalizers with fields of the wrong type, and a model folder is not to be trusted.
-        let mut tokenizer = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
-            .map_err(|_| fail("not a tokenizer.json: the tokenizers library failed on it".into()))?
-            .map_err(|e| fail(format!("not a tokenizer.json: {e}")))?;
-        tokenizer.with_truncation(None).map_err(|e| fail(e.to_string()))?;
-        tokenizer.with_padding(None);
-        // The crate numbers added tokens itself where the file's ids clash or leave a gap, and says nothing.
-        for Added { id, content } in &file.added_tokens {
-            let found = tokenizer.token_to_id(content);
-            if found != Some(*id) && !content.is_empty() {
-                let found = found.map_or("none".into(), |id| id.to_string());
-                let holder = tokenizer.id_to_token(*id).filter(|token| token != content);
-                let holder = holder.map(|token| format!(", which is {token:?}")).unwrap_or_default();
-                let reason =
-                    format!("added token {content:?} has id {id}{holder}, but the vocabulary gives it {found}");
-                return Err(fail(reason).into());
-            }
-            if tokenizer.id_to_token(*id).as_ref() != Some(content) && !content.is_empty() {
-                let other = tokenizer.id_to_token(*id).unwrap_or_default();
-                return Err(fail(format!("added tokens {content:?} and {other:?} both have id {id}")).into());
-            }
-        }
-        Ok(Self::of(path.to_owned(), tokenizer))
-    }
-
-    fn of(path: PathBuf, tokenizer: tokenizers::Tokenizer) -> Self {
-        let byte_level = tokenizer.get_decoder().is_some_and(is_byte_level);
-        Tokenizer { inner: Arc::new(Inner { path, tokenizer, byte_level, plain: OnceLock::new() }) }
+        let path = path.as_ref().to_owned();
+        let pipeline = guarded(|| file::read(bytes)).and_then(|read| read);
+        let pipeline = pipeline.map_err(|reason| failure(&path, reason))?;
+        let byte_level = |step: &Decode| matches!(step, Decode::Own(DecoderWrapper::ByteLevel(_)));
+        let byte_level = pipeline.decoders.iter().flatten().any(byte_level);
+        Ok(Tokenizer { inner: Arc::new(Inner { path, pipeline: Arc::new(pipeline), byte_level, most: None }) })
     }
 
     /// The ids of a text, with those the model expects around it (`[CLS]`, `<s>`, ...) if `add_special`.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when the text holds something the vocabulary cannot express.
+    /// [`TextError::Tokenizer`] when the text holds something the vocabulary cannot express, or when the file makes
+    /// too much of it.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.tokenizer.encode_fast(text, add_special).map_err(|e| self.error(e))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(self.run(|pipeline| pipeline.encode(text, None, add_special, self.inner.most))?.0)
     }
 
     /// The ids of two texts as one, as a cross-encoder reads them, and which text each id belongs to: 0 or 1, or 0
     /// throughout where the tokenizer tells no texts apart.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when a text holds something the vocabulary cannot express.
+    /// As [`Tokenizer::encode`]; also when the texts are cut and there is no room for a pair's special tokens.
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<u32>, Vec<u32>)> {
-        let encoding = self.inner.tokenizer.encode_fast((first, second), true).map_err(|e| self.error(e))?;
-        Ok((encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec()))
+        self.run(|pipeline| pipeline.encode(first, Some(second), true, self.inner.most))
     }
 
     /// The same tokenizer, which cuts texts and pairs to `most` tokens, special ones included: of a pair the longer text.
@@ -115,10 +75,13 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] when `most` does not even hold the special tokens.
     pub fn truncated(&self, most: usize) -> Result<Self> {
-        let mut tokenizer = self.inner.tokenizer.clone();
-        let cut = tokenizers::TruncationParams { max_length: most, ..Default::default() };
-        tokenizer.with_truncation(Some(cut)).map_err(|e| self.error(e))?;
-        Ok(Self::of(self.inner.path.clone(), tokenizer))
+        let Inner { path, pipeline, byte_level, .. } = &*self.inner;
+        let around = pipeline.around(false);
+        if most < around {
+            return Err(self.error(no_room(most, around)).into());
+        }
+        let (path, pipeline) = (path.clone(), pipeline.clone());
+        Ok(Tokenizer { inner: Arc::new(Inner { path, pipeline, byte_level: *byte_level, most: Some(most) }) })
     }
 
     /// The text of ids, without special tokens if `skip_special`.
@@ -156,17 +119,19 @@ impl Tokenizer {
 
     /// How many tokens the vocabulary holds, special ones included.
     pub fn vocab_size(&self) -> usize {
-        self.inner.tokenizer.get_vocab_size(true)
+        let Pipeline { added, model, .. } = &*self.inner.pipeline;
+        let new = added.get_vocab().keys().filter(|token| model.token_to_id(token).is_none());
+        model.get_vocab_size() + new.count()
     }
 
     /// The id of a token, spelled as in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.tokenizer.token_to_id(token)
+        self.inner.pipeline.token_id(token)
     }
 
     /// A token, spelled as in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.inner.tokenizer.id_to_token(id)
+        self.inner.pipeline.token(id)
     }
 
     /// Checks that the model, which knows ids below `vocabulary`, can read what this tokenizer writes.
@@ -177,7 +142,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Vocabulary`] names both sizes.
     pub fn check(&self, vocabulary: usize) -> Result<()> {
-        let largest = self.inner.tokenizer.get_vocab(false).into_values().max().unwrap_or(0);
+        let largest = self.inner.pipeline.largest;
         if (largest as usize) < vocabulary {
             return Ok(());
         }
@@ -186,16 +151,13 @@ impl Tokenizer {
 
     /// The added tokens, and whether each is special.
     pub(super) fn added(&self) -> Vec<(String, bool)> {
-        let added = self.inner.tokenizer.get_added_tokens_decoder();
-        added.into_values().map(|token| (token.content, token.special)).collect()
+        let added = self.inner.pipeline.added.get_added_tokens_decoder();
+        added.values().map(|token| (token.content.clone(), token.special)).collect()
     }
 
     /// The ids of a text that stands within a longer one; as plain text, in which no added token counts, if `plain`.
     pub(super) fn encode_within(&self, text: &str, plain: bool) -> Result<Vec<u32>> {
-        let encode = |text: &str| -> Result<Vec<u32>> {
-            let tokenizer = if plain { self.plain() } else { &self.inner.tokenizer };
-            Ok(tokenizer.encode_fast(text, false).map_err(|e| self.error(e))?.get_ids().to_vec())
-        };
+        let encode = |text: &str| self.run(|pipeline| pipeline.ids(text, plain, usize::MAX));
         // Many tokenizers put a space before what begins a text, and a line end keeps them from it.
         let line_end = encode("\n")?;
         let ids = encode(&format!("\n{text}"))?;
@@ -205,48 +167,46 @@ impl Tokenizer {
         }
     }
 
-    fn plain(&self) -> &tokenizers::Tokenizer {
-        self.inner.plain.get_or_init(|| {
-            let mut plain = self.inner.tokenizer.clone();
-            let added = plain.get_added_tokens_decoder().into_values();
-            // Special ones can be switched off, so all of them become special. None is new, so that none can fail.
-            let _ = plain.add_special_tokens(added.map(|token| tokenizers::AddedToken { special: true, ..token }));
-            plain.set_encode_special_tokens(true);
-            plain
-        })
-    }
-
     /// A token as in the vocabulary, or nothing if it is to be skipped.
     pub(super) fn piece(&self, token: u32, skip_special: bool) -> Option<Piece> {
-        let tokenizer = &self.inner.tokenizer;
-        let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder().get(&token);
+        let pipeline = &self.inner.pipeline;
+        let added = pipeline.added.get_added_tokens_decoder().get(&token);
         if skip_special && added.is_some_and(|added| added.special) {
             return None;
         }
         match added {
             // A byte-level vocabulary spells bytes, but an added token is matched in the text as it is, and so stands
             // for itself. "đem" consists of letters that spell bytes, too. The tokenizers crate decodes it as bytes.
+            Some(_) if self.inner.byte_level && pipeline.spelled.contains(&token) => {
+                pipeline.model.id_to_token(token).map(Piece::from)
+            }
             Some(added) if self.inner.byte_level => Some(Piece { text: added.content.clone(), literal: true }),
-            _ => tokenizer.id_to_token(token).map(Piece::from),
+            _ => self.token(token).map(Piece::from),
         }
     }
 
-    pub(super) fn decoder(&self) -> Option<&DecoderWrapper> {
-        self.inner.tokenizer.get_decoder()
+    /// The steps from tokens to text, if the file names any.
+    pub(super) fn decoders(&self) -> Option<&[Decode]> {
+        self.inner.pipeline.decoders.as_deref()
     }
 
-    pub(super) fn error(&self, source: tokenizers::Error) -> TextError {
-        TextError::Tokenizer { path: self.inner.path.clone(), reason: source.to_string() }
+    /// Runs what the tokenizers crate does; its errors, and its panics, name the file.
+    fn run<T>(&self, call: impl FnOnce(&Pipeline) -> tokenizers::Result<T>) -> Result<T> {
+        let result = guarded(|| call(&self.inner.pipeline)).and_then(|result| result.map_err(|e| e.to_string()));
+        Ok(result.map_err(|reason| self.error(reason))?)
+    }
+
+    pub(super) fn error(&self, reason: String) -> TextError {
+        failure(&self.inner.path, reason)
     }
 }
 
-/// Whether a decoder, or one in a sequence of them, takes tokens for spellings of bytes.
-fn is_byte_level(decoder: &DecoderWrapper) -> bool {
-    match decoder {
-        DecoderWrapper::ByteLevel(_) => true,
-        DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().any(is_byte_level),
-        _ => false,
+fn failure(path: &Path, mut reason: String) -> TextError {
+    if reason.len() > MESSAGE {
+        reason.truncate(boundary(&reason, MESSAGE));
+        reason.push_str("...");
     }
+    TextError::Tokenizer { path: path.to_owned(), reason }
 }
 
 #[cfg(test)]

@@ -1,0 +1,268 @@
+//! A text to ids in the steps of a tokenizer.json, each within a budget.
+//!
+//! The steps are the tokenizers crate's, and so is their order: added tokens are found, what is between them is
+//! normalised, cut into pieces, and each piece is looked up by the model. The crate can run them by itself, but looks
+//! neither at the clock nor at the size of a text between them. This module deliberately knows no file; read
+//! [`Pipeline::ids`], then `file.rs` for where a pipeline comes from.
+
+use super::budget::Budget;
+use super::charsmap::Charsmap;
+use super::pattern::Pattern;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokenizers::pattern::Invert;
+use tokenizers::{
+    AddedVocabulary, DecoderWrapper, Encoding, Model, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper,
+    OffsetReferential, OffsetType, PostProcessor, PostProcessorWrapper, PreTokenizedString, PreTokenizer,
+    PreTokenizerWrapper, SplitDelimiterBehavior, Token,
+};
+
+/// Characters of a word that WordPiece may cut up; the time goes with their cube. Words are some 100 long at most,
+/// unless a file says otherwise and nothing splits a text.
+const WORD: usize = 2048;
+
+/// A tokenizer in parts.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub added: AddedVocabulary,
+    /// Added tokens that the model also makes of a text by itself: in a byte-level vocabulary these go on spelling
+    /// bytes, while other added tokens stand for their own text.
+    pub spelled: HashSet<u32>,
+    pub normalizers: Vec<Normalize>,
+    pub cuts: Vec<Cut>,
+    pub model: ModelWrapper,
+    /// What puts special tokens around texts.
+    pub around: Option<PostProcessorWrapper>,
+    /// Nothing where the file names no decoder.
+    pub decoders: Option<Vec<Decode>>,
+    /// The largest id of the model's vocabulary.
+    pub largest: u32,
+}
+
+/// A step that changes a text before it is cut.
+#[derive(Debug)]
+pub(super) enum Normalize {
+    /// One of the crate that makes a text a few times longer at most.
+    Own(NormalizerWrapper),
+    Replace(Arc<Pattern>, String),
+    Charsmap(Charsmap),
+}
+
+/// A step that cuts a text into pieces, called a pre-tokenizer in the file.
+#[derive(Debug)]
+pub(super) enum Cut {
+    /// One of the crate.
+    Own(PreTokenizerWrapper),
+    Split {
+        pattern: Arc<Pattern>,
+        behavior: SplitDelimiterBehavior,
+        invert: bool,
+    },
+}
+
+/// A step from tokens to text.
+#[derive(Debug, Clone)]
+pub(super) enum Decode {
+    /// One of the crate.
+    Own(DecoderWrapper),
+    Replace(Arc<Pattern>, String),
+}
+
+/// Normalises the pieces of one text within its budget.
+///
+/// The crate calls this and does not look at errors, so the first one is kept here.
+pub(super) struct Normalizing<'a> {
+    steps: &'a [Normalize],
+    budget: Mutex<Budget>,
+    failure: Mutex<Option<tokenizers::Error>>,
+}
+
+impl<'a> Normalizing<'a> {
+    pub fn new(steps: &'a [Normalize], budget: Budget) -> Self {
+        Normalizing { steps, budget: Mutex::new(budget), failure: Mutex::new(None) }
+    }
+
+    fn done(self) -> tokenizers::Result<()> {
+        match self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Normalizer for Normalizing<'_> {
+    fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_some() {
+            return Ok(());
+        }
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = || -> tokenizers::Result<()> {
+            for step in self.steps {
+                step.run(text, &mut budget)?;
+                budget.check(text.len())?;
+            }
+            Ok(budget.take(text.len())?)
+        };
+        steps().inspect_err(|error| *failure = Some(error.to_string().into()))
+    }
+}
+
+impl Normalize {
+    fn run(&self, text: &mut NormalizedString, budget: &mut Budget) -> tokenizers::Result<()> {
+        match self {
+            Normalize::Own(normalizer) => normalizer.normalize(text),
+            Normalize::Charsmap(map) => map.normalize(text, budget),
+            Normalize::Replace(pattern, content) => {
+                let mut found = pattern.find(text.get(), budget)?;
+                let matches = found.0.iter().filter(|(_, matches)| *matches);
+                let kept = text.len() - matches.clone().map(|((start, end), _)| end - start).sum::<usize>();
+                budget.check(kept.saturating_add(matches.count().saturating_mul(content.len())))?;
+                // What replaces nothing at the very start has no place in the text before, which makes the crate's
+                // next step panic. What is prepended shares the place of the first letter.
+                let first = !text.is_empty() && found.0.first() == Some(&((0, 0), true));
+                if first {
+                    found.0.remove(0);
+                }
+                text.replace(&found, content)?;
+                if first {
+                    text.prepend(content);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Cut {
+    fn run(&self, text: &mut PreTokenizedString, budget: &mut Budget) -> tokenizers::Result<()> {
+        match self {
+            Cut::Own(cut) => cut.pre_tokenize(text)?,
+            Cut::Split { pattern, behavior, invert } => text.split(|_, piece| {
+                let found = pattern.find(piece.get(), budget)?;
+                if *invert { piece.split(Invert(&found), *behavior) } else { piece.split(&found, *behavior) }
+            })?,
+        }
+        let pieces = text.get_splits(OffsetReferential::Normalized, OffsetType::None);
+        Ok(budget.check(pieces.iter().map(|(piece, ..)| piece.len()).sum())?)
+    }
+}
+
+impl Pipeline {
+    /// The ids of a text without any around it; no more than `most` are needed. As plain text, in which no added token
+    /// counts, if `plain`.
+    pub fn ids(&self, text: &str, plain: bool, most: usize) -> tokenizers::Result<Vec<u32>> {
+        let none = AddedVocabulary::new();
+        let added = if plain { &none } else { &self.added };
+        let normalizing = Normalizing::new(&self.normalizers, Budget::of(text.len()));
+        let normalizer = (!self.normalizers.is_empty()).then_some(&normalizing);
+        let mut pieces = added.extract_and_normalize(normalizer, text);
+        normalizing.done()?;
+        let mut budget = Budget::of(text.len());
+        for cut in &self.cuts {
+            cut.run(&mut pieces, &mut budget)?;
+        }
+        let mut ids = Vec::new();
+        for (piece, _, tokens) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+            if ids.len() >= most {
+                break;
+            }
+            match tokens {
+                Some(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
+                None => {
+                    budget.tick()?;
+                    ids.extend(self.look_up(piece)?.iter().map(|token| token.id));
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    fn look_up(&self, piece: &str) -> tokenizers::Result<Vec<Token>> {
+        if let ModelWrapper::WordPiece(model) = &self.model {
+            let length = piece.chars().count();
+            if length > WORD && length <= model.max_input_chars_per_word {
+                return Err(format!("a word of {length} characters; {WORD} are allowed").into());
+            }
+        }
+        self.model.tokenize(piece)
+    }
+
+    /// The ids of a text or a pair with special tokens around them if `add_special`, and which text each belongs to.
+    /// At most `most`, of a pair the longer text being cut.
+    pub fn encode(
+        &self,
+        first: &str,
+        second: Option<&str>,
+        add_special: bool,
+        most: Option<usize>,
+    ) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
+        let limit = most.unwrap_or(usize::MAX);
+        let mut a = self.ids(first, false, limit)?;
+        let mut b = second.map(|second| self.ids(second, false, limit)).transpose()?;
+        if let Some(most) = most {
+            let around = if add_special { self.around(b.is_some()) } else { 0 };
+            let most = most.checked_sub(around).ok_or_else(|| no_room(most, around))?;
+            let (kept, kept_second) = kept(a.len(), b.as_ref().map_or(0, Vec::len), most);
+            a.truncate(kept);
+            b.iter_mut().for_each(|b| b.truncate(kept_second));
+        }
+        let encoding = |ids: Vec<u32>, text: u32| {
+            Encoding::from_tokens(ids.into_iter().map(|id| Token::new(id, String::new(), (0, 0))).collect(), text)
+        };
+        let (a, b) = (encoding(a, 0), b.map(|b| encoding(b, 1)));
+        let whole = match &self.around {
+            Some(around) => around.process(a, b, add_special)?,
+            None => Encoding::merge([a].into_iter().chain(b), false),
+        };
+        Ok((whole.get_ids().to_vec(), whole.get_type_ids().to_vec()))
+    }
+
+    /// How many tokens are put around a text or a pair.
+    pub fn around(&self, pair: bool) -> usize {
+        self.around.as_ref().map_or(0, |around| around.added_tokens(pair))
+    }
+
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.added.token_to_id(token, &self.model)
+    }
+
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.added.simple_id_to_token(id).or_else(|| self.model.id_to_token(id))
+    }
+}
+
+pub(super) fn no_room(most: usize, around: usize) -> String {
+    format!("a text cut to {most} tokens has no room for the {around} special tokens around it")
+}
+
+/// How many tokens of each of two texts are kept where `most` are: the longer one is cut, or both to half. This is the
+/// tokenizers crate's strategy "longest first".
+fn kept(first: usize, second: usize, most: usize) -> (usize, usize) {
+    let (short, long) = (first.min(second), first.max(second));
+    if first + second <= most {
+        return (first, second);
+    }
+    let long_kept = if short > most { short } else { long.min(short.max(most - short)) };
+    let (short, long) = if short + long_kept > most { (most / 2, most / 2 + most % 2) } else { (short, long_kept) };
+    if first > second { (long, short) } else { (short, long) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kept;
+    use proptest::prelude::*;
+    use tokenizers::{Encoding, Token, TruncationParams, truncate_encodings};
+
+    proptest! {
+        #[test]
+        fn the_longer_text_is_cut_first(first in 0usize..40, second in 0usize..40, most in 1usize..60) {
+            let encoding = |length: usize| Encoding::from_tokens(vec![Token::new(0, String::new(), (0, 0)); length], 0);
+            let params = TruncationParams { max_length: most, ..TruncationParams::default() };
+            let (a, b) = truncate_encodings(encoding(first), Some(encoding(second)), &params).unwrap();
+            prop_assert_eq!(kept(first, second, most), (a.len(), b.unwrap().len()));
+            let (a, _) = truncate_encodings(encoding(first), None, &params).unwrap();
+            prop_assert_eq!(kept(first, 0, most), (a.len(), 0));
+        }
+    }
+}
