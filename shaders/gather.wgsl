@@ -1,7 +1,7 @@
 // y[row, :] = table[index[row] - offset, :], and zeros where that leaves the table: one piece of a wide or cut table.
-// Rows of the table are packed and padded to four elements. Four elements per invocation; nothing is reduced.
+// Rows of the table w lie as `weight` says. Four elements per invocation; nothing is reduced.
 struct Params {
-    // Rows of y, elements of a row, and packed elements of a row.
+    // Rows of y, elements of a row, and fours of a row.
     rows: u32,
     width: u32,
     packed: u32,
@@ -13,7 +13,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> table: array<Packed>;
+@group(0) @binding(1) var<storage, read> w: array<Packed>;
 @group(0) @binding(2) var<storage, read> indices: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
@@ -40,7 +40,7 @@ fn gather(
     let column = i % params.packed;
     var value = vec4<f32>();
     if (inside) {
-        value = unpack(table[(index - params.offset) * params.packed + column]);
+        value = four_of_row(index - params.offset, column, params.width);
     }
     let width = min(params.width - 4u * column, 4u);
     for (var c = 0u; c < width; c++) {

@@ -1,5 +1,5 @@
 // y = x with dimension i of each head rotated against dimension i + rotated, by the angle of the row's position.
-// x is [rows, heads * dims]; rows of the tables are padded to `pitch`. One element per invocation; nothing is reduced.
+// x is [rows, heads * dims]; a row of the tables has `rotated` elements. One element per invocation; nothing is reduced.
 struct Params {
     n: u32,
     // Elements of a row of x and of a head.
@@ -7,7 +7,6 @@ struct Params {
     dims: u32,
     // Half of the dimensions that rotate, and the tables' rows.
     rotated: u32,
-    pitch: u32,
     positions: u32,
 }
 
@@ -36,7 +35,7 @@ fn rotate(
         return;
     }
     let position = min(positions[i / params.width], params.positions - 1u);
-    let angle = position * params.pitch + dim % params.rotated;
+    let angle = position * params.rotated + dim % params.rotated;
     if (dim < params.rotated) {
         y[i] = x[i] * cosines[angle] - x[i + params.rotated] * sines[angle];
     } else {

@@ -3,7 +3,7 @@
 //! The types stand here, at the bottom of the layering, so that every layer can return every lower layer's error;
 //! they know none of the code that makes them. Each layer's own module documents when it returns which.
 
-use crate::tensor::{DType, Region, display_shape};
+use crate::tensor::{DType, Region, display_bytes, display_shape};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -73,6 +73,12 @@ pub enum TensorError {
         shape: Vec<usize>,
         /// The region asked for.
         region: Region,
+    },
+    /// The system refused memory for a tensor.
+    #[error("there is no room in the machine's memory for a tensor of {}", display_bytes(*bytes))]
+    Memory {
+        /// Its size.
+        bytes: u64,
     },
     /// A dimension does not exist.
     #[error("a tensor of shape {} has no dimension {dim}", display_shape(shape))]
@@ -169,6 +175,26 @@ pub enum GraphError {
         node: String,
         /// Why.
         source: Box<Error>,
+    },
+    /// An op is given elements of a type that it does not read.
+    #[error("{op}: input {input} is {found}, it reads {expected}")]
+    Operand {
+        /// The op.
+        op: &'static str,
+        /// Which input, from 0.
+        input: usize,
+        /// What it reads there.
+        expected: &'static str,
+        /// What it is given.
+        found: DType,
+    },
+    /// A value cannot be what a graph makes of it.
+    #[error("value {value:?} {reason}")]
+    Value {
+        /// Its name.
+        value: String,
+        /// Why not, and what to do instead.
+        reason: String,
     },
     /// A name stands twice or not at all.
     #[error("{kind} {name:?} {problem}")]
@@ -412,25 +438,70 @@ pub enum PlanError {
     #[error("--exact cannot be promised: {0}")]
     Inexact(String),
     /// Devices lack memory; every one that does is listed.
-    #[error("the model does not fit:{}\nUse more devices, other --ratios, a smaller context (-c) or a smaller model.", list(&shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>()))]
+    #[error(
+        "the model does not fit:{}\nUse more devices, other --ratios, a smaller context (-c) or a smaller model; where a \
+         device has more memory than this, say so with --memory.",
+        list(&shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>())
+    )]
     DoesNotFit {
-        /// One entry per rank that lacks memory.
+        /// One entry per device, or memory that several share, that is too small.
         shortfalls: Vec<Shortfall>,
+    },
+    /// Tensors are larger than what a device binds or allocates in one piece; every one that is, is listed.
+    #[error("the model does not fit:{}", list(&tensors.iter().map(ToString::to_string).collect::<Vec<_>>()))]
+    TooWide {
+        /// One entry per rank and tensor.
+        tensors: Vec<TooWide>,
     },
 }
 
-/// How much memory one rank lacks.
+/// How much memory a device lacks.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("rank {rank} ({device}): needs {needed} bytes, has {available}, short of {}", needed.saturating_sub(*available))]
+#[error(
+    "{} ({device}){}: needs {} ({needed} bytes), has {} ({available} bytes), short of {}",
+    ranks_of(ranks),
+    if ranks.len() > 1 { ", in one memory together" } else { "" },
+    display_bytes(*needed),
+    display_bytes(*available),
+    display_bytes(needed.saturating_sub(*available))
+)]
 pub struct Shortfall {
+    /// The ranks that share the memory.
+    pub ranks: Vec<usize>,
+    /// Their device's name.
+    pub device: String,
+    /// Bytes needed.
+    pub needed: u64,
+    /// Bytes there are.
+    pub available: u64,
+}
+
+/// A tensor that a device cannot hold in one piece.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "rank {rank} ({device}): {tensor} takes {}, in one piece the device holds at most {}: {advice}",
+    display_bytes(*bytes),
+    display_bytes(*largest)
+)]
+pub struct TooWide {
     /// The rank.
     pub rank: usize,
     /// Its device's name.
     pub device: String,
-    /// Bytes needed.
-    pub needed: u64,
-    /// Bytes it has.
-    pub available: u64,
+    /// The tensor's name.
+    pub tensor: String,
+    /// Its size.
+    pub bytes: u64,
+    /// The largest that the device holds in one piece.
+    pub largest: u64,
+    /// What to do.
+    pub advice: &'static str,
+}
+
+/// `rank 0`, or `ranks 0, 1`.
+fn ranks_of(ranks: &[usize]) -> String {
+    let numbers: Vec<String> = ranks.iter().map(ToString::to_string).collect();
+    format!("rank{} {}", if ranks.len() > 1 { "s" } else { "" }, numbers.join(", "))
 }
 
 /// A device.
@@ -467,7 +538,7 @@ pub enum DeviceError {
         reason: String,
     },
     /// The device refused memory.
-    #[error("device {device} has no room for {what} of {bytes} bytes: {reason}")]
+    #[error("device {device} has no room for {what} of {}: {reason}", display_bytes(*bytes))]
     OutOfMemory {
         /// The device.
         device: String,

@@ -5,9 +5,10 @@
 //! graphs, and [`crate::plan`] for what is decided about them.
 
 use crate::error::{Error, GraphError, Result};
-use crate::ops::Op;
+use crate::kernel::dense;
+use crate::ops::{Op, Operand};
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Region, Shape, Tensor, display_shape};
+use crate::tensor::{DType, Dim, Region, Shape, Symbol, Tensor, display_shape};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -67,6 +68,13 @@ pub struct Graph {
     nodes: Vec<Node>,
     outputs: Vec<(String, ValueId)>,
     names: HashMap<String, ValueId>,
+    /// States that a node has overwritten in place, and which node.
+    overwritten: HashMap<ValueId, String>,
+}
+
+/// Why the value called `name` cannot be what a graph makes of it.
+fn refused(name: &str, reason: String) -> Error {
+    GraphError::Value { value: name.to_string(), reason }.into()
 }
 
 /// Where the elements of a graph's weights come from: a model's files, or memory.
@@ -93,17 +101,26 @@ impl Graph {
     }
 
     fn add(&mut self, name: &str, shape: Shape, dtype: DType, source: Source) -> Result<ValueId> {
+        // What no machine counts in bytes is refused here, so that nobody behind needs to look for an overflow.
+        let fixed = shape.iter().filter_map(|d| d.fixed()).try_fold(16usize, |n, d| n.checked_mul(d.max(1)));
+        if fixed.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
+            return Err(refused(name, format!("of shape {} is larger than any machine", display_shape(&shape))));
+        }
         let id = ValueId(self.values.len());
-        if self.names.insert(name.to_string(), id).is_some() {
+        if self.names.contains_key(name) {
             let problem = "is defined twice";
             return Err(GraphError::Name { kind: "value", name: name.to_string(), problem }.into());
         }
+        self.names.insert(name.to_string(), id);
         self.values.push(Value { name: name.to_string(), shape, dtype, source });
         Ok(id)
     }
 
-    /// Adds a value given with every call. Errors when the name is taken.
+    /// Adds a value given with every call, in f32 or u32. Errors when the name is taken or the type is another.
     pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<ValueId> {
+        if dense(dtype) != dtype {
+            return Err(refused(name, format!("is given with every call in {dtype}: only weights may be; use f32")));
+        }
         self.add(name, shape.into(), dtype, Source::Input)
     }
 
@@ -112,25 +129,109 @@ impl Graph {
         self.add(name, shape.into(), dtype, Source::Weight)
     }
 
-    /// Adds a state in f32. Errors when the name is taken.
+    /// Adds a state in f32. Its first dimension may be `batch`, any may be `capacity`.
+    ///
+    /// Errors when the name is taken, or when a length changes from call to call so that elements would have to move.
     pub fn state(&mut self, name: &str, shape: impl Into<Shape>) -> Result<ValueId> {
-        self.add(name, shape.into(), DType::F32, Source::State)
+        let shape = shape.into();
+        let kept = |(i, dim): (usize, &Dim)| match dim {
+            Dim::Fixed(_) | Dim::Symbol(Symbol::Capacity) => true,
+            Dim::Symbol(Symbol::Batch) => i == 0,
+            Dim::Symbol(_) => false,
+        };
+        if !shape.iter().enumerate().all(kept) {
+            let shape = display_shape(&shape);
+            let reason = format!(
+                "is a state of shape {shape}, which is kept between calls: its lengths may be numbers and `capacity`, \
+                 the first one `batch`"
+            );
+            return Err(refused(name, reason));
+        }
+        self.add(name, shape, DType::F32, Source::State)
     }
 
-    /// Adds a node and returns its output. Errors when the name is taken or the inputs do not fit the op's rule.
+    /// Adds a node and returns its output.
+    ///
+    /// Errors when the name is taken, an id is of another graph, the inputs do not fit the op's rule or are of types
+    /// that it does not read, or when it reads what a node before it has overwritten in place.
     pub fn node(&mut self, name: &str, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
         let op = op.into();
-        let shapes: Vec<Shape> = inputs.iter().map(|&v| self.value(v).shape.clone()).collect();
         let wrap = |source: Error| GraphError::Node { node: name.to_string(), source: Box::new(source) };
+        inputs.iter().try_for_each(|&value| self.check_known(value)).map_err(wrap)?;
+        let shapes: Vec<Shape> = inputs.iter().map(|&v| self.value(v).shape.clone()).collect();
         let rule = op.rule(&shapes).map_err(wrap)?;
+        for (input, &value) in inputs.iter().enumerate() {
+            self.check_current(value).map_err(wrap)?;
+            let found = self.value(value).dtype;
+            op.operand(input)
+                .check(found)
+                .map_err(|expected| wrap(GraphError::Operand { op: op.name(), input, expected, found }.into()))?;
+        }
+        let overwritten = op.in_place().and_then(|i| self.overwritten_by(i, inputs).transpose()).transpose();
+        let overwritten = overwritten.map_err(wrap)?;
+        // What is copied as it is stays of its type.
+        let dtype = match inputs.first() {
+            Some(&value) if op.operand(0) == Operand::Either => dense(self.value(value).dtype),
+            _ => DType::F32,
+        };
         let id = NodeId(self.nodes.len());
-        let output = self.add(name, rule.output_shape(), DType::F32, Source::Node(id))?;
+        let output = self.add(name, rule.output_shape(), dtype, Source::Node(id))?;
+        self.overwritten.extend(overwritten.map(|state| (state, name.to_string())));
         self.nodes.push(Node { name: name.to_string(), op, inputs: inputs.to_vec(), output, rule });
         Ok(output)
     }
 
-    /// Makes a value an output, under a name. Errors when the name is taken by another output.
+    /// The state that a node overwrites in place by its input number `i`; `None` where it writes into a copy.
+    fn overwritten_by(&self, i: usize, inputs: &[ValueId]) -> Result<Option<ValueId>> {
+        let target = inputs[i];
+        let Some(state) = self.state_of(self.origin(target)) else { return Ok(None) };
+        let name = &self.value(state).name;
+        if self.origin(target) != target {
+            let reason = "is a state and is overwritten under another shape: write to it first, then reshape".into();
+            return Err(refused(name, reason));
+        }
+        let reads = |(j, &value): (usize, &ValueId)| j != i && self.state_of(self.origin(value)) == Some(state);
+        if inputs.iter().enumerate().any(reads) {
+            return Err(refused(name, "is a state that one node both reads and overwrites".into()));
+        }
+        if self.outputs.iter().any(|(_, output)| self.origin(*output) == target) {
+            let reason = "is an output, and overwritten before outputs are read: return what overwrites it".into();
+            return Err(refused(&self.value(target).name, reason));
+        }
+        Ok(Some(target))
+    }
+
+    /// Errors when a node before has overwritten `value`, or what it is a view of.
+    fn check_current(&self, value: ValueId) -> Result<()> {
+        let origin = self.origin(value);
+        match self.overwritten.get(&origin) {
+            Some(node) => Err(refused(&self.value(value).name, format!("was overwritten by node {node}: read that"))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_known(&self, value: ValueId) -> Result<()> {
+        if value.0 < self.values.len() {
+            return Ok(());
+        }
+        Err(GraphError::Name { kind: "value", name: format!("number {}", value.0), problem: "is of another graph" }
+            .into())
+    }
+
+    /// What `value` is a view of: itself unless it is one.
+    fn origin(&self, value: ValueId) -> ValueId {
+        match self.value(value).source {
+            Source::Node(node) if self.nodes[node.0].op.is_view() => self.origin(self.nodes[node.0].inputs[0]),
+            _ => value,
+        }
+    }
+
+    /// Makes a value an output, under a name.
+    ///
+    /// Errors when the name is taken by another output, the id is of another graph, or a node has overwritten the value.
     pub fn output(&mut self, name: &str, value: ValueId) -> Result<()> {
+        self.check_known(value)?;
+        self.check_current(value)?;
         if self.outputs.iter().any(|(n, _)| n == name) {
             let problem = "is defined twice";
             return Err(GraphError::Name { kind: "output", name: name.to_string(), problem }.into());

@@ -4,6 +4,7 @@
 //! sources, and [`crate::device::gpu`] for what becomes of a [`Launch`].
 
 use crate::tensor::DType;
+use serde::Serialize;
 
 /// A WGSL file of `shaders/`: one per op family, named by its stem.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,24 @@ impl std::hash::Hash for Shader {
     }
 }
 
+/// How the rows of a matrix lie that a kernel reads in fours: what `#import weight` stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rows {
+    /// In this type, each row padded to a multiple of four elements.
+    Padded(DType),
+    /// In f32 and one after another, of a length that is no multiple of four: activations that stand for a weight.
+    Loose,
+}
+
+impl Rows {
+    fn module(self) -> String {
+        match self {
+            Rows::Padded(dtype) => format!("weight_{dtype}"),
+            Rows::Loose => "weight_loose".to_string(),
+        }
+    }
+}
+
 /// A shader with everything that specialises it. Its derived `Hash` is the key of the pipeline cache.
 ///
 /// None of it may depend on how a tensor is sharded: shard extents are run-time parameters, or a driver could contract
@@ -38,8 +57,8 @@ pub struct Kernel {
     pub shader: Shader,
     /// The entry point.
     pub entry: &'static str,
-    /// The element type of the packed weight it reads, if any: what `#import weight` stands for.
-    pub weight: Option<DType>,
+    /// How the matrix lies that it reads in fours, if any: what `#import weight` stands for.
+    pub weight: Option<Rows>,
     /// The elementwise function that `apply` stands for, if any: one of the shader's own, or of
     /// `shaders/common/functions.wgsl`.
     pub function: Option<&'static str>,
@@ -92,6 +111,7 @@ const COMMON: &[(&str, &str)] = &[
     ("weight_f32", include_str!("../shaders/common/weight_f32.wgsl")),
     ("weight_f16", include_str!("../shaders/common/weight_f16.wgsl")),
     ("weight_bf16", include_str!("../shaders/common/weight_bf16.wgsl")),
+    ("weight_loose", include_str!("../shaders/common/weight_loose.wgsl")),
     ("functions", include_str!("../shaders/common/functions.wgsl")),
     ("product", include_str!("../shaders/common/product.wgsl")),
     ("online_softmax", include_str!("../shaders/common/online_softmax.wgsl")),
@@ -117,7 +137,7 @@ impl Kernel {
                 None => text += line,
                 Some(import) => {
                     let name = match (import.trim(), self.weight) {
-                        ("weight", Some(dtype)) => format!("weight_{dtype}"),
+                        ("weight", Some(rows)) => rows.module(),
                         (name, _) => name.to_string(),
                     };
                     let module = COMMON.iter().find(|(n, _)| *n == name);
@@ -141,23 +161,35 @@ pub fn linear_grid(n: usize, size: usize) -> [u32; 3] {
     [x as u32, y as u32, 1]
 }
 
+/// How a weight lies on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Layout {
+    /// In the file's type, each row padded to a multiple of four elements, the vector width of every kernel. It may be
+    /// split over several buffers. Only ops that read a matrix in fours take it.
+    Padded,
+    /// In f32 (indices in u32), its elements one after another in one buffer, like an activation: what any op reads.
+    Dense,
+}
+
 /// The type and shape in which a weight of `dtype` and `shape` lies on a device.
-///
-/// Vectors are widened to f32. Higher ranks keep the file's type, with each row padded to a multiple of four elements:
-/// the vector width of every kernel.
-pub fn weight_layout(dtype: DType, shape: &[usize]) -> (DType, Vec<usize>) {
+pub fn weight_layout(dtype: DType, shape: &[usize], layout: Layout) -> (DType, Vec<usize>) {
     let mut shape = shape.to_vec();
-    match shape.as_mut_slice() {
-        [.., _, row] => {
+    match (layout, shape.as_mut_slice()) {
+        (Layout::Padded, [.., row]) => {
             *row = row.next_multiple_of(4);
             (dtype, shape)
         }
-        _ => (DType::F32, shape),
+        _ => (dense(dtype), shape),
     }
 }
 
+/// The type of a weight's elements where they lie like an activation's.
+pub fn dense(dtype: DType) -> DType {
+    if dtype == DType::U32 { DType::U32 } else { DType::F32 }
+}
+
 /// Bytes of a weight as it lies on a device.
-pub fn weight_bytes(dtype: DType, shape: &[usize]) -> u64 {
-    let (dtype, shape) = weight_layout(dtype, shape);
-    shape.iter().product::<usize>() as u64 * dtype.size() as u64
+pub fn weight_bytes(dtype: DType, shape: &[usize], layout: Layout) -> u64 {
+    let (dtype, shape) = weight_layout(dtype, shape, layout);
+    shape.iter().fold(dtype.size() as u64, |n, &d| n.saturating_mul(d as u64))
 }

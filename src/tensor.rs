@@ -176,6 +176,34 @@ pub fn display_shape<D: fmt::Display>(shape: &[D]) -> String {
     format!("[{}]", dims.join(", "))
 }
 
+/// `1536` as `1.5 KiB`.
+pub fn display_bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{n} B"),
+        // Nine columns at most, so that tables keep their lines.
+        _ if value >= 999.95 => format!("{value:.0} {}", UNITS[unit]),
+        _ => format!("{value:.1} {}", UNITS[unit]),
+    }
+}
+
+/// Asks the system for `bytes` and gives them back at once, if they are many: an allocation that fails ends the process,
+/// where this is an error that can be told.
+pub(crate) fn ask_for(bytes: usize) -> Result<()> {
+    const MANY: usize = 16 << 20;
+    if bytes < MANY {
+        return Ok(());
+    }
+    let refused = |_| TensorError::Memory { bytes: bytes as u64 };
+    Ok(Vec::<u8>::new().try_reserve_exact(bytes).map_err(refused)?)
+}
+
 /// The product of `shape`, or `None` when it overflows.
 pub fn checked_numel(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
@@ -300,6 +328,16 @@ impl Tensor {
         Ok(Tensor { shape, data })
     }
 
+    /// Zeros, where there is room for them.
+    ///
+    /// Errors when the shape overflows or the system refuses the memory; [`Tensor::zeros`] would end the process.
+    pub fn try_zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
+        let shape = shape.into();
+        let bytes = checked_numel(&shape).and_then(|n| n.checked_mul(dtype.size()));
+        ask_for(bytes.ok_or(TensorError::Memory { bytes: u64::MAX })?)?;
+        Ok(Tensor::zeros(dtype, shape))
+    }
+
     /// Zeros.
     pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Tensor {
         let shape = shape.into();
@@ -374,6 +412,14 @@ impl Tensor {
             Data::U32(v) => Ok(v),
             _ => Err(TensorError::DType { expected: DType::U32, found: self.dtype() }.into()),
         }
+    }
+
+    /// As [`Tensor::widened`]. Errors when the system refuses the memory.
+    pub fn try_widened(self) -> Result<Tensor> {
+        if self.dtype().size() < 4 {
+            ask_for(self.numel().saturating_mul(4))?;
+        }
+        Ok(self.widened())
     }
 
     /// The same values as `F32`; a `U32` tensor is returned as it is.

@@ -80,6 +80,34 @@ fn an_empty_file() {
     file_fault(b"", 0, "the file is empty");
 }
 
+/// Shortened or rewritten after it was opened and before its weights are read, as by a download that starts anew. To
+/// read what is no longer mapped would end the process.
+#[test]
+fn a_file_that_changes_while_it_is_in_use() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama-uneven");
+    for (change, says) in [("shorten", "bytes when it was opened and has 1000 now"), ("rewrite", "was written to")] {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", MODEL] {
+            fs::copy(source.join(name), dir.path().join(name)).unwrap();
+        }
+        let model = std::sync::Arc::new(Model::open(dir.path()).unwrap());
+        let file = fs::OpenOptions::new().write(true).open(dir.path().join(MODEL)).unwrap();
+        match change {
+            "shorten" => file.set_len(1000).unwrap(),
+            _ => file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap(),
+        }
+        let plan = fanfold::plan::plan(model.graph(), fanfold::Strategy::Single, &[1.0]).unwrap();
+        let devices: Vec<Box<dyn fanfold::device::Device>> = vec![Box::new(fanfold::device::host::HostDevice::new())];
+        let options = fanfold::EngineOptions::default();
+        let opened = fanfold::Engine::open(model, &plan, devices, options, std::sync::Arc::new(|_| ()));
+        let Err(Error::Session(fanfold::error::SessionError::Rank { source, .. })) = opened.map(|_| ()) else {
+            panic!("{change}: no rank failed")
+        };
+        assert!(matches!(*source, Error::Import(ImportError::Io { .. })), "{source:?}");
+        assert!(source.to_string().contains(says) && source.to_string().contains(MODEL), "{source}");
+    }
+}
+
 #[test]
 fn a_truncated_file() {
     file_fault(&[1, 0, 0], 3, "truncated");

@@ -4,7 +4,7 @@ mod common;
 
 use assert_cmd::Command;
 use common::{Expected, adapters, fixture};
-use fanfold::tensor::relative_error;
+use fanfold::tensor::{display_bytes, relative_error};
 use fanfold::text::Tokenizer;
 use serde_json::Value;
 use std::fs;
@@ -501,10 +501,12 @@ fn a_model_that_does_not_fit() {
     let fits_not = |said: String| {
         for (rank, has) in [(0, 1024), (2, 2000)] {
             let line = said.lines().find(|line| line.contains(&format!("rank {rank} (host)"))).expect(&said);
-            let numbers: Vec<u64> = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
-            assert_eq!((numbers[2], numbers[1] - numbers[2]), (has, numbers[3]), "{line}");
+            let number = |text: &str| text.rsplit(['(', ' ']).next().unwrap().parse::<u64>().unwrap();
+            let numbers: Vec<u64> = line.split(" bytes").map(number).take(2).collect();
+            assert!(numbers[0] > has && numbers[1] == has, "{line}");
+            assert!(line.contains(&format!("short of {}", display_bytes(numbers[0] - has))), "{line}");
         }
-        assert!(!said.contains("rank 1") && said.contains("-c"), "{said}");
+        assert!(!said.contains("rank 1") && said.contains("-c") && said.contains("--memory"), "{said}");
     };
     fits_not(bad(&[&["run", LLAMA, "-p", "x"], placing.as_slice()].concat(), 4, &["does not fit"]));
     fits_not(bad(&[&["verify", LLAMA], placing.as_slice()].concat(), 4, &["does not fit"]));
@@ -514,18 +516,86 @@ fn a_model_that_does_not_fit() {
     fits_not(String::from_utf8(output.stderr).unwrap());
 }
 
+/// What `devices` say they lack with next to no memory: what the model needs on one of them.
+fn needed(model: &str, devices: &str) -> u64 {
+    let said = bad(&["verify", model, "-c", "64", "--devices", devices, "--memory", "1B"], 4, &[]);
+    said.split(" bytes").next().unwrap().rsplit('(').next().unwrap().parse().unwrap()
+}
+
 #[test]
 fn what_fits_no_single_device_is_verified_against_streamed_weights() {
-    let plan = |devices: &str| {
-        let said = bad(&["run", LLAMA, "-p", "x", "-c", "64", "--devices", devices, "--memory", "1"], 4, &[]);
-        said.split("needs ").nth(1).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap()
-    };
-    let size = (plan("host") - 1).to_string();
-    let memory = [size.as_str(); 3].join(",");
+    // Each device could hold the model, but not beside its own shard.
+    let memory = [format!("{}B", needed(LLAMA, "host")).as_str(); 3].join(",");
     let (out, err) = good(&["verify", LLAMA, "-c", "64", "-p", PROMPT, "--devices", "hostx3", "--memory", &memory]);
     assert!(out.starts_with("verified"), "{out}");
     assert!(err.contains("fits no single device"), "{err}");
     assert!(err.contains("after layer 0: error") && err.contains("after layer 1: error"), "{err}");
+    let memory = [format!("{}B", 2 * needed(LLAMA, "host")).as_str(); 3].join(",");
+    let (_, err) = good(&["verify", LLAMA, "-c", "64", "-p", PROMPT, "--devices", "hostx3", "--memory", &memory]);
+    assert!(err.contains("single: host\n"), "{err}");
+}
+
+/// A configuration of random weights: `altered` over a small Llama.
+fn random_config(altered: &[(&str, usize)]) -> (TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(fixture("llama-uneven").join("config.json")).unwrap()).unwrap();
+    altered.iter().for_each(|(field, value)| config[*field] = (*value).into());
+    let path = dir.path().join("config.json");
+    fs::write(&path, config.to_string()).unwrap();
+    let name = format!("random:{}", path.display());
+    (dir, name)
+}
+
+#[test]
+fn a_model_larger_than_the_machine_is_refused_before_it_is_loaded() {
+    let sizes = [("hidden_size", 1 << 15), ("intermediate_size", 1 << 17), ("num_hidden_layers", 100)];
+    let (_dir, model) = random_config(&[sizes.as_slice(), &[("head_dim", 128), ("vocab_size", 1 << 17)]].concat());
+    let words = ["does not fit", "GiB", "--memory"];
+    bad(&["verify", &model, "--devices", "host"], 4, &words);
+    // Devices in the machine's own memory share it, whatever they are.
+    bad(&["verify", &model, "--devices", "hostx2"], 4, &[&words, ["ranks 0, 1 (host)"].as_slice()].concat());
+    if let Some(software) = adapters().iter().find(|adapter| adapter.is_software()) {
+        let devices = format!("{0}x2,host", software.index);
+        bad(&["verify", &model, "--devices", &devices], 4, &[&words, ["ranks 0, 1, 2"].as_slice()].concat());
+    }
+}
+
+/// Memory that is there to be counted on and yet not given: an error and no abort.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_that_the_system_refuses_ends_with_4() {
+    let (_dir, model) = random_config(&[("vocab_size", 3_000_000)]);
+    let program = assert_cmd::cargo::cargo_bin("fanfold");
+    let line = format!("ulimit -v 1000000; exec {} verify {model} --devices host --memory 64GiB", program.display());
+    let output = Command::new("sh").args(["-c", &line]).assert().code(4).get_output().clone();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("no room for") && said.contains("GiB") && !said.contains("panicked"), "{said}");
+}
+
+/// The logits of a whole chunk exceed a binding: of one rank, of two, and of two whose parts are added.
+#[test]
+fn a_real_vocabulary_is_verified_at_the_default_context() {
+    let Some(adapter) = adapters().into_iter().min_by_key(|adapter| adapter.max_binding) else { return };
+    let small = [("hidden_size", 8), ("intermediate_size", 8), ("num_attention_heads", 2), ("num_key_value_heads", 1)];
+    let (_dir, model) =
+        random_config(&[small.as_slice(), &[("vocab_size", 262_144), ("num_hidden_layers", 1)]].concat());
+    let devices = format!("{}x2", adapter.index);
+    for strategy in ["tensor", "row"] {
+        let (out, _) = good(&["verify", &model, "--devices", &devices, "--strategy", strategy]);
+        assert!(out.starts_with("verified"), "{strategy}: {out}");
+    }
+}
+
+#[test]
+fn a_tied_vocabulary_that_is_held_twice_is_told() {
+    let plan = |strategy: &str| {
+        good(&["plan", "tests/fixtures/qwen2-bias-tied", "--devices", "hostx2", "--strategy", strategy]).0
+    };
+    let told = plan("column");
+    let line = told.lines().find(|line| line.contains("is held in 2 cuts")).expect(&told);
+    assert!(line.starts_with("model.embed_tokens.weight") && line.contains("KiB more"), "{line}");
+    assert!(!plan("tensor").contains("is held in"), "{}", plan("tensor"));
 }
 
 #[test]

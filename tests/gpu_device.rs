@@ -76,7 +76,7 @@ impl Cases {
         }
         let out = graph.node(&prefix, sample.op.clone(), &ids).unwrap();
         let (mut inputs, mut writes) = (Vec::new(), Vec::new());
-        for (&id, (_, tensor)) in ids.iter().zip(&sample.inputs) {
+        for (i, (&id, (_, tensor))) in ids.iter().zip(&sample.inputs).enumerate() {
             let value = graph.value(id);
             let place = match value.source {
                 Source::Weight => {
@@ -85,6 +85,7 @@ impl Cases {
                         name: value.name.clone(),
                         shape: value.shape.clone(),
                         dtype: value.dtype,
+                        layout: sample.op.operand(i).layout(),
                         part: WeightPart::Window(Window::default()),
                     });
                     Some(Place::Weight(self.program.weights.len() - 1))

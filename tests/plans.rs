@@ -4,10 +4,10 @@ mod common;
 
 use common::{Expected, all_logits, fixture, hosts, values};
 use fanfold::error::{Error, PlanError};
-use fanfold::generate::Engine;
+use fanfold::generate::{Engine, prepare};
 use fanfold::import::Model;
 use fanfold::plan::{Plan, Strategy, plan};
-use fanfold::program::lower;
+use fanfold::program::{Holding, Room, check, lower};
 use fanfold::sharding::Cut;
 use fanfold::tensor::relative_error;
 use std::sync::Arc;
@@ -176,4 +176,37 @@ fn plans_edited_by_hand_give_the_same_logits() {
         let error = relative_error(values(&engine.feed(&ids).unwrap()), &expected.f32("logits_0"));
         assert!(error <= 1e-4, "edit {number}: error {error:e}");
     }
+}
+
+/// What ranks hold in one memory is added, what they hold in memories of their own is not.
+#[test]
+fn ranks_that_share_a_memory_are_counted_together() {
+    let (model, plan) = llama();
+    let rooms = |pools: [usize; 2], memory: u64| pools.map(|pool| Room::new("device", Some(memory), pool));
+    let options = all_logits();
+    let (program, limits) = prepare(&model, &plan, &options, &rooms([0, 1], 0)).unwrap();
+    let needs: Vec<u64> = program.ranks.iter().map(|rank| rank.memory(&limits).total()).collect();
+    let (largest, sum) = (*needs.iter().max().unwrap(), needs.iter().sum::<u64>());
+    assert!(program.check(&limits, &rooms([0, 1], largest)).is_ok());
+    assert!(program.check(&limits, &rooms([7, 7], sum)).is_ok());
+    let error = program.check(&limits, &rooms([7, 7], sum - 1)).unwrap_err();
+    let Error::Plan(PlanError::DoesNotFit { shortfalls }) = &error else { panic!("{error:?}") };
+    assert_eq!((shortfalls.len(), shortfalls[0].ranks.as_slice(), shortfalls[0].needed), (1, [0, 1].as_slice(), sum));
+    assert!(error.to_string().contains("ranks 0, 1 (device), in one memory together"), "{error}");
+    // The whole model beside its shards, as `verify` holds it.
+    let single = fanfold::plan::plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
+    let (whole, _) = prepare(&model, &single, &options, &[]).unwrap();
+    let all = sum + whole.ranks[0].memory(&limits).total();
+    for (memory, fits) in [(all, true), (all - 1, false)] {
+        let rooms = rooms([0, 0], memory);
+        let tenants = [program.tenants(&limits, &rooms), whole.tenants(&limits, &rooms[..1])].concat();
+        assert_eq!(check(&tenants).is_ok(), fits, "{memory} of {all}");
+    }
+    // The host holds numbers of 16 bits in 32.
+    let narrow = open("qwen2-bias-tied");
+    let single = fanfold::plan::plan(narrow.graph(), Strategy::Single, &[1.0]).unwrap();
+    let (program, limits) = prepare(&narrow, &single, &options, &[]).unwrap();
+    let weights = |holding| program.ranks[0].memory_as(&limits, holding).weights;
+    assert!(weights(Holding::Widened) > weights(Holding::Laid) * 19 / 10);
+    assert!(weights(Holding::Streamed) < weights(Holding::Widened) / 2);
 }

@@ -7,6 +7,7 @@ use fanfold::error::ImportError;
 use fanfold::generate::Engine;
 use fanfold::import::{Folder, Head, Model, Pooling};
 use fanfold::plan::{Strategy, plan};
+use fanfold::program::Room;
 use fanfold::tensor::{DType, relative_error};
 use fanfold::{Error, device::Device};
 use std::path::PathBuf;
@@ -103,9 +104,9 @@ fn configurations_that_no_machine_holds() {
     let model = Model::random(&path, DType::F16, 0, Head::Default).unwrap();
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0, 1.0]).unwrap();
     let options = fanfold::EngineOptions { context: 1 << 24, chunk: 1 << 24, ..all_logits() };
-    let (program, limits) = fanfold::generate::prepare(&model, &plan, &options).unwrap();
-    let devices = vec![("a".to_string(), Some(1 << 40)); 2];
-    let error = program.check_memory(&limits, &devices).unwrap_err().to_string();
+    let rooms: Vec<Room> = (0..2).map(|rank| Room::new("a", Some(1 << 40), rank)).collect();
+    let (program, limits) = fanfold::generate::prepare(&model, &plan, &options, &rooms).unwrap();
+    let error = program.check(&limits, &rooms).unwrap_err().to_string();
     assert!(error.contains("does not fit"), "{error}");
 }
 

@@ -2,10 +2,10 @@
 //!
 //! No GPU is needed, so a machine that has one driver still covers the languages of all four.
 
-use fanfold::kernel::Kernel;
+use fanfold::kernel::{Kernel, Layout, weight_layout};
 use fanfold::ops::sample::{Random, Role, Sample};
 use fanfold::ops::{Site, samples};
-use fanfold::tensor::{DType, Dim, Env, Shape, resolve};
+use fanfold::tensor::{DType, Dim, Env, Shape, Tensor, resolve};
 use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -18,19 +18,22 @@ const SEEDS: u64 = 3000;
 fn kernels(sample: &Sample) -> Vec<Kernel> {
     let whole: Vec<Vec<usize>> = sample.inputs.iter().map(|(_, t)| t.shape().to_vec()).collect();
     let shapes: Vec<Shape> = whole.iter().map(|shape| shape.iter().map(|&d| Dim::Fixed(d)).collect()).collect();
-    // Vectors are widened on upload, tables keep their type.
-    let kept = |(role, t): &(Role, fanfold::tensor::Tensor)| match role {
-        Role::Weight if t.shape().len() < 2 => DType::F32,
-        _ => t.dtype(),
+    // A weight lies as the op reads it: matrices keep their type, all others are widened.
+    let layout = |(i, (role, _)): (usize, &(Role, Tensor))| match role {
+        Role::Weight => sample.op.operand(i).layout(),
+        Role::Input | Role::State => Layout::Dense,
     };
-    let dtypes: Vec<DType> = sample.inputs.iter().map(kept).collect();
-    let rows = |shape: &Vec<usize>| shape[..shape.len() - 1].iter().product::<usize>();
+    let layouts: Vec<Layout> = sample.inputs.iter().enumerate().map(layout).collect();
+    let kept = |((_, t), &layout): (&(Role, Tensor), &Layout)| weight_layout(t.dtype(), t.shape(), layout).0;
+    let dtypes: Vec<DType> = sample.inputs.iter().zip(&layouts).map(kept).collect();
+    let rows = |shape: &Vec<usize>| shape.split_last().map_or(1, |(_, lead)| lead.iter().product::<usize>());
     let pieces: Vec<Vec<_>> = whole.iter().map(|shape| std::iter::once(0..rows(shape)).collect()).collect();
     let rule = sample.op.rule(&shapes).unwrap();
     let extents = rule.extents(None, 0);
     let env = Env { past: sample.past, ..Env::prompt(1) };
     let output = resolve(&rule.output_shape(), &env);
-    let site = Site { inputs: &whole, dtypes: &dtypes, pieces: &pieces, extents: &extents, env: &env, output: &output };
+    let (dtypes, layouts, pieces, extents) = (&dtypes, &layouts, &pieces, &extents);
+    let site = Site { inputs: &whole, dtypes, layouts, pieces, extents, env: &env, output: &output };
     let launches = sample.op.launches(&site).unwrap();
     launches.into_iter().map(|launch| launch.kernel).collect()
 }
@@ -105,9 +108,10 @@ fn every_variant_is_written_for_every_backend() {
         "unary/map",
     ];
     assert!(entries.iter().eq(expected.iter()), "{entries:?}");
-    // 4 of attention (d and e by fours or not), 3 of gather (types), 18 of linear (entries, types, k by fours or not),
-    // 24 of experts (likewise), 8 of unary, 6 of binary (entries, how the second input is repeated), one for each other.
-    assert_eq!(variants.len(), 4 + 3 + 18 + 24 + 8 + 6 + 9);
+    // 4 of attention (d and e by fours or not), 4 of gather (types, and rows without padding), 21 of linear (entries,
+    // types, k by fours or not, and rows without padding), 28 of experts (likewise), 8 of unary, 6 of binary (entries,
+    // how the second input is repeated), one for each other.
+    assert_eq!(variants.len(), 4 + 4 + 21 + 28 + 8 + 6 + 9);
 }
 
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {

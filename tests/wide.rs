@@ -1,10 +1,14 @@
 //! A vocabulary of a real model's size, 152,064 x 1024 in f16: 297 MiB, which exceeds the 128 MiB that lavapipe binds at
-//! once. It is split over several bindings on one device, and over two devices as well.
+//! once. It is split over several bindings on one device, and over two devices as well. The logits of a whole chunk are
+//! as wide, so that chunks are shorter; what no shorter chunk makes fit is refused before anything is loaded.
 
 mod common;
 
-use common::{adapters, gpus};
+use common::{adapters, aloud, gpus};
+use fanfold::error::{Error, PlanError};
+use fanfold::generate::{Engine, EngineOptions};
 use fanfold::graph::{Graph, Weights};
+use fanfold::import::{Head, Model};
 use fanfold::ops::{Gather, Linear};
 use fanfold::plan::{Strategy, plan};
 use fanfold::program::lower;
@@ -65,4 +69,64 @@ fn a_real_vocabulary_fits_small_bindings() {
             assert!(error <= 1e-5, "token {token} on {} ranks: error {error:e}", ratios.len());
         }
     }
+}
+
+/// A model with a vocabulary of `words` that is small in all else.
+fn wordy(words: usize) -> (tempfile::TempDir, Arc<Model>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let config = serde_json::json!({
+        "model_type": "llama", "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "vocab_size": words,
+        "max_position_embeddings": 1 << 26, "rms_norm_eps": 1e-5, "rope_theta": 1e4, "hidden_act": "silu",
+        "tie_word_embeddings": true
+    });
+    std::fs::write(&path, config.to_string()).unwrap();
+    let model = Model::random(&path, DType::F16, 0, Head::Default).unwrap();
+    (folder, Arc::new(model))
+}
+
+#[test]
+fn logits_wider_than_a_binding_come_in_shorter_chunks() {
+    let Some(adapter) = adapters().into_iter().min_by_key(|adapter| adapter.max_binding) else { return };
+    // Just more than one binding takes of 256 rows of f32.
+    let words = adapter.largest_tensor() as usize / (256 * 4) + 10;
+    if words > 1 << 19 {
+        return aloud("skipped: no adapter has small bindings");
+    }
+    let (_folder, model) = wordy(words);
+    let tokens: Vec<u32> = (0..300).map(|i| (i * 7919 % words) as u32).collect();
+    let logits = |strategy, ranks: usize, chunk: usize| {
+        let plan = plan(model.graph(), strategy, &vec![1.0; ranks]).unwrap();
+        let options = EngineOptions { chunk, all_logits: true, ..EngineOptions::default() };
+        let devices = gpus(&adapter, ranks);
+        let mut engine = Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ())).unwrap();
+        let seq = engine.limits().seq;
+        (seq, engine.feed(&tokens).unwrap())
+    };
+    let (full, expected) = logits(Strategy::Single, 1, 40);
+    assert_eq!((full, expected.shape()), (40, [300, words].as_slice()));
+    let (chunk, found) = logits(Strategy::Single, 1, 256);
+    assert!((128..256).contains(&chunk) && chunk.is_multiple_of(8), "{chunk}");
+    assert!(found.bytes() == expected.bytes(), "other chunks give other bits");
+    // Rows cut, the parts of two ranks lie side by side before they are added: twice as wide.
+    let (chunk, found) = logits(Strategy::Row, 2, 256);
+    assert!((64..128).contains(&chunk), "{chunk}");
+    let error = relative_error(found.as_f32().unwrap(), expected.as_f32().unwrap());
+    assert!(error <= 1e-5, "error {error:e}");
+}
+
+#[test]
+fn what_no_shorter_chunk_makes_fit_is_refused_before_it_is_loaded() {
+    let Some(adapter) = adapters().into_iter().next() else { return };
+    let (_folder, model) = wordy(64);
+    let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
+    // Keys of four numbers each.
+    let context = (adapter.largest_tensor() / 16) as usize + 1;
+    let options = EngineOptions { context, ..EngineOptions::default() };
+    let opened = Engine::open(model, &plan, gpus(&adapter, 1), options, Arc::new(|_| panic!("a weight was loaded")));
+    let error = opened.map(|_| ()).unwrap_err();
+    let Error::Plan(PlanError::TooWide { tensors }) = &error else { panic!("{error:?}") };
+    assert!(tensors[0].tensor.contains("state") && tensors[0].bytes == context as u64 * 16, "{error}");
+    assert!(tensors[0].advice.contains("-c") && error.to_string().contains("does not fit"), "{error}");
 }

@@ -1,5 +1,5 @@
-// Sums over k of a block of rows of x times a block of rows of w. w's rows are packed and padded to four elements, x's
-// are not. A row that a block has too many is any other: its sums are not stored.
+// Sums over k of a block of rows of x times a block of rows of w, which lie as `weight` says. A row that a block has too
+// many is any other: its sums are not stored.
 // The order of reduction is over k in fours, one after another: it depends on k alone, never on the block.
 // Needs `x: array<X>`, `w: array<Packed>`, `weight`, SCALAR, and in `params` the numbers of rows of x and of w, `rows` and
 // `columns`, and the length `k` of both.
@@ -24,7 +24,7 @@ fn four_of_x(r: vec4<u32>, j: u32) -> mat4x4<f32> {
 }
 
 fn row_of_w(n: u32, j: u32) -> vec4<f32> {
-    return unpack(w[n * ((params.k + 3u) / 4u) + j]);
+    return four_of_row(n, j, params.k);
 }
 
 // Four rows of w at packed column j, transposed: times a row of x it gives four addends.

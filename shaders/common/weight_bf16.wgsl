@@ -6,3 +6,8 @@ fn unpack(p: Packed) -> vec4<f32> {
     let words = vec4<u32>(p << vec2<u32>(16u), p & high);
     return bitcast<vec4<f32>>(words.xzyw);
 }
+
+// Packed column j of a row of w, whose rows have `len` elements and are padded to a multiple of four.
+fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {
+    return unpack(w[row * ((len + 3u) / 4u) + j]);
+}

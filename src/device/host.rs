@@ -4,9 +4,9 @@
 //! [`crate::ops`] next.
 
 use super::{Counters, Device};
-use crate::error::{DeviceError, Result};
+use crate::error::{DeviceError, Error, Result, TensorError};
 use crate::graph::Weights;
-use crate::ops::Call;
+use crate::ops::{Call, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart, WeightShard};
 use crate::tensor::{DType, Env, Limits, Region, Tensor, copy_region, resolve};
 use std::borrow::Cow;
@@ -42,7 +42,7 @@ impl HostDevice {
         Ok(match (place, &self.streamed) {
             (Place::Weight(i), Some(weights)) => {
                 let (program, env) = self.loaded()?;
-                Cow::Owned(read(&program.weights[i], &env, weights.as_ref())?.widened())
+                Cow::Owned(read(&program.weights[i], &env, weights.as_ref())?.try_widened()?)
             }
             (Place::Weight(i), None) => Cow::Borrowed(&self.weights[i]),
             (Place::Buffer(i), _) => Cow::Borrowed(&self.buffers[i]),
@@ -52,13 +52,15 @@ impl HostDevice {
 
     /// The tensor of a value under the value's own shape: a view shares its place with what it views.
     fn shaped(&self, value: &LocalValue, env: &Env) -> Result<Cow<'_, Tensor>> {
-        let (tensor, shape) = (self.tensor(value.place)?, resolve(&value.shape, env));
-        match value.place {
-            _ if tensor.shape() == shape => Ok(tensor),
+        let (mut tensor, shape) = (self.tensor(value.place)?, resolve(&value.shape, env));
+        if let Place::State(i) = value.place {
             // A state is kept for as many sequences as there may be; a call may have fewer.
-            Place::State(_) => Ok(Cow::Owned(tensor.slice(&Region::whole(&shape))?)),
-            _ => Ok(Cow::Owned(tensor.into_owned().reshaped(shape)?)),
+            let part = resolve(&self.loaded()?.0.states[i], env);
+            if tensor.shape() != part {
+                tensor = Cow::Owned(tensor.slice(&Region::whole(&part))?);
+            }
         }
+        Ok(if tensor.shape() == shape { tensor } else { Cow::Owned(tensor.into_owned().reshaped(shape)?) })
     }
 
     fn store(&mut self, place: Place, tensor: Tensor) {
@@ -82,12 +84,30 @@ impl HostDevice {
     }
 }
 
+/// Whether an op only gives another shape to a weight or a state. These keep their own shape, under which other ops
+/// read them; [`HostDevice::shaped`] gives each reader its own.
+fn views_what_is_kept(op: &Op, inputs: &[usize], output: usize, values: &[LocalValue]) -> bool {
+    let place = values[output].place;
+    op.is_view() && !matches!(place, Place::Buffer(_)) && inputs.iter().all(|&input| values[input].place == place)
+}
+
 /// A rank's part of a weight, in the file's type.
 fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor> {
     let shape = resolve(&shard.shape, env);
     match &shard.part {
-        WeightPart::Zero => Ok(Tensor::zeros(DType::F32, shape)),
+        WeightPart::Zero => Tensor::try_zeros(DType::F32, shape),
         WeightPart::Window(window) => weights.read(&shard.name, &shape, &window.resolve(&shape)),
+    }
+}
+
+/// A refusal of memory as the device's.
+fn no_room(what: &str, error: Error) -> Error {
+    match error {
+        Error::Tensor(TensorError::Memory { bytes }) => {
+            let reason = "the system refuses the memory; use more devices or a smaller context (-c)".to_string();
+            DeviceError::OutOfMemory { device: "host".into(), what: what.to_string(), bytes, reason }.into()
+        }
+        other => other,
     }
 }
 
@@ -104,19 +124,21 @@ impl Device for HostDevice {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
         self.capacity = limits.capacity;
+        // States first: what does not fit is known before anything is read.
+        let state = |shape| Tensor::try_zeros(DType::F32, resolve(shape, limits)).map_err(|e| no_room("state", e));
+        self.states = program.states.iter().map(|shape| state(shape)).collect::<Result<_>>()?;
         if self.streams {
             self.streamed = Some(weights.clone());
         } else {
             for shard in &program.weights {
-                let tensor = read(shard, limits, weights.as_ref())?;
+                let no_room = |error| no_room(&shard.name, error);
+                let tensor = read(shard, limits, weights.as_ref()).map_err(no_room)?;
                 progress(tensor.bytes().len() as u64);
                 self.counters.weight_bytes += tensor.bytes().len() as u64;
-                self.weights.push(tensor.widened());
+                self.weights.push(tensor.try_widened().map_err(no_room)?);
             }
         }
-        let zeros = |shape: Vec<usize>| Tensor::zeros(DType::F32, shape);
-        self.states = program.states.iter().map(|s| zeros(resolve(s, limits))).collect();
-        self.buffers = program.buffers.iter().map(|_| zeros(vec![0])).collect();
+        self.buffers = program.buffers.iter().map(|_| Tensor::zeros(DType::F32, [0])).collect();
         self.program = Some(program);
         Ok(())
     }
@@ -133,6 +155,9 @@ impl Device for HostDevice {
             Instr::Zero { output } => {
                 let zeros = Tensor::zeros(value(*output).dtype, resolve(&value(*output).shape, &env));
                 self.store(value(*output).place, zeros);
+            }
+            Instr::Compute { op, inputs, output, .. } if views_what_is_kept(op, inputs, *output, &program.values) => {
+                self.counters.host_ops += 1;
             }
             Instr::Compute { op, inputs, output, extents, .. } => {
                 let shape = resolve(&value(*output).shape, &env);
@@ -157,9 +182,9 @@ impl Device for HostDevice {
     }
 
     fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<()> {
-        let (program, _) = self.loaded()?;
+        let (program, env) = self.loaded()?;
         bytes.clear();
-        bytes.extend_from_slice(self.tensor(program.values[value].place)?.bytes());
+        bytes.extend_from_slice(self.shaped(&program.values[value], &env)?.bytes());
         Ok(())
     }
 

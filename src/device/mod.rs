@@ -19,6 +19,11 @@ pub trait Device: Send {
     /// Its name, for people.
     fn name(&self) -> &str;
 
+    /// Bytes of the largest tensor that it holds in one piece; `None`: any.
+    fn largest_tensor(&self) -> Option<u64> {
+        None
+    }
+
     /// Takes `program`: allocates for calls up to `limits` and loads the rank's weight shards from `weights`.
     ///
     /// `progress` is told the bytes of every shard as it is loaded. Called once, before anything else. Errors when the

@@ -4,9 +4,10 @@
 //! [`super::gpu`] next for where descriptions come from.
 
 use super::Device;
-use super::gpu::{AdapterInfo, GpuDevice, GpuOptions};
+use super::gpu::{AdapterInfo, AdapterKind, GpuDevice, GpuOptions};
 use super::host::HostDevice;
 use crate::error::{DeviceError, Result};
+use crate::program::{Holding, Room};
 use std::fmt;
 
 /// The most devices one session uses.
@@ -22,13 +23,41 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Bytes of its memory, where known.
-    pub fn memory(&self) -> Option<u64> {
+    /// Whether what it holds lies in the machine's own memory.
+    fn in_main_memory(&self) -> bool {
         match self {
-            DeviceChoice::Host => None,
-            DeviceChoice::Gpu(info) => info.memory,
+            DeviceChoice::Host => true,
+            DeviceChoice::Gpu(info) => matches!(info.kind, AdapterKind::Integrated | AdapterKind::Software),
         }
     }
+
+    /// Bytes of the largest tensor that it holds in one piece.
+    fn largest(&self) -> Option<u64> {
+        match self {
+            DeviceChoice::Host => None,
+            DeviceChoice::Gpu(info) => Some(info.largest_tensor()),
+        }
+    }
+}
+
+/// What is known of the devices before they are opened: who has how much memory, and with whom it is shared.
+///
+/// `given` is what a person says, one number per device and each for itself, or empty. Else `free` is what the machine
+/// has left of its memory, where that is known: the host, software adapters and integrated ones share it. A card's
+/// memory is its own, and shared by those that it is opened as.
+pub fn rooms(choices: &[DeviceChoice], given: &[u64], free: Option<u64>) -> Vec<Room> {
+    let first = |wanted: &dyn Fn(&DeviceChoice) -> bool| choices.iter().position(wanted).unwrap_or(0);
+    let room = |(i, choice): (usize, &DeviceChoice)| {
+        let (memory, pool) = match (given.get(i), choice) {
+            (Some(&bytes), _) => (Some(bytes), i),
+            (None, choice) if choice.in_main_memory() => (free, first(&DeviceChoice::in_main_memory)),
+            (None, DeviceChoice::Gpu(info)) => (info.memory, first(&|other| other == choice)),
+            (None, DeviceChoice::Host) => (None, i),
+        };
+        let holding = if *choice == DeviceChoice::Host { Holding::Widened } else { Holding::Laid };
+        Room { device: choice.to_string(), memory, pool, largest: choice.largest(), holding }
+    };
+    choices.iter().enumerate().map(room).collect()
 }
 
 impl fmt::Display for DeviceChoice {
@@ -123,7 +152,7 @@ pub fn open(choice: &DeviceChoice, options: &GpuOptions) -> Result<Box<dyn Devic
 
 #[cfg(test)]
 mod tests {
-    use super::super::gpu::{AdapterKind, Backend};
+    use super::super::gpu::Backend;
     use super::*;
     use crate::error::Error;
 
@@ -184,6 +213,24 @@ mod tests {
                 other => panic!("{word}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_lies_in_one_memory_is_counted_together() {
+        use AdapterKind::*;
+        let adapters = made_up(&[("card", Discrete), ("card", Discrete), ("chip", Integrated), ("soft", Software)]);
+        let mut with_memory = adapters.clone();
+        with_memory[0].memory = Some(8);
+        let choices = parse("0x2,1,2,host,3", &with_memory).unwrap();
+        let told: Vec<_> = rooms(&choices, &[], Some(100)).iter().map(|room| (room.memory, room.pool)).collect();
+        let (card, unknown, main) = ((Some(8), 0), (None, 2), (Some(100), 3));
+        assert_eq!(told, [card, card, unknown, main, main, main]);
+        // What a person says holds for each device alone.
+        let given: Vec<_> =
+            rooms(&choices, &[1, 2, 3, 4, 5, 6], Some(100)).iter().map(|r| (r.memory, r.pool)).collect();
+        assert_eq!(given, (0..6).map(|i| (Some(i as u64 + 1), i)).collect::<Vec<_>>());
+        let pieces: Vec<_> = rooms(&choices, &[], None).iter().map(|room| room.largest).collect();
+        assert_eq!(pieces, [Some(1 << 27), Some(1 << 27), Some(1 << 27), Some(1 << 27), None, Some(1 << 27)]);
     }
 
     #[test]

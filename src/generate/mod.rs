@@ -8,7 +8,7 @@ use crate::error::{Error, GraphError, Result, SessionError};
 use crate::graph::Weights;
 use crate::import::{Model, ModelInfo};
 use crate::plan::Plan;
-use crate::program::{Program, lower};
+use crate::program::{Program, Room, lower};
 use crate::session::{NotFinite, Options, RankReport, Session, Tensors};
 use crate::tensor::{DType, Env, Limits, Tensor};
 use crate::text::Sampler;
@@ -28,7 +28,8 @@ use batch::Call;
 pub struct EngineOptions {
     /// Positions the KV cache holds: the longest prompt plus answer.
     pub context: usize,
-    /// Most tokens of one call; longer prompts go in several. What embeds a text takes it in one call, however long.
+    /// Most tokens of one call; longer prompts go in several. Fewer where a device cannot hold what so many make in one
+    /// piece: [`Engine::limits`] tells. What embeds a text takes it in one call, however long.
     pub chunk: usize,
     /// Most sequences of one call: texts embedded, or prompts answered, at once.
     pub batch: usize,
@@ -57,13 +58,35 @@ impl EngineOptions {
     }
 }
 
-/// The program of `model` under `plan`, and the largest call it will be given.
+/// The program of `model` under `plan`, and the largest call it will be given on devices of which `rooms` tells.
 ///
-/// What it needs of each device can be counted from these two before any device is opened. Errors when the plan is for
-/// another model.
-pub fn prepare(model: &Model, plan: &Plan, options: &EngineOptions) -> Result<(Program, Limits)> {
-    Ok((lower(model.graph(), plan)?, options.limits(model.info())))
+/// Where the logits of a whole chunk, or another activation, would be larger than the largest tensor of a device, chunks
+/// are shorter: a prompt then goes in more of them, and gives the same. What the program needs of each device can be
+/// counted from these two before any device is opened. Errors when the plan is for another model.
+pub fn prepare(model: &Model, plan: &Plan, options: &EngineOptions, rooms: &[Room]) -> Result<(Program, Limits)> {
+    let program = lower(model.graph(), plan)?;
+    let of = |chunk: usize| EngineOptions { chunk, ..*options }.limits(model.info());
+    let fits = |chunk: usize| {
+        let limits = of(chunk);
+        program.ranks.iter().zip(rooms).all(|(rank, room)| rank.activations_fit(&limits, room))
+    };
+    // What embeds takes a text in one call, whatever a chunk is.
+    if !model.info().generates || fits(options.chunk) {
+        return Ok((program, of(options.chunk)));
+    }
+    let (mut fitting, mut failing) = (1, options.chunk.max(1));
+    while failing - fitting > 1 {
+        let middle = fitting + (failing - fitting) / 2;
+        if fits(middle) { fitting = middle } else { failing = middle }
+    }
+    // Kernels take rows in blocks of eight.
+    let chunk = if fitting > CHUNK_BLOCK { fitting - fitting % CHUNK_BLOCK } else { fitting };
+    let limits = of(chunk);
+    Ok((program, limits))
 }
+
+/// Chunks that are made shorter have a multiple of this many tokens.
+const CHUNK_BLOCK: usize = 8;
 
 /// A model on its devices.
 pub struct Engine {
@@ -100,7 +123,13 @@ impl Engine {
         options: EngineOptions,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Engine> {
-        let (program, limits) = prepare(&model, plan, &options)?;
+        let room = |(i, device): (usize, &Box<dyn Device>)| Room {
+            largest: device.largest_tensor(),
+            ..Room::new(device.name(), None, i)
+        };
+        let rooms: Vec<Room> = devices.iter().enumerate().map(room).collect();
+        let (program, limits) = prepare(&model, plan, &options, &rooms)?;
+        program.check(&limits, &rooms)?;
         let session_options = Options { limits, deadline: options.deadline };
         let session = Session::open(program, devices, weights, session_options, progress)?;
         let spans = alone(&limits);

@@ -4,10 +4,11 @@
 //! Read [`super::safetensors`] next for what the mapped bytes mean, [`super::config`] for the small files.
 
 use crate::error::{Error, ImportError};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::ops::Deref;
 use std::path::{Component, Path};
+use std::time::SystemTime;
 
 /// The most that is read into memory of a JSON file; the largest index and tokenizer files known are half of it.
 pub(super) const MAX_JSON: u64 = 64 << 20;
@@ -15,12 +16,22 @@ pub(super) const MAX_JSON: u64 = 64 << 20;
 /// The bytes of one file.
 #[derive(Debug)]
 pub(super) enum Bytes {
-    /// Mapped from disk.
-    Mapped(memmap2::Mmap),
+    /// Mapped from disk: the open file, and what it was when it was mapped.
+    Mapped(memmap2::Mmap, File, Stamp),
     /// Part of this program.
     Static(&'static [u8]),
     /// An empty file: some systems refuse to map it.
     Empty,
+}
+
+/// What tells that a file is still the one that was opened: its length and when it was last written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(u64, Option<SystemTime>);
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        Stamp(metadata.len(), metadata.modified().ok())
+    }
 }
 
 impl Bytes {
@@ -30,13 +41,31 @@ impl Bytes {
         if length == 0 {
             return Ok(Bytes::Empty);
         }
+        // Asked before mapping: a change in between then shows at the first read.
+        let stamp = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
         // SAFETY: the mapping is private to this type, read-only, and handed out only as `&[u8]` that borrows it. What
-        // remains is another process that shortens or rewrites the file while it is mapped. No check can exclude that;
-        // like every loader that maps weights we take a model folder to be left alone while it is in use, and the
+        // remains is another process that shortens or rewrites the file while it is mapped. `check_unchanged` finds
+        // that before a tensor is read; only a change within the milliseconds of that very read goes unseen. The
         // alternative, copying whole files, is what sharding exists to avoid. Nothing derived from the bytes is
         // trusted beyond the mapping: lengths are checked against it, and elements are plain numbers of any bits.
         let map = unsafe { memmap2::Mmap::map(&file) };
-        map.map(Bytes::Mapped).map_err(|e| io(path, &e))
+        map.map(|map| Bytes::Mapped(map, file, stamp)).map_err(|e| io(path, &e))
+    }
+
+    /// Errors when the file at `path` was written to or shortened since it was mapped: to read what is no longer there
+    /// would end the process.
+    pub(super) fn check_unchanged(&self, path: &Path) -> Result<(), Error> {
+        let Bytes::Mapped(_, file, stamp) = self else { return Ok(()) };
+        let now = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
+        if now == *stamp {
+            return Ok(());
+        }
+        let reason = match (now.0, stamp.0) {
+            (now, then) if now != then => format!("had {then} bytes when it was opened and has {now} now"),
+            _ => "was written to since it was opened".to_string(),
+        };
+        let reason = format!("{reason}: a model must be left alone while it is in use; start again");
+        Err(ImportError::Io { path: path.to_owned(), reason }.into())
     }
 }
 
@@ -45,7 +74,7 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Bytes::Mapped(map) => map,
+            Bytes::Mapped(map, ..) => map,
             Bytes::Static(bytes) => bytes,
             Bytes::Empty => &[],
         }

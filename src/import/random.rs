@@ -8,7 +8,7 @@ use super::tensors::gather;
 use super::{TensorId, Tensors, View};
 use crate::error::{ImportError, Result};
 use crate::ops::sample::Random;
-use crate::tensor::{DType, Tensor, checked_numel, display_shape};
+use crate::tensor::{DType, Tensor, ask_for, checked_numel, display_shape};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,6 +92,7 @@ impl Tensors for RandomTensors {
             self.error(name, format!("a view of shape {seen} from element {} leaves its shape {shape}", view.offset))
         })?;
         let (random, spread) = (stream(self.seed, name), Spread::of(name, shape));
+        ask_for(numel.saturating_mul(4))?;
         let mut values = vec![0f32; numel];
         gather(view, &mut values, |at, run| fill(&random, spread, at, run));
         self.bytes_read.fetch_add((numel * self.dtype.size()) as u64, Ordering::Relaxed);

@@ -251,7 +251,8 @@ impl Tensors for FileTensors {
             );
             return Err(entry.error(&file.path, reason));
         };
-        let mut out = Tensor::zeros(dtype, view.shape.as_slice());
+        file.bytes.check_unchanged(&file.path)?;
+        let mut out = Tensor::try_zeros(dtype, view.shape.as_slice())?;
         match dtype.size() {
             2 => copy(bytes.as_chunks::<2>().0, view, out.bytes_mut().as_chunks_mut::<2>().0),
             _ => copy(bytes.as_chunks::<4>().0, view, out.bytes_mut().as_chunks_mut::<4>().0),

@@ -5,7 +5,7 @@
 //! the past. Read `shaders/attention.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity};
+use super::{Call, Operand, Operator, Site, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -59,6 +59,13 @@ impl Operator for Attention {
 
     fn operations(&self) -> u64 {
         4
+    }
+
+    fn operand(&self, input: usize) -> Operand {
+        match input {
+            3 => Operand::Indices,
+            _ => Operand::Numbers,
+        }
     }
 
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
@@ -156,5 +163,5 @@ fn sample(random: &mut Random) -> Sample {
         // Some sequences hold nothing that some of their queries see.
         inputs.push((Role::Input, random.indices(past + s + 2, &[b, 2])));
     }
-    Sample { past, ..Sample::new(op, inputs) }
+    Sample { past, ..Sample::new(op, inputs).mixed(random) }
 }

@@ -5,7 +5,7 @@
 //! The file does not know residuals from gates. Read `shaders/binary.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity, leading};
+use super::{Call, Operand, Operator, Site, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::{Extent, ShardingRule};
@@ -81,6 +81,10 @@ impl Operator for Binary {
         .bind(inputs)
     }
 
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Numbers
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let (a, b) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?);
         let repeat = Repeat::of(call.inputs[0].shape(), call.inputs[1].shape(), call.extents);
@@ -131,5 +135,5 @@ fn sample(random: &mut Random, function: BinaryFunction) -> Sample {
         _ => (Role::Input, shape.clone()),
     };
     let inputs = vec![(Role::Input, random.tensor(DType::F32, &shape)), (role, random.tensor(DType::F32, &second))];
-    Sample::new(Binary { function }, inputs)
+    Sample::new(Binary { function }, inputs).mixed(random)
 }

@@ -4,15 +4,17 @@
 //! what the rows are. Read `shaders/cache.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity};
-use crate::error::Result;
+use super::{Call, Operand, Operator, Site, arity};
+use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Region, Shape, Tensor, copy_region};
+use crate::tensor::{DType, Dim, Region, Shape, Tensor, copy_region};
 
 const SHADER: Shader = Shader { name: "cache", source: include_str!("../../shaders/cache.wgsl") };
 
 /// `state[:, past..past + seq] = update`, on `[batch, capacity, heads * d]` and `[batch, seq, heads * d]`.
+///
+/// Positions past the capacity are dropped. A state is written in place; of any other value a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct TensorScatter {
     /// Heads in the whole.
@@ -30,6 +32,12 @@ impl Operator for TensorScatter {
 
     fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
         arity("TensorScatter", inputs, 2..3, "2 (state, update)")?;
+        if let (Some(Dim::Fixed(c)), Some(Dim::Fixed(s))) = (inputs[0].get(1), inputs[1].get(1))
+            && s > c
+        {
+            let reason = format!("{s} new positions do not fit a state of {c}");
+            return Err(GraphError::Attribute { op: "TensorScatter", reason }.into());
+        }
         ShardingRule::of("TensorScatter", "b c (h d), b s (h d) -> b c (h d)")
             .size("h", self.heads)
             .whole("c s d")
@@ -40,12 +48,18 @@ impl Operator for TensorScatter {
         0
     }
 
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Numbers
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let (mut state, update) = (call.inputs[0].clone(), call.inputs[1]);
-        let mut to = Region::whole(state.shape());
-        to.0[1] = call.env.past..call.env.past + update.shape()[1];
         let shape = state.shape().to_vec();
-        let from = Region::whole(update.shape());
+        let (mut from, mut to) = (Region::whole(update.shape()), Region::whole(&shape));
+        // Positions past the capacity are dropped, as the kernel drops them.
+        let start = call.env.past.min(shape[1]);
+        let count = update.shape()[1].min(shape[1] - start);
+        (from.0[1], to.0[1]) = (0..count, start..start + count);
         copy_region(4, (update.bytes(), update.shape(), &from), (state.bytes_mut(), &shape, &to));
         Ok(state)
     }
@@ -77,5 +91,5 @@ fn sample(random: &mut Random) -> Sample {
         (Role::State, random.tensor(DType::F32, &[b, capacity, h * d])),
         (Role::Input, random.tensor(DType::F32, &[b, s, h * d])),
     ];
-    Sample { past, ..Sample::new(TensorScatter { heads: h }, inputs) }
+    Sample { past, ..Sample::new(TensorScatter { heads: h }, inputs).mixed(random) }
 }

@@ -5,7 +5,7 @@
 //! next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity};
+use super::{Call, Operand, Operator, Site, arity};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader};
 use crate::sharding::ShardingRule;
@@ -60,6 +60,13 @@ impl Operator for Experts {
         2
     }
 
+    fn operand(&self, input: usize) -> Operand {
+        match input {
+            1 => Operand::Matrix,
+            _ => Operand::Numbers,
+        }
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let (x, w, gates) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?, call.inputs[2].as_f32()?);
         let [e, n, k] = ["e", "n", "k"].map(|name| call.part(name).len);
@@ -102,7 +109,7 @@ impl Operator for Experts {
         };
         let scalar = !len.is_multiple_of(4);
         let kernel = Kernel {
-            weight: Some(site.dtypes[1]),
+            weight: Some(site.rows(1, len)),
             aliases: vec![("X", if scalar { "f32" } else { "vec4<f32>" }.to_string())],
             constants: vec![("SCALAR", scalar as u32)],
             ..Kernel::new(SHADER, entry)
@@ -146,7 +153,7 @@ fn sample(random: &mut Random, kind: ExpertsKind) -> Sample {
         (Role::Weight, random.tensor(dtype, &w)),
         (Role::Input, gates),
     ];
-    Sample::new(Experts { kind }, inputs)
+    Sample::new(Experts { kind }, inputs).mixed(random)
 }
 
 #[cfg(test)]

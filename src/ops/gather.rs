@@ -4,7 +4,7 @@
 //! The file does not know what the indices mean. Read `shaders/gather.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity, leading};
+use super::{Call, Operand, Operator, Site, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -36,6 +36,13 @@ impl Operator for Gather {
         0
     }
 
+    fn operand(&self, input: usize) -> Operand {
+        match input {
+            0 => Operand::Matrix,
+            _ => Operand::Indices,
+        }
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let (table, indices) = (call.inputs[0].as_f32()?, call.inputs[1].as_u32()?);
         let (v, d) = (call.part("v"), call.part("d").len);
@@ -51,7 +58,7 @@ impl Operator for Gather {
             return Ok(Vec::new());
         }
         let (rows, packed) = (site.numel() / d, d.div_ceil(4));
-        let kernel = Kernel { weight: Some(site.dtypes[0]), ..Kernel::new(SHADER, "gather") };
+        let kernel = Kernel { weight: Some(site.rows(0, d)), ..Kernel::new(SHADER, "gather") };
         let launch = |(piece, range): (usize, &Range<usize>)| Launch {
             kernel: kernel.clone(),
             params: [rows, d, packed, v.offset + range.start, range.len(), (piece == 0) as usize]
@@ -68,4 +75,5 @@ fn sample(random: &mut Random) -> Sample {
     let (b, s, v, d) = (random.range(1, 3), random.range(1, 9), random.range(1, 40), random.range(1, 40));
     let dtype = random.pick(&[DType::F32, DType::F16, DType::BF16]);
     Sample::new(Gather, vec![(Role::Weight, random.tensor(dtype, &[v, d])), (Role::Input, random.indices(v, &[b, s]))])
+        .mixed(random)
 }

@@ -4,7 +4,7 @@
 //! states its compound factors, so a cut of `(h d)` becomes a cut of `h`. Read `shaders/layout.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity, leading};
+use super::{Call, Operand, Operator, Site, arity, leading};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -73,6 +73,10 @@ impl Operator for Reshape {
         0
     }
 
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Either
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         call.inputs[0].clone().reshaped(call.output)
     }
@@ -112,6 +116,10 @@ impl Operator for Transpose {
 
     fn operations(&self) -> u64 {
         0
+    }
+
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Either
     }
 
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
@@ -171,17 +179,27 @@ impl Operator for Slice {
         0
     }
 
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Either
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let mut region = Region::whole(call.inputs[0].shape());
         let len = call.output[self.axis];
         let start = self.start_in(region.0[self.axis].end, len);
-        region.0[self.axis] = start..start + len;
+        region.0[self.axis] = start..start.saturating_add(len);
         call.inputs[0].slice(&region)
     }
 
     fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
         let strides = row_major(&site.inputs[0]);
-        let start = self.start_in(site.inputs[0][self.axis], site.output[self.axis]);
+        let (n, len) = (site.inputs[0][self.axis], site.output[self.axis]);
+        let start = self.start_in(n, len);
+        // Lengths that only the call knows: the host evaluation refuses the same window.
+        if start.saturating_add(len) > n {
+            let reason = format!("a window of {len} from {start} leaves a dimension of {n}");
+            return Err(GraphError::Attribute { op: "Slice", reason }.into());
+        }
         Ok(strided_launch(site, start * strides[self.axis], &strides))
     }
 }
@@ -199,12 +217,16 @@ fn row_major(shape: &[usize]) -> Vec<usize> {
 
 /// The output read from the input at `offset` with one stride per output dimension.
 fn strided(call: &Call<'_>, offset: usize, strides: &[usize]) -> Result<Tensor> {
-    let x = call.inputs[0].as_f32()?;
+    let x = call.inputs[0];
     let own = row_major(call.output);
-    call.fill(|i| {
+    let mut out = Tensor::zeros(x.dtype(), call.output);
+    // Elements of four bytes, whatever they are: indices pass as numbers do.
+    let from = x.bytes().as_chunks::<4>().0;
+    for (i, to) in out.bytes_mut().as_chunks_mut::<4>().0.iter_mut().enumerate() {
         let at: usize = (0..own.len()).map(|d| i / own[d] % call.output[d] * strides[d]).sum();
-        x[offset + at] as f64
-    })
+        *to = from[offset + at];
+    }
+    Ok(out)
 }
 
 /// The same as a launch.
@@ -228,10 +250,10 @@ fn sample_reshape(random: &mut Random) -> Sample {
     let (b, s, h, d) = (random.range(1, 3), random.range(1, 6), random.range(1, 7), random.range(1, 6));
     if random.range(0, 1) == 0 {
         let x = random.tensor(DType::F32, &[b, s, h * d]);
-        Sample::new(Reshape::new("b s (h d) -> b s h d", &[("d", d)]), vec![(Role::Input, x)])
+        Sample::new(Reshape::new("b s (h d) -> b s h d", &[("d", d)]), vec![(Role::Input, x)]).mixed(random)
     } else {
         let x = random.tensor(DType::F32, &[b, s, h, d]);
-        Sample::new(Reshape::new("b s h d -> b s (h d)", &[]), vec![(Role::Input, x)])
+        Sample::new(Reshape::new("b s h d -> b s (h d)", &[]), vec![(Role::Input, x)]).mixed(random)
     }
 }
 
@@ -242,7 +264,7 @@ fn sample_transpose(random: &mut Random) -> Sample {
     for i in (1..rank).rev() {
         order.swap(i, random.range(0, i));
     }
-    Sample::new(Transpose { order }, vec![(Role::Input, random.tensor(DType::F32, &shape))])
+    Sample::new(Transpose { order }, vec![(Role::Input, random.tensor(DType::F32, &shape))]).mixed(random)
 }
 
 fn sample_slice(random: &mut Random) -> Sample {
@@ -252,5 +274,5 @@ fn sample_slice(random: &mut Random) -> Sample {
     let len = random.range(1, shape[axis]);
     let start = (random.range(0, 1) == 0).then(|| random.range(0, shape[axis] - len));
     let x = random.tensor(DType::F32, &shape);
-    Sample::new(Slice { axis, start, len: Dim::Fixed(len) }, vec![(Role::Input, x)])
+    Sample::new(Slice { axis, start, len: Dim::Fixed(len) }, vec![(Role::Input, x)]).mixed(random)
 }

@@ -4,7 +4,7 @@
 //! The file knows no layer that uses it. Read `shaders/linear.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity, leading};
+use super::{Call, Operand, Operator, Site, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader};
 use crate::sharding::ShardingRule;
@@ -40,6 +40,13 @@ impl Operator for Linear {
         2
     }
 
+    fn operand(&self, input: usize) -> Operand {
+        match input {
+            1 => Operand::Matrix,
+            _ => Operand::Numbers,
+        }
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let (x, w) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?);
         let bias = call.inputs.get(2).map(|b| b.as_f32()).transpose()?;
@@ -65,7 +72,7 @@ impl Operator for Linear {
             _ => ("gemm", 8, 8),
         };
         let kernel = Kernel {
-            weight: Some(site.dtypes[1]),
+            weight: Some(site.rows(1, k)),
             aliases: vec![("X", if scalar { "f32" } else { "vec4<f32>" }.to_string())],
             constants: vec![("SCALAR", scalar as u32)],
             ..Kernel::new(SHADER, entry)
@@ -94,5 +101,5 @@ fn sample(random: &mut Random) -> Sample {
     if random.range(0, 1) == 1 {
         inputs.push((Role::Weight, random.tensor(dtype, &[n])));
     }
-    Sample::new(Linear, inputs)
+    Sample::new(Linear, inputs).mixed(random)
 }

@@ -34,10 +34,42 @@ pub use softmax::Softmax;
 pub use unary::{Unary, UnaryFunction};
 
 use crate::error::{GraphError, Result};
-use crate::kernel::Launch;
+use crate::kernel::{Launch, Layout, Rows};
 use crate::sharding::{Extent, ShardingRule};
 use crate::tensor::{DType, Env, Shape, Tensor};
 use std::ops::Range;
+
+/// What an op reads at one of its inputs. It decides which values may stand there, and how a weight lies that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// Numbers: f32 on the device. A weight of another type is widened.
+    Numbers,
+    /// The rows of a matrix: f32, or a weight in its own type, perhaps split over several buffers.
+    Matrix,
+    /// Positions and token ids: u32.
+    Indices,
+    /// Either numbers or indices, copied as they are.
+    Either,
+}
+
+impl Operand {
+    /// How a weight lies that stands here.
+    pub fn layout(self) -> Layout {
+        match self {
+            Operand::Matrix => Layout::Padded,
+            Operand::Numbers | Operand::Indices | Operand::Either => Layout::Dense,
+        }
+    }
+
+    /// What may not stand here is an error that says what may: `Err` holds those words.
+    pub fn check(self, found: DType) -> Result<(), &'static str> {
+        match (self, found) {
+            (Operand::Numbers | Operand::Matrix, DType::U32) => Err("numbers, not u32"),
+            (Operand::Indices, DType::F32 | DType::F16 | DType::BF16) => Err("u32"),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// What an op states about itself. Shapes, legal cuts and the lowering of every cut are derived from
 /// [`Operator::rule`].
@@ -47,6 +79,9 @@ pub trait Operator {
 
     /// Its sharding rule, bound to the inputs' shapes. Errors when they do not fit.
     fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule>;
+
+    /// What it reads at input number `input`.
+    fn operand(&self, input: usize) -> Operand;
 
     /// Arithmetic operations per point of the space that its factors span.
     fn operations(&self) -> u64 {
@@ -90,6 +125,8 @@ pub struct Site<'a> {
     pub inputs: &'a [Vec<usize>],
     /// The element types of the inputs as they lie on the device.
     pub dtypes: &'a [DType],
+    /// For each input how it lies: dense unless it is a weight that the op reads as a matrix.
+    pub layouts: &'a [Layout],
     /// For each input the row ranges by which it is split over buffers: one range unless it is a wide weight.
     pub pieces: &'a [Vec<Range<usize>>],
     /// The rank's part of every factor.
@@ -134,6 +171,14 @@ impl Site<'_> {
     /// The rank's part of the factor called `name`; a factor the rule lacks has length 1.
     pub fn part(&self, name: &str) -> Part {
         part(self.extents, self.env, name)
+    }
+
+    /// How the rows of a matrix lie that have `len` elements.
+    fn rows(&self, input: usize, len: usize) -> Rows {
+        match self.layouts[input] {
+            Layout::Dense if !len.is_multiple_of(4) => Rows::Loose,
+            Layout::Dense | Layout::Padded => Rows::Padded(self.dtypes[input]),
+        }
     }
 
     /// Elements of the output.

@@ -4,7 +4,7 @@
 //! not know whether the dimension is a hidden state or a head. Read `shaders/normalization.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity, leading};
+use super::{Call, Operand, Operator, Site, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -66,6 +66,10 @@ impl Operator for Normalization {
         6
     }
 
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Numbers
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let (x, weight) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?);
         let bias = call.inputs.get(2).map(|b| b.as_f32()).transpose()?;
@@ -117,5 +121,5 @@ fn sample(random: &mut Random, kind: NormalizationKind) -> Sample {
     if kind == NormalizationKind::Layer {
         inputs.push((Role::Weight, random.tensor(DType::F16, &[d])));
     }
-    Sample::new(Normalization { kind, epsilon: 1e-5, offset: random.pick(&[0.0, 1.0]) }, inputs)
+    Sample::new(Normalization { kind, epsilon: 1e-5, offset: random.pick(&[0.0, 1.0]) }, inputs).mixed(random)
 }

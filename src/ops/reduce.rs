@@ -5,7 +5,7 @@
 //! the weighted sum. Read `shaders/reduce.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity, leading};
+use super::{Call, Operand, Operator, Site, arity, leading};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -78,6 +78,10 @@ impl Operator for Reduce {
         ShardingRule::of(self.name(), &format!("{dims} -> {kept}")).linear(&[0]).bind(inputs)
     }
 
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Numbers
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let x = call.inputs[0];
         let (n, inner): (usize, usize) = (x.shape()[self.axis], x.shape()[self.axis + 1..].iter().product());
@@ -131,5 +135,5 @@ fn sample(random: &mut Random, kind: ReduceKind) -> Sample {
     if kind == ReduceKind::Weighted {
         inputs.push((Role::Input, random.tensor(DType::F32, &shape[..=axis])));
     }
-    Sample::new(Reduce { kind, axis }, inputs)
+    Sample::new(Reduce { kind, axis }, inputs).mixed(random)
 }

@@ -4,11 +4,11 @@
 //! not know how frequencies are scaled: an importer makes the tables. Read `shaders/rotary.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity};
+use super::{Call, Operand, Operator, Site, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Dim, Shape, Tensor};
 
 const SHADER: Shader = Shader { name: "rotary", source: include_str!("../../shaders/rotary.wgsl") };
 
@@ -37,16 +37,28 @@ impl Operator for RotaryEmbedding {
             .whole("d c r")
             .linear(&[0])
             .bind(inputs)?;
-        let len = |name: &str| rule.factor(name).and_then(|f| rule.factors()[f].extent.fixed()).unwrap_or(0);
-        if len("d") < 2 * len("r") {
-            let reason = format!("tables rotate {} dimensions of heads that have {}", 2 * len("r"), len("d"));
-            return Err(GraphError::Attribute { op: "RotaryEmbedding", reason }.into());
+        let extent = |name: &str| rule.factor(name).map(|f| rule.factors()[f].extent);
+        let refuse = |reason: String| Err(GraphError::Attribute { op: "RotaryEmbedding", reason }.into());
+        if extent("c") == Some(Dim::Fixed(0)) {
+            return refuse("the tables hold no position".to_string());
+        }
+        match (extent("d"), extent("r")) {
+            (Some(Dim::Fixed(d)), Some(Dim::Fixed(r))) if d / 2 >= r => {}
+            (Some(d), Some(r)) => return refuse(format!("tables rotate 2 * {r} dimensions of heads that have {d}")),
+            _ => return refuse("the rule has no heads".to_string()),
         }
         Ok(rule)
     }
 
     fn operations(&self) -> u64 {
         3
+    }
+
+    fn operand(&self, input: usize) -> Operand {
+        match input {
+            3 => Operand::Indices,
+            _ => Operand::Numbers,
+        }
     }
 
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
@@ -74,7 +86,7 @@ impl Operator for RotaryEmbedding {
         }
         Ok(vec![Launch {
             kernel: Kernel::new(SHADER, "rotate"),
-            params: [n, h * d, d, r, r.next_multiple_of(4), c].map(|word| word as u32).to_vec(),
+            params: [n, h * d, d, r, c].map(|word| word as u32).to_vec(),
             bindings: [0, 1, 2, 3].map(Binding::input).into_iter().chain([Binding::Output]).collect(),
             groups: linear_grid(n, 64),
         }])
@@ -94,4 +106,5 @@ fn sample(random: &mut Random) -> Sample {
             (Role::Input, random.indices(c, &[b, s])),
         ],
     )
+    .mixed(random)
 }

@@ -5,7 +5,7 @@
 //! `shaders/routing.wgsl` next, and `experts.rs` for who reads the gates.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity};
+use super::{Call, Operand, Operator, Site, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -58,6 +58,10 @@ impl Operator for Routing {
         4 + self.top as u64
     }
 
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Numbers
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let e = call.part("e").len;
         let mut gates = Vec::new();
@@ -96,7 +100,7 @@ fn sample(random: &mut Random) -> Sample {
     let step = |x: &mut f32| *x = if equal { (*x * 2.0).round() } else { *x * 4.0 };
     bytemuck::cast_slice_mut::<u8, f32>(logits.bytes_mut()).iter_mut().for_each(step);
     let op = Routing { top: random.range(1, e), normalize: random.range(0, 1) == 1 };
-    Sample::new(op, vec![(Role::Input, logits)])
+    Sample::new(op, vec![(Role::Input, logits)]).mixed(random)
 }
 
 #[cfg(test)]

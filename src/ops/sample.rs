@@ -98,6 +98,33 @@ impl Sample {
     pub fn new(op: impl Into<Op>, inputs: Vec<(Role, Tensor)>) -> Sample {
         Sample { op: op.into(), inputs, past: 0 }
     }
+
+    /// Half of the time the same case with other roles: whatever may stand at an input of a graph of one's own.
+    ///
+    /// A product may be of two activations, a table of embeddings may be computed, and an activation may be a weight of
+    /// any type, or a state.
+    pub(super) fn mixed(mut self, random: &mut Random) -> Sample {
+        if random.range(0, 1) == 0 {
+            return self;
+        }
+        for (i, (role, tensor)) in self.inputs.iter_mut().enumerate() {
+            let numbers = tensor.dtype() != DType::U32;
+            *role = match self.op.in_place() {
+                // A weight is never written; what is no state is copied first.
+                Some(written) if written == i => random.pick(&[Role::Input, Role::State]),
+                _ if numbers => random.pick(&[Role::Input, Role::Weight, Role::State]),
+                _ => random.pick(&[Role::Input, Role::Weight]),
+            };
+            let dtype = match role {
+                Role::Weight => random.pick(&[DType::F32, DType::F16, DType::BF16]),
+                Role::Input | Role::State => DType::F32,
+            };
+            if numbers {
+                *tensor = tensor.clone().widened().rounded(dtype);
+            }
+        }
+        self
+    }
 }
 
 /// How an op's family makes random cases: one row per ONNX name.

@@ -4,7 +4,7 @@
 //! `shaders/softmax.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity, leading};
+use super::{Call, Operand, Operator, Site, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -33,6 +33,10 @@ impl Operator for Softmax {
 
     fn operations(&self) -> u64 {
         4
+    }
+
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Numbers
     }
 
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
@@ -66,5 +70,5 @@ impl Operator for Softmax {
 fn sample(random: &mut Random) -> Sample {
     let mut shape: Vec<usize> = (0..random.range(1, 3)).map(|_| random.range(1, 9)).collect();
     shape.push(random.range(1, 70));
-    Sample::new(Softmax, vec![(Role::Input, random.tensor(DType::F32, &shape))])
+    Sample::new(Softmax, vec![(Role::Input, random.tensor(DType::F32, &shape))]).mixed(random)
 }

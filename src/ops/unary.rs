@@ -4,7 +4,7 @@
 //! stand in a model. Read `shaders/unary.wgsl` and `shaders/common/functions.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operator, Site, arity, leading};
+use super::{Call, Operand, Operator, Site, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -105,6 +105,10 @@ impl Operator for Unary {
         8
     }
 
+    fn operand(&self, _: usize) -> Operand {
+        Operand::Numbers
+    }
+
     fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
         let x = call.inputs[0].as_f32()?;
         call.fill(|i| {
@@ -154,7 +158,7 @@ fn sample(random: &mut Random, function: UnaryFunction) -> Sample {
     let mut x = random.tensor(DType::F32, &shape);
     let spread = random.pick(&[1.0, 10.0, 100.0]);
     bytemuck::cast_slice_mut::<u8, f32>(x.bytes_mut()).iter_mut().for_each(|x| *x *= spread);
-    Sample::new(Unary { function }, vec![(Role::Input, x)])
+    Sample::new(Unary { function }, vec![(Role::Input, x)]).mixed(random)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use super::{Instr, LocalValue, Place, Port, Program, RankProgram, Size, WeightPart, WeightShard, Window};
 use crate::error::{Error, PlanError, Result};
 use crate::graph::{Graph, Source, ValueId};
+use crate::kernel::{Layout, dense};
 use crate::ops::{Op, Reduce, ReduceKind, Slice};
 use crate::plan::Plan;
 use crate::sharding::{Cut, Placement, Redistribute};
@@ -21,6 +22,7 @@ pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program> {
         graph,
         world: plan.world_size,
         held: HashMap::new(),
+        weights: HashMap::new(),
         states: HashMap::new(),
         ranks: (0..plan.world_size).map(Rank::new).collect(),
     };
@@ -42,7 +44,8 @@ pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program> {
     for (name, value) in graph.outputs() {
         lowering.output(name, *value)?;
         let value = graph.value(*value);
-        outputs.push(Port { name: name.clone(), shape: value.shape.clone(), dtype: value.dtype });
+        // A weight is returned as a device holds it for any op: widened.
+        outputs.push(Port { name: name.clone(), shape: value.shape.clone(), dtype: dense(value.dtype) });
     }
     let inputs = graph.values().filter(|(_, v)| v.source == Source::Input);
     let inputs = inputs.map(|(_, v)| Port { name: v.name.clone(), shape: v.shape.clone(), dtype: v.dtype });
@@ -58,6 +61,8 @@ struct Lowering<'a> {
     world: usize,
     /// In which placements each value is held so far, the one it was made in first.
     held: HashMap<ValueId, Vec<(Placement, Locals)>>,
+    /// The same of weights, which may lie in two layouts at once.
+    weights: HashMap<(ValueId, Layout), Vec<(Placement, Locals)>>,
     /// How each state is cut: by the first node that uses it.
     states: HashMap<ValueId, Placement>,
     ranks: Vec<Rank>,
@@ -86,9 +91,14 @@ impl Lowering<'_> {
             None => self.uncut(n),
         };
         let mut inputs: Vec<Locals> = Vec::new();
-        for (&value, placement) in node.inputs.iter().zip(&needed) {
-            inputs.push(self.obtain(value, placement)?);
+        for (i, (&value, placement)) in node.inputs.iter().zip(&needed).enumerate() {
+            let mut locals = self.obtain(value, placement, node.op.operand(i).layout())?;
+            if node.op.in_place() == Some(i) && self.graph.state_of(value).is_none() {
+                locals = self.copy(value, placement, &locals)?;
+            }
+            inputs.push(locals);
         }
+        let dtype = self.graph.value(node.output).dtype;
         let alias = node.op.in_place().or(node.op.is_view().then_some(0)).map(|i| inputs[i].clone());
         let outputs: Locals = (0..self.world)
             .map(|r| {
@@ -97,7 +107,7 @@ impl Lowering<'_> {
                 let rank = &mut self.ranks[r];
                 let output = match &alias {
                     Some(locals) => rank.alias(&node.name, shape, locals[r]),
-                    None => rank.scratch(&node.name, DType::F32, shape),
+                    None => rank.scratch(&node.name, dtype, shape),
                 };
                 rank.program.instrs.push(Instr::Compute {
                     node: node.name.clone(),
@@ -126,42 +136,62 @@ impl Lowering<'_> {
         ((0..node.inputs.len()).map(need).collect(), Placement::Partial)
     }
 
-    /// The value in `placement`, redistributed if it is not held so.
-    fn obtain(&mut self, id: ValueId, placement: &Placement) -> Result<Locals> {
+    /// A copy of a value that is held in `placement` as `locals`, to be written into.
+    fn copy(&mut self, id: ValueId, placement: &Placement, locals: &Locals) -> Result<Locals> {
+        let value = self.graph.value(id);
+        let shape = |r: usize| placement.local_shape(&value.shape, r);
+        let whole = |r: usize| {
+            let len = shape(r).first().copied().unwrap_or(Dim::Fixed(1));
+            Op::from(Slice { axis: 0, start: Some(0), len })
+        };
+        self.local((&value.name, dense(value.dtype)), locals, shape, whole)
+    }
+
+    /// The value in `placement`, redistributed if it is not held so; a weight in `layout`.
+    fn obtain(&mut self, id: ValueId, placement: &Placement, layout: Layout) -> Result<Locals> {
+        let value = self.graph.value(id);
+        if value.source == Source::Weight {
+            let held = self.weights.get(&(id, layout)).and_then(|held| held.iter().find(|(p, _)| p == placement));
+            if let Some((_, locals)) = held {
+                return Ok(locals.clone());
+            }
+            let locals = self.weight(id, placement, layout);
+            self.weights.entry((id, layout)).or_default().push((placement.clone(), locals.clone()));
+            return Ok(locals);
+        }
         let held = self.held.entry(id).or_default();
         if let Some((_, locals)) = held.iter().find(|(p, _)| p == placement) {
             return Ok(locals.clone());
         }
-        let value = self.graph.value(id);
         if let Some(state) = self.graph.state_of(id) {
             let locals = self.state(id, state, placement)?;
             self.held.insert(id, vec![(placement.clone(), locals.clone())]);
             return Ok(locals);
         }
-        let locals = if value.source == Source::Weight {
-            self.weight(id, placement)
-        } else {
-            // What every rank holds whole can be redistributed without an exchange.
-            let whole = held.iter().find(|(p, _)| *p == Placement::Replicate).or(held.first()).cloned();
-            let (from, locals) = whole.ok_or_else(|| missing(&value.name))?;
-            self.redistribute(id, &from, &locals, placement)?
-        };
+        // What every rank holds whole can be redistributed without an exchange.
+        let whole = held.iter().find(|(p, _)| *p == Placement::Replicate).or(held.first()).cloned();
+        let (from, locals) = whole.ok_or_else(|| missing(&value.name))?;
+        let locals = self.redistribute(id, &from, &locals, placement)?;
         self.held.entry(id).or_default().push((placement.clone(), locals.clone()));
         Ok(locals)
     }
 
-    fn weight(&mut self, id: ValueId, placement: &Placement) -> Locals {
+    fn weight(&mut self, id: ValueId, placement: &Placement, layout: Layout) -> Locals {
         let value = self.graph.value(id);
+        let dtype = match layout {
+            Layout::Padded => value.dtype,
+            Layout::Dense => dense(value.dtype),
+        };
         let place = |(r, rank): (usize, &mut Rank)| {
             let part = match placement {
                 Placement::Shard { dim, cut } => WeightPart::Window(Window(vec![(*dim, cut.range(r))])),
                 Placement::Partial if r > 0 => WeightPart::Zero,
                 Placement::Partial | Placement::Replicate => WeightPart::Window(Window::default()),
             };
-            let shard = WeightShard { name: value.name.clone(), shape: value.shape.clone(), dtype: value.dtype, part };
-            rank.program.weights.push(shard);
+            let (name, shape) = (value.name.clone(), value.shape.clone());
+            rank.program.weights.push(WeightShard { name, shape, dtype: value.dtype, layout, part });
             let place = Place::Weight(rank.program.weights.len() - 1);
-            rank.value(&value.name, value.dtype, placement.local_shape(&value.shape, r), place)
+            rank.value(&value.name, dtype, placement.local_shape(&value.shape, r), place)
         };
         self.ranks.iter_mut().enumerate().map(place).collect()
     }
@@ -205,13 +235,13 @@ impl Lowering<'_> {
                 Ok(self.ranks.iter_mut().enumerate().map(zero).collect())
             }
             (Redistribute::AllGather, Placement::Shard { .. }, Placement::Partial) => {
-                let whole = self.obtain(id, &Placement::Replicate)?;
+                let whole = self.obtain(id, &Placement::Replicate, Layout::Dense)?;
                 self.redistribute(id, &Placement::Replicate, &whole, to)
             }
             (Redistribute::AllGather, Placement::Shard { dim, cut }, _) => {
                 let mine = |r: usize, _| Window(vec![(*dim, relative(&cut.owned(r), &cut.range(r)))]);
                 let theirs = |_, q: usize| Window(vec![(*dim, cut.owned(q))]);
-                Ok(self.exchange(&name, kind, locals, |_| shape.clone(), mine, theirs))
+                Ok(self.exchange((&name, value.dtype), kind, locals, |_| shape.clone(), mine, theirs))
             }
             (Redistribute::AllToAll, Placement::Shard { dim: i, cut: a }, Placement::Shard { dim: j, cut: b }) => {
                 let target = |r: usize| to.local_shape(&shape, r);
@@ -239,7 +269,7 @@ impl Lowering<'_> {
                         Window(vec![(*i, owned), (*j, 0..b.range(r).len())])
                     }
                 };
-                Ok(self.exchange(&name, kind, locals, target, send, receive))
+                Ok(self.exchange((&name, value.dtype), kind, locals, target, send, receive))
             }
             (_, _, to) => {
                 // Partial: gather the addends that this rank keeps side by side, then fold them in rank order.
@@ -254,7 +284,7 @@ impl Lowering<'_> {
                     let empty = matches!(to, Placement::Shard { cut, .. } if cut.range(r).is_empty());
                     Window(vec![(0, if empty { q..q } else { q..q + 1 })])
                 };
-                let gathered = self.exchange(&name, kind, locals, |r| shapes[r].clone(), send, receive);
+                let gathered = self.exchange((&name, value.dtype), kind, locals, |r| shapes[r].clone(), send, receive);
                 let fold = |_| Op::from(Reduce { kind: ReduceKind::Sum, axis: 0 });
                 self.local((&name, value.dtype), &gathered, |r| shapes[r].clone(), fold)
             }
@@ -290,7 +320,7 @@ impl Lowering<'_> {
     /// box of its new part that `r` fills with what it gets from `q`.
     fn exchange(
         &mut self,
-        name: &str,
+        (name, dtype): (&str, DType),
         kind: Redistribute,
         from: &Locals,
         shape: impl Fn(usize) -> Shape,
@@ -301,7 +331,7 @@ impl Lowering<'_> {
         let some = |window: Window| (!window.is_empty()).then_some(window);
         let mut outputs = Vec::new();
         for (r, rank) in self.ranks.iter_mut().enumerate() {
-            let to = rank.scratch(name, DType::F32, shape(r));
+            let to = rank.scratch(name, dtype, shape(r));
             rank.program.instrs.push(Instr::Exchange {
                 node: name.to_string(),
                 kind,
@@ -331,7 +361,7 @@ impl Lowering<'_> {
                 rank.program.instrs.push(Instr::Output { name: name.to_string(), value: locals[r], window });
             }
         } else {
-            let value = self.obtain(id, &Placement::Replicate)?[0];
+            let value = self.obtain(id, &Placement::Replicate, Layout::Dense)?[0];
             let output = Instr::Output { name: name.to_string(), value, window: Window::default() };
             self.ranks[0].program.instrs.push(output);
         }

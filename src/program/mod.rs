@@ -5,11 +5,13 @@
 //! and [`crate::session`] for who runs it.
 
 mod lower;
+mod room;
 
 pub use lower::lower;
+pub use room::{Holding, Room, Tenant, check};
 
-use crate::error::{PlanError, Result, Shortfall};
-use crate::kernel::weight_bytes;
+use crate::error::Result;
+use crate::kernel::{Layout, weight_bytes};
 use crate::ops::Op;
 use crate::sharding::{Extent, Redistribute};
 use crate::tensor::{DType, Dim, Env, Limits, Region, Shape, Symbol, display_shape, resolve};
@@ -95,7 +97,7 @@ impl Size {
         let mut symbols: Vec<_> =
             shape.iter().filter_map(|d| if let Dim::Symbol(s) = d { Some(*s) } else { None }).collect();
         symbols.sort_unstable();
-        Size { count: shape.iter().filter_map(|d| d.fixed()).product(), symbols }
+        Size { count: shape.iter().filter_map(|d| d.fixed()).fold(1, usize::saturating_mul), symbols }
     }
 
     /// The most elements in calls up to `limits`.
@@ -105,9 +107,15 @@ impl Size {
         };
         let per_token = |s: &&Symbol| matches!(s, Symbol::Batch | Symbol::Seq | Symbol::Keep);
         let mut tokens = product(&mut self.symbols.iter().filter(per_token));
-        if self.symbols.contains(&Symbol::Batch) {
-            // Once for the positions and once for each sequence: `keep` is at most `seq`.
-            tokens = tokens.min(limits.tokens.max(limits.batch));
+        let count = |wanted: fn(&Symbol) -> bool| self.symbols.iter().filter(|s| wanted(s)).count();
+        let (batch, positions) = (count(|s| *s == Symbol::Batch), count(|s| matches!(s, Symbol::Seq | Symbol::Keep)));
+        if batch > 0 {
+            // Each `batch` is paired with a `seq`, or a `keep`, which is at most `seq`: together they are the tokens.
+            let pairs = batch.min(positions).max(1);
+            let power = |n: usize, times: usize| (0..times).fold(1usize, |product, _| product.saturating_mul(n));
+            let rest =
+                power(limits.batch, batch - pairs).saturating_mul(power(limits.seq, positions.saturating_sub(pairs)));
+            tokens = tokens.min(power(limits.tokens.max(limits.batch), pairs).saturating_mul(rest));
         }
         let others = product(&mut self.symbols.iter().filter(|s| !per_token(s)));
         self.count.saturating_mul(tokens).saturating_mul(others)
@@ -123,6 +131,8 @@ pub struct WeightShard {
     pub shape: Shape,
     /// Its type in the file.
     pub dtype: DType,
+    /// How it lies on the device, for the ops that read it.
+    pub layout: Layout,
     /// What the rank loads of it.
     pub part: WeightPart,
 }
@@ -265,7 +275,7 @@ impl RankProgram {
             }
         }
         Memory {
-            weights: sum(self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(limits)))),
+            weights: sum(self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(limits), w.layout))),
             state: sum(self.states.iter().map(elements)),
             activations: sum(self.buffers.iter().map(|b| (b.most(limits) as u64).saturating_mul(4))),
             staging: sum([inputs, inputs, received, received, sent].into_iter()),
@@ -279,18 +289,16 @@ impl RankProgram {
 }
 
 impl Program {
-    /// Checks that every rank's device can hold it in sessions whose calls are at most `limits`.
+    /// Checks that the devices can hold it in sessions whose calls are at most `limits`; `rooms` gives each rank's.
     ///
-    /// `devices` gives each rank's device name and memory in bytes; where the memory is unknown nothing is checked.
-    /// Errors with the shortfall of every rank that lacks memory.
-    pub fn check_memory(&self, limits: &Limits, devices: &[(String, Option<u64>)]) -> Result<()> {
-        let lacking = |(rank, (device, memory)): (&RankProgram, &(String, Option<u64>))| {
-            let (needed, available) = (rank.memory(limits).total(), (*memory)?);
-            let shortfall = Shortfall { rank: rank.rank, device: device.clone(), needed, available };
-            (needed > available).then_some(shortfall)
-        };
-        let shortfalls: Vec<Shortfall> = self.ranks.iter().zip(devices).filter_map(lacking).collect();
-        if shortfalls.is_empty() { Ok(()) } else { Err(PlanError::DoesNotFit { shortfalls }.into()) }
+    /// Errors as [`check`].
+    pub fn check(&self, limits: &Limits, rooms: &[Room]) -> Result<()> {
+        check(&self.tenants(limits, rooms))
+    }
+
+    /// Its ranks, each on its device.
+    pub fn tenants<'a>(&'a self, limits: &'a Limits, rooms: &'a [Room]) -> Vec<Tenant<'a>> {
+        self.ranks.iter().zip(rooms).map(|(rank, room)| Tenant { rank, limits, room }).collect()
     }
 }
 
@@ -304,7 +312,11 @@ impl fmt::Display for RankProgram {
                     window.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect()
                 }
             };
-            writeln!(f, "weight {id:<3} {} {}{}{part}", weight.name, weight.dtype, display_shape(&weight.shape))?;
+            // A vector lies densely in any case.
+            let dense = weight.layout == Layout::Dense && weight.shape.len() > 1;
+            let dense = if dense { " dense" } else { "" };
+            let shape = display_shape(&weight.shape);
+            writeln!(f, "weight {id:<3} {} {}{shape}{dense}{part}", weight.name, weight.dtype)?;
         }
         for instr in &self.instrs {
             match instr {

@@ -4,8 +4,9 @@
 //! drawn.
 
 use crate::graph::{Graph, Source};
+use crate::kernel::weight_bytes;
 use crate::plan::Plan;
-use crate::program::{Instr, Memory, Program};
+use crate::program::{Instr, Memory, Program, RankProgram, Room};
 use crate::sharding::Cut;
 use crate::tensor::{Env, Limits, resolve};
 use std::fmt::Write as _;
@@ -17,22 +18,7 @@ const COLUMNS: usize = 80;
 /// Columns of a node's or a device's name.
 const NAME: usize = 21;
 
-/// `1536` as `1.5 KiB`.
-pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{n} B"),
-        // Nine columns at most, so that tables keep their lines.
-        _ if value >= 999.95 => format!("{value:.0} {}", UNITS[unit]),
-        _ => format!("{value:.1} {}", UNITS[unit]),
-    }
-}
+pub use crate::tensor::display_bytes as bytes;
 
 /// The name of a node with its layer's number left open, so that equal layers are drawn once.
 fn pattern(name: &str) -> String {
@@ -155,18 +141,46 @@ pub fn sent_bytes(program: &Program, rank: usize, env: &Env) -> u64 {
 }
 
 /// What each rank holds, one line each.
-pub fn memory(program: &Program, limits: &Limits, devices: &[(String, Option<u64>)]) -> String {
+pub fn memory(program: &Program, limits: &Limits, rooms: &[Room]) -> String {
     let mut text = String::new();
     let mut row = |cells: [&str; 7]| {
         let [rank, device, weights, kv, scratch, staging, of] = cells;
         let _ = writeln!(text, "{rank:<4} {device:<NAME$} {weights:>9} {kv:>9} {scratch:>9} {staging:>9} of {of}");
     };
     row(["rank", "device", "weights", "kv", "scratch", "staging", "memory"]);
-    for (rank, (device, memory)) in program.ranks.iter().zip(devices) {
-        let Memory { weights, state, activations, staging } = rank.memory(limits);
-        let of = memory.map_or("unknown".to_string(), bytes);
+    for (rank, room) in program.ranks.iter().zip(rooms) {
+        let Memory { weights, state, activations, staging } = rank.memory_as(limits, room.holding);
+        let of = room.memory.map_or("unknown".to_string(), bytes);
         let [weights, state, activations, staging] = [weights, state, activations, staging].map(bytes);
-        row([&rank.rank.to_string(), &beginning(device), &weights, &state, &activations, &staging, &of]);
+        row([&rank.rank.to_string(), &beginning(&room.device), &weights, &state, &activations, &staging, &of]);
+    }
+    text
+}
+
+/// A line for every weight that ranks hold in two cuts or layouts: what that takes beyond holding it once.
+///
+/// A vocabulary that is embedded with and predicted with is one, where a plan cuts it one way here and another there.
+pub fn held_twice(program: &Program, limits: &Limits) -> String {
+    let mut text = String::new();
+    let Some(first) = program.ranks.first() else { return text };
+    let bytes_of = |rank: &RankProgram, w: usize| {
+        rank.weights.get(w).map_or(0, |w| weight_bytes(w.dtype, &w.local_shape(limits), w.layout))
+    };
+    let mut seen: Vec<&str> = Vec::new();
+    for weight in &first.weights {
+        let name = weight.name.as_str();
+        if seen.contains(&name) {
+            continue;
+        }
+        seen.push(name);
+        // Every rank lists the same weights in the same order.
+        let places = (0..first.weights.len()).filter(|&w| first.weights[w].name == name);
+        let held: Vec<u64> = places.map(|w| program.ranks.iter().map(|rank| bytes_of(rank, w)).sum()).collect();
+        let beyond = held.iter().sum::<u64>() - held.iter().max().copied().unwrap_or(0);
+        if beyond > 0 {
+            let (times, beyond) = (held.len(), bytes(beyond));
+            let _ = writeln!(text, "{name} is held in {times} cuts, which takes {beyond} more than one");
+        }
     }
     text
 }

@@ -215,6 +215,19 @@ impl RuleBuilder {
                 None => return Err(refuse(format!("the length of {} is not told", self.rule.factors[f].name)).into()),
             }
         }
+        for axis in self.rule.output.iter().filter(|axis| axis.len() != 1) {
+            let factors: Vec<&Factor> = axis.iter().map(|&f| &self.rule.factors[f]).collect();
+            let product = factors.iter().try_fold(1usize, |n, factor| n.checked_mul(factor.extent.fixed()?));
+            if product.is_none() {
+                let lengths: Vec<String> = factors.iter().map(|f| format!("{} = {}", f.name, f.extent)).collect();
+                let reason = format!(
+                    "an output dimension of {} cannot be joined into one: only lengths that the model fixes can, and \
+                     their product must be countable",
+                    lengths.join(", ")
+                );
+                return Err(refuse(reason).into());
+            }
+        }
         Ok(self.rule)
     }
 }
@@ -283,8 +296,7 @@ impl ShardingRule {
     fn axis_len(&self, axis: &Axis, len: impl Fn(usize) -> Dim) -> Dim {
         match axis.as_slice() {
             [f] => len(*f),
-            // `bind` lets only fixed lengths into a compound dimension of an input; an output made of symbols would
-            // need products of symbols, which no op here has.
+            // `bind` lets only fixed lengths into a compound dimension.
             axis => Dim::Fixed(axis.iter().map(|&f| len(f).fixed().unwrap_or(0)).product()),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Data goes to stdout and all else to stderr. Read `run.rs` for how it is used.
 
-use crate::huggingface;
+use crate::{huggingface, memory};
 use anyhow::{Context, Result};
 use fanfold::device::Device;
 use fanfold::device::gpu::{GpuOptions, adapters};
@@ -12,7 +12,7 @@ use fanfold::generate::{Engine, EngineOptions, prepare};
 use fanfold::hub::ModelId;
 use fanfold::import::{Folder, Head, Model, demo};
 use fanfold::plan::{Plan, Strategy, plan};
-use fanfold::program::Program;
+use fanfold::program::{Program, Room};
 use fanfold::tensor::{DType, Limits};
 use fanfold::text::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -222,20 +222,18 @@ pub struct Decision {
     pub program: Program,
     pub limits: Limits,
     pub choices: Vec<DeviceChoice>,
+    /// What is known of each rank's device.
+    pub rooms: Vec<Room>,
     pub options: EngineOptions,
 }
 
-impl Decision {
-    /// Each rank's device name and memory, where known.
-    pub fn devices(&self, placing: &Placing) -> Result<Vec<(String, Option<u64>)>> {
-        let given = &placing.memory;
-        if !given.is_empty() && given.len() != self.choices.len() {
-            let (sizes, devices) = (given.len(), self.choices.len());
-            return Err(usage(format!("--memory has {sizes} sizes for {devices} devices")));
-        }
-        let memory = |(i, c): (usize, &DeviceChoice)| (c.to_string(), given.get(i).copied().or(c.memory()));
-        Ok(self.choices.iter().enumerate().map(memory).collect())
+/// What is known of the chosen devices: what `--memory` says, or else the drivers and the system.
+fn rooms(choices: &[DeviceChoice], given: &[u64]) -> Result<Vec<Room>> {
+    if !given.is_empty() && given.len() != choices.len() {
+        let (sizes, devices) = (given.len(), choices.len());
+        return Err(usage(format!("--memory has {sizes} sizes for {devices} devices")));
     }
+    Ok(select::rooms(choices, given, memory::free()))
 }
 
 /// Chooses devices and a plan for `model`, and checks that it fits where memory is known, and its weights if wanted.
@@ -246,7 +244,7 @@ pub fn decide(model: &Model, target: &Target, all_logits: bool) -> Result<Decisi
 /// As [`decide`], for an engine opened otherwise than a target says.
 pub fn decide_as(model: &Model, target: &Target, options: EngineOptions) -> Result<Decision> {
     let decision = decide_unchecked(model, &target.placing, options)?;
-    decision.program.check_memory(&decision.limits, &decision.devices(&target.placing)?)?;
+    decision.program.check(&decision.limits, &decision.rooms)?;
     if target.check {
         check_weights(model)?;
     }
@@ -291,8 +289,9 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     }
     let deadline = Duration::from_secs(placing.timeout);
     let options = EngineOptions { deadline, ..options };
-    let (program, limits) = prepare(model, &plan, &options)?;
-    Ok(Decision { plan, program, limits, choices, options })
+    let rooms = rooms(&choices, &placing.memory)?;
+    let (program, limits) = prepare(model, &plan, &options, &rooms)?;
+    Ok(Decision { plan, program, limits, choices, rooms, options })
 }
 
 fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {

@@ -16,6 +16,7 @@ mod embed;
 mod flags;
 mod huggingface;
 mod man;
+mod memory;
 mod perplexity;
 mod plan;
 mod pull;
@@ -27,7 +28,7 @@ mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use fanfold::Error;
-use fanfold::error::{DeviceError, HubError, PlanError, SessionError, TextError};
+use fanfold::error::{DeviceError, HubError, PlanError, SessionError, TensorError, TextError};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -158,6 +159,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn code(error: &Error) -> u8 {
     match error {
+        Error::Tensor(TensorError::Memory { .. }) => 4,
         Error::Import(_) => 3,
         Error::Hub(HubError::Name { .. }) => 2,
         Error::Hub(HubError::NotCached { .. } | HubError::NoWeights { .. } | HubError::NotFound { .. }) => 3,
@@ -165,7 +167,7 @@ fn code(error: &Error) -> u8 {
         Error::Text(TextError::Sampling { .. }) => 2,
         Error::Text(TextError::Logits(_)) => 1,
         Error::Text(_) => 3,
-        Error::Plan(PlanError::DoesNotFit { .. }) => 4,
+        Error::Plan(PlanError::DoesNotFit { .. } | PlanError::TooWide { .. }) => 4,
         Error::Plan(_) => 2,
         Error::Device(DeviceError::List { .. } | DeviceError::NotFound { .. } | DeviceError::NoAdapter) => 2,
         Error::Device(DeviceError::OutOfMemory { .. }) => 4,

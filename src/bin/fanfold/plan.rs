@@ -32,7 +32,6 @@ pub fn main(args: &Args) -> Result<()> {
     if args.target.check {
         check_weights(&model)?;
     }
-    let devices = decision.devices(&args.target.placing)?;
     let json = decision.plan.to_json();
     if let Some(path) = &args.output {
         std::fs::write(path, &json).map_err(|e| usage(format!("{}: {e}", path.display())))?;
@@ -51,7 +50,15 @@ pub fn main(args: &Args) -> Result<()> {
         writeln!(text, "who holds which part of every layer (a digit is a rank; + where shared):\n")?;
         writeln!(text, "{}", report::picture(model.graph(), plan))?;
         writeln!(text, "{}\n", report::exchanges(&decision.program, &token))?;
-        write!(text, "{}", report::memory(&decision.program, &decision.limits, &devices))?;
+        write!(text, "{}", report::memory(&decision.program, &decision.limits, &decision.rooms))?;
+        write!(text, "{}", report::held_twice(&decision.program, &decision.limits))?;
+        if model.info().generates && decision.limits.seq < decision.options.limits(model.info()).seq {
+            let tokens = decision.limits.seq;
+            writeln!(
+                text,
+                "prompts go in calls of {tokens} tokens: of more, a device could not hold a value in one piece"
+            )?;
+        }
         if args.verbose {
             for rank in &decision.program.ranks {
                 write!(text, "\nrank {}\n{rank}", rank.rank)?;
@@ -59,6 +66,5 @@ pub fn main(args: &Args) -> Result<()> {
         }
         say(text.trim_end())?;
     }
-    decision.program.check_memory(&decision.limits, &devices)?;
-    Ok(())
+    Ok(decision.program.check(&decision.limits, &decision.rooms)?)
 }

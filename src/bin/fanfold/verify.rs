@@ -4,13 +4,15 @@ use crate::common::{
     Decision, SEED, Target, check_tokens, decide, open, open_layers, open_model, open_on, progress_bar, random_config,
     say, tokenizer,
 };
+use crate::memory;
 use anyhow::Result;
 use fanfold::device::host::HostDevice;
-use fanfold::device::select::DeviceChoice;
+use fanfold::device::select::{DeviceChoice, rooms};
 use fanfold::generate::{Engine, prepare};
 use fanfold::import::{Head, Model};
 use fanfold::ops::sample::Random;
 use fanfold::plan::{Strategy, plan};
+use fanfold::program::{Holding, Room, check};
 use fanfold::verify::{Comparison, verify, verify_embedding, verify_layers};
 use std::sync::Arc;
 
@@ -46,24 +48,40 @@ impl std::fmt::Display for Reference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Reference::Device(choice) => choice.fmt(f),
-            Reference::Streamed => {
-                f.write_str("host, layer by layer with streamed weights: the model fits no single device")
-            }
+            Reference::Streamed => f.write_str(
+                "host, layer by layer with streamed weights: beside its shards the model fits no single device",
+            ),
         }
     }
 }
 
-/// The model whole on one rank, and where that fits.
+/// The model whole on one rank, and where that fits beside what is sharded: both are held at once.
 pub fn decide_single(model: &Model, decision: &Decision, target: &Target) -> Result<(Decision, Reference)> {
     let plan = plan(model.graph(), Strategy::Single, &[1.0])?;
-    let (program, limits) = prepare(model, &plan, &decision.options)?;
-    let devices = decision.devices(&target.placing)?;
-    let fitting = (0..devices.len()).find(|&i| program.check_memory(&limits, &devices[i..=i]).is_ok());
-    let (choice, reference) = match fitting {
-        Some(rank) => (decision.choices[rank].clone(), Reference::Device(decision.choices[rank].clone())),
-        None => (DeviceChoice::Host, Reference::Streamed),
+    let sharded = decision.program.tenants(&decision.limits, &decision.rooms);
+    let whole = |choice: &DeviceChoice, room: Room| -> Result<Decision> {
+        let rooms = vec![room];
+        let (program, limits) = prepare(model, &plan, &decision.options, &rooms)?;
+        let choices = vec![choice.clone()];
+        Ok(Decision { plan: plan.clone(), program, limits, choices, rooms, options: decision.options })
     };
-    Ok((Decision { plan, program, limits, choices: vec![choice], options: decision.options }, reference))
+    let together = |single: &Decision| {
+        check(&[sharded.as_slice(), single.program.tenants(&single.limits, &single.rooms).as_slice()].concat())
+    };
+    for (choice, room) in decision.choices.iter().zip(&decision.rooms) {
+        let single = whole(choice, room.clone())?;
+        if together(&single).is_ok() {
+            return Ok((single, Reference::Device(choice.clone())));
+        }
+    }
+    // The reference takes the machine's memory, as the shards do unless a person says how much each device has.
+    let others = if target.placing.memory.is_empty() { decision.choices.as_slice() } else { &[] };
+    let all = [others, &[DeviceChoice::Host]].concat();
+    let room = rooms(&all, &[], memory::free()).pop().unwrap_or(Room::new("host", None, 0));
+    let pool = if others.is_empty() { decision.rooms.len() } else { room.pool };
+    let single = whole(&DeviceChoice::Host, Room { holding: Holding::Streamed, pool, ..room })?;
+    together(&single)?;
+    Ok((single, Reference::Streamed))
 }
 
 /// Opens what [`decide_single`] decided.

@@ -111,6 +111,11 @@ impl AdapterInfo {
         self.kind == AdapterKind::Software
     }
 
+    /// Bytes of the largest tensor that it holds in one piece.
+    pub fn largest_tensor(&self) -> u64 {
+        largest_tensor(self.max_binding, self.max_buffer)
+    }
+
     fn same_entry(&self, other: &AdapterInfo) -> bool {
         (self.backend, &self.name, &self.pci_bus_id) == (other.backend, &other.name, &other.pci_bus_id)
     }
@@ -141,6 +146,12 @@ impl fmt::Display for AdapterInfo {
             None => f.write_str("memory unknown)"),
         }
     }
+}
+
+/// Bytes of the largest tensor in one piece, where bindings and buffers have at most so many.
+pub(super) fn largest_tensor(max_binding: u64, max_buffer: u64) -> u64 {
+    let largest = max_binding.min(max_buffer);
+    largest - largest % super::context::ALIGNMENT
 }
 
 /// The part of a name that every interface agrees on: no driver, no bus, no wrapper.

@@ -4,9 +4,10 @@
 //! `recorder` for how work is submitted.
 
 use super::GpuOptions;
-use super::adapter::{AdapterInfo, open};
+use super::adapter::{AdapterInfo, largest_tensor, open};
 use crate::device::Counters;
 use crate::error::{DeviceError, Result};
+use crate::tensor::display_bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,7 +152,8 @@ impl Context {
     ) -> Result<wgpu::Buffer> {
         let size = aligned(bytes);
         if size > self.limits.max_buffer_size {
-            let reason = format!("a buffer of this adapter holds at most {} bytes", self.limits.max_buffer_size);
+            let largest = display_bytes(self.limits.max_buffer_size);
+            let reason = format!("a buffer of this adapter holds at most {largest}");
             return Err(self.no_room(what, bytes, reason).into());
         }
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: mapped };
@@ -166,8 +168,7 @@ impl Context {
 
     /// The largest storage binding of a tensor that is in one piece.
     pub(super) fn largest_binding(&self) -> u64 {
-        let largest = self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size);
-        largest - largest % ALIGNMENT
+        largest_tensor(self.limits.max_storage_buffer_binding_size, self.limits.max_buffer_size)
     }
 
     /// Whether what was polled for has come.

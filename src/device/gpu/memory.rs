@@ -7,9 +7,9 @@ use super::context::{ALIGNMENT, Context};
 use super::staging::Writer;
 use crate::error::Result;
 use crate::graph::Weights;
-use crate::kernel::weight_layout;
+use crate::kernel::{Layout, weight_layout};
 use crate::program::{Place, RankProgram, WeightPart, WeightShard};
-use crate::tensor::{DType, Limits, Region, resolve};
+use crate::tensor::{DType, Limits, Region, display_bytes, resolve};
 use std::ops::Range;
 use wgpu::BufferUsages;
 
@@ -20,6 +20,8 @@ const BLOCK: usize = 16 << 20;
 pub(super) struct Stored {
     /// The type it lies in.
     pub(super) dtype: DType,
+    /// How it lies.
+    pub(super) layout: Layout,
     /// Bytes of one row.
     row: usize,
     /// Its rows, and the buffers that hold them.
@@ -60,12 +62,13 @@ impl Memory {
         Ok(Memory { buffers, states, weights: stored })
     }
 
-    /// The buffer of an activation or a state.
+    /// The buffer of an activation, a state, or a weight that lies like one.
     pub(super) fn tensor(&self, place: Place) -> Option<&wgpu::Buffer> {
         match place {
             Place::Buffer(i) => self.buffers.get(i),
             Place::State(i) => self.states.get(i),
-            Place::Weight(_) => None,
+            // A weight that lies like an activation can be read like one.
+            Place::Weight(i) => self.weights.get(i).filter(|w| w.layout == Layout::Dense).map(|w| &w.pieces[0].1),
         }
     }
 }
@@ -74,8 +77,8 @@ impl Memory {
 fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buffer> {
     let (bytes, largest) = (elements.saturating_mul(4), context.largest_binding());
     if bytes > largest {
-        let reason =
-            format!("a binding of this adapter holds at most {largest} bytes; shorten the context or the call");
+        let largest = display_bytes(largest);
+        let reason = format!("a binding of this adapter holds at most {largest}: use a smaller context (-c)");
         return Err(context.no_room(what, bytes, reason).into());
     }
     context.buffer(what, bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST, false)
@@ -83,7 +86,7 @@ fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buff
 
 /// The type of a shard's elements, its rows and the bytes of one row, as they lie on the device.
 fn rows(shard: &WeightShard, limits: &Limits) -> (DType, usize, usize) {
-    let (dtype, layout) = weight_layout(shard.dtype, &shard.local_shape(limits));
+    let (dtype, layout) = weight_layout(shard.dtype, &shard.local_shape(limits), shard.layout);
     let (row, rows) = layout.split_last().map_or((1, 1), |(&row, lead)| (row, lead.iter().product()));
     (dtype, rows, row * dtype.size())
 }
@@ -91,23 +94,26 @@ fn rows(shard: &WeightShard, limits: &Limits) -> (DType, usize, usize) {
 fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Result<Stored> {
     let (dtype, rows, row) = rows(shard, limits);
     let largest = context.options.max_binding.map_or(u64::MAX, |b| b - b % ALIGNMENT).min(context.largest_binding());
-    let vector = shard.shape.len() < 2;
-    // Vectors are small, and kernels read them whole.
-    let most = if vector { rows } else { (largest / row.max(1) as u64).min(rows as u64) as usize };
-    if (most == 0 && rows * row > 0) || (vector && row as u64 > context.largest_binding()) {
-        let reason = format!("a binding holds at most {largest} bytes, less than one row");
-        return Err(context.no_room(&format!("weight {}", shard.name), row as u64, reason).into());
+    let dense = shard.layout == Layout::Dense;
+    // What lies densely is read whole.
+    let most = if dense { rows } else { (largest / row.max(1) as u64).min(rows as u64) as usize };
+    let whole = (rows as u64).saturating_mul(row as u64);
+    if (most == 0 && whole > 0) || (dense && whole > context.largest_binding()) {
+        let (bytes, part) = if dense { (whole, "all of it") } else { (row as u64, "one row") };
+        let largest = display_bytes(if dense { context.largest_binding() } else { largest });
+        let reason = format!("a binding of this adapter holds at most {largest}, less than {part}");
+        return Err(context.no_room(&format!("weight {}", shard.name), bytes, reason).into());
     }
     let mut pieces = Vec::new();
     let mut start = 0;
     loop {
         let end = (start + most.max(1)).min(rows);
-        let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let buffer = context.buffer(&shard.name, ((end - start) * row) as u64, usage, false)?;
         pieces.push((start..end, buffer));
         start = end;
         if start >= rows {
-            return Ok(Stored { dtype, row, pieces });
+            return Ok(Stored { dtype, layout: shard.layout, row, pieces });
         }
     }
 }
@@ -169,6 +175,7 @@ impl Uploads {
         for block in blocks(&region, BLOCK) {
             let tensor = weights.read(name, shape, &block)?;
             progress(tensor.bytes().len() as u64);
+            let tensor = if stored.layout == Layout::Dense { tensor.widened() } else { tensor };
             let count = block.0[..block.0.len() - 1].iter().map(|r| r.len()).product();
             self.rows(context, stored, at, count, tensor.bytes())?;
             at += count;

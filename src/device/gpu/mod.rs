@@ -100,7 +100,7 @@ impl Loaded {
 
     fn buffer(&self, context: &Context, value: usize) -> Result<&wgpu::Buffer> {
         let value = &self.program.values[value];
-        let weight = || context.refused(format!("{} is a weight: it is neither read nor written", value.name));
+        let weight = || context.refused(format!("{} is a weight that only ops read", value.name));
         Ok(self.memory.tensor(value.place).ok_or_else(weight)?)
     }
 }
@@ -108,6 +108,10 @@ impl Loaded {
 impl Device for GpuDevice {
     fn name(&self) -> &str {
         &self.context.name
+    }
+
+    fn largest_tensor(&self) -> Option<u64> {
+        Some(self.context.largest_binding())
     }
 
     fn load(
@@ -139,7 +143,10 @@ impl Device for GpuDevice {
                 Instr::Compute { .. } | Instr::Zero { .. } => {}
             }
         }
-        let writer = Writer::new(context, 2, inputs + received)?;
+        // Where one buffer cannot take all, a slot is submitted before it overflows.
+        let capacity =
+            (inputs + received).min(context.limits.max_buffer_size - context.limits.max_buffer_size % ALIGNMENT);
+        let writer = Writer::new(context, 2, capacity)?;
         let reader = Reader::new(context, sent)?;
         let recorder = Recorder::new(context, writer, reader);
         let (limits, calls) = (*limits, Calls::default());

@@ -7,7 +7,7 @@ use super::context::{Context, aligned};
 use super::memory::Memory;
 use super::pipeline::Pipelines;
 use crate::error::{GraphError, Result};
-use crate::kernel::{Binding, Launch};
+use crate::kernel::{Binding, Launch, Layout};
 use crate::ops::{Op, Site};
 use crate::program::{Instr, LocalValue, Place, RankProgram};
 use crate::sharding::Extent;
@@ -95,7 +95,8 @@ fn prepare(context: &mut Context, pipelines: &mut Pipelines, rank: Rank<'_>, env
         if let Instr::Compute { node, op, inputs, output, extents } = &program.instrs[instr] {
             let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
             step.operations = op.operations().saturating_mul(space);
-            for launch in launches(rank, &env, op, inputs, *output, extents)? {
+            let at_node = |source| GraphError::Node { node: node.clone(), source: Box::new(source) };
+            for launch in launches(rank, &env, op, inputs, *output, extents).map_err(at_node)? {
                 check(context, node, &launch)?;
                 if !launch.groups.contains(&0) {
                     let params = blocks.add(&launch.params);
@@ -148,7 +149,9 @@ fn launches(
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|&v| resolve(&value(v).shape, env)).collect();
     let dtypes: Vec<_> = inputs.iter().map(|&v| dtype(rank, value(v))).collect();
     let pieces: Vec<Vec<_>> = inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect();
-    let site = Site { inputs: &shapes, dtypes: &dtypes, pieces: &pieces, extents, env, output: &shape };
+    let layouts: Vec<Layout> = inputs.iter().map(|&v| layout(rank, value(v))).collect();
+    let (dtypes, layouts, pieces) = (dtypes.as_slice(), layouts.as_slice(), pieces.as_slice());
+    let site = Site { inputs: &shapes, dtypes, layouts, pieces, extents, env, output: &shape };
     let launches = op.launches(&site)?;
     for (input, pieces) in pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
         let last = Binding::Input { input, piece: pieces.len() - 1 };
@@ -168,12 +171,20 @@ fn dtype(rank: Rank<'_>, value: &LocalValue) -> crate::tensor::DType {
     }
 }
 
-fn pieces(rank: Rank<'_>, value: &LocalValue, shape: &[usize]) -> Vec<std::ops::Range<usize>> {
+fn layout(rank: Rank<'_>, value: &LocalValue) -> Layout {
     match value.place {
-        Place::Weight(w) => rank.memory.weights[w].pieces.iter().map(|(range, _)| range.clone()).collect(),
-        Place::Buffer(_) | Place::State(_) => {
-            std::iter::once(0..shape.split_last().map_or(1, |(_, lead)| lead.iter().product())).collect()
+        Place::Weight(w) => rank.memory.weights[w].layout,
+        Place::Buffer(_) | Place::State(_) => Layout::Dense,
+    }
+}
+
+fn pieces(rank: Rank<'_>, value: &LocalValue, shape: &[usize]) -> Vec<std::ops::Range<usize>> {
+    match (value.place, layout(rank, value)) {
+        (Place::Weight(w), Layout::Padded) => {
+            rank.memory.weights[w].pieces.iter().map(|(range, _)| range.clone()).collect()
         }
+        // In one piece; a view may give it other rows than the weight has.
+        _ => std::iter::once(0..shape.split_last().map_or(1, |(_, lead)| lead.iter().product())).collect(),
     }
 }
 

@@ -1,0 +1,10 @@
+// Rows of f32 that follow one another without padding: an activation where a weight usually stands. A row's length is no
+// multiple of four, so its elements are read one by one, and what a row lacks to a multiple of four counts as zero.
+alias Packed = f32;
+
+fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {
+    let start = row * len;
+    let column = 4u * j + vec4<u32>(0u, 1u, 2u, 3u);
+    let i = start + min(column, vec4<u32>(len - 1u));
+    return select(vec4<f32>(), vec4<f32>(w[i.x], w[i.y], w[i.z], w[i.w]), column < vec4<u32>(len));
+}

@@ -1,0 +1,162 @@
+//! Whether programs fit the devices they are to run on, counted before anything is opened.
+//!
+//! Two things limit a device: its memory, which it may share with others (all that run on the processor share the
+//! machine's), and the largest tensor that it holds in one piece. The module deliberately asks no device for either.
+//! Read [`crate::device::select`] next for who knows them.
+
+use super::{Memory, Place, RankProgram, Size};
+use crate::error::{PlanError, Result, Shortfall, TooWide};
+use crate::kernel::{Layout, weight_bytes, weight_layout};
+use crate::tensor::{DType, Limits, Shape, Symbol};
+
+/// How a device holds weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Each as its [`WeightShard::layout`](super::WeightShard::layout) says.
+    Laid,
+    /// All in f32: the host's evaluation.
+    Widened,
+    /// One at a time, in f32: the host's evaluation of a model that fits nowhere.
+    Streamed,
+}
+
+/// What is known of the device that a rank is to run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Its name.
+    pub device: String,
+    /// Bytes of memory that there are for models; `None`: unknown, and not checked.
+    pub memory: Option<u64>,
+    /// Rooms of the same number are in one memory, where what all of them hold is added.
+    pub pool: usize,
+    /// Bytes of the largest tensor in one piece; `None`: any.
+    pub largest: Option<u64>,
+    /// How it holds weights.
+    pub holding: Holding,
+}
+
+impl Room {
+    /// A device called `device` of `memory` bytes, all its own.
+    pub fn new(device: &str, memory: Option<u64>, pool: usize) -> Room {
+        Room { device: device.to_string(), memory, pool, largest: None, holding: Holding::Laid }
+    }
+}
+
+/// A rank of some program, in sessions whose calls are at most `limits`, and the device that it is to run on.
+#[derive(Clone, Copy, Debug)]
+pub struct Tenant<'a> {
+    /// What it does and holds.
+    pub rank: &'a RankProgram,
+    /// The largest call.
+    pub limits: &'a Limits,
+    /// Its device.
+    pub room: &'a Room,
+}
+
+/// Checks that all tenants fit together.
+///
+/// Errors with [`PlanError::DoesNotFit`], which lists every memory that is too small, or with [`PlanError::TooWide`],
+/// which lists the tensors that are too large for one piece.
+pub fn check(tenants: &[Tenant<'_>]) -> Result<()> {
+    let mut shortfalls: Vec<(usize, Shortfall)> = Vec::new();
+    for &Tenant { rank, limits, room } in tenants {
+        let Some(available) = room.memory else { continue };
+        let needed = rank.memory_as(limits, room.holding).total();
+        match shortfalls.iter_mut().find(|(pool, _)| *pool == room.pool) {
+            Some((_, shortfall)) => {
+                if !shortfall.ranks.contains(&rank.rank) {
+                    shortfall.ranks.push(rank.rank);
+                }
+                if !shortfall.device.split(", ").any(|device| device == room.device) {
+                    shortfall.device = format!("{}, {}", shortfall.device, room.device);
+                }
+                shortfall.needed = shortfall.needed.saturating_add(needed);
+                shortfall.available = shortfall.available.min(available);
+            }
+            None => {
+                let (ranks, device) = (vec![rank.rank], room.device.clone());
+                shortfalls.push((room.pool, Shortfall { ranks, device, needed, available }));
+            }
+        }
+    }
+    let shortfalls: Vec<Shortfall> =
+        shortfalls.into_iter().map(|(_, s)| s).filter(|s| s.needed > s.available).collect();
+    if !shortfalls.is_empty() {
+        return Err(PlanError::DoesNotFit { shortfalls }.into());
+    }
+    let tensors: Vec<TooWide> = tenants.iter().flat_map(|t| t.rank.too_wide(t.limits, t.room)).collect();
+    if tensors.is_empty() { Ok(()) } else { Err(PlanError::TooWide { tensors }.into()) }
+}
+
+/// What makes a tensor smaller that does not fit in one piece.
+fn advice(shape: &Shape, limits: &Limits) -> &'static str {
+    let symbols = Size::of(shape).symbols;
+    let per_call = symbols.iter().any(|s| matches!(s, Symbol::Batch | Symbol::Seq | Symbol::Keep));
+    match (symbols.contains(&Symbol::Capacity), per_call, limits.batch > 1) {
+        (_, true, true) => "take fewer texts at once (--batch, or fewer -p) or a smaller context (-c)",
+        (true, ..) | (_, true, _) => "use a smaller context (-c)",
+        (false, false, _) => "cut it over more devices, or otherwise (--ratios, --strategy, --plan)",
+    }
+}
+
+impl RankProgram {
+    /// What the rank needs in sessions whose calls are at most `limits`, on a device that holds weights as `holding`.
+    pub fn memory_as(&self, limits: &Limits, holding: Holding) -> Memory {
+        let dense = |dtype: DType, shape: &[usize]| weight_bytes(dtype, shape, Layout::Dense);
+        let each = self.weights.iter().map(|w| (w, w.local_shape(limits)));
+        let weights = match holding {
+            Holding::Laid => return self.memory(limits),
+            Holding::Widened => each.map(|(w, shape)| dense(w.dtype, &shape)).fold(0, u64::saturating_add),
+            Holding::Streamed => each.map(|(w, shape)| dense(w.dtype, &shape)).max().unwrap_or(0),
+        };
+        Memory { weights, ..self.memory(limits) }
+    }
+
+    /// The largest activation in one piece, in calls up to `limits`: its index and its bytes.
+    fn widest_activation(&self, limits: &Limits) -> Option<(usize, u64)> {
+        let bytes = |v: usize| (Size::of(&self.values[v].shape).most(limits) as u64).saturating_mul(4);
+        let activations = (0..self.values.len()).filter(|&v| matches!(self.values[v].place, Place::Buffer(_)));
+        activations.map(|v| (v, bytes(v))).max_by_key(|(_, bytes)| *bytes)
+    }
+
+    /// Whether every activation of calls up to `limits` fits in one piece of `room`'s device.
+    pub fn activations_fit(&self, limits: &Limits, room: &Room) -> bool {
+        let widest = self.widest_activation(limits).map_or(0, |(_, bytes)| bytes);
+        room.largest.is_none_or(|largest| widest <= largest)
+    }
+
+    /// The activation, the state and the weights that are the largest of those too large for one piece of `room`'s
+    /// device.
+    fn too_wide(&self, limits: &Limits, room: &Room) -> Vec<TooWide> {
+        let Some(largest) = room.largest else { return Vec::new() };
+        let activation = self.widest_activation(limits).map(|(v, bytes)| {
+            let value = &self.values[v];
+            (format!("the value {}", value.name), bytes, advice(&value.shape, limits))
+        });
+        let states = self.values.iter().filter(|value| matches!(value.place, Place::State(_)));
+        let states = states.map(|value| {
+            let bytes = (Size::of(&value.shape).most(limits) as u64).saturating_mul(4);
+            (format!("the state {}", value.name), bytes, advice(&value.shape, limits))
+        });
+        let weight = |w: &super::WeightShard| {
+            let shape = w.local_shape(limits);
+            let piece = match w.layout {
+                Layout::Dense => ("", weight_bytes(w.dtype, &shape, Layout::Dense)),
+                // Split between rows, so that one row is the least.
+                Layout::Padded => {
+                    let (dtype, shape) = weight_layout(w.dtype, &shape, w.layout);
+                    ("a row of ", (shape.last().copied().unwrap_or(1) as u64).saturating_mul(dtype.size() as u64))
+                }
+            };
+            (format!("{}the weight {}", piece.0, w.name), piece.1, advice(&w.shape, limits))
+        };
+        let widest = [
+            activation,
+            states.max_by_key(|(_, bytes, _)| *bytes),
+            self.weights.iter().map(weight).max_by_key(|(_, bytes, _)| *bytes),
+        ];
+        let (rank, device) = (self.rank, &room.device);
+        let wide = |(tensor, bytes, advice)| TooWide { rank, device: device.clone(), tensor, bytes, largest, advice };
+        widest.into_iter().flatten().filter(|(_, bytes, _)| *bytes > largest).map(wide).collect()
+    }
+}
