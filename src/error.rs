@@ -538,7 +538,10 @@ pub enum DeviceError {
         reason: String,
     },
     /// The device refused memory.
-    #[error("device {device} has no room for {what} of {}: {reason}", display_bytes(*bytes))]
+    #[error(
+        "device {device} has no room for {what}{}: {reason}",
+        if *bytes > 0 { format!(" of {}", display_bytes(*bytes)) } else { String::new() }
+    )]
     OutOfMemory {
         /// The device.
         device: String,

@@ -371,3 +371,140 @@ fn lengths_that_only_a_call_knows() {
     let most = |shape: &[Dim]| Size::of(shape).most(&limits);
     assert_eq!([most(&[b, s]), most(&[b, s, s]), most(&[b, b, s]), most(&[b]), most(&[s, s])], [20, 200, 80, 4, 100]);
 }
+
+/// What a random graph draws its inputs from: every value so far, by shape and by whether it holds indices.
+struct Drawn {
+    case: Case,
+    random: Random,
+    values: Vec<(Vec<usize>, bool, ValueId)>,
+}
+
+impl Drawn {
+    /// A value of `shape`, one that there is or a new one of any source.
+    fn value(&mut self, shape: &[usize]) -> ValueId {
+        let known: Vec<ValueId> =
+            self.values.iter().filter(|(s, indices, _)| s == shape && !indices).map(|(_, _, id)| *id).collect();
+        if !known.is_empty() && self.random.range(0, 2) > 0 {
+            return self.random.pick(&known);
+        }
+        let name = format!("value {}", self.values.len());
+        let source = self.random.range(0, 4);
+        let dtype = self.random.pick(&[DType::F32, DType::F16, DType::BF16]);
+        let tensor = |random: &mut Random, dtype| random.tensor(dtype, shape);
+        let id = match source {
+            0 => self.case.graph.state(&name, shape.iter().map(|&n| n.into()).collect::<Vec<Dim>>()).unwrap(),
+            1 | 2 => self.case.input(&name, tensor(&mut self.random, DType::F32)),
+            _ => self.case.weight(&name, tensor(&mut self.random, dtype)),
+        };
+        self.values.push((shape.to_vec(), false, id));
+        id
+    }
+
+    fn indices(&mut self, shape: &[usize], bound: usize) -> ValueId {
+        let (name, tensor) = (format!("value {}", self.values.len()), self.random.indices(bound, shape));
+        let weight = self.random.range(0, 1) == 0;
+        let id = if weight { self.case.weight(&name, tensor) } else { self.case.input(&name, tensor) };
+        self.values.push((shape.to_vec(), true, id));
+        id
+    }
+
+    /// A node of any kind. What may not be read any more is refused and drawn again.
+    fn node(&mut self) {
+        let [b, s, w] = [2, 3, self.random.pick(&[3, 4, 6])];
+        let n = self.random.pick(&[3, 4, 6]);
+        let rows = [b, s, w];
+        let function = self.random.pick(&[BinaryFunction::Add, BinaryFunction::Mul]);
+        let (op, inputs): (fanfold::ops::Op, Vec<ValueId>) = match self.random.range(0, 10) {
+            0 => (Linear.into(), vec![self.value(&rows), self.value(&[n, w])]),
+            1 => (Linear.into(), vec![self.value(&rows), self.value(&[n, w]), self.value(&[n])]),
+            2 => (Gather.into(), vec![self.value(&[n, w]), self.indices(&[b, s], n + 1)]),
+            3 => (Binary { function }.into(), vec![self.value(&rows), self.value(&rows)]),
+            4 => (Binary { function }.into(), vec![self.value(&rows), self.value(&[w])]),
+            5 => (Softmax.into(), vec![self.value(&rows)]),
+            6 => (TensorScatter { heads: 1 }.into(), vec![self.value(&rows), self.value(&[b, 2, w])]),
+            7 => (Reshape::new("b s w -> (b s) w", &[]).into(), vec![self.value(&rows)]),
+            8 => (Reshape::new("(b s) w -> b s w", &[("s", s)]).into(), vec![self.value(&[b * s, w])]),
+            9 => (Slice { axis: 1, start: Some(1), len: Dim::Fixed(2) }.into(), vec![self.value(&rows)]),
+            _ => (Transpose { order: vec![0, 2, 1] }.into(), vec![self.value(&[b, w, s])]),
+        };
+        let name = format!("value {}", self.values.len());
+        if let Ok(output) = self.case.graph.node(&name, op, &inputs) {
+            let shape = self.case.graph.value(output).shape.iter().map(|d| d.fixed().unwrap()).collect();
+            self.values.push((shape, false, output));
+        }
+    }
+}
+
+/// Random graphs of all that may stand anywhere; every value that still may be is an output. Whole and cut, host and
+/// GPU give the same.
+#[test]
+fn random_graphs_agree_everywhere() {
+    let adapters = adapters();
+    let (mut cut_graphs, mut refused) = (0, 0);
+    for seed in 0..120 {
+        let mut drawn = Drawn { case: Case::default(), random: Random::new(seed), values: Vec::new() };
+        for _ in 0..10 {
+            drawn.node();
+        }
+        let Drawn { mut case, mut random, values } = drawn;
+        for (i, (_, _, id)) in values.iter().enumerate() {
+            // What was overwritten is no output.
+            let _ = case.graph.output(&format!("out {i}"), *id);
+        }
+        let env = Env::prompt(1);
+        let run = |plan: &Plan, devices| {
+            let program = lower(&case.graph, plan)?;
+            let options = Options { limits: env.into(), deadline: Duration::from_secs(30) };
+            let weights = Arc::new(case.weights.clone());
+            Session::open(program, devices, weights, options, Arc::new(|_| ()))?.run(env, case.inputs.clone())
+        };
+        let whole = case.plan(1, &[]);
+        let expected = run(&whole, hosts(1)).unwrap();
+        let check = |found: Tensors, what: &str| {
+            for (name, expected) in &expected {
+                match (found[name].as_f32(), expected.as_f32()) {
+                    (Ok(found), Ok(expected)) => {
+                        let error = relative_error(found, expected);
+                        assert!(error <= 1e-5, "seed {seed}, {name} {what}: error {error:e}");
+                    }
+                    _ => assert_eq!(&found[name], expected, "seed {seed}, {name} {what}"),
+                }
+            }
+        };
+        let world = random.range(2, 4);
+        let mut plan = case.plan(world, &[]);
+        for node in case.graph.nodes() {
+            let legal = node.rule.cuttable();
+            if legal.is_empty() || random.range(0, 2) == 0 {
+                continue;
+            }
+            let factor = &node.rule.factors()[random.pick(&legal)];
+            let mut bounds: Vec<usize> = (1..world).map(|_| random.range(0, factor.extent.fixed().unwrap())).collect();
+            bounds.sort_unstable();
+            let starts = [vec![0], bounds.clone()].concat();
+            let ends = [bounds, vec![factor.extent.fixed().unwrap()]].concat();
+            let cut = Cut::new(starts.into_iter().zip(ends).map(|(a, b)| a..b).collect());
+            plan.nodes.push(NodeCut { node: node.name.clone(), factor: factor.name.clone(), cut });
+        }
+        match run(&plan, hosts(world)) {
+            Ok(found) => {
+                cut_graphs += 1;
+                check(found, "cut, on hosts");
+            }
+            // A state is held in one cut.
+            Err(Error::Plan(error)) => {
+                assert!(error.to_string().contains("in another cut"), "seed {seed}: {error}");
+                refused += 1;
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+        if seed < 10 && !adapters.is_empty() {
+            let adapter = &adapters[seed as usize % adapters.len()];
+            check(run(&whole, mixed(std::slice::from_ref(adapter), 1)).unwrap(), "on a GPU");
+            if lower(&case.graph, &plan).is_ok() {
+                check(run(&plan, mixed(&adapters, world)).unwrap(), "cut, on GPUs");
+            }
+        }
+    }
+    assert!(cut_graphs > 20, "{cut_graphs} graphs were cut, {refused} refused");
+}
