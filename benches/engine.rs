@@ -106,7 +106,7 @@ fn case(path: &str, world: usize) {
     println!("weights_mib {}", model.weight_bytes() as f64 / (1 << 20) as f64);
     drop(engine);
     if world > 1 {
-        let (program, limits) = prepare(&model, &plan, &options).unwrap();
+        let (program, limits) = prepare(&model, &plan, &options, &[]).unwrap();
         let together = prefill(&model, program.clone(), limits);
         let apart: f64 = (0..world).map(|rank| prefill(&model, alone(&program, rank), limits)).sum();
         println!("prefill_alone_over_together {}", apart / together);
