@@ -618,6 +618,19 @@ pub enum CommError {
     },
 }
 
+/// What can be done about tokens that do not fit a context.
+fn context_advice(tokens: usize, capacity: usize, limit: Option<usize>) -> String {
+    match limit {
+        None => String::new(),
+        Some(limit) if tokens <= limit => format!(
+            ": raise it with -c (in the library, EngineOptions::context), up to the {limit} that the model was made for, \
+             or shorten the text"
+        ),
+        Some(limit) if limit == capacity => ", and the model was made for no more: shorten the text".to_string(),
+        Some(limit) => format!(", and the model was made for no more than {limit}: shorten the text"),
+    }
+}
+
 /// A session or a generation.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -660,14 +673,14 @@ pub enum SessionError {
         present: String,
     },
     /// The tokens do not fit the context.
-    #[error(
-        "{tokens} tokens do not fit the context of {capacity}: raise it with -c (at most to what the model was made for), or shorten the text"
-    )]
+    #[error("{tokens} tokens do not fit the context of {capacity} positions{}", context_advice(*tokens, *capacity, *limit))]
     Context {
         /// Tokens in all.
         tokens: usize,
         /// The context's size.
         capacity: usize,
+        /// The largest context that the model was made for, where that is known.
+        limit: Option<usize>,
     },
     /// A token id is outside the vocabulary.
     #[error("token {token} is outside the vocabulary of {vocabulary}")]

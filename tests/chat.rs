@@ -4,12 +4,12 @@ mod common;
 
 use assert_cmd::Command;
 use common::{adapters, engine, fixture, hosts, values};
-use fanfold::chat::{Answer, Asking, Chat, End, answer};
+use fanfold::chat::{Answer, Asking, Chat, answer};
 use fanfold::error::{SessionError, TextError};
 use fanfold::generate::{Engine, EngineOptions};
 use fanfold::import::Model;
 use fanfold::plan::{Strategy, plan};
-use fanfold::text::{ChatTemplate, Message, Sampling, Tokenizer};
+use fanfold::text::{ChatTemplate, FinishReason, Message, Sampling, Tokenizer};
 use fanfold::{Error, verify::argmax};
 use serde_json::{Value, json};
 use std::fs;
@@ -73,7 +73,7 @@ fn the_cache_changes_no_answer() {
         for text in ["Who is there?", "Nay, answer me.", "Long live the king!"] {
             let mut told = String::new();
             let answer = chat.ask(text, &greedy(9), |piece| told += piece.text).unwrap();
-            assert_eq!((answer.tokens.len(), answer.end), (9, End::Length));
+            assert_eq!((answer.tokens.len(), answer.finish_reason), (9, FinishReason::Length));
             assert_eq!(told, answer.text);
             let (last, earlier) = chat.messages().split_last().unwrap();
             assert_eq!(last, &Message::new("assistant", told));
@@ -125,22 +125,24 @@ fn an_answer_ends_at_what_ends_it() {
         asking.interrupt.store(pieces == 3, Ordering::Relaxed);
     });
     let cut = cut.unwrap();
-    assert_eq!((cut.end, cut.tokens.as_slice()), (End::Interrupted, &whole.tokens[..3]));
+    assert_eq!((cut.finish_reason, cut.tokens.as_slice()), (FinishReason::Interrupted, &whole.tokens[..3]));
     assert_eq!(chat.messages().last().unwrap().content, cut.text);
     assert!(whole.text.starts_with(&cut.text));
     // Before anything is fed, too.
     let early = chat.ask("Speak.", &asking, |_| ()).unwrap();
-    assert_eq!((early.end, early.tokens.len()), (End::Interrupted, 0));
+    assert_eq!((early.finish_reason, early.tokens.len()), (FinishReason::Interrupted, 0));
     assert!(chat.ask("Speak.", &greedy(1), |_| ()).is_ok());
 
     chat.reset();
     let middle: String = whole.text.chars().skip(2).take(2).collect();
     let stopped = chat.ask("Speak.", &Asking { stops: vec![middle.clone()], ..greedy(12) }, |_| ()).unwrap();
-    assert_eq!((stopped.end, stopped.text), (End::Stop, whole.text[..whole.text.find(&middle).unwrap()].to_string()));
+    assert_eq!(stopped.text, whole.text[..whole.text.find(&middle).unwrap()]);
+    assert_eq!(stopped.finish_reason, FinishReason::StopText(middle));
 
     chat.reset();
     let full = chat.ask("Speak.", &greedy(usize::MAX), |_| ()).unwrap();
-    assert_eq!((full.end, full.prompt + full.tokens.len(), chat.context()), (End::Full, 321, (320, 320)));
+    assert_eq!(full.finish_reason, FinishReason::Context);
+    assert_eq!((full.prompt + full.tokens.len(), chat.context()), (321, (320, 320)));
     // What does not fit is refused, forgotten, and the chat goes on.
     let said = chat.messages().len();
     let refused = chat.ask("More!", &greedy(1), |_| ());
@@ -288,7 +290,7 @@ fn a_chat_can_be_piped() {
     let answer = one("First");
     assert!(out.starts_with(&answer) && out.ends_with(&answer) && out.len() > 2 * answer.len(), "{out:?} {answer:?}");
     assert!(err.contains("1 turns") && err.contains("0 of them cached") && err.contains("/reset  forget"), "{err}");
-    assert!(err.lines().last().unwrap().starts_with("3 turns") && err.contains("15 tokens at"), "{err}");
+    assert!(err.lines().last().unwrap().starts_with("3 turns") && err.contains("15 tokens"), "{err}");
     assert!(!err.contains("> "), "no prompts where nobody types: {err}");
     // The end of the input is the end of the chat, a line end before it or not.
     assert_eq!(good(&[&["chat", path], options.as_slice()].concat(), "First").0, answer);
@@ -346,7 +348,7 @@ fn sampling_flags_that_make_no_sense_are_usage() {
     ];
     for command in [&["run", "demo", "-p", "x"][..], &["chat", "demo", "--template", CHATML]] {
         for flag in flags {
-            for value in ["-1", "NaN", "1e39", "99999999999999999999", "x", ""] {
+            for value in ["-1e9", "NaN", "1e39", "99999999999999999999", "x", ""] {
                 bad(&[command, &["--devices", "host", flag, value]].concat(), 2, &[flag]);
             }
         }
@@ -394,6 +396,10 @@ fn logprobs_are_the_models_own() {
     let (out, _) = good(&[args.as_slice(), &["--logprobs", "384", "--logits", logits]].concat(), "");
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 6);
+    // The last token's line says why there is no other, in vLLM's words and then in more detail.
+    assert_eq!(lines[5]["finish_reason"], "length");
+    assert_eq!((&lines[5]["stop_reason"], &lines[5]["ended"]), (&Value::Null, &"length".into()));
+    assert!(lines[..5].iter().all(|line| line.get("finish_reason").is_none()), "{out}");
     let text: String = lines.iter().map(|line| line["text"].as_str().unwrap()).collect();
     assert_eq!(text + "\n", plain);
     for line in &lines {
@@ -458,7 +464,7 @@ fn an_interrupt_stops_the_answer_and_then_the_chat() {
         // The context holds hundreds of tokens more.
         out.read_exact(&mut [0; 3]).unwrap();
         interrupt();
-        assert_eq!(said.next().unwrap().unwrap(), "(stopped)");
+        assert_eq!(said.next().unwrap().unwrap(), "(ended: interrupted)");
     }
     // It waits for a line now, or is about to.
     std::thread::sleep(std::time::Duration::from_millis(500));

@@ -456,15 +456,18 @@ fn what_cannot_be_meant_is_usage() {
     run(&[], &["-p TEXT", "-f FILE"]);
     run(&["-p", "x", "-f", "y"], &["cannot be used with"]);
     run(&["-f", "nowhere.txt"], &["nowhere.txt"]);
+    run(&["-f", "tests/fixtures/llama-uneven/model.safetensors"], &["model.safetensors: is not UTF-8 text", "byte"]);
+    #[cfg(unix)]
+    run(&["-f", "/dev/urandom"], &["/dev/urandom: is not UTF-8 text"]);
     run(&["-p", ""], &["the prompt holds no token"]);
-    run(&["-p", PROMPT, "-c", "4"], &["17 tokens do not fit the context of 4", "-c"]);
-    run(&["-p", "x", "-c", "0"], &["a number of 1 to"]);
-    run(&["-p", "x", "--temp", "-1"], &["--temp", "-1", "0 to 100"]);
+    run(&["-p", PROMPT, "-c", "4"], &["17 tokens do not fit the context of 4", "-c", "up to the 512"]);
+    run(&["-p", "x", "-c", "-1"], &["--context", "a number of 0 to"]);
     run(&["-p", "x", "--temp", "NaN"], &["--temp"]);
     run(&["-p", "x", "--top-p", "2"], &["--top-p"]);
     run(&["-p", "x", "--top-p", "0"], &["top-p 0"]);
     run(&["-p", "x", "--strategy", "diagonal"], &["single, column, row, tensor"]);
     run(&["-p", "x", "--memory", "lots"], &["8GiB"]);
+    run(&["-p", "x", "--memory", "24"], &["--memory", "24GiB", "24GB", "24B"]);
     run(&["-p", "x", "--memory", "1GiB,1GiB"], &["--memory has 2 sizes for 1 device"]);
     bad(&["embed", BERT, "--devices", "host"], 2, &["TEXT", "-f FILE"]);
     let two = ["embed", BERT, "one", "two", "--pooling", "none", "--devices", "host"];
@@ -776,6 +779,7 @@ fn random_weights_stand_wherever_a_model_does() {
     assert!(good(&["plan", model, "--devices", "hostx3", "--check"]).0.contains("qwen3"));
     bad(&["run", model, "-p", "x", "--devices", "host"], 3, &["tokenizer.json", "is missing"]);
     bad(&["plan", "random:nowhere.json", "--devices", "host"], 3, &["nowhere.json"]);
+    bad(&["plan", "random:", "--devices", "host"], 2, &["random:CONFIG.json"]);
     let dir = configured(&[("hidden_size", (1u64 << 31).into()), ("vocab_size", (1u64 << 31).into())]);
     let model = format!("random:{}", dir.path().join("config.json").display());
     bad(&["plan", &model, "--devices", "host"], 3, &["config.json", "larger than any machine holds"]);
@@ -818,7 +822,7 @@ fn perplexity_of_a_text() {
     let args = ["perplexity", "demo", "-c", "16", "--devices"];
     let (out, err) = good(&[args.as_slice(), &["host", "-f", &file]].concat());
     assert!(out.contains(" nats per token, perplexity ") && out.contains("windows of 16"), "{out}");
-    assert!(err.contains("1 of ") && err.contains("/s"), "{err}");
+    assert!(err.contains("1 of ") && err.contains(" tokens in "), "{err}");
     let json = |devices: &'static str, source: &[&str]| -> Value {
         serde_json::from_str(&good(&[args.as_slice(), &[devices, "--json"], source].concat()).0).unwrap()
     };
@@ -867,4 +871,250 @@ fn weights_that_are_no_numbers_are_found() {
     let (out, _) = good(&[&["run", LLAMA, "-p", PROMPT, "--check", "--devices", "host"], GREEDY.as_slice()].concat());
     assert_eq!(out, greedy_text() + "\n");
     good(&["embed", BERT, "x", "--check", "--devices", "host"]);
+}
+
+/// A text of llama-uneven on the host, chosen greedily; what is said on stderr.
+fn said(model: &str, more: &[&str]) -> String {
+    good(&[&["run", model, "-p", PROMPT, "--temp", "0", "--devices", "host"], more].concat()).1
+}
+
+#[test]
+fn why_a_text_ended_is_said() {
+    let said_of = |more: &[&str]| said(LLAMA, &[&["--ignore-eos"], more].concat());
+    let length = said_of(&["-n", "3"]);
+    assert!(length.ends_with("ended: length (3 tokens, as -n says)\n"), "{length}");
+    let none = said_of(&["-n", "0"]);
+    assert!(none.ends_with("ended: length (0 tokens, as -n says)\n"), "{none}");
+    let context = said_of(&["-c", "20", "-n", "-1"]);
+    assert!(context.contains("ended: context (20 positions are full; -c raises it, up to the 512"), "{context}");
+    // Where the model was made for no more, nobody is told to raise what cannot be raised.
+    let small = configured(&[("max_position_embeddings", 24.into())]);
+    let small = small.path().to_str().unwrap();
+    for most in ["2048", "0"] {
+        let full = said(small, &["-c", most, "-n", "-1", "--ignore-eos"]);
+        assert!(full.contains("24 positions are full, and the model was made for no more"), "{full}");
+        assert!(!full.contains("-c"), "{full}");
+    }
+    let long = PROMPT.repeat(3);
+    let refused = bad(&["run", small, "-p", &long, "--devices", "host"], 2, &["the context of 24", "made for no more"]);
+    assert!(!refused.contains("-c"), "{refused}");
+    let refused = bad(&["run", small, "-p", &long, "-c", "8", "--devices", "host"], 2, &["no more than 24"]);
+    assert!(!refused.contains("-c"), "{refused}");
+
+    let text = greedy_text();
+    let stop: String = text.chars().skip(4).take(3).collect();
+    let stopped = said_of(&["-n", "24", "--stop", "zzz", "--stop", &stop]);
+    assert!(stopped.contains(&format!("ended: stop text {stop:?}")), "{stopped}");
+    let tokens = Expected::of("llama-uneven").u32("greedy_0");
+    let at = tokens.iter().position(|token| *token == tokens[3]).unwrap();
+    let ends = copy("llama-uneven");
+    let generation = serde_json::json!({"eos_token_id": tokens[3]});
+    fs::write(ends.path().join("generation_config.json"), generation.to_string()).unwrap();
+    let ends = ends.path().to_str().unwrap();
+    let ended = said(ends, &["-n", "24"]);
+    assert!(
+        ended.contains(&format!("ended: end token {} ", tokens[3])) && ended.contains(&format!("; {at} tokens")),
+        "{ended}"
+    );
+
+    // Several at once, each for its own reason.
+    let args = ["run", ends, "-p", PROMPT, "-p", "ROMEO", "--temp", "0", "-n", "6", "--devices", "host"];
+    let (_, several) = good(&args);
+    assert!(several.contains(&format!("prompt 1: {at} tokens, ended: end token {} ", tokens[3])), "{several}");
+    assert!(several.contains("prompt 2: ") && several.matches("ended: ").count() == 2, "{several}");
+    // As JSON, also where there is no token at all.
+    let json = |more: &[&str]| -> Value {
+        let args = ["run", ends, "-p", PROMPT, "--temp", "0", "--devices", "host", "--logprobs", "1"];
+        serde_json::from_str(good(&[&args[..], more].concat()).0.lines().last().unwrap()).unwrap()
+    };
+    let last = json(&["-n", "24"]);
+    assert_eq!((&last["finish_reason"], &last["stop_reason"]), (&"stop".into(), &tokens[3].into()));
+    let last = json(&["-n", "24", "--ignore-eos", "--stop", &stop]);
+    assert_eq!((&last["finish_reason"], &last["stop_reason"]), (&"stop".into(), &stop.into()));
+    assert_eq!(
+        json(&["-n", "0"]),
+        serde_json::json!({"finish_reason": "length", "stop_reason": null, "ended": "length"})
+    );
+    let last = json(&["-c", "20", "-n", "-1", "--ignore-eos"]);
+    assert_eq!((&last["finish_reason"], &last["ended"]), (&"length".into(), &"context".into()));
+}
+
+#[test]
+fn no_rate_is_told_of_fewer_than_two_steps_or_of_the_first() {
+    // Of three tokens, the first is chosen after the prompt, and the step to the second compiles kernels.
+    for tokens in ["1", "2", "3"] {
+        let few = said(LLAMA, &["--ignore-eos", "-n", tokens]);
+        assert!(!few.contains("/s") && few.contains("17 prompt tokens in "), "{few}");
+    }
+    let more = said(LLAMA, &["--ignore-eos", "-n", "4"]);
+    assert!(more.contains("/s once warm"), "{more}");
+    let (_, err) = good(&["embed", BERT, "one text", "--json", "--devices", "host"]);
+    assert!(!err.contains("/s"), "{err}");
+    let (_, err) = good(&["embed", BERT, "a", "b", "c", "--batch", "1", "--json", "--devices", "host"]);
+    assert!(err.contains("/s once warm") && err.contains("texts/s"), "{err}");
+}
+
+#[test]
+fn a_text_that_begins_with_a_hyphen_is_a_text() {
+    let host = ["--devices", "host"];
+    for text in ["- bread", "-5", "--x", "-n"] {
+        let run = [&["run", LLAMA, "-p", text, "-n", "1", "--temp", "0", "--stop", "- zzz"], &host[..]].concat();
+        let attached = format!("--prompt={text}");
+        let other = [&["run", LLAMA, &attached, "-n", "1", "--temp", "0"], &host[..]].concat();
+        assert_eq!(good(&run).0, good(&other).0, "{text}");
+        good(&[&["verify", LLAMA, "--prompt", text], &host[..]].concat());
+    }
+    for text in ["- bread", "-5", "-q", "-- so"] {
+        let embed = good(&[&["embed", BERT, text, "plain", "--json"], &host[..]].concat()).0;
+        assert_eq!(embed, good(&[&["embed", BERT, "--json"], &host[..], &["--", text, "plain"]].concat()).0, "{text}");
+    }
+    let (ranked, _) = good(&[&["rank", "tests/fixtures/bert-rerank", "-q", "-d", "- e", "--json"], &host[..]].concat());
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&ranked).unwrap().len(), 2);
+    bad(&[&["embed", BERT, "text", "--jsno"], &host[..]].concat(), 2, &["unexpected argument '--jsno'", "--json"]);
+}
+
+#[test]
+fn words_of_which_there_are_a_few_stand_in_help_and_completion() {
+    let listed = "[possible values: single, column, row, tensor]";
+    for (command, words) in [
+        ("run", vec![listed]),
+        ("bench", vec![listed, "[possible values: f16, bf16, f32]", "[possible values: md, csv, json, jsonl]"]),
+        ("embed", vec!["[possible values: mean, cls, last, none]"]),
+    ] {
+        let help = good(&[command, "-h"]).0.split_whitespace().collect::<Vec<_>>().join(" ");
+        words.iter().for_each(|words| assert!(help.contains(words), "{words} is not in: {help}"));
+    }
+    let (script, _) = good(&["completions", "bash"]);
+    for words in ["single column row tensor", "f16 bf16 f32", "mean cls last none"] {
+        assert!(script.contains(words), "{words} is not in the completions");
+    }
+}
+
+#[test]
+fn negative_numbers_mean_what_llama_cpp_means() {
+    let run = |more: &[&'static str]| {
+        let args = ["run", LLAMA, "-p", PROMPT, "--ignore-eos", "--devices", "host"];
+        let most = if more.contains(&"-n") { &[][..] } else { &["-n", "8"] };
+        good(&[&args[..], most, more].concat())
+    };
+    let greedy = run(&["--temp", "0"]).0;
+    assert_eq!(run(&["--temp", "-1"]).0, greedy);
+    let drawn = |said: String| said.split("seed ").nth(1).unwrap().split_whitespace().next().unwrap().parse::<u64>();
+    let (text, err) = run(&["--seed", "-1"]);
+    let seed = drawn(err).unwrap().to_string();
+    let args = ["run", LLAMA, "-p", PROMPT, "--ignore-eos", "-n", "8", "--devices", "host", "--seed", &seed];
+    assert_eq!(good(&args).0, text, "the seed that is told gives the text again");
+    let with = |more: &[&'static str]| run(&[&["--seed", "5", "--temp", "1.5"], more].concat()).0;
+    assert_eq!(with(&["--top-k", "-1"]), with(&["--top-k", "0"]));
+    let penalised =
+        |last: &'static str| run(&["--temp", "0", "-n", "24", "--repeat-penalty", "1.8", "--repeat-last-n", last]).0;
+    assert_eq!(penalised("-1"), penalised("512"));
+    assert!(penalised("0").starts_with(greedy.trim_end_matches('\n')));
+    assert_ne!(penalised("-1"), penalised("0"));
+    bad(&["run", LLAMA, "-p", "x", "--devices", "host", "--seed", "-2"], 2, &["--seed", "-1: drawn"]);
+    bad(&["run", LLAMA, "-p", "x", "--devices", "host", "-n", "-2"], 2, &["--tokens", "-1 for no limit"]);
+    // The model's own context, as llama.cpp has it.
+    let (out, _) = good(&["plan", LLAMA, "--devices", "host", "-c", "0"]);
+    assert_eq!(out, good(&["plan", LLAMA, "--devices", "host", "-c", "512"]).0);
+    assert_ne!(out, good(&["plan", LLAMA, "--devices", "host", "-c", "256"]).0);
+}
+
+#[test]
+fn single_takes_the_first_devices_numbers() {
+    let run = |placing: &[&str]| good(&[&["run", LLAMA, "-p", PROMPT, "-n", "2", "--temp", "0"], placing].concat());
+    let one = run(&["--devices", "host"]).0;
+    let single = ["--strategy", "single", "--devices", "hostx2"];
+    for numbers in [&["--ratios", "2,1"][..], &["--memory", "1GiB,1B"], &["--ratios", "2", "--memory", "1GiB"]] {
+        assert_eq!(run(&[&single, numbers].concat()).0, one, "{numbers:?}");
+    }
+    let args = [&["run", LLAMA, "-p", "x"], &single[..]].concat();
+    bad(&[&args[..], &["--memory", "1B,1GiB"]].concat(), 4, &["rank 0"]);
+    bad(&[&args[..], &["--ratios", "1,2,3"]].concat(), 2, &["--ratios has 3 numbers for 2 devices"]);
+    bad(&[&args[..], &["--memory", "1B,1B,1B"]].concat(), 2, &["--memory has 3 sizes for 2 devices"]);
+    let bench = ["bench", LLAMA, "-p", "4", "-n", "0", "-r", "1", "-o", "jsonl", "--devices", "hostx2"];
+    let (out, _) = good(&[&bench[..], &["--ratios", "2,1", "--strategies", "tensor,single"]].concat());
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.iter().map(|row| row["strategy"].clone()).collect::<Vec<_>>(), ["tensor", "single"]);
+    assert_eq!(rows[1]["devices"].as_array().unwrap().len(), 1);
+}
+
+/// What cannot be written is said before the model is even looked for, and a run that fails leaves the old file.
+#[test]
+fn a_file_is_written_whole_or_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (folder, gone, file) = (path(""), path("no/such/folder/x"), path("old"));
+    let commands: [&[&str]; 3] =
+        [&["run", "nowhere", "-p", "x", "--logits"], &["embed", "nowhere", "x", "--out"], &["plan", "nowhere", "-o"]];
+    for command in commands {
+        bad(&[command, &[folder.as_str()]].concat(), 2, &["is a folder"]);
+        bad(&[command, &[gone.as_str()]].concat(), 2, &["there is no folder"]);
+        fs::write(&file, "old").unwrap();
+        bad(&[command, &[file.as_str()]].concat(), 3, &["nowhere"]);
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+    }
+    let plan = ["plan", LLAMA, "--devices", "host", "--json", "-o"];
+    let (json, _) = good(&[&plan[..], &[file.as_str()]].concat());
+    assert_eq!(fs::read_to_string(&file).unwrap().trim_end(), json.trim_end());
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing is left beside it");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        good(&[&plan[..], &["/dev/null"]].concat());
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        let (twice, _) = good(&[&plan[..], &["-"]].concat());
+        assert_eq!(twice.trim_end(), format!("{json}{json}").trim_end());
+    }
+    #[cfg(target_os = "linux")]
+    bad(&["run", LLAMA, "-p", "x", "-n", "0", "--devices", "host", "--logits", "/dev/full"], 1, &["/dev/full"]);
+}
+
+/// A stream that cannot be written, as where a disk is full, and one that is closed.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_panics_where_stdout_or_stderr_cannot_be_written() {
+    let host = ["--devices", "host"];
+    let with = |args: &[&'static str]| [args, &host].concat();
+    let commands: Vec<Vec<&str>> = vec![
+        vec!["devices"],
+        with(&["run", LLAMA, "-p", "x", "-n", "2"]),
+        with(&["run", LLAMA, "-p", "x", "-p", "y", "-n", "2", "--check"]),
+        with(&["run", LLAMA, "-p", "x", "-n", "2", "--logprobs", "1"]),
+        with(&["chat", LLAMA, "--template", "tests/fixtures/templates/chatml.jinja", "-n", "2"]),
+        with(&["embed", BERT, "x"]),
+        with(&["rank", "tests/fixtures/bert-rerank", "x", "y"]),
+        with(&["plan", LLAMA, "--strategy", "single"]),
+        with(&["verify", LLAMA]),
+        with(&["bench", LLAMA, "-p", "2", "-n", "2", "-r", "1"]),
+        with(&["perplexity", LLAMA, "-p", PROMPT]),
+        with(&["demo", "-n", "2"]),
+        vec!["completions", "bash"],
+        vec!["man"],
+        vec!["--help"],
+        vec!["run", "--help"],
+        vec![],
+    ];
+    let run = |args: &[&str], streams: &str| {
+        let mut shell = std::process::Command::new("sh");
+        let script = format!("printf 'Hello\\n' | \"$0\" \"$@\" {streams}");
+        shell.current_dir(env!("CARGO_MANIFEST_DIR")).args(["-c", &script]);
+        let output = shell.arg(assert_cmd::cargo::cargo_bin!("fanfold")).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("panicked"), "{args:?} {streams}: {said}");
+        output.status.code().unwrap()
+    };
+    for command in &commands {
+        assert_eq!(run(command, "2>/dev/full"), 0, "{command:?} 2>/dev/full");
+        assert_eq!(run(command, ">/dev/full"), 1, "{command:?} >/dev/full");
+    }
+    let one = &commands[1];
+    assert_eq!((run(one, "2>&-"), run(one, ">&- 2>&-")), (0, 0));
+    assert_eq!(run(&["run", "nowhere", "-p", "x"], "2>/dev/full"), 3);
+    assert_eq!(run(&["run", "--no-such-option"], "2>/dev/full"), 2);
+    let (help, _) = good(&["--help"]);
+    let (_, listed) = help.split_once("Commands:\n").expect(&help);
+    for command in listed.lines().map_while(|line| line.strip_prefix("  ")?.split(' ').next()) {
+        let tried = commands.iter().any(|args| args.first() == Some(&command));
+        assert!(tried || ["help", "pull", "doctor", "classify", ""].contains(&command), "{command} is not tried");
+    }
 }

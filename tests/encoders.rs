@@ -60,7 +60,7 @@ fn positions_are_counted_from_behind_the_paddings() {
     let mut engine = engine(&model, Strategy::Single, &[1.0], hosts(1));
     assert!(engine.embed(&[7; 114]).is_ok());
     let error = engine.embed(&[7; 115]).unwrap_err();
-    assert!(matches!(error, Error::Session(SessionError::Context { tokens: 115, capacity: 114 })), "{error:?}");
+    assert!(matches!(error, Error::Session(SessionError::Context { tokens: 115, capacity: 114, .. })), "{error:?}");
     let table = "embeddings.position_embeddings.weight: [120, 42], expected [121, 42]";
     refused("roberta", &[("max_position_embeddings", json!(121))], &[table]);
     let says = ["max_position_embeddings", "6 rows, and the first position is in row 6"];

@@ -58,7 +58,7 @@ fn what_cannot_run_is_refused_and_the_session_lives() {
     assert!(matches!(engine.feed(&[]), Err(Error::Session(SessionError::EmptyPrompt))));
     assert!(matches!(engine.feed(&[1024]), Err(Error::Session(SessionError::Token { token: 1024, vocabulary: 1024 }))));
     let context = engine.feed(&[1; 17]);
-    assert!(matches!(context, Err(Error::Session(SessionError::Context { tokens: 17, capacity: 16 }))));
+    assert!(matches!(context, Err(Error::Session(SessionError::Context { tokens: 17, capacity: 16, .. }))));
     assert!(matches!(engine.embed(&[1]), Err(Error::Session(SessionError::Model { .. }))));
     let logits = engine.feed(&[1; 16]).unwrap();
     assert_eq!((logits.shape(), values(&logits).iter().all(|x| x.is_finite())), (&[1, 1024][..], true));

@@ -2,11 +2,11 @@
 //!
 //! It deliberately knows no conversation: ids in, text out. Read `mod.rs` for where the ids come from.
 
-use crate::error::Result;
+use crate::error::{Result, SessionError};
 use crate::generate::Engine;
-use crate::text::{Output, Sampler, Sampling, Tokenizer};
+use crate::text::{FinishReason, Output, Sampler, Sampling, Tokenizer};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// How an answer is made.
@@ -36,21 +36,6 @@ pub struct Piece<'a> {
     pub text: &'a str,
 }
 
-/// What ended an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// An end token of the model.
-    Token,
-    /// A stop string.
-    Stop,
-    /// It is as long as it may be.
-    Length,
-    /// The context is full.
-    Full,
-    /// It was interrupted.
-    Interrupted,
-}
-
 /// An answer, and what it took.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -58,8 +43,8 @@ pub struct Answer {
     pub text: String,
     /// Its tokens.
     pub tokens: Vec<u32>,
-    /// What ended it.
-    pub end: End,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
     /// Tokens that it answers.
     pub prompt: usize,
     /// How many of these were in the cache.
@@ -101,15 +86,9 @@ pub fn answer(
         text.push_str(&rest);
         each(Piece { token: None, text: &rest });
     }
-    let end = match engine.past() {
-        _ if output.stopped() => End::Stop,
-        _ if asking.interrupt.load(Ordering::Relaxed) => End::Interrupted,
-        _ if tokens.len() >= asking.most => End::Length,
-        past if past >= engine.limits().capacity => End::Full,
-        _ => End::Token,
-    };
+    let finish_reason = finish_reason(&output, generated.finish_reason())?;
     let decode = started.elapsed() - prefill;
-    Ok(Answer { text, tokens, end, prompt: ids.len(), cached, prefill, decode })
+    Ok(Answer { text, tokens, finish_reason, prompt: ids.len(), cached, prefill, decode })
 }
 
 fn output(tokenizer: &Tokenizer, prompt: &[u32], asking: &Asking) -> Result<Output> {
@@ -119,7 +98,14 @@ fn output(tokenizer: &Tokenizer, prompt: &[u32], asking: &Asking) -> Result<Outp
     }
 }
 
-/// Continues several prompts at once, in one call per token; gives each one's text and how many tokens it took.
+/// Why a text ended: a stop text was met, or the engine has said why it gives no more tokens.
+fn finish_reason(output: &Output, engine: Option<&FinishReason>) -> Result<FinishReason> {
+    let stopped = output.stopped_by().map(|stop| FinishReason::StopText(stop.to_string()));
+    // An engine that gives no tokens and no reason has failed before.
+    stopped.or(engine.cloned()).ok_or_else(|| SessionError::Ended.into())
+}
+
+/// Continues several prompts at once, in one call per token. The times in the answers are those of all together.
 ///
 /// `done` is told how many tokens there are so far. Every prompt draws from the seed asked for, so that its answer does not depend
 /// on its company. Errors as [`Engine::generate_all`].
@@ -129,23 +115,30 @@ pub fn answers(
     prompts: &[Vec<u32>],
     asking: &Asking,
     mut done: impl FnMut(usize),
-) -> Result<Vec<(String, usize)>> {
+) -> Result<Vec<Answer>> {
     let samplers = prompts.iter().map(|_| Sampler::new(asking.sampling)).collect::<Result<_>>()?;
-    let texts = prompts.iter().map(|ids| Ok((output(tokenizer, ids, asking)?, String::new(), 0)));
-    let mut texts: Vec<(Output, String, usize)> = texts.collect::<Result<_>>()?;
+    let texts = prompts.iter().map(|ids| Ok((output(tokenizer, ids, asking)?, String::new(), Vec::new())));
+    let mut texts: Vec<(Output, String, Vec<u32>)> = texts.collect::<Result<_>>()?;
+    let started = Instant::now();
     let interrupt = asking.interrupt.clone();
     let mut generated = engine.generate_all(prompts, asking.most, samplers, asking.ignore_end, interrupt)?;
+    let prefill = started.elapsed();
     let mut count = 0;
     while let Some((prompt, token)) = generated.next().transpose()? {
         let (output, text, tokens) = &mut texts[prompt];
         text.push_str(&output.push(token)?);
-        *tokens += 1;
+        tokens.push(token);
         if output.stopped() {
             generated.end(prompt);
         }
         count += 1;
         done(count);
     }
-    let finished = texts.into_iter().map(|(mut output, text, tokens)| Ok((text + &output.finish()?, tokens)));
+    let decode = started.elapsed() - prefill;
+    let finished = texts.into_iter().zip(prompts).enumerate().map(|(number, ((mut output, text, tokens), prompt))| {
+        let text = text + &output.finish()?;
+        let finish_reason = finish_reason(&output, generated.finish_reason(number))?;
+        Ok(Answer { text, tokens, finish_reason, prompt: prompt.len(), cached: 0, prefill, decode })
+    });
     finished.collect()
 }

@@ -6,10 +6,10 @@
 
 mod answer;
 
-pub use answer::{Answer, Asking, End, Piece, answer, answers};
+pub use answer::{Answer, Asking, Piece, answer, answers};
 
 use crate::error::{Result, SessionError};
-use crate::generate::Engine;
+use crate::generate::{Engine, Pace};
 use crate::text::{ChatTemplate, Message, Tokenizer};
 
 /// A conversation.
@@ -41,6 +41,11 @@ impl Chat {
         (self.engine.past(), self.engine.limits().capacity)
     }
 
+    /// How long the engine's calls took, of shapes whose kernels had been compiled by an earlier one.
+    pub fn pace(&self) -> &Pace {
+        self.engine.pace()
+    }
+
     /// The engine's reports.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
@@ -69,10 +74,10 @@ impl Chat {
 
     fn respond(&mut self, asking: &Asking, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
         let ids = self.template.encode(&self.tokenizer, &self.messages)?;
-        let (tokens, capacity) = (ids.len(), self.engine.limits().capacity);
+        let (tokens, capacity, limit) = (ids.len(), self.engine.limits().capacity, self.engine.model().info().context);
         // One more must fit, or there is no room for an answer.
         if tokens >= capacity {
-            return Err(SessionError::Context { tokens: tokens + 1, capacity }.into());
+            return Err(SessionError::Context { tokens: tokens + 1, capacity, limit: Some(limit) }.into());
         }
         let common = ids.iter().zip(&self.held).take_while(|(a, b)| a == b).count();
         // The last token is fed in any case: its logits are wanted.

@@ -8,7 +8,7 @@ use super::Engine;
 use crate::error::{Result, SessionError};
 use crate::import::Pooling;
 use crate::tensor::{Limits, Region, Tensor};
-use crate::text::Sampler;
+use crate::text::{FinishReason, Sampler};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,6 +68,12 @@ impl Call {
 
     pub(super) fn rows(&self) -> usize {
         self.spans.len()
+    }
+
+    /// How many of its tokens are no padding, where `past` positions lie before it.
+    pub(super) fn tokens_after(&self, past: usize) -> usize {
+        let held = |span: &Range<usize>| span.end.min(past + self.seq).saturating_sub(span.start.max(past));
+        self.spans.iter().map(held).sum()
     }
 
     /// The call's value of the input called `name`, where `past` positions lie before it. `offset` is the first number of
@@ -207,7 +213,7 @@ impl Engine {
         }
         let row = |((mut sampler, prompt), logits): ((Sampler, &Vec<u32>), Vec<f32>)| {
             sampler.accept(prompt);
-            Row { sampler, logits, left: most, last: 0 }
+            Row { sampler, logits, left: most, last: 0, finished: (most == 0).then_some(FinishReason::Length) }
         };
         let rows = samplers.into_iter().zip(prompts).zip(logits).map(row).collect();
         Ok(Answers { engine: self, rows, ready: VecDeque::new(), ignore_end, stop })
@@ -229,6 +235,15 @@ struct Row {
     logits: Vec<f32>,
     left: usize,
     last: u32,
+    /// Why it has ended, once it has.
+    finished: Option<FinishReason>,
+}
+
+impl Row {
+    fn finish(&mut self, reason: FinishReason) {
+        self.left = 0;
+        self.finished.get_or_insert(reason);
+    }
 }
 
 /// The tokens of several answers: `(number of the prompt, token)`.
@@ -244,9 +259,20 @@ impl Answers<'_> {
     /// Ends the answer to the prompt of this number: no more of its tokens are yielded.
     pub fn end(&mut self, prompt: usize) {
         if let Some(row) = self.rows.get_mut(prompt) {
-            row.left = 0;
+            row.finish(FinishReason::Interrupted);
         }
         self.ready.retain(|(number, _)| *number != prompt);
+    }
+
+    /// Why the answer to the prompt of this number has no more tokens; `None` while it goes on, and after an error. One that
+    /// [`Answers::end`] ended was interrupted.
+    pub fn finish_reason(&self, prompt: usize) -> Option<&FinishReason> {
+        self.rows.get(prompt)?.finished.as_ref()
+    }
+
+    /// Ends all answers that go on.
+    fn finish_all(&mut self, reason: FinishReason) {
+        self.rows.iter_mut().filter(|row| row.left > 0).for_each(|row| row.finish(reason.clone()));
     }
 
     /// Draws a token for every answer that goes on, having fed those that were drawn before.
@@ -256,7 +282,7 @@ impl Answers<'_> {
         }
         if self.rows.iter().any(|row| row.logits.is_empty()) {
             if self.engine.past() >= self.engine.limits().capacity {
-                self.rows.iter_mut().for_each(|row| row.left = 0);
+                self.finish_all(FinishReason::Context);
                 return Ok(());
             }
             let next = self.rows.iter().map(|row| row.last).collect();
@@ -271,10 +297,13 @@ impl Answers<'_> {
             }
             row.last = row.sampler.sample(&logits)?;
             if !self.ignore_end && self.engine.model.info().end_tokens.contains(&row.last) {
-                row.left = 0;
+                row.finish(FinishReason::EndToken(row.last));
                 continue;
             }
             row.left -= 1;
+            if row.left == 0 {
+                row.finish(FinishReason::Length);
+            }
             self.ready.push_back((n, row.last));
         }
         Ok(())
@@ -287,6 +316,7 @@ impl Iterator for Answers<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() && self.rows.iter().any(|row| row.left > 0) {
             if self.stop.load(Ordering::Relaxed) {
+                self.finish_all(FinishReason::Interrupted);
                 return None;
             }
             if let Err(error) = self.step() {

@@ -11,15 +11,17 @@ use crate::plan::Plan;
 use crate::program::{Program, Room, lower};
 use crate::session::{NotFinite, Options, RankReport, Session, Tensors};
 use crate::tensor::{DType, Env, Limits, Tensor};
-use crate::text::Sampler;
+use crate::text::{FinishReason, Sampler};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 mod batch;
+mod pace;
 
 pub use batch::{Answers, Text};
+pub use pace::{Pace, Rate};
 
 use batch::Call;
 
@@ -96,6 +98,7 @@ pub struct Engine {
     /// The positions of the context that each sequence under way holds: one sequence holds all.
     spans: Vec<Range<usize>>,
     all_logits: bool,
+    pace: Pace,
 }
 
 impl Engine {
@@ -133,7 +136,7 @@ impl Engine {
         let session_options = Options { limits, deadline: options.deadline };
         let session = Session::open(program, devices, weights, session_options, progress)?;
         let spans = alone(&limits);
-        Ok(Engine { model, session, past: 0, spans, all_logits: options.all_logits })
+        Ok(Engine { model, session, past: 0, spans, all_logits: options.all_logits, pace: Pace::default() })
     }
 
     /// The model.
@@ -164,6 +167,11 @@ impl Engine {
     pub fn rewind(&mut self, to: usize) -> usize {
         self.past = self.past.min(to);
         self.past
+    }
+
+    /// How long the calls so far took, of shapes whose kernels had been compiled by an earlier one.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// What happened on every rank so far.
@@ -255,7 +263,7 @@ impl Engine {
         }
         let (total, capacity) = (self.past.saturating_add(tokens.len()), self.limits().capacity);
         if total > capacity {
-            return Err(SessionError::Context { tokens: total, capacity }.into());
+            return Err(SessionError::Context { tokens: total, capacity, limit: Some(info.context) }.into());
         }
         Ok(())
     }
@@ -281,7 +289,9 @@ impl Engine {
         let keep = if self.all_logits { call.seq } else { 1 };
         let (batch, capacity) = (call.rows(), self.limits().capacity);
         let env = Env { batch, seq: call.seq, keep, past: self.past, capacity };
+        let started = Instant::now();
         let outputs = self.session.run(env, self.inputs(call)?)?;
+        self.pace.note([batch, call.seq, keep], call.tokens_after(self.past), started.elapsed());
         for (output, tensor) in outputs.iter().filter(|(_, tensor)| tensor.dtype() == DType::F32) {
             if let Some(&value) = tensor.as_f32()?.iter().find(|value| !value.is_finite()) {
                 let output = output.clone();
@@ -302,6 +312,7 @@ impl Engine {
 
     /// Feeds `prompt` and then yields up to `most` tokens, each chosen by `sampler` and fed back.
     ///
+    /// [`Tokens::finish_reason`] tells afterwards why there are no more.
     /// The sampler is told of the prompt, for its penalties. Ends at an end token (which is not yielded) unless
     /// `ignore_end`, when the context is full, or when `stop` is set, which is looked at before every chunk of the
     /// prompt and before every token.
@@ -323,7 +334,8 @@ impl Engine {
             }
             logits = Some(last_row(self.feed(chunk)?)?);
         }
-        Ok(Tokens { engine: self, logits, chosen_from: Vec::new(), left: most, sampler, ignore_end, stop })
+        let (chosen_from, finished) = (Vec::new(), None);
+        Ok(Tokens { engine: self, logits, chosen_from, left: most, sampler, ignore_end, stop, finished })
     }
 }
 
@@ -358,12 +370,23 @@ pub struct Tokens<'a> {
     sampler: Sampler,
     ignore_end: bool,
     stop: Arc<AtomicBool>,
+    finished: Option<FinishReason>,
 }
 
 impl Tokens<'_> {
+    /// Why there are no more tokens; `None` until the iterator has ended, and after an error.
+    pub fn finish_reason(&self) -> Option<&FinishReason> {
+        self.finished.as_ref()
+    }
+
     /// The logits that the last token was chosen from, as the model gave them; empty before the first.
     pub fn logits(&self) -> &[f32] {
         &self.chosen_from
+    }
+
+    fn finish<T>(&mut self, reason: FinishReason) -> Option<T> {
+        self.finished = Some(reason);
+        None
     }
 }
 
@@ -371,10 +394,21 @@ impl Iterator for Tokens<'_> {
     type Item = Result<u32>;
 
     fn next(&mut self) -> Option<Result<u32>> {
-        if self.left == 0 || self.stop.load(Ordering::Relaxed) {
+        if self.finished.is_some() {
             return None;
         }
-        let token = match self.sampler.sample(self.logits.as_ref()?) {
+        if self.left == 0 {
+            return self.finish(FinishReason::Length);
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            return self.finish(FinishReason::Interrupted);
+        }
+        let full = self.engine.past >= self.engine.limits().capacity;
+        let Some(logits) = &self.logits else {
+            // Without logits the last step either failed, or was not made because the context is full.
+            return if full { self.finish(FinishReason::Context) } else { None };
+        };
+        let token = match self.sampler.sample(logits) {
             Ok(token) => token,
             Err(error) => {
                 self.logits = None;
@@ -383,10 +417,9 @@ impl Iterator for Tokens<'_> {
         };
         if !self.ignore_end && self.engine.model.info().end_tokens.contains(&token) {
             self.logits = None;
-            return None;
+            return self.finish(FinishReason::EndToken(token));
         }
         self.left -= 1;
-        let full = self.engine.past >= self.engine.limits().capacity;
         self.chosen_from = self.logits.take().unwrap_or_default();
         if self.left > 0 && !full {
             match self.engine.feed(&[token]).and_then(last_row) {

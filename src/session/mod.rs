@@ -215,7 +215,7 @@ impl Session {
         let limits = &self.options.limits;
         if env.past.saturating_add(env.seq) > limits.capacity {
             let (tokens, capacity) = (env.past.saturating_add(env.seq), limits.capacity);
-            return Err(SessionError::Context { tokens, capacity }.into());
+            return Err(SessionError::Context { tokens, capacity, limit: None }.into());
         }
         let bounds =
             [("batch", env.batch, limits.batch), ("seq", env.seq, limits.seq), ("keep", env.keep, limits.keep)];

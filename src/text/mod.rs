@@ -13,6 +13,7 @@ mod control;
 mod detokenizer;
 #[cfg(feature = "text")]
 mod file;
+mod finish;
 #[cfg(feature = "text")]
 mod guard;
 mod logprobs;
@@ -33,6 +34,7 @@ mod vocabulary;
 
 #[cfg(feature = "text")]
 pub use detokenizer::TextStream;
+pub use finish::FinishReason;
 pub use logprobs::Scores;
 #[cfg(feature = "text")]
 pub use output::Output;

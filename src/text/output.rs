@@ -16,9 +16,11 @@ use std::mem::take;
 pub struct Output {
     stream: TextStream,
     stops: Vec<String>,
-    stop_tokens: Vec<u32>,
+    /// Stop strings that are special tokens, by their ids.
+    stop_tokens: Vec<(u32, String)>,
     held: String,
-    stopped: bool,
+    /// The stop string that was met.
+    stopped: Option<String>,
 }
 
 impl Output {
@@ -37,15 +39,20 @@ impl Output {
 
     fn of(tokenizer: &Tokenizer, stream: TextStream, stops: &[String]) -> Self {
         let stops: Vec<String> = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
-        let ids = stops.iter().filter_map(|stop| tokenizer.token_id(stop));
+        let ids = stops.iter().filter_map(|stop| Some((tokenizer.token_id(stop)?, stop.clone())));
         // Tokens that have a text stop by their text.
-        let stop_tokens = ids.filter(|&id| tokenizer.piece(id, true).is_none()).collect();
-        Output { stream, stops, stop_tokens, held: String::new(), stopped: false }
+        let stop_tokens = ids.filter(|(id, _)| tokenizer.piece(*id, true).is_none()).collect();
+        Output { stream, stops, stop_tokens, held: String::new(), stopped: None }
     }
 
     /// Whether a stop string was met; nothing comes after it.
     pub fn stopped(&self) -> bool {
-        self.stopped
+        self.stopped.is_some()
+    }
+
+    /// The stop string that was met, if any.
+    pub fn stopped_by(&self) -> Option<&str> {
+        self.stopped.as_deref()
     }
 
     /// Takes a token and gives the text that has become final.
@@ -53,12 +60,13 @@ impl Output {
     /// # Errors
     /// As [`TextStream::push`].
     pub fn push(&mut self, token: u32) -> Result<String> {
-        if self.stopped {
+        if self.stopped() {
             return Ok(String::new());
         }
-        if self.stop_tokens.contains(&token) {
+        if let Some((_, stop)) = self.stop_tokens.iter().find(|(id, _)| *id == token) {
+            let stop = stop.clone();
             let text = self.finish()?;
-            self.stopped = true;
+            self.stopped.get_or_insert(stop);
             return Ok(text);
         }
         let text = self.stream.push(token)?;
@@ -71,13 +79,13 @@ impl Output {
     /// As [`TextStream::finish`].
     pub fn finish(&mut self) -> Result<String> {
         let text = self.stream.finish()?;
-        Ok(if self.stopped { String::new() } else { self.take(text, true) })
+        Ok(if self.stopped() { String::new() } else { self.take(text, true) })
     }
 
     fn take(&mut self, text: Option<String>, last: bool) -> String {
         self.held.extend(text);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop)).min() {
-            self.stopped = true;
+        if let Some((at, stop)) = self.stops.iter().filter_map(|stop| Some((self.held.find(stop)?, stop))).min() {
+            self.stopped = Some(stop.clone());
             self.held.truncate(at);
             return take(&mut self.held);
         }

@@ -2,27 +2,28 @@
 //!
 //! Ranges that flags can tell are refused when they are parsed; the rest is the library's. Read `run.rs` and `chat.rs`.
 
-use crate::common::{count, usage, within};
+use crate::common::{Decision, within};
+use crate::input::text_within;
+use crate::values::{Seed, limit, seed, temperature, top_k};
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use fanfold::Model;
 use fanfold::chat::Asking;
 use fanfold::error::TextError;
-use fanfold::text::{ChatTemplate, Penalties, Sampling};
-use std::io::Read;
+use fanfold::text::{ChatTemplate, FinishReason, Penalties, Sampling, Tokenizer};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// How tokens are chosen and what ends a text.
 #[derive(clap::Args, Clone)]
 pub struct SamplingArgs {
-    /// 0 always takes the most likely token
-    #[arg(long = "temp", default_value_t = 0.8, value_parser = within(0.0, 100.0), value_name = "T")]
+    /// 0 or less always takes the most likely token
+    #[arg(long = "temp", default_value_t = 0.8, value_parser = temperature, value_name = "T")]
     temperature: f32,
-    /// Choose among this many of the most likely tokens; 0: all
-    #[arg(long, default_value_t = 40, value_parser = count, value_name = "N")]
+    /// Choose among this many of the most likely tokens; 0 or less: all
+    #[arg(long, default_value_t = 40, value_parser = top_k, value_name = "N")]
     top_k: usize,
     /// Choose among the most likely tokens that together have this probability
     #[arg(long, default_value_t = 0.95, value_parser = within(0.0, 1.0), value_name = "P")]
@@ -33,20 +34,20 @@ pub struct SamplingArgs {
     /// Divide the logits of tokens that were there before; 1: do not
     #[arg(long, default_value_t = 1.0, value_parser = within(0.0, 100.0), value_name = "X")]
     repeat_penalty: f32,
-    /// Take this off the logits of tokens that were there before
-    #[arg(long, default_value_t = 0.0, value_parser = within(0.0, 100.0), value_name = "X")]
+    /// Take this off the logits of tokens that were there before; a negative number makes them likelier
+    #[arg(long, default_value_t = 0.0, value_parser = within(-100.0, 100.0), value_name = "X")]
     presence_penalty: f32,
-    /// Take this off for each time a token was there before
-    #[arg(long, default_value_t = 0.0, value_parser = within(0.0, 100.0), value_name = "X")]
+    /// Take this off for each time a token was there before; a negative number makes it likelier
+    #[arg(long, default_value_t = 0.0, value_parser = within(-100.0, 100.0), value_name = "X")]
     frequency_penalty: f32,
-    /// How many tokens back the penalties look
-    #[arg(long, default_value_t = 64, value_parser = count, value_name = "N")]
+    /// How many tokens back the penalties look; 0: penalties are off, -1: the whole context
+    #[arg(long, default_value_t = 64, value_parser = limit, value_name = "N")]
     repeat_last_n: usize,
-    /// Start of the random numbers; drawn and told if not given
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    /// Start of the random numbers; -1: drawn, and told on stderr
+    #[arg(long, default_value = "-1", value_parser = seed, value_name = "N")]
+    seed: Seed,
     /// End the text before this one; may be given several times
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new(), allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Go on after an end token
     #[arg(long)]
@@ -65,10 +66,36 @@ impl SamplingArgs {
             frequency: self.frequency_penalty,
             last: self.repeat_last_n,
         };
-        let seed = self.seed.unwrap_or_else(drawn);
+        let seed = match self.seed {
+            Seed::Given(seed) => seed,
+            Seed::Drawn => drawn(),
+        };
         let sampling = Sampling { temperature, top_k, top_p, min_p, penalties, seed };
         Asking { sampling, most, stops: self.stop.clone(), ignore_end: self.ignore_eos, continues: false, interrupt }
     }
+}
+
+/// Why a text of `tokens` tokens ended, and what would make it longer.
+pub fn ended(reason: &FinishReason, tokens: usize, decision: &Decision, tokenizer: &Tokenizer) -> String {
+    let (capacity, made_for) = (decision.limits.capacity, decision.made_for);
+    let detail = match reason {
+        FinishReason::EndToken(id) => format!(" {id} {:?}", tokenizer.token(*id).unwrap_or_default()),
+        FinishReason::StopText(text) => format!(" {text:?}"),
+        FinishReason::Length => format!(" ({tokens} tokens, as -n says)"),
+        FinishReason::Context if capacity < made_for => {
+            format!(" ({capacity} positions are full; -c raises it, up to the {made_for} that the model was made for)")
+        }
+        FinishReason::Context => format!(" ({capacity} positions are full, and the model was made for no more)"),
+        FinishReason::Interrupted => String::new(),
+    };
+    format!("ended: {}{detail}", reason.name())
+}
+
+/// `24 tokens in 1.20 s, 21.3/s`, with a rate where there is one. A rate leaves out the first call of each shape, which
+/// compiles kernels.
+pub fn timed(n: usize, what: &str, time: Duration, rate: Option<f64>) -> String {
+    let rate = rate.map(|rate| format!(", {rate:.1}/s once warm")).unwrap_or_default();
+    format!("{n} {what} in {:.2} s{rate}", time.as_secs_f64())
 }
 
 /// How the model is talked to.
@@ -82,19 +109,14 @@ pub struct TalkArgs {
     pub template: Option<PathBuf>,
 }
 
-/// Templates are a few KB; whatever else is given in error is not read to its end.
-const MOST_READ: u64 = 1 << 20;
+/// Templates are a few KB; anything longer was given in error.
+const LONGEST_TEMPLATE: usize = 1 << 20;
 
 impl TalkArgs {
     /// The template that is given, or else the model's own.
     pub fn template(&self, model: &Model) -> Result<ChatTemplate> {
         let (path, source) = match &self.template {
-            Some(path) => {
-                let mut source = String::new();
-                let read = std::fs::File::open(path).and_then(|file| file.take(MOST_READ).read_to_string(&mut source));
-                read.map_err(|e| usage(format!("{}: {e}", path.display())))?;
-                (path.clone(), source)
-            }
+            Some(path) => (path.clone(), text_within(path, LONGEST_TEMPLATE)?),
             None => {
                 let missing = || fanfold::Error::from(TextError::NoTemplate { path: model.path().to_owned() });
                 model.chat_template()?.ok_or_else(missing)?

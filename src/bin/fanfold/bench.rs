@@ -5,8 +5,9 @@
 
 use crate::common::{
     Decision, Placing, SEED, Target, check_weights, count, decide_as, open, open_model, positive, progress_bar, say,
-    strategy, usage,
+    tell, usage,
 };
+use crate::values::{dtype, strategy};
 use anyhow::Result;
 use fanfold::bench::{Phase, Test, Timing, mean_and_deviation, measure, peak_memory};
 use fanfold::device::select::DeviceChoice;
@@ -36,8 +37,8 @@ pub struct Args {
     /// Random weights of this configuration, which no file holds
     #[arg(long, value_name = "CONFIG.json", conflicts_with = "model")]
     random: Option<PathBuf>,
-    /// The type of the random weights: f16, bf16 or f32
-    #[arg(long, value_parser = dtype, default_value = "f16", value_name = "TYPE")]
+    /// The type of the random weights
+    #[arg(long, value_parser = dtype(), default_value = "f16", value_name = "TYPE")]
     dtype: DType,
     /// Fields of config.json that are read as if they were not there
     #[arg(long, value_delimiter = ',', value_name = "FIELD,..")]
@@ -58,7 +59,7 @@ pub struct Args {
     #[arg(long, visible_alias = "ubatch-size", default_value_t = 256, value_parser = positive, value_name = "N")]
     chunk: usize,
     /// Strategies to compare, one after another
-    #[arg(long, value_delimiter = ',', value_parser = strategy, value_name = "NAME,..",
+    #[arg(long, value_delimiter = ',', value_parser = strategy(), value_name = "STRATEGY,..",
         conflicts_with_all = ["strategy", "plan"])]
     strategies: Vec<Strategy>,
     /// How results are printed
@@ -82,11 +83,6 @@ enum Format {
     Json,
     /// An object per line
     Jsonl,
-}
-
-fn dtype(text: &str) -> Result<DType, String> {
-    let known = [DType::F16, DType::BF16, DType::F32];
-    known.into_iter().find(|dtype| dtype.to_string() == text).ok_or_else(|| "one of f16, bf16, f32".to_string())
 }
 
 fn repetitions(text: &str) -> Result<usize, String> {
@@ -350,7 +346,7 @@ pub fn main(args: &Args) -> Result<()> {
         let started = Instant::now();
         let mut engine = open(&model, decision)?;
         let placement = Placement::new(&model, &path, decision, started.elapsed().as_secs_f64());
-        eprintln!("loaded {} in {:.2} s", report::bytes(placement.loaded), placement.load_seconds);
+        tell(format_args!("loaded {} in {:.2} s", report::bytes(placement.loaded), placement.load_seconds));
         for &test in &tests {
             let bar = progress_bar(args.repetitions as u64, "{msg} {bar:30} {pos}/{len} repetitions");
             bar.set_message(format!("{test}, {}", placement.strategy));
@@ -375,9 +371,9 @@ pub fn main(args: &Args) -> Result<()> {
         match peak_memory() {
             Some(peak) => {
                 let times = peak as f64 / placement.loaded.max(1) as f64;
-                eprintln!("peak memory {}, {times:.2} times the weights", report::bytes(peak));
+                tell(format_args!("peak memory {}, {times:.2} times the weights", report::bytes(peak)));
             }
-            None => eprintln!("peak memory unknown: this system does not tell it"),
+            None => tell("peak memory unknown: this system does not tell it"),
         }
     }
     if args.output == Format::Json {

@@ -3,13 +3,15 @@
 //! Answers go to stdout and all else to stderr, so that a chat can be piped. Read `asking.rs` for what it shares with
 //! `run`.
 
-use crate::asking::{SamplingArgs, TalkArgs};
-use crate::common::{Target, count, decide, generator, open, stop_on_interrupt, tokenizer, usage};
+use crate::asking::{SamplingArgs, TalkArgs, ended};
+use crate::common::{Target, clear, decide, generator, open, stop_on_interrupt, tell, tokenizer, usage, waiting};
+use crate::values::limit;
 use anyhow::Result;
 use fanfold::Error;
-use fanfold::chat::{Answer, Asking, Chat, End};
+use fanfold::chat::{Answer, Asking, Chat};
 use fanfold::error::{SessionError, TextError};
-use fanfold::text::{Message, Sampler};
+use fanfold::generate::Rate;
+use fanfold::text::{FinishReason, Message, Sampler};
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::sync::atomic::Ordering;
 
@@ -22,9 +24,9 @@ a pipe each line is a turn. Lines that are commands: /reset, /stats, /help, /qui
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// Tokens of one answer at most [default: as many as the context holds]
-    #[arg(short = 'n', long = "tokens", value_parser = count, value_name = "N")]
-    tokens: Option<usize>,
+    /// Tokens of one answer at most; -1: until an end token, or until the context is full
+    #[arg(short = 'n', long = "tokens", default_value = "-1", value_parser = limit, value_name = "N")]
+    tokens: usize,
     #[command(flatten)]
     talk: TalkArgs,
     #[command(flatten)]
@@ -47,17 +49,18 @@ pub fn main(args: &Args) -> Result<()> {
     let stop = stop_on_interrupt()?;
     // Where no answer is under way, Ctrl-C finds itself to be the second one, and ends the program.
     stop.store(true, Ordering::Relaxed);
-    let asking = args.sampling.asking(args.tokens.unwrap_or(usize::MAX), stop.clone());
+    let asking = args.sampling.asking(args.tokens, stop.clone());
     // What cannot be is refused before the weights are loaded, which may take minutes.
     Sampler::new(asking.sampling)?;
     if let Some(system) = &args.talk.system {
         let alone = [Message::new("system", system.as_str()), Message::new("user", "")];
         template.encode(&tokenizer, &alone)?;
     }
-    let mut chat = Chat::new(open(&model, &decision)?, tokenizer, template, args.talk.system.clone());
+    let mut chat = Chat::new(open(&model, &decision)?, tokenizer.clone(), template, args.talk.system.clone());
     let terminal = std::io::stdin().is_terminal();
     if terminal {
-        eprintln!("{}, context of {}; /help lists commands", args.target.model.display(), decision.limits.capacity);
+        let (model, context) = (args.target.model.display(), decision.limits.capacity);
+        tell(format_args!("{model}, context of {context}; /help lists commands"));
     }
     let mut totals = Totals::default();
     loop {
@@ -67,21 +70,29 @@ pub fn main(args: &Args) -> Result<()> {
         match line.as_str() {
             "" => {}
             "/quit" | "/exit" => break,
-            "/help" => eprintln!("{HELP}"),
+            "/help" => tell(HELP),
             "/reset" => chat.reset(),
-            "/stats" => eprintln!("{}", totals.told(&chat)),
+            "/stats" => tell(totals.told(&chat)),
             word if is_command(word) => match terminal {
-                true => eprintln!("{word} is no command\n{HELP}"),
+                true => tell(format_args!("{word} is no command\n{HELP}")),
                 false => return Err(usage(format!("{word} is no command; there are: /reset, /stats, /help, /quit"))),
             },
             text => match ask(&mut chat, text, &asking) {
-                Ok(answer) => totals.add(answer),
-                Err(error) if terminal && spares_the_chat(&error) => eprintln!("{error:#}\n/reset begins anew"),
+                Ok(answer) => {
+                    let reason = ended(&answer.finish_reason, answer.tokens.len(), &decision, &tokenizer);
+                    let way_out =
+                        if answer.finish_reason == FinishReason::Context { "; /reset begins anew" } else { "" };
+                    tell(format_args!("({reason}{way_out})"));
+                    totals.add(answer);
+                }
+                Err(error) if terminal && spares_the_chat(&error) => {
+                    tell(format_args!("{error:#}\n/reset begins anew"));
+                }
                 Err(error) => return Err(error),
             },
         }
     }
-    eprintln!("{}, seed {}", totals.told(&chat), asking.sampling.seed);
+    tell(format_args!("{}, seed {}", totals.told(&chat), asking.sampling.seed));
     Ok(())
 }
 
@@ -93,14 +104,15 @@ fn is_command(line: &str) -> bool {
 /// The next line without its end; none at the end of the input.
 fn read(terminal: bool) -> Result<Option<String>> {
     if terminal {
-        eprint!("> ");
+        // As with `tell`, what cannot be shown is lost.
+        let _ = write!(std::io::stderr(), "> ");
     }
     let mut line = Vec::new();
     let read = std::io::stdin().lock().take(LINE).read_until(b'\n', &mut line);
     match read.map_err(|e| usage(format!("standard input: {e}")))? {
         0 => {
             if terminal {
-                eprintln!();
+                tell("");
             }
             Ok(None)
         }
@@ -112,7 +124,9 @@ fn read(terminal: bool) -> Result<Option<String>> {
 fn ask(chat: &mut Chat, text: &str, asking: &Asking) -> Result<Answer> {
     let mut out = std::io::stdout().lock();
     let mut written = Ok(());
+    let bar = waiting("reading");
     let answer = chat.ask(text, asking, |piece| {
+        clear(&bar);
         if written.is_ok() {
             written = out.write_all(piece.text.as_bytes()).and_then(|()| out.flush());
             if written.is_err() {
@@ -121,14 +135,10 @@ fn ask(chat: &mut Chat, text: &str, asking: &Asking) -> Result<Answer> {
             }
         }
     });
+    clear(&bar);
     written?;
     let answer = answer?;
     writeln!(out)?;
-    match answer.end {
-        End::Interrupted => eprintln!("(stopped)"),
-        End::Full => eprintln!("(the context is full: /reset begins anew, and -c makes it larger)"),
-        End::Length | End::Stop | End::Token => {}
-    }
     Ok(answer)
 }
 
@@ -148,8 +158,6 @@ struct Totals {
     prompt: usize,
     cached: usize,
     tokens: usize,
-    prefill: f64,
-    decode: f64,
 }
 
 impl Totals {
@@ -158,19 +166,18 @@ impl Totals {
         self.prompt += answer.prompt;
         self.cached += answer.cached;
         self.tokens += answer.tokens.len();
-        self.prefill += answer.prefill.as_secs_f64();
-        self.decode += answer.decode.as_secs_f64();
     }
 
     fn told(&self, chat: &Chat) -> String {
-        let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
+        let rate = |what: &str, rate: &Rate| {
+            rate.tokens_per_second().map(|rate| format!("{what} at {rate:.1}/s once warm")).unwrap_or_default()
+        };
         let (used, capacity) = chat.context();
-        let Totals { turns, prompt, cached, tokens, .. } = *self;
+        let Totals { turns, prompt, cached, tokens } = *self;
+        let (prefill, decode) = (rate(", the others", &chat.pace().prefill), rate("", &chat.pace().decode));
         format!(
-            "{turns} turns, {prompt} prompt tokens, {cached} of them cached, the others at {:.1}/s, {tokens} tokens at \
-             {:.1}/s, {used} of {capacity} positions in use",
-            rate(prompt - cached, self.prefill),
-            rate(tokens, self.decode)
+            "{turns} turns, {prompt} prompt tokens, {cached} of them cached{prefill}, {tokens} tokens{decode}, \
+             {used} of {capacity} positions in use"
         )
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Data goes to stdout and all else to stderr. Read `run.rs` for how it is used.
 
+use crate::input;
+use crate::values::{context, size, strategy};
 use crate::{huggingface, memory};
 use anyhow::{Context, Result};
 use fanfold::device::Device;
@@ -40,9 +42,15 @@ pub fn usage(reason: impl Into<String>) -> anyhow::Error {
     Usage(reason.into()).into()
 }
 
-/// Prints `text` and a line end on stdout; as an error, unlike `println!`, where the reader has gone.
+/// Prints `text` and a line end on stdout, for data. Errors, unlike `println!`, which panics, when it cannot be written.
 pub fn say(text: impl Display) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// Prints `text` and a line end on stderr, for all else. What cannot be written is lost, and the command goes on:
+/// `eprintln!` panics on a closed or full stderr.
+pub fn tell(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// The devices and how the model is divided over them.
@@ -56,12 +64,13 @@ pub struct Placing {
     #[arg(long, value_delimiter = ',', value_name = "N,N,..", value_parser = share, allow_hyphen_values = true)]
     pub ratios: Vec<f64>,
     /// How layers are cut [default: tensor, or column with --exact]
-    #[arg(long, value_parser = strategy)]
+    #[arg(long, value_parser = strategy(), value_name = "STRATEGY")]
     pub strategy: Option<Strategy>,
     /// A plan from `fanfold plan -o`, perhaps edited
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ratios", "strategy"])]
     pub plan: Option<PathBuf>,
-    /// Each device's memory, such as 8GiB,4GiB, where the driver does not tell or less is to be used
+    /// Each device's memory, such as 24G,500M, where the driver does not tell or less is to be used: G and GiB are 1024^3
+    /// bytes, GB is 1000^3, B bytes
     #[arg(long, value_delimiter = ',', value_parser = size, value_name = "SIZE,..")]
     pub memory: Vec<u64>,
     /// Refuse any plan whose answer is not bit for bit that of one device
@@ -78,8 +87,8 @@ pub struct Target {
     /// A model's folder, its OWNER/NAME in the cache (see `fanfold pull`), `demo` for the embedded model, or
     /// random:CONFIG.json for random weights
     pub model: PathBuf,
-    /// Positions the KV cache holds
-    #[arg(short, long, default_value_t = 2048, value_parser = positive, value_name = "N")]
+    /// Positions the KV cache holds; 0: as many as the model was made for
+    #[arg(short, long, default_value_t = 2048, value_parser = context, value_name = "N")]
     pub context: usize,
     /// Make sure first that no weight is NaN or infinite
     #[arg(long)]
@@ -96,12 +105,6 @@ impl Target {
     pub fn options(&self, all_logits: bool) -> EngineOptions {
         EngineOptions { context: self.context, all_logits, ..EngineOptions::default() }
     }
-}
-
-pub fn strategy(text: &str) -> Result<Strategy, String> {
-    let known: Vec<&str> = Strategy::ALL.iter().map(|(name, _)| *name).collect();
-    let found = Strategy::ALL.iter().find(|(name, _)| *name == text).map(|(_, s)| *s);
-    found.ok_or_else(|| format!("one of {}", known.join(", ")))
 }
 
 /// The most of anything that is counted: positions, tokens, repetitions.
@@ -129,18 +132,6 @@ fn share(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|x| (0.0..=1e12).contains(x)).ok_or_else(reason)
 }
 
-/// `8GiB`, `500MB` or plain bytes.
-fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, f64); 7] =
-        [("KiB", 1024.0), ("MiB", 1048576.0), ("GiB", 1073741824.0), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("B", 1.0)];
-    let (number, unit) =
-        UNITS.iter().find_map(|(unit, n)| text.strip_suffix(unit).map(|t| (t, *n))).unwrap_or((text, 1.0));
-    match number.trim().parse::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 && value * unit < 1e18 => Ok((value * unit) as u64),
-        _ => Err("a size such as 8GiB, 500MB or a number of bytes".to_string()),
-    }
-}
-
 /// Reads the model's headers; `demo` is the embedded one unless a folder bears the name.
 pub fn open_model(target: &Target, head: Head) -> Result<Arc<Model>> {
     Ok(Arc::new(read_model(target, head)?))
@@ -162,6 +153,9 @@ pub fn open_layers(target: &Target) -> Result<Arc<Model>> {
 
 fn read_model(target: &Target, head: Head) -> Result<Model> {
     if let Some(config) = random_config(&target.model) {
+        if config == Path::new("") {
+            return Err(usage("random: names no file: give random:CONFIG.json"));
+        }
         let folder = Folder::bare(config)?.ignoring(&target.ignore_config)?;
         return Ok(Model::random_from(folder, DType::F16, SEED, head)?);
     }
@@ -216,6 +210,9 @@ pub fn tokenizer(model: &Model) -> Result<Tokenizer> {
     }
 }
 
+/// Plans are some MB at most; anything longer was given in error.
+const LONGEST_PLAN: usize = 64 << 20;
+
 /// Everything decided before a device is opened.
 pub struct Decision {
     pub plan: Plan,
@@ -225,15 +222,15 @@ pub struct Decision {
     /// What is known of each rank's device.
     pub rooms: Vec<Room>,
     pub options: EngineOptions,
+    /// The largest context that the model was made for.
+    pub made_for: usize,
 }
 
 /// What is known of the chosen devices: what `--memory` says, or else the drivers and the system.
-fn rooms(choices: &[DeviceChoice], given: &[u64]) -> Result<Vec<Room>> {
-    if !given.is_empty() && given.len() != choices.len() {
-        let (sizes, devices) = (given.len(), choices.len());
-        return Err(usage(format!("--memory has {sizes} sizes for {devices} devices")));
-    }
-    Ok(select::rooms(choices, given, memory::free()))
+fn rooms(choices: &[DeviceChoice], given: &[u64]) -> Vec<Room> {
+    // A device that is used alone is the first of those that sizes were given for.
+    let given = &given[..given.len().min(choices.len())];
+    select::rooms(choices, given, memory::free())
 }
 
 /// Chooses devices and a plan for `model`, and checks that it fits where memory is known, and its weights if wanted.
@@ -254,10 +251,10 @@ pub fn decide_as(model: &Model, target: &Target, options: EngineOptions) -> Resu
 /// As [`decide`], without any check.
 pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions) -> Result<Decision> {
     let mut choices = choose(placing)?;
+    let listed = choices.len();
     let plan = match &placing.plan {
         Some(file) => {
-            let text = std::fs::read_to_string(file).map_err(|e| usage(format!("{}: {e}", file.display())))?;
-            let plan = Plan::from_json(&text)?;
+            let plan = Plan::from_json(&input::text_within(file, LONGEST_PLAN)?)?;
             if plan.world_size != choices.len() {
                 let (plan, devices) = (plan.world_size, choices.len());
                 return Err(fanfold::Error::from(PlanError::WorldSize { plan, devices }).into());
@@ -268,18 +265,16 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
             let default = if placing.exact { Strategy::Column } else { Strategy::Tensor };
             let strategy = placing.strategy.unwrap_or(default);
             if strategy == Strategy::Single && choices.len() > 1 {
-                eprintln!("strategy single: only the first of {} devices is used", choices.len());
+                tell(format_args!("strategy single: only the first of {listed} devices is used"));
                 choices.truncate(1);
             }
+            one_each("--ratios", "numbers", placing.ratios.len(), listed, choices.len())?;
             let mut ratios = placing.ratios.clone();
-            if ratios.is_empty() {
-                ratios = vec![1.0; choices.len()];
-            } else if ratios.len() != choices.len() {
-                return Err(usage(format!("--ratios has {} numbers for {} devices", ratios.len(), choices.len())));
-            }
+            ratios.resize(choices.len(), 1.0);
             plan(model.graph(), strategy, &ratios)?
         }
     };
+    one_each("--memory", "sizes", placing.memory.len(), listed, choices.len())?;
     if placing.exact {
         plan.check_exact(model.graph())?;
         if let Some(other) = choices.iter().find(|choice| *choice != &choices[0]) {
@@ -289,9 +284,17 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     }
     let deadline = Duration::from_secs(placing.timeout);
     let options = EngineOptions { deadline, ..options };
-    let rooms = rooms(&choices, &placing.memory)?;
+    let rooms = rooms(&choices, &placing.memory);
     let (program, limits) = prepare(model, &plan, &options, &rooms)?;
-    Ok(Decision { plan, program, limits, choices, rooms, options })
+    Ok(Decision { plan, program, limits, choices, rooms, options, made_for: model.info().context })
+}
+
+/// Refuses a list that is neither empty nor of one entry per device, be it per device listed or per device used.
+fn one_each(flag: &str, entries: &str, given: usize, listed: usize, used: usize) -> Result<()> {
+    if given == 0 || given == listed || given == used {
+        return Ok(());
+    }
+    Err(usage(format!("{flag} has {given} {entries} for {listed} devices")))
 }
 
 fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {
@@ -301,17 +304,17 @@ fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {
     }
     let (choices, software) = select::default_choice(&adapters())?;
     if software {
-        eprintln!("no GPU found: running on the software adapter {}, slowly", choices[0]);
+        tell(format_args!("no GPU found: running on the software adapter {}, slowly", choices[0]));
     }
     Ok(choices)
 }
 
 /// Refuses a text that cannot run before the weights are loaded, which may take minutes.
 pub fn check_tokens(ids: &[u32], decision: &Decision) -> Result<()> {
-    let (tokens, capacity) = (ids.len(), decision.limits.capacity);
+    let (tokens, capacity, limit) = (ids.len(), decision.limits.capacity, Some(decision.made_for));
     let refused = match tokens {
         0 => SessionError::EmptyPrompt,
-        _ if tokens > capacity => SessionError::Context { tokens, capacity },
+        _ if tokens > capacity => SessionError::Context { tokens, capacity, limit },
         _ => return Ok(()),
     };
     Err(fanfold::Error::from(refused).into())
@@ -341,7 +344,21 @@ pub fn progress_bar(total: u64, template: &str) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
+    // Drawn also while the first step is under way, which may take the longest.
+    bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// Takes `bar` away, if it is there: the line of a bar that is gone may hold output by now.
+pub fn clear(bar: &ProgressBar) {
+    if !bar.is_finished() {
+        bar.finish_and_clear();
+    }
+}
+
+/// Shows on stderr that something is going on of which it is not known how long it takes, until it is cleared.
+pub fn waiting(what: &str) -> ProgressBar {
+    progress_bar(0, &format!("{{spinner}} {what}, {{elapsed}}"))
 }
 
 /// A flag that the first Ctrl-C sets; the second ends the program.
@@ -354,10 +371,4 @@ pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
         }
     })?;
     Ok(stop)
-}
-
-/// Writes one f32 tensor as a safetensors file.
-pub fn write_tensor(path: &Path, name: &str, tensor: &fanfold::tensor::Tensor) -> Result<()> {
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, tensor.shape().to_vec(), tensor.bytes())?;
-    safetensors::serialize_to_file([(name, view)], None, path).map_err(|e| usage(format!("{}: {e}", path.display())))
 }

@@ -1,6 +1,8 @@
 //! `fanfold demo`: the embedded model over several devices, from plan to proof.
 
-use crate::common::{Placing, Target, count, decide, open, open_model, say, stop_on_interrupt, tokenizer};
+use crate::asking::ended;
+use crate::common::{Placing, Target, decide, open, open_model, say, stop_on_interrupt, tokenizer};
+use crate::values::limit;
 use crate::verify::{compare, decide_single, open_single, sentence};
 use anyhow::Result;
 use fanfold::device::gpu::adapters;
@@ -17,8 +19,8 @@ use std::time::Instant;
 pub struct Args {
     #[command(flatten)]
     placing: Placing,
-    /// Tokens to generate
-    #[arg(short = 'n', long = "tokens", default_value_t = 80, value_parser = count, value_name = "N")]
+    /// Tokens to generate; -1: until the context is full
+    #[arg(short = 'n', long = "tokens", default_value_t = 80, value_parser = limit, value_name = "N")]
     tokens: usize,
 }
 
@@ -66,9 +68,9 @@ pub fn main(args: &Args) -> Result<()> {
     let mut stream = tokenizer.stream_after(&ids, true)?;
     let mut out = std::io::stdout();
     write!(out, "{PROMPT}")?;
-    let started = Instant::now();
     let mut count = 0usize;
-    for token in engine.generate(&ids, args.tokens, sampler, true, stop)? {
+    let mut tokens = engine.generate(&ids, args.tokens, sampler, true, stop)?;
+    for token in tokens.by_ref() {
         count += 1;
         if let Some(piece) = stream.push(token?)? {
             write!(out, "{piece}")?;
@@ -76,8 +78,12 @@ pub fn main(args: &Args) -> Result<()> {
         }
     }
     write!(out, "{}", stream.finish()?.unwrap_or_default())?;
-    let seconds = started.elapsed().as_secs_f64();
-    say(format_args!("\n\n{count} tokens at {:.1} tokens/s", count as f64 / seconds.max(1e-9)))?;
+    let reason = tokens.finish_reason().map(|reason| ended(reason, count, &decision, &tokenizer)).unwrap_or_default();
+    let rate = engine.pace().decode.tokens_per_second();
+    say(format_args!(
+        "\n\n{count} tokens{}, {reason}",
+        rate.map(|r| format!(" at {r:.1} tokens/s")).unwrap_or_default()
+    ))?;
     let ids = tokenizer.encode(crate::verify::PROMPT, true)?;
     let (whole, reference) = decide_single(&model, &decision, &target)?;
     let mut single = open_single(&model, &whole, &reference)?;

@@ -1,6 +1,6 @@
 //! `fanfold devices`: what models can run on.
 
-use crate::common::say;
+use crate::common::{say, tell};
 use anyhow::Result;
 use fanfold::device::gpu::adapters;
 use fanfold::error::DeviceError;
@@ -24,7 +24,7 @@ pub fn main(args: &Args) -> Result<()> {
         say("host: the reference evaluation, slow and exact")?;
     }
     if adapters.is_empty() {
-        eprintln!("{}", DeviceError::NoAdapter);
+        tell(DeviceError::NoAdapter);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Every driver is asked in a process of its own, so that one that breaks ends its part of the report and no more. What
 //! is installed, `system.rs` finds out; the test itself is the library's. Read [`fanfold::selftest`] for it.
 
-use crate::common::{progress_bar, say, usage};
+use crate::common::{progress_bar, say, tell, usage};
 use crate::system::System;
 use anyhow::Result;
 use fanfold::device::gpu::{GpuOptions, adapters};
@@ -101,14 +101,13 @@ fn report(args: &Args) -> Result<()> {
         }
         let name = info["name"].as_str().unwrap_or_default();
         let bar = progress_bar(checks() as u64, &format!("testing {index}: {{bar:20}} {{pos}}/{{len}} checks"));
-        bar.enable_steady_tick(Duration::from_millis(200));
         let mut checks = Vec::new();
         for check in examine(index, args.seconds) {
             bar.inc(1);
             if !args.json {
                 bar.suspend(|| say(line(&check)))?;
             } else if !check.passed {
-                bar.suspend(|| eprintln!("{name}: {}", line(&check)));
+                bar.suspend(|| tell(format_args!("{name}: {}", line(&check))));
             }
             checks.push(check);
         }

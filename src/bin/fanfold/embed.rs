@@ -1,7 +1,8 @@
 //! `fanfold embed`: turn texts into vectors.
 
-use crate::common::{Target, open, open_model, say, tokenizer, usage, write_tensor};
-use crate::texts::{TextsArgs, timed};
+use crate::common::{Target, open, open_model, say, tokenizer, usage};
+use crate::output::OutputFile;
+use crate::texts::{TextsArgs, check, timed};
 use anyhow::Result;
 use fanfold::generate::Text;
 use fanfold::import::{Head, Pooling};
@@ -32,6 +33,7 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> Result<()> {
+    let output = args.out.as_deref().map(OutputFile::open).transpose()?;
     let texts = args.texts.read(&args.given)?;
     let pooling = match args.pooling.as_deref() {
         Some("cls") => Pooling::Cls,
@@ -52,16 +54,17 @@ pub fn main(args: &Args) -> Result<()> {
     let tokenizer = args.texts.tokenizer(tokenizer, &decision)?;
     let encoded = texts.iter().map(|text| Ok(Text::from(tokenizer.encode(text, true)?)));
     let encoded: Vec<Text> = encoded.collect::<fanfold::Result<_>>()?;
+    check(&encoded, &decision)?;
     let mut engine = open(&model, &decision)?;
     let mut rows = Vec::new();
     let mut width = 1;
-    for hidden in timed(&encoded, &decision, |texts, done| engine.embed_all(texts, done))? {
+    for hidden in timed(&mut engine, &encoded, |engine, texts, done| engine.embed_all(texts, done))? {
         width = hidden.shape().last().copied().unwrap_or(1).max(1);
         rows.extend_from_slice(hidden.as_f32()?);
     }
-    if let Some(path) = &args.out {
+    if let Some(file) = output {
         let tensor = Tensor::f32([rows.len() / width, width], rows.clone())?;
-        write_tensor(path, if pooling == Pooling::None { "hidden" } else { "embeddings" }, &tensor)?;
+        file.write_tensor(if pooling == Pooling::None { "hidden" } else { "embeddings" }, &tensor)?;
     }
     if args.json {
         let rows: Vec<&[f32]> = rows.chunks(width).collect();

@@ -3,8 +3,9 @@
 //! It knows no option by name but those without which a command does nothing. Values that an option takes are run, by
 //! this very test program in a process of its own. Read `main.rs` for the command line.
 
+use crate::arguments::takes_text;
 use crate::{command, run_with};
-use clap::{Arg, Command};
+use clap::{Arg, ArgMatches, Command};
 use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -23,11 +24,17 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// No number at all.
 const NO_NUMBERS: [&str; 4] = ["", "x", "NaN", "1,,2"];
 
-/// Numbers that are too large for anything, or of the wrong sign.
-const NEVER: [&str; 5] = ["-1", "-0.5", "inf", "1e30", "18446744073709551616"];
+/// Numbers that are too large for anything.
+const NEVER: [&str; 3] = ["inf", "1e30", "18446744073709551616"];
+
+/// Numbers that only an option takes whose help says what they mean.
+const NEGATIVE: [&str; 2] = ["-1", "-0.5"];
 
 /// Numbers that some options take.
-const EXTREME: [&str; 5] = ["0", "1e-30", "16777216", "4294967296", "18446744073709551615"];
+const EXTREME: [&str; 7] = ["0", "-1", "-0.5", "1e-30", "16777216", "4294967296", "18446744073709551615"];
+
+/// Texts that begin with a hyphen: a list's first line, a number, and what looks like an option and is none.
+const HYPHENS: [&str; 6] = ["- x", "-5", "--x", "-", "--", "-hello world"];
 
 fn subcommands() -> Vec<Command> {
     let mut whole = command();
@@ -87,8 +94,14 @@ fn with(base: &[String], long: &str, value: &str) -> Vec<String> {
     args
 }
 
-fn parse(args: &[String]) -> Result<(), clap::Error> {
-    command().try_get_matches_from(args).map(|_| ())
+fn parse(args: &[String]) -> Result<ArgMatches, clap::Error> {
+    crate::arguments::parse(args.iter().map(OsString::from))
+}
+
+/// Whether the help of the option says what a negative number means.
+fn explains_negative_numbers(command: &Command, long: &str) -> bool {
+    let help = option(command, long).and_then(Arg::get_help).map(ToString::to_string).unwrap_or_default();
+    ["-1:", "or less", "negative"].iter().any(|words| help.contains(words))
 }
 
 /// Whether it refuses the value for what the value is.
@@ -169,7 +182,8 @@ fn no_option_takes_a_number_without_sense() {
         let (name, base) = (command.get_name(), base(&command));
         parse(&base).unwrap_or_else(|error| panic!("{name}: {error}"));
         for long in numbers(&command, &base) {
-            for value in NO_NUMBERS.iter().chain(&NEVER) {
+            let negative = if explains_negative_numbers(&command, long) { &[][..] } else { &NEGATIVE };
+            for value in NO_NUMBERS.iter().chain(&NEVER).chain(negative) {
                 let Err(error) = parse(&with(&base, long, value)) else { panic!("{name} --{long} takes {value:?}") };
                 let said = error.to_string();
                 assert_eq!(error.exit_code(), 2, "{name} --{long} {value:?}: {said}");
@@ -205,6 +219,80 @@ fn a_number_that_is_taken_does_no_harm() {
         }
     }
     assert!(ran > 20, "the walk runs nothing: {ran}");
+}
+
+/// What `command` reads as the text of the argument `id` in `args`.
+fn read(command: &Command, args: &[String], id: &str) -> Vec<String> {
+    let matches = parse(args).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+    let (_, matches) = matches.subcommand().unwrap();
+    let texts = matches.get_many::<String>(id).unwrap_or_else(|| panic!("{}: no {id}", command.get_name()));
+    texts.cloned().collect()
+}
+
+#[test]
+fn a_text_that_begins_with_a_hyphen_is_a_value() {
+    let mut seen = 0;
+    for command in subcommands() {
+        let base = base(&command);
+        for arg in command.get_arguments().filter(|arg| takes_text(arg) && !arg.is_positional()) {
+            let id = arg.get_id().as_str();
+            let Some(long) = arg.get_long() else { continue };
+            for value in HYPHENS {
+                let mut args = with(&base, long, value);
+                assert_eq!(read(&command, &args, id), [value], "{args:?}");
+                if let Some(short) = arg.get_short() {
+                    args[2] = format!("-{short}");
+                    assert_eq!(read(&command, &args, id), [value], "{args:?}");
+                }
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 30, "the walk finds no texts: {seen}");
+}
+
+#[test]
+fn so_is_one_that_stands_alone_and_a_misspelt_option_is_none() {
+    let mut seen = 0;
+    for command in subcommands() {
+        let name = command.get_name();
+        let args =
+            |more: &[&str]| ["fanfold", name, "MODEL"].iter().chain(more).map(|a| a.to_string()).collect::<Vec<_>>();
+        let Some(last) = command.get_positionals().filter(|arg| takes_text(arg)).last() else { continue };
+        let id = last.get_id().as_str();
+        // Options stand anywhere, `--` where a person puts it.
+        for text in ["- x", "-5", "-q", "-hello, world", "--- x", "-- x", "--é and so on", "-"] {
+            let around: [[&[&str]; 2]; 3] =
+                [[&[], &[]], [&["-c", "64"], &["--json"]], [&["--json"], &["-c64", "--devices", "-"]]];
+            for [before, after] in around {
+                let args = args(&[before, &["plain", text], after].concat());
+                assert_eq!(read(&command, &args, id).last().unwrap(), text, "{args:?}");
+                let escaped = self::with(&args, "devices", "host");
+                assert_eq!(read(&command, &escaped, id).last().unwrap(), text, "{escaped:?}");
+            }
+            let first = args(&[text, "plain"]);
+            assert_eq!(read(&command, &first, id).last().unwrap(), "plain", "{first:?}");
+        }
+        assert_eq!(read(&command, &args(&["plain", "--", "--json"]), id).last().unwrap(), "--json");
+        assert_eq!(read(&command, &args(&["- x", "--", "--json"]), id).last().unwrap(), "--json");
+        for misspelt in ["--jsno", "--devcies=host", "--no-such-option"] {
+            for args in [args(&["plain", misspelt]), args(&["- x", misspelt]), args(&[misspelt, "- x"])] {
+                let error = parse(&args).map(|_| ()).unwrap_err();
+                assert_eq!(error.kind(), clap::error::ErrorKind::UnknownArgument, "{args:?}: {error}");
+                let name = misspelt.split('=').next().unwrap();
+                assert!(error.to_string().contains(&format!("unexpected argument '{name}'")), "{args:?}: {error}");
+            }
+        }
+        let lacking = parse(&args(&["- x", "--devices"])).map(|_| ()).unwrap_err();
+        assert!(lacking.to_string().contains("--devices"), "{lacking}");
+        seen += 1;
+    }
+    assert!(seen >= 2, "the walk finds no texts that stand alone: {seen}");
+    // Where no text stands alone, what begins with a hyphen is an option.
+    for args in [["run", "demo", "-q"], ["plan", "demo", "- x"], ["run", "-q", "demo"], ["embed", "-q", "demo"]] {
+        let args: Vec<String> = ["fanfold"].iter().chain(&args).map(|a| a.to_string()).collect();
+        assert!(parse(&args).is_err(), "{args:?}");
+    }
 }
 
 /// Commands that need a host, or all adapters, to do anything: their numbers are only parsed here.

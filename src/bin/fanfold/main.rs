@@ -3,6 +3,10 @@
 //! It parses, opens, prints and chooses exit codes; everything it does is the library's. It is the only home of clap
 //! and anyhow. Read `common.rs` next.
 
+// A closed or full stdout or stderr makes `println!` and `eprintln!` panic: `common::say` and `common::tell` print.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod arguments;
 mod asking;
 mod bench;
 mod chat;
@@ -15,8 +19,10 @@ mod embed;
 #[cfg(test)]
 mod flags;
 mod huggingface;
+mod input;
 mod man;
 mod memory;
+mod output;
 mod perplexity;
 mod plan;
 mod pull;
@@ -24,11 +30,12 @@ mod rank;
 mod run;
 mod system;
 mod texts;
+mod values;
 mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use fanfold::Error;
-use fanfold::error::{DeviceError, HubError, PlanError, SessionError, TensorError, TextError};
+use fanfold::error::{CommError, DeviceError, HubError, PlanError, SessionError, TensorError, TextError};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -87,16 +94,8 @@ Try:
 `fanfold --help` lists every command.";
 
 /// The whole command line.
-///
-/// A negative number is a value everywhere, so that it is refused in the name of its option and not as one of its own.
 fn command() -> clap::Command {
-    fn negative_numbers_are_values(command: clap::Command) -> clap::Command {
-        let option = |arg: &clap::Arg| arg.get_action().takes_values() && !arg.is_positional();
-        command
-            .mut_args(|arg| if option(&arg) { arg.allow_negative_numbers(true) } else { arg })
-            .mut_subcommands(negative_numbers_are_values)
-    }
-    negative_numbers_are_values(Cli::command())
+    arguments::with_hyphens(Cli::command())
 }
 
 fn main() -> ExitCode {
@@ -108,12 +107,13 @@ fn main() -> ExitCode {
 
 /// Does what `args` say, the program's name first, and returns the exit code.
 fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let cli = match command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let cli = match arguments::parse(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
-            // Where nobody reads it, there is nothing else to do.
-            let _ = error.print();
-            return error.exit_code() as u8;
+            let printed = error.print();
+            // Help that cannot be written is a failure, but for a reader who has seen enough.
+            let lost = printed.is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe);
+            return if lost && !error.use_stderr() { 1 } else { error.exit_code() as u8 };
         }
     };
     let result = match cli.command {
@@ -137,7 +137,7 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         Err(error) if closed_pipe(&error) => 0,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            common::tell(format_args!("error: {error:#}"));
             exit_code(&error)
         }
     }
@@ -149,7 +149,7 @@ fn closed_pipe(error: &anyhow::Error) -> bool {
     kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
-/// 2 usage, 3 bad model, 4 does not fit, 5 device lost, 1 anything else.
+/// 2 usage, 3 bad model, 4 does not fit, 5 a device was lost, refused a call or did not answer in time, 1 anything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<common::Usage>() {
         return 2;
@@ -175,6 +175,66 @@ fn code(error: &Error) -> u8 {
         Error::Session(SessionError::Rank { source, .. }) => code(source),
         Error::Session(SessionError::Context { .. } | SessionError::EmptyPrompt | SessionError::Model { .. }) => 2,
         Error::Session(SessionError::Token { .. }) => 3,
+        Error::Comm(CommError::PeerEnded { .. } | CommError::Deadline { .. }) => 5,
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanfold::error::{GraphError, ImportError};
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    /// Of every kind of error, the code that the README gives it. One that a command adds words to keeps its code.
+    #[test]
+    fn every_kind_of_error_has_its_exit_code() {
+        let (path, word, deadline) = (PathBuf::from("model"), "x".to_string(), Duration::from_secs(1));
+        let folder = ImportError::Folder { path: path.clone(), reason: word.clone() };
+        let lost = DeviceError::Lost { device: word.clone(), reason: word.clone() };
+        let memory =
+            DeviceError::OutOfMemory { device: word.clone(), what: word.clone(), bytes: 1, reason: word.clone() };
+        let tokens = SessionError::Context { tokens: 2, capacity: 1, limit: Some(1) };
+        let name = GraphError::Name { kind: "node", name: word.clone(), problem: "does not exist" };
+        let table: Vec<(Error, u8)> = vec![
+            (folder.into(), 3),
+            (name.into(), 3),
+            (HubError::Name { name: word.clone(), reason: "x" }.into(), 2),
+            (HubError::NotCached { id: word.clone(), cache: path.clone() }.into(), 3),
+            (HubError::NotFound { endpoint: word.clone(), what: word.clone() }.into(), 3),
+            (HubError::Network { url: word.clone(), reason: word.clone() }.into(), 1),
+            (HubError::Disk { path: path.clone(), reason: word.clone() }.into(), 1),
+            (PlanError::WorldSize { plan: 1, devices: 2 }.into(), 2),
+            (PlanError::Inexact(word.clone()).into(), 2),
+            (PlanError::DoesNotFit { shortfalls: Vec::new() }.into(), 4),
+            (DeviceError::NoAdapter.into(), 2),
+            (DeviceError::List { list: word.clone(), reason: word.clone() }.into(), 2),
+            (DeviceError::NotFound { wanted: word.clone(), present: Vec::new() }.into(), 2),
+            (memory.into(), 4),
+            (lost.into(), 5),
+            (DeviceError::Deadline { device: word.clone(), deadline }.into(), 5),
+            (DeviceError::Refused { device: word.clone(), reason: word.clone() }.into(), 5),
+            (CommError::PeerEnded { rank: 0, peer: 1 }.into(), 5),
+            (tokens.into(), 2),
+            (SessionError::EmptyPrompt.into(), 2),
+            (SessionError::Model { model: word.clone(), reason: word.clone() }.into(), 2),
+            (SessionError::Token { token: 9, vocabulary: 1 }.into(), 3),
+            (SessionError::Ended.into(), 1),
+            (TextError::NoTemplate { path: path.clone() }.into(), 3),
+            (TextError::Tokenizer { path: path.clone(), reason: word.clone() }.into(), 3),
+            (TextError::Sampling { setting: "temp", value: 0.0, range: "x" }.into(), 2),
+            (TextError::Logits("x").into(), 1),
+        ];
+        for (error, code) in table {
+            let plain = anyhow::Error::from(error.clone());
+            assert_eq!(exit_code(&plain), code, "{error}");
+            assert_eq!(exit_code(&plain.context("text 3").context("more")), code, "{error}");
+        }
+        assert_eq!(exit_code(&common::usage("x").context("more")), 2);
+        assert_eq!(exit_code(&anyhow::anyhow!("x")), 1);
+        let io = |kind: std::io::ErrorKind| anyhow::Error::from(std::io::Error::from(kind)).context("file");
+        assert_eq!(exit_code(&io(std::io::ErrorKind::StorageFull)), 1);
+        assert!(closed_pipe(&io(std::io::ErrorKind::BrokenPipe)));
     }
 }

@@ -3,7 +3,9 @@
 //! The text is encoded whole, as transformers does: what the tokenizer adds around a text stands at its ends and not in
 //! every window. Read [`fanfold::perplexity`] for what is scored.
 
-use crate::common::{Target, decide, generator, open, positive, progress_bar, say, tokenizer, usage};
+use crate::asking::timed;
+use crate::common::{Target, decide, generator, open, positive, progress_bar, say, tell, tokenizer, usage};
+use crate::input;
 use anyhow::Result;
 use fanfold::perplexity::{Perplexity, perplexity, windows};
 use serde_json::{Value, json};
@@ -39,13 +41,11 @@ pub struct Args {
 }
 
 fn text(args: &Args) -> Result<String> {
-    let read = match (&args.prompt, &args.file) {
-        (Some(text), _) => return Ok(text.clone()),
-        (None, Some(file)) if file.as_os_str() == "-" => std::io::read_to_string(std::io::stdin()),
-        (None, Some(file)) => std::fs::read_to_string(file),
-        (None, None) => return Err(usage("no text to score: give -f FILE, -f - or -p TEXT")),
-    };
-    read.map_err(|e| usage(format!("{}: {e}", args.file.clone().unwrap_or_default().display())))
+    match (&args.prompt, &args.file) {
+        (Some(text), _) => Ok(text.clone()),
+        (None, Some(file)) => input::text(file),
+        (None, None) => Err(usage("no text to score: give -f FILE, -f - or -p TEXT")),
+    }
 }
 
 fn line(found: &Perplexity) -> String {
@@ -77,13 +77,13 @@ pub fn main(args: &Args) -> Result<()> {
         bar.set_message(format!("{:.4} nats per token", found.nats_per_token()));
         // Where there is no bar, a line now and then.
         if quiet && done.is_multiple_of(count.div_ceil(10)) && done < count {
-            eprintln!("{done} of {count} windows: {}", line(found));
+            tell(format_args!("{done} of {count} windows: {}", line(found)));
         }
     });
     bar.finish_and_clear();
     let found = found?;
-    let seconds = started.elapsed().as_secs_f64();
-    let rate = ids.len() as f64 / seconds.max(1e-9);
+    let (time, pace) = (started.elapsed(), engine.pace());
+    let rate = pace.prefill.and(pace.decode).tokens_per_second();
     if args.json {
         let mut json = json!({
             "nats_per_token": found.nats_per_token(),
@@ -91,7 +91,7 @@ pub fn main(args: &Args) -> Result<()> {
             "perplexity": found.perplexity(),
             "context": window,
             "stride": stride,
-            "seconds": seconds,
+            "seconds": time.as_secs_f64(),
         });
         if let (Value::Object(json), Value::Object(more)) = (&mut json, serde_json::to_value(&found)?) {
             json.extend(more);
@@ -100,6 +100,6 @@ pub fn main(args: &Args) -> Result<()> {
     } else {
         say(format_args!("{}, {} tokens scored in {count} windows of {window}", line(&found), found.tokens))?;
     }
-    eprintln!("{} tokens at {rate:.1}/s", ids.len());
+    tell(timed(ids.len(), "tokens", time, rate));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `fanfold plan`: who would hold what.
 
-use crate::common::{Target, check_weights, decide_unchecked, open_model, say, usage};
+use crate::common::{Target, check_weights, decide_unchecked, open_model, say};
+use crate::output::OutputFile;
 use anyhow::Result;
 use fanfold::import::Head;
 use fanfold::report;
@@ -27,14 +28,15 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> Result<()> {
+    let output = args.output.as_deref().map(OutputFile::open).transpose()?;
     let model = open_model(&args.target, Head::Default)?;
     let decision = decide_unchecked(&model, &args.target.placing, args.target.options(false))?;
     if args.target.check {
         check_weights(&model)?;
     }
     let json = decision.plan.to_json();
-    if let Some(path) = &args.output {
-        std::fs::write(path, &json).map_err(|e| usage(format!("{}: {e}", path.display())))?;
+    if let Some(file) = output {
+        file.write(&[json.as_bytes()])?;
     }
     if args.json {
         say(json.trim_end())?;

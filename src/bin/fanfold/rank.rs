@@ -1,7 +1,7 @@
 //! `fanfold rank`: documents by how well they answer a query, judged by a cross-encoder.
 
 use crate::common::{Target, count, open, open_model, say, tokenizer, usage};
-use crate::texts::{TextsArgs, timed};
+use crate::texts::{TextsArgs, check, timed};
 use anyhow::Result;
 use fanfold::generate::Text;
 use fanfold::import::Head;
@@ -49,8 +49,9 @@ pub fn main(args: &Args) -> Result<()> {
         Ok(Text { tokens, types })
     };
     let pairs: Vec<Text> = documents.iter().map(pair).collect::<fanfold::Result<_>>()?;
+    check(&pairs, &decision)?;
     let mut engine = open(&model, &decision)?;
-    let logits = timed(&pairs, &decision, |pairs, done| engine.scores_all(pairs, done))?;
+    let logits = timed(&mut engine, &pairs, |engine, pairs, done| engine.scores_all(pairs, done))?;
     let mut ranked = Vec::new();
     for (number, logit) in logits.iter().enumerate() {
         let logit = logit.as_f32()?.first().copied().unwrap_or(f32::NEG_INFINITY);

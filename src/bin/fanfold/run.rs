@@ -1,19 +1,21 @@
 //! `fanfold run`: continue a text.
 
-use crate::asking::{SamplingArgs, TalkArgs};
+use crate::asking::{SamplingArgs, TalkArgs, ended, timed};
 use crate::common::{
-    Target, check_tokens, count, decide_as, generator, open, progress_bar, say, stop_on_interrupt, tokenizer, usage,
-    write_tensor,
+    Decision, Target, check_tokens, clear, count, decide_as, generator, open, progress_bar, say, stop_on_interrupt,
+    tell, tokenizer, usage, waiting,
 };
+use crate::input;
+use crate::output::OutputFile;
+use crate::values::limit;
 use anyhow::Result;
-use fanfold::chat::{Asking, Piece, answer, answers};
+use fanfold::chat::{Answer, Asking, Piece, answer, answers};
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::text::{ChatTemplate, Message, Sampler, Scores, Tokenizer};
+use fanfold::text::{ChatTemplate, FinishReason, Message, Sampler, Scores, Tokenizer};
 use serde_json::{Value, json};
-use std::io::{Read, StdoutLock, Write};
-use std::path::PathBuf;
+use std::io::{StdoutLock, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:
@@ -24,14 +26,14 @@ pub struct Args {
     /// The text to continue; given several times, all are continued at once
     #[arg(short, long, value_name = "TEXT", conflicts_with_all = ["file", "stdin"])]
     prompt: Vec<String>,
-    /// A file that holds the text
+    /// A file that holds the text; `-` is standard input
     #[arg(short, long, conflicts_with = "stdin")]
     file: Option<PathBuf>,
     /// `-` reads the text from standard input
     #[arg(value_parser = ["-"], value_name = "-", hide_possible_values = true)]
     stdin: Option<String>,
-    /// Tokens to generate at most
-    #[arg(short = 'n', long = "tokens", default_value_t = 64, value_parser = count, value_name = "N")]
+    /// Tokens to generate at most; -1: until an end token, or until the context is full
+    #[arg(short = 'n', long = "tokens", default_value_t = 64, value_parser = limit, value_name = "N")]
     tokens: usize,
     /// Talk to the model: the text is a turn of a conversation, in the model's own chat template
     #[arg(long)]
@@ -40,7 +42,8 @@ pub struct Args {
     talk: TalkArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Instead of text, a line of JSON per token: its log-probability, and those of the N most likely ones
+    /// Instead of text, a line of JSON per token: its log-probability, and those of the N most likely ones; the last line
+    /// says why the text ended
     #[arg(long, value_parser = count, value_name = "N")]
     logprobs: Option<usize>,
     /// Write the logits of the prompt, [tokens, vocabulary] in f32
@@ -52,14 +55,8 @@ pub struct Args {
 fn texts(args: &Args) -> Result<Vec<String>> {
     match (&args.file, &args.stdin) {
         _ if !args.prompt.is_empty() => Ok(args.prompt.clone()),
-        (Some(file), _) => {
-            Ok(vec![std::fs::read_to_string(file).map_err(|e| usage(format!("{}: {e}", file.display())))?])
-        }
-        (None, Some(_)) => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|e| usage(format!("standard input: {e}")))?;
-            Ok(vec![text])
-        }
+        (Some(file), _) => Ok(vec![input::text(file)?]),
+        (None, Some(stdin)) => Ok(vec![input::text(Path::new(stdin))?]),
         (None, None) => Err(usage("no text to continue: give -p TEXT, -f FILE or -")),
     }
 }
@@ -77,6 +74,7 @@ pub fn main(args: &Args) -> Result<()> {
     if prompts.len() > 1 && (args.logprobs.is_some() || args.logits.is_some()) {
         return Err(usage("--logprobs and --logits take one text"));
     }
+    let logits = args.logits.as_deref().map(OutputFile::open).transpose()?;
     let stop = stop_on_interrupt()?;
     // A template of one's own and a word of the system make sense in a conversation alone.
     let talks = args.chat || args.talk.template.is_some() || args.talk.system.is_some();
@@ -91,18 +89,29 @@ pub fn main(args: &Args) -> Result<()> {
     let decision = decide_as(&model, &args.target, options)?;
     encoded.iter().try_for_each(|ids| check_tokens(ids, &decision))?;
     let mut engine = open(&model, &decision)?;
-    let [ids] = encoded.as_slice() else { return together(&mut engine, &tokenizer, &prompts, &encoded, &asking) };
-    if let Some(path) = &args.logits {
-        write_tensor(path, "logits", &engine.feed(ids)?)?;
+    let [ids] = encoded.as_slice() else {
+        return together(&mut engine, &tokenizer, &decision, &prompts, &encoded, &asking);
+    };
+    if let Some(file) = logits {
+        let bar = waiting("computing the prompt's logits");
+        let logits = engine.feed(ids);
+        bar.finish_and_clear();
+        file.write_tensor("logits", &logits?)?;
         engine.reset();
-    }
-    if args.tokens == 0 {
-        return Ok(());
     }
     let mut printer =
         Printer { out: std::io::stdout().lock(), tokenizer: &tokenizer, logprobs: args.logprobs, last: None };
+    if args.tokens == 0 {
+        if args.logprobs.is_some() {
+            printer.end(&FinishReason::Length)?;
+        }
+        tell(ended(&FinishReason::Length, 0, &decision, &tokenizer));
+        return Ok(());
+    }
     let mut written = Ok(());
+    let bar = waiting("reading the prompt");
     let answer = answer(&mut engine, &tokenizer, ids, &asking, |piece| {
+        clear(&bar);
         if written.is_ok() {
             written = printer.print(piece);
             if written.is_err() {
@@ -111,18 +120,18 @@ pub fn main(args: &Args) -> Result<()> {
             }
         }
     });
+    clear(&bar);
     written?;
     let answer = answer?;
-    printer.end()?;
-    let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
-    eprintln!(
-        "{} prompt tokens at {:.1}/s, {} tokens at {:.1}/s, seed {}",
-        ids.len(),
-        rate(ids.len(), answer.prefill.as_secs_f64()),
-        answer.tokens.len(),
-        rate(answer.tokens.len(), answer.decode.as_secs_f64()),
+    printer.end(&answer.finish_reason)?;
+    let pace = engine.pace();
+    tell(format_args!(
+        "{}; {}; seed {}",
+        timed(ids.len(), "prompt tokens", answer.prefill, pace.prefill.tokens_per_second()),
+        timed(answer.tokens.len(), "tokens", answer.decode, pace.decode.tokens_per_second()),
         asking.sampling.seed
-    );
+    ));
+    tell(ended(&answer.finish_reason, answer.tokens.len(), &decision, &tokenizer));
     Ok(())
 }
 
@@ -130,21 +139,27 @@ pub fn main(args: &Args) -> Result<()> {
 fn together(
     engine: &mut Engine,
     tokenizer: &Tokenizer,
+    decision: &Decision,
     prompts: &[String],
     encoded: &[Vec<u32>],
     asking: &Asking,
 ) -> Result<()> {
-    let bar = progress_bar((asking.most * encoded.len()) as u64, "{bar:30} {pos}/{len} tokens {eta}");
-    let started = Instant::now();
+    let most = asking.most.min(decision.limits.capacity).saturating_mul(encoded.len());
+    let bar = progress_bar(most as u64, "{bar:30} {pos}/{len} tokens {eta}");
     let texts = answers(engine, tokenizer, encoded, asking, |tokens| bar.set_position(tokens as u64));
     bar.finish_and_clear();
     let texts = texts?;
-    for (prompt, (text, _)) in prompts.iter().zip(&texts) {
+    for (prompt, Answer { text, .. }) in prompts.iter().zip(&texts) {
         say(format_args!("==> {} <==\n{text}\n", prompt.trim().lines().next().unwrap_or_default()))?;
     }
-    let tokens: usize = texts.iter().map(|(_, tokens)| tokens).sum();
-    let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
-    eprintln!("{} prompts, {tokens} tokens at {rate:.1}/s in all, seed {}", prompts.len(), asking.sampling.seed);
+    for (number, Answer { tokens, finish_reason, .. }) in (1..).zip(&texts) {
+        let tokens = tokens.len();
+        tell(format_args!("prompt {number}: {tokens} tokens, {}", ended(finish_reason, tokens, decision, tokenizer)));
+    }
+    let tokens = texts.iter().map(|answer| answer.tokens.len()).sum();
+    let time = texts.first().map(|answer| answer.prefill + answer.decode).unwrap_or_default();
+    let told = timed(tokens, "tokens in all", time, engine.pace().decode.tokens_per_second());
+    tell(format_args!("{} prompts, {told}, seed {}", prompts.len(), asking.sampling.seed));
     Ok(())
 }
 
@@ -190,10 +205,21 @@ impl Printer<'_> {
         self.out.flush()
     }
 
-    fn end(&mut self) -> std::io::Result<()> {
-        match self.logprobs {
-            Some(_) => self.line(None),
-            None => writeln!(self.out),
+    /// Ends the text, and says on the last line of JSON why: on the last token's, or where there is no token on one of its
+    /// own. The fields are named as vLLM names them; `ended` tells its `length` apart.
+    fn end(&mut self, reason: &FinishReason) -> std::io::Result<()> {
+        if self.logprobs.is_none() {
+            return writeln!(self.out);
         }
+        let mut line = self.last.take().unwrap_or_else(|| json!({}));
+        line["finish_reason"] = reason.finish_reason().into();
+        line["stop_reason"] = match reason {
+            FinishReason::EndToken(id) => (*id).into(),
+            FinishReason::StopText(text) => text.as_str().into(),
+            FinishReason::Length | FinishReason::Context | FinishReason::Interrupted => Value::Null,
+        };
+        line["ended"] = reason.name().into();
+        self.last = Some(line);
+        self.line(None)
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Read `embed.rs` and `rank.rs` for what is made of them.
 
-use crate::common::{Decision, Target, check_tokens, decide_as, positive, progress_bar, usage};
-use anyhow::Result;
+use crate::asking;
+use crate::common::{Decision, Target, check_tokens, decide_as, positive, progress_bar, tell, usage};
+use crate::input;
+use anyhow::{Context, Result};
 use fanfold::Model;
-use fanfold::generate::{EngineOptions, Text};
+use fanfold::generate::{Engine, EngineOptions, Text};
 use fanfold::tensor::Tensor;
 use fanfold::text::Tokenizer;
-use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -34,12 +35,7 @@ impl TextsArgs {
     pub fn read(&self, given: &[String]) -> Result<Vec<String>> {
         let mut texts = given.to_vec();
         if let Some(path) = &self.file {
-            let mut all = String::new();
-            let read = match path.to_str() {
-                Some("-") => std::io::stdin().read_to_string(&mut all).map(|_| ()),
-                _ => std::fs::read_to_string(path).map(|text| all = text),
-            };
-            read.map_err(|e| usage(format!("{}: {e}", path.display())))?;
+            let all = input::text(path)?;
             texts.extend(all.lines().filter(|line| !line.trim().is_empty()).map(str::to_string));
         }
         if texts.is_empty() { Err(usage("no texts: give TEXT ... or -f FILE")) } else { Ok(texts) }
@@ -57,21 +53,31 @@ impl TextsArgs {
     }
 }
 
+/// Refuses texts that cannot run before the weights are loaded, which may take minutes. Errors name the text.
+pub fn check(texts: &[Text], decision: &Decision) -> Result<()> {
+    let one = |(number, text): (usize, &Text)| {
+        let way_out = if text.tokens.is_empty() { "" } else { ", which --truncate would cut" };
+        check_tokens(&text.tokens, decision).with_context(|| format!("text {number}{way_out}"))
+    };
+    (1..).zip(texts).try_for_each(one)
+}
+
 /// Sends `texts` through `run`, with a progress bar, and says on stderr how fast that was.
 pub fn timed(
+    engine: &mut Engine,
     texts: &[Text],
-    decision: &Decision,
-    run: impl FnOnce(&[Text], &mut dyn FnMut(usize)) -> fanfold::Result<Vec<Tensor>>,
+    run: impl FnOnce(&mut Engine, &[Text], &mut dyn FnMut(usize)) -> fanfold::Result<Vec<Tensor>>,
 ) -> Result<Vec<Tensor>> {
-    texts.iter().try_for_each(|text| check_tokens(&text.tokens, decision))?;
     let bar = progress_bar(texts.len() as u64, "{bar:30} {pos}/{len} texts {eta}");
     let started = Instant::now();
-    let results = run(texts, &mut |done| bar.set_position(done as u64));
+    let results = run(engine, texts, &mut |done| bar.set_position(done as u64));
     bar.finish_and_clear();
     let results = results?;
-    let seconds = started.elapsed().as_secs_f64().max(1e-9);
+    let time = started.elapsed();
     let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
-    let (rate, token_rate) = (texts.len() as f64 / seconds, tokens as f64 / seconds);
-    eprintln!("{} texts at {rate:.1}/s, {tokens} tokens at {token_rate:.1}/s", texts.len());
+    let warm = engine.pace().prefill.and(engine.pace().decode);
+    let told = asking::timed(tokens, "tokens", time, warm.tokens_per_second());
+    let rate = warm.sequences_per_second().map(|rate| format!(", {rate:.1} texts/s")).unwrap_or_default();
+    tell(format_args!("{} texts, {told}{rate}", texts.len()));
     Ok(results)
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{
     Decision, SEED, Target, check_tokens, decide, open, open_layers, open_model, open_on, progress_bar, random_config,
-    say, tokenizer,
+    say, tell, tokenizer, waiting,
 };
 use crate::memory;
 use anyhow::Result;
@@ -63,7 +63,15 @@ pub fn decide_single(model: &Model, decision: &Decision, target: &Target) -> Res
         let rooms = vec![room];
         let (program, limits) = prepare(model, &plan, &decision.options, &rooms)?;
         let choices = vec![choice.clone()];
-        Ok(Decision { plan: plan.clone(), program, limits, choices, rooms, options: decision.options })
+        Ok(Decision {
+            plan: plan.clone(),
+            program,
+            limits,
+            choices,
+            rooms,
+            options: decision.options,
+            made_for: decision.made_for,
+        })
     };
     let together = |single: &Decision| {
         check(&[sharded.as_slice(), single.program.tenants(&single.limits, &single.rooms).as_slice()].concat())
@@ -95,7 +103,10 @@ pub fn open_single(model: &Arc<Model>, single: &Decision, reference: &Reference)
 /// Compares the two engines on `ids`, with a progress bar.
 pub fn compare(sharded: &mut Engine, single: &mut Engine, ids: &[u32]) -> Result<Comparison> {
     if !sharded.model().info().generates {
-        return Ok(verify_embedding(sharded, single, ids)?);
+        let bar = waiting("comparing");
+        let comparison = verify_embedding(sharded, single, ids);
+        bar.finish_and_clear();
+        return Ok(comparison?);
     }
     let bar = progress_bar((ids.len() + STEPS) as u64, "comparing {bar:30} {pos}/{len} positions");
     let comparison = verify(sharded, single, ids, STEPS, |at| bar.set_position(at as u64));
@@ -136,8 +147,11 @@ pub fn main(args: &Args) -> Result<()> {
     let mut sharded = open(&model, &decision)?;
     let mut single = open_single(&model, &whole, &reference)?;
     if matches!(reference, Reference::Streamed) {
-        for (layer, error) in verify_layers(&mut sharded, &mut single, &ids)?.into_iter().enumerate() {
-            eprintln!("after layer {layer}: error {error:.1e}");
+        let bar = waiting("comparing layer by layer");
+        let layers = verify_layers(&mut sharded, &mut single, &ids);
+        bar.finish_and_clear();
+        for (layer, error) in layers?.into_iter().enumerate() {
+            tell(format_args!("after layer {layer}: error {error:.1e}"));
         }
     }
     let comparison = compare(&mut sharded, &mut single, &ids)?;
@@ -149,7 +163,8 @@ pub fn main(args: &Args) -> Result<()> {
         say(sentence(&comparison))?;
     }
     let names: Vec<String> = decision.choices.iter().map(ToString::to_string).collect();
-    eprintln!("sharded: {}, strategy {}; single: {reference}", names.join(", "), decision.plan.strategy);
+    let (names, strategy) = (names.join(", "), decision.plan.strategy);
+    tell(format_args!("sharded: {names}, strategy {strategy}; single: {reference}"));
     if passed {
         return Ok(());
     }
