@@ -91,7 +91,6 @@ fn crates_stay_in_their_rooms() {
     naming("clap::", &["bin/"]);
     naming("anyhow::", &["bin/"]);
     naming("tokenizers::", &["text/"]);
-    naming("minijinja", &["text/template/"]);
     naming("jiff::", &["text/template/"]);
     naming("ureq::", &["hub/"]);
 }

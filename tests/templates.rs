@@ -1,4 +1,4 @@
-//! Chat templates: what transformers renders, and what hostile ones come to.
+//! Chat templates: what transformers renders, expression by expression. `hostile_templates.rs` holds them to their bounds.
 
 mod common;
 
@@ -7,7 +7,7 @@ use fanfold::Error;
 use fanfold::error::TextError;
 use fanfold::text::{ChatTemplate, Message, Tokenizer};
 use serde_json::Value;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 fn template(source: &str) -> fanfold::Result<ChatTemplate> {
     let specials = [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, text)| (name.into(), text.into()));
@@ -44,9 +44,36 @@ fn templates_give_what_transformers_gives() {
     }
 }
 
+/// Each snippet of `expressions.py` gives Jinja2's text. Where Jinja2 raises, fanfold fails; where the script says so,
+/// fanfold alone refuses. Nothing gives another text.
+#[test]
+fn expressions_mean_what_jinja2_means() {
+    let expected = std::fs::read(fixture("templates").join("expressions.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_slice(&expected).unwrap();
+    let (mut equal, mut raised, mut refused) = (0, 0, 0);
+    for case in &cases {
+        let source = case["source"].as_str().unwrap();
+        match (render(source), case["text"].as_str()) {
+            (Ok(text), Some(expected)) => {
+                assert_eq!(text, expected, "{source}");
+                equal += 1;
+            }
+            (Ok(text), None) => panic!("{source:?} gives {text:?}, where Jinja2 raises or it is to be refused"),
+            (Err(error), Some(expected)) => panic!("{source:?} fails with {error}, and not {expected:?}"),
+            (Err(error), None) if case["refused"] == true => {
+                let named = ["not supported", "not ASCII"].iter().any(|words| error.to_string().contains(words));
+                assert!(named, "{source:?}: {error}");
+                refused += 1;
+            }
+            (Err(_), None) => raised += 1,
+        }
+    }
+    println!("{equal} are equal, {raised} fail in both, {refused} are refused by fanfold alone");
+    assert!(equal > 1000 && raised > 200, "{equal} {raised} {refused}");
+}
+
 #[track_caller]
 fn refused(source: &str, says: &[&str]) {
-    let started = Instant::now();
     match render(source) {
         Err(error @ Error::Text(TextError::Template { .. })) => {
             let said = error.to_string();
@@ -57,7 +84,6 @@ fn refused(source: &str, says: &[&str]) {
         }
         other => panic!("{source:.200}: {other:?}"),
     }
-    assert!(started.elapsed() < Duration::from_secs(20), "{source:.200}: {:?}", started.elapsed());
 }
 
 #[test]
@@ -75,61 +101,6 @@ fn templates_that_fail_say_where() {
     for reach in ["{% include '/etc/passwd' %}", "{% extends 'x' %}", "{% import 'x' as y %}"] {
         refused(reach, &["unknown statement"]);
     }
-}
-
-#[test]
-fn templates_that_do_not_end_are_ended() {
-    refused("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", &["runs without end"]);
-    refused("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", &["recursion"]);
-    refused("{% for a in range(99999) %}{{ 'x' * 100 }}{% endfor %}", &["prints without end"]);
-    refused("{{ 'x' * 4000000000 }}", &[]);
-    refused("{{ ('x' * 3000000) * 2 }}", &["prints without end"]);
-    refused(
-        "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-        &["runs without end"],
-    );
-    refused(
-        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-        &[],
-    );
-    refused(
-        "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
-        &["runs without end"],
-    );
-    refused(
-        "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
-        &["too deep"],
-    );
-    refused("{{ 'x' | tojson(indent=100000000000) * 9999999999 }}", &[]);
-    refused("{{ [[[[1]]]] | tojson(indent='x' * 10000000) }}", &[]);
-    refused("{{ '%999999999d' | format(1) }}", &[]);
-    refused("{{ strftime_now('%999999999Y') }}", &[]);
-    refused(&"{{ 1 }}".repeat(100_000), &["no chat template needs more than"]);
-    refused(&format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000)), &["recursion"]);
-}
-
-/// Values nested as deep as there are steps, expressions as long as a template may be: stacks must hold them.
-#[test]
-fn depth_does_not_break_the_stack() {
-    let nest = "{% set ns = namespace(x=[1]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}done";
-    assert_eq!(render(nest).unwrap(), "done");
-    let maps = "{% set ns = namespace(x=[1]) %}{% for i in range(99999) %}{% set ns.x = {'k': ns.x} %}{% endfor %}done";
-    assert_eq!(render(maps).unwrap(), "done");
-    refused(&maps.replace("done", "{{ ns.x }}"), &[]);
-    let _ = render(&nest.replace("done", "{{ ns.x == [ns.x] }}{{ ns.x | string | length }}"));
-    let forever = "{% set ns = namespace(x=[1]) %}{% for j in range(99) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
-    refused(forever, &["runs without end"]);
-    assert!(render(&format!("{{{{ 0{} }}}}", "+1".repeat(120_000))).is_ok_and(|sum| sum == "120000"));
-    let _ = render(&format!("{{{{ {}1 }}}}", "not ".repeat(60_000)));
-    let _ = render(&format!("{{{{ {}1 }}}}", "-".repeat(200_000)));
-    let _ = render(&format!("{{{{ x{} }}}}", ".a".repeat(120_000)));
-    let _ = render(&format!("{{{{ 'a'{} }}}}", "|upper".repeat(40_000)));
-    let _ = render(&format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000)));
-    let _ = render(&"{% if 1 %}".repeat(20_000));
-    let _ = render(&"[".repeat(200_000));
-    let _ = render(&format!("{{{{ {} }}}}", "[".repeat(200_000)));
-    let _ = render(&format!("{{{{ {} }}}}", "1 if 1 else ".repeat(20_000)));
-    let _ = render(&format!("{{{{ {} }}}}", "2**".repeat(60_000)));
 }
 
 #[test]

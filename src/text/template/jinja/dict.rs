@@ -1,0 +1,115 @@
+//! Python's dict: in the order of insertion, by keys that compare as Python's do.
+//!
+//! It deliberately never changes once it is made. Read `value.rs` for what it holds.
+
+use super::fault::{Result, failed};
+use super::limits::Limits;
+use super::value::{Inside, Value};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+pub(super) struct Dict {
+    entries: Vec<(Value, Value)>,
+    index: HashMap<Key, usize>,
+    inside: Inside,
+}
+
+/// What keys are compared by: equal where Python's keys are equal and hash alike (`1`, `1.0` and `True`).
+#[derive(PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    Undefined,
+    None,
+    Int(i128),
+    Float(u64),
+    Str(String),
+    Tuple(Vec<Key>),
+    Range(usize, i128, i128),
+    /// A value that is only equal to itself.
+    Object(usize),
+}
+
+impl Key {
+    pub(super) fn of(limits: &Limits, value: &Value) -> Result<Self> {
+        limits.charge(1)?;
+        Ok(match value {
+            Value::Undefined(_) => Key::Undefined,
+            Value::None => Key::None,
+            Value::Bool(value) => Key::Int(i128::from(*value)),
+            Value::Int(value) => Key::Int(*value),
+            Value::Float(value) if value.fract() == 0.0 && value.abs() < 1e38 => Key::Int(*value as i128),
+            Value::Float(value) => Key::Float(value.to_bits()),
+            Value::Str(text) | Value::Markup(text) => {
+                limits.charge_bytes(text.as_str().len())?;
+                Key::Str(text.as_str().to_owned())
+            }
+            Value::Tuple(seq) => Key::Tuple(seq.items.iter().map(|item| Key::of(limits, item)).collect::<Result<_>>()?),
+            Value::Range(range) => match range.len() {
+                0 => Key::Range(0, 0, 0),
+                1 => Key::Range(1, range.start, 0),
+                len => Key::Range(len, range.start, range.step),
+            },
+            Value::Namespace(space) => Key::Object(Rc::as_ptr(space).addr()),
+            Value::Macro(of) => Key::Object(Rc::as_ptr(of).addr()),
+            Value::Iterator(items) => Key::Object(Rc::as_ptr(items).addr()),
+            Value::Cycler(cycler) => Key::Object(Rc::as_ptr(cycler).addr()),
+            Value::Joiner(joiner) => Key::Object(Rc::as_ptr(joiner).addr()),
+            other => return Err(failed(format!("unhashable type: '{}'", other.type_name()))),
+        })
+    }
+}
+
+impl Dict {
+    /// A later value replaces an earlier one of the same key, in its place.
+    pub(super) fn new(limits: &Rc<Limits>, pairs: impl IntoIterator<Item = (Value, Value)>) -> Result<Rc<Self>> {
+        let mut entries: Vec<(Value, Value)> = Vec::new();
+        let mut index = HashMap::new();
+        let mut keys = 0;
+        for (key, value) in pairs {
+            limits.charge(2)?;
+            keys += key.as_str().map_or(64, |text| text.len() + 64);
+            match index.entry(Key::of(limits, &key)?) {
+                std::collections::hash_map::Entry::Occupied(place) => {
+                    let place: &usize = place.get();
+                    if let Some((_, old)) = entries.get_mut(*place) {
+                        *old = value;
+                    }
+                }
+                std::collections::hash_map::Entry::Vacant(place) => {
+                    place.insert(entries.len());
+                    entries.push((key, value));
+                }
+            }
+        }
+        let all = entries.iter().flat_map(|(key, value)| [key, value]);
+        let inside = Inside::of(limits, all, entries.capacity() * 2 + keys / size_of::<Value>())?;
+        Ok(Rc::new(Dict { entries, index, inside }))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn inside(&self) -> &Inside {
+        &self.inside
+    }
+
+    pub(super) fn entries(&self) -> &[(Value, Value)] {
+        &self.entries
+    }
+
+    pub(super) fn entry(&self, at: usize) -> Option<&(Value, Value)> {
+        self.entries.get(at)
+    }
+
+    /// The value of `key`; fails where it cannot be a key.
+    pub(super) fn get(&self, limits: &Limits, key: &Value) -> Result<Option<&Value>> {
+        let key = Key::of(limits, key)?;
+        Ok(self.index.get(&key).and_then(|&at| self.entries.get(at)).map(|(_, value)| value))
+    }
+
+    /// The value of a text.
+    pub(super) fn get_str(&self, limits: &Limits, key: &str) -> Result<Option<&Value>> {
+        limits.charge_bytes(key.len())?;
+        Ok(self.index.get(&Key::Str(key.to_owned())).and_then(|&at| self.entries.get(at)).map(|(_, value)| value))
+    }
+}

@@ -1,0 +1,400 @@
+//! The values of a template: Python's, as far as chat templates have use for them.
+//!
+//! Values are shared, never changed, except for namespaces and iterators. How deep they may be nested is decided when
+//! they are made, so that whatever walks them may recurse; each walk takes a step per value, since shared values can be
+//! wide without end. It deliberately knows no template. Read `print.rs`, `compare.rs` and `operators.rs` next.
+
+use super::ast;
+use super::dict::Dict;
+use super::fault::{Result, failed, refused};
+use super::limits::{Lease, Limits};
+use super::scope::{LoopState, Scope};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Values nested deeper come from a loop, not from a conversation.
+const DEEPEST: u32 = 100;
+
+#[derive(Clone)]
+pub(super) enum Value {
+    /// What a missing name gives. Using it fails with the reason that it holds.
+    Undefined(Rc<str>),
+    None,
+    Bool(bool),
+    Int(i128),
+    Float(f64),
+    Str(Rc<Text>),
+    /// An escaped text. Little can be done with it besides printing it.
+    Markup(Rc<Text>),
+    List(Rc<Seq>),
+    Tuple(Rc<Seq>),
+    Dict(Rc<Dict>),
+    View(View, Rc<Dict>),
+    Range(Range),
+    /// A Python iterator: what was taken from it is gone.
+    Iterator(Rc<Items>),
+    Namespace(Rc<Namespace>),
+    Macro(Rc<Macro>),
+    Loop(Rc<LoopState>),
+    Cycler(Rc<Cycler>),
+    Joiner(Rc<Joiner>),
+    Function(Function),
+    Method(Rc<(Value, String)>),
+}
+
+/// A text and the memory that it holds.
+pub(super) struct Text {
+    text: String,
+    _lease: Lease,
+}
+
+impl Text {
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// The items of a list or a tuple.
+pub(super) struct Seq {
+    pub(super) items: Vec<Value>,
+    /// Whether it is a group of the filter `groupby`, whose items have the names `grouper` and `list` too.
+    pub(super) group: bool,
+    inside: Inside,
+}
+
+/// What a container knows of the values in it.
+pub(super) struct Inside {
+    /// Levels of containers, this one included.
+    depth: u32,
+    /// Whether a namespace is anywhere in it.
+    namespace: bool,
+    _lease: Lease,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum View {
+    Keys,
+    Values,
+    Items,
+}
+
+impl View {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            View::Keys => "dict_keys",
+            View::Values => "dict_values",
+            View::Items => "dict_items",
+        }
+    }
+}
+
+/// Python's range; its step is never zero.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    pub(super) start: i128,
+    pub(super) stop: i128,
+    pub(super) step: i128,
+}
+
+impl Range {
+    pub(super) fn len(self) -> usize {
+        let (span, step) = match self.step > 0 {
+            true => (self.stop.saturating_sub(self.start), self.step),
+            false => (self.start.saturating_sub(self.stop), self.step.saturating_neg()),
+        };
+        if span <= 0 { 0 } else { usize::try_from((span - 1) / step + 1).unwrap_or(usize::MAX) }
+    }
+
+    /// The number at `index`, which is less than the length.
+    pub(super) fn at(self, index: usize) -> i128 {
+        self.start.saturating_add(self.step.saturating_mul(index as i128))
+    }
+}
+
+/// What is left of an iterator.
+pub(super) struct Items {
+    pub(super) left: RefCell<VecDeque<Value>>,
+    inside: Inside,
+}
+
+/// `namespace()`: the one value that a template can change. It never holds a namespace, so that none can hold itself.
+pub(super) struct Namespace {
+    pub(super) entries: RefCell<Vec<(Value, Value)>>,
+}
+
+pub(super) struct Macro {
+    pub(super) definition: Arc<ast::Macro>,
+    pub(super) scope: Rc<Scope>,
+}
+
+pub(super) struct Cycler {
+    pub(super) items: Rc<Seq>,
+    pub(super) at: Cell<usize>,
+}
+
+pub(super) struct Joiner {
+    pub(super) separator: Value,
+    pub(super) used: Cell<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Function {
+    Range,
+    Dict,
+    Namespace,
+    Cycler,
+    Joiner,
+    RaiseException,
+    StrftimeNow,
+}
+
+impl Value {
+    pub(super) fn undefined(reason: impl AsRef<str>) -> Self {
+        // Names come from the template and may be long.
+        Value::Undefined(reason.as_ref().chars().take(200).collect::<String>().into())
+    }
+
+    /// A text that is no larger than what it was made of.
+    pub(super) fn text(limits: &Rc<Limits>, text: impl Into<String>) -> Result<Self> {
+        let text = text.into();
+        limits.charge_bytes(text.len())?;
+        let lease = limits.lease(text.capacity() + 64)?;
+        Ok(Value::Str(Rc::new(Text { text, _lease: lease })))
+    }
+
+    pub(super) fn from_buffer(buffer: super::limits::Buffer) -> Self {
+        let (text, lease) = buffer.into_parts();
+        Value::Str(Rc::new(Text { text, _lease: lease }))
+    }
+
+    pub(super) fn list(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
+        Seq::new(limits, items, false).map(Value::List)
+    }
+
+    pub(super) fn tuple(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
+        Seq::new(limits, items, false).map(Value::Tuple)
+    }
+
+    pub(super) fn group(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
+        Seq::new(limits, items, true).map(Value::Tuple)
+    }
+
+    pub(super) fn iterator(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
+        let inside = Inside::of(limits, items.iter(), items.capacity())?;
+        Ok(Value::Iterator(Rc::new(Items { left: RefCell::new(items.into()), inside })))
+    }
+
+    fn inside(&self) -> Option<&Inside> {
+        match self {
+            Value::List(seq) | Value::Tuple(seq) => Some(&seq.inside),
+            Value::Dict(dict) | Value::View(_, dict) => Some(dict.inside()),
+            Value::Iterator(items) => Some(&items.inside),
+            Value::Cycler(cycler) => Some(&cycler.items.inside),
+            Value::Joiner(joiner) => joiner.separator.inside(),
+            Value::Method(method) => method.0.inside(),
+            _ => None,
+        }
+    }
+
+    /// Whether a namespace is in it.
+    pub(super) fn holds_namespace(&self) -> bool {
+        let bound = match self {
+            Value::Joiner(joiner) => matches!(joiner.separator, Value::Namespace(_)),
+            Value::Method(method) => matches!(method.0, Value::Namespace(_)),
+            other => matches!(other, Value::Namespace(_)),
+        };
+        bound || self.inside().is_some_and(|inside| inside.namespace)
+    }
+
+    /// The name of its type in Python.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Value::Undefined(_) => "Undefined",
+            Value::None => "NoneType",
+            Value::Bool(_) => "bool",
+            Value::Int(_) => "int",
+            Value::Float(_) => "float",
+            Value::Str(_) => "str",
+            Value::Markup(_) => "Markup",
+            Value::List(_) => "list",
+            Value::Tuple(_) => "tuple",
+            Value::Dict(_) => "dict",
+            Value::View(view, _) => view.name(),
+            Value::Range(_) => "range",
+            Value::Iterator(_) => "generator",
+            Value::Namespace(_) => "Namespace",
+            Value::Macro(_) => "Macro",
+            Value::Loop(_) => "LoopContext",
+            Value::Cycler(_) => "Cycler",
+            Value::Joiner(_) => "Joiner",
+            Value::Function(_) => "function",
+            Value::Method(_) => "builtin_function_or_method",
+        }
+    }
+
+    /// The text of a text.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::Str(text) | Value::Markup(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+
+    /// The integer of an integer or a boolean, as Python takes booleans for integers.
+    pub(super) fn as_int(&self) -> Option<i128> {
+        match self {
+            Value::Int(value) => Some(*value),
+            Value::Bool(value) => Some(i128::from(*value)),
+            _ => None,
+        }
+    }
+
+    /// Python's `bool()`.
+    pub(super) fn truth(&self) -> bool {
+        match self {
+            Value::Undefined(_) | Value::None => false,
+            Value::Bool(value) => *value,
+            Value::Int(value) => *value != 0,
+            Value::Float(value) => *value != 0.0,
+            Value::Str(text) | Value::Markup(text) => !text.as_str().is_empty(),
+            Value::List(seq) | Value::Tuple(seq) => !seq.items.is_empty(),
+            Value::Dict(dict) | Value::View(_, dict) => dict.len() > 0,
+            Value::Range(range) => range.len() > 0,
+            _ => true,
+        }
+    }
+
+    /// Python's `len()`, where there is one. A loop's is asked of the loop.
+    pub(super) fn len(&self) -> Option<usize> {
+        match self {
+            Value::Undefined(_) => Some(0),
+            Value::Str(text) | Value::Markup(text) => Some(text.as_str().chars().count()),
+            Value::List(seq) | Value::Tuple(seq) => Some(seq.items.len()),
+            Value::Dict(dict) | Value::View(_, dict) => Some(dict.len()),
+            Value::Range(range) => Some(range.len()),
+            _ => None,
+        }
+    }
+
+    /// Fails with its reason where it is undefined.
+    pub(super) fn defined(&self) -> Result<()> {
+        match self {
+            Value::Undefined(reason) if reason.contains("undefined") => Err(failed(&**reason)),
+            Value::Undefined(reason) => Err(failed(format!("undefined: {reason}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what it gives can change or depends on which object it is.
+    pub(super) fn is_plain(&self) -> bool {
+        !matches!(
+            self,
+            Value::Iterator(_)
+                | Value::Namespace(_)
+                | Value::Macro(_)
+                | Value::Loop(_)
+                | Value::Cycler(_)
+                | Value::Joiner(_)
+                | Value::Function(_)
+                | Value::Method(_)
+        )
+    }
+}
+
+impl Seq {
+    pub(super) fn new(limits: &Rc<Limits>, items: Vec<Value>, group: bool) -> Result<Rc<Self>> {
+        let inside = Inside::of(limits, items.iter(), items.capacity())?;
+        Ok(Rc::new(Seq { items, group, inside }))
+    }
+}
+
+impl Inside {
+    /// Takes what a container of `items` costs. `slots` is how many values its memory could hold.
+    pub(super) fn of<'v>(limits: &Rc<Limits>, items: impl Iterator<Item = &'v Value>, slots: usize) -> Result<Self> {
+        let lease = limits.lease(96 + slots * size_of::<Value>())?;
+        let mut inside = Inside { depth: 1, namespace: false, _lease: lease };
+        let mut count = 1;
+        for item in items {
+            count += 1;
+            inside.depth = inside.depth.max(1 + item.inside().map_or(0, |below| below.depth));
+            inside.namespace |= item.holds_namespace();
+        }
+        limits.charge(count)?;
+        if inside.depth > DEEPEST {
+            return Err(refused(format!("values nested too deep: more than {DEEPEST} levels")));
+        }
+        Ok(inside)
+    }
+}
+
+/// Goes through the items of a value, as Python's `iter()`.
+pub(super) enum Cursor {
+    Seq(Rc<Seq>, usize),
+    Chars(Rc<Text>, usize),
+    Dict(View, Rc<Dict>, usize),
+    Range(Range, usize),
+    Iterator(Rc<Items>),
+    Empty,
+}
+
+impl Cursor {
+    pub(super) fn of(value: &Value) -> Result<Self> {
+        Ok(match value {
+            Value::Undefined(_) => Cursor::Empty,
+            Value::Str(text) | Value::Markup(text) => Cursor::Chars(text.clone(), 0),
+            Value::List(seq) | Value::Tuple(seq) => Cursor::Seq(seq.clone(), 0),
+            Value::Dict(dict) => Cursor::Dict(View::Keys, dict.clone(), 0),
+            Value::View(view, dict) => Cursor::Dict(*view, dict.clone(), 0),
+            Value::Range(range) => Cursor::Range(*range, 0),
+            Value::Iterator(items) => Cursor::Iterator(items.clone()),
+            Value::Loop(_) => return Err(refused("going through a loop object")),
+            other => return Err(failed(format!("'{}' object is not iterable", other.type_name()))),
+        })
+    }
+
+    pub(super) fn next(&mut self, limits: &Rc<Limits>) -> Result<Option<Value>> {
+        limits.charge(1)?;
+        Ok(match self {
+            Cursor::Seq(seq, at) => {
+                *at += 1;
+                seq.items.get(*at - 1).cloned()
+            }
+            Cursor::Chars(text, at) => match text.as_str()[*at..].chars().next() {
+                Some(c) => {
+                    *at += c.len_utf8();
+                    Some(Value::text(limits, c)?)
+                }
+                None => None,
+            },
+            Cursor::Dict(view, dict, at) => {
+                *at += 1;
+                match (dict.entry(*at - 1), view) {
+                    (None, _) => None,
+                    (Some((key, _)), View::Keys) => Some(key.clone()),
+                    (Some((_, value)), View::Values) => Some(value.clone()),
+                    (Some((key, value)), View::Items) => {
+                        Some(Value::tuple(limits, vec![key.clone(), value.clone()])?)
+                    }
+                }
+            }
+            Cursor::Range(range, at) => {
+                *at += 1;
+                (*at <= range.len()).then(|| Value::Int(range.at(*at - 1)))
+            }
+            Cursor::Iterator(items) => items.left.borrow_mut().pop_front(),
+            Cursor::Empty => None,
+        })
+    }
+}
+
+/// All items of a value.
+pub(super) fn items(limits: &Rc<Limits>, value: &Value) -> Result<Vec<Value>> {
+    let mut cursor = Cursor::of(value)?;
+    let mut items = Vec::new();
+    while let Some(item) = cursor.next(limits)? {
+        items.push(item);
+    }
+    Ok(items)
+}
