@@ -98,10 +98,9 @@ pub(super) fn own(render: &Render, value: &Value, name: &str) -> Result<Option<V
         (Value::Dict(_), "clear" | "pop" | "popitem" | "setdefault" | "update") => return unsafe_one(),
         (Value::Dict(_), "fromkeys") => return lacking(),
         (Value::List(_), "index" | "count" | "copy") => return method(),
-        (
-            Value::List(_),
-            "append" | "clear" | "pop" | "reverse" | "insert" | "sort" | "extend" | "remove",
-        ) => return unsafe_one(),
+        (Value::List(_), "append" | "clear" | "pop" | "reverse" | "insert" | "sort" | "extend" | "remove") => {
+            return unsafe_one();
+        }
         (Value::Tuple(seq), "grouper") if seq.group => seq.items.first().cloned(),
         (Value::Tuple(seq), "list") if seq.group => seq.items.get(1).cloned(),
         (Value::Tuple(_) | Value::Range(_), "index" | "count") => return method(),

@@ -34,9 +34,21 @@ pub(super) enum ExprKind {
     /// `a ~ b ~ c`
     Concat(Vec<Expr>),
     /// `yes if test else no`
-    Condition { test: Box<Expr>, yes: Box<Expr>, no: Option<Box<Expr>> },
-    Filter { input: Option<Box<Expr>>, name: String, arguments: Arguments },
-    Test { input: Box<Expr>, name: String, arguments: Arguments },
+    Condition {
+        test: Box<Expr>,
+        yes: Box<Expr>,
+        no: Option<Box<Expr>>,
+    },
+    Filter {
+        input: Option<Box<Expr>>,
+        name: String,
+        arguments: Arguments,
+    },
+    Test {
+        input: Box<Expr>,
+        name: String,
+        arguments: Arguments,
+    },
     Call(Box<Expr>, Arguments),
     Attribute(Box<Expr>, String),
     Item(Box<Expr>, Box<Expr>),

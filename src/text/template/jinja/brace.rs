@@ -13,12 +13,7 @@ use super::spec;
 use super::value::Value;
 
 /// `format.format(*positional, **named)`
-pub(super) fn format(
-    render: &Render,
-    format: &str,
-    positional: &[Value],
-    named: &[(String, Value)],
-) -> Result<Value> {
+pub(super) fn format(render: &Render, format: &str, positional: &[Value], named: &[(String, Value)]) -> Result<Value> {
     let mut fields = Fields { render, positional, named, next: Some(0) };
     fields.fill(format, 2).map(Value::from_buffer)
 }
@@ -82,7 +77,8 @@ impl Fields<'_> {
         let (first, mut path) = name.split_at(end);
         let number = match first {
             "" => {
-                let next = self.next.as_mut().ok_or_else(|| failed("a format mixes fields with and without numbers"))?;
+                let next =
+                    self.next.as_mut().ok_or_else(|| failed("a format mixes fields with and without numbers"))?;
                 *next += 1;
                 Some(*next - 1)
             }
@@ -99,7 +95,8 @@ impl Fields<'_> {
             Some(number) => self.positional.get(number),
             None => self.named.iter().find(|(name, _)| name == first).map(|(_, value)| value),
         };
-        let mut value = value.cloned().ok_or_else(|| failed(format!("a format names {first:?}, which is not given")))?;
+        let mut value =
+            value.cloned().ok_or_else(|| failed(format!("a format names {first:?}, which is not given")))?;
         while !path.is_empty() {
             self.render.limits.charge(1)?;
             if let Some(after) = path.strip_prefix('.') {
@@ -130,15 +127,14 @@ impl Fields<'_> {
 /// What stands in the braces that were opened before `text`, and the text behind them.
 fn field(text: &str) -> Result<(&str, &str)> {
     let mut open = 1;
+    let (mut in_name, mut in_index) = (true, false);
     for (at, c) in text.char_indices() {
         match c {
-            '[' if open == 1 && !text[..at].contains([':', '!']) => {
-                // A brace within an index is the index's.
-                let close = text[at..].find(']').ok_or_else(|| failed("expected '}' before end of a format"))?;
-                if text[at..at + close].contains(['{', '}']) {
-                    return Err(refused("a brace within an index of a format"));
-                }
-            }
+            '{' | '}' if in_index => return Err(refused("a brace within an index of a format")),
+            ']' => in_index = false,
+            _ if in_index => {}
+            '[' if in_name => in_index = true,
+            ':' | '!' if open == 1 => in_name = false,
             '{' => open += 1,
             '}' => open -= 1,
             _ => {}

@@ -47,8 +47,7 @@ pub(super) fn equal(limits: &Rc<Limits>, a: &Value, b: &Value) -> Result<bool> {
         }
         (Value::Range(a), Value::Range(b)) => {
             let length = a.len();
-            length == b.len()
-                && (length == 0 || (a.start == b.start && (length == 1 || a.step == b.step)))
+            length == b.len() && (length == 0 || (a.start == b.start && (length == 1 || a.step == b.step)))
         }
         (Value::View(..), Value::View(..)) => return unsure(),
         (Value::Function(a), Value::Function(b)) => a == b,
@@ -152,10 +151,7 @@ pub(super) fn contains(limits: &Rc<Limits>, needle: &Value, value: &Value) -> Re
                 limits.charge_bytes(text.as_str().len())?;
                 Ok(text.as_str().contains(needle))
             }
-            None => Err(failed(format!(
-                "'in <string>' requires string as left operand, not {}",
-                needle.type_name()
-            ))),
+            None => Err(failed(format!("'in <string>' requires string as left operand, not {}", needle.type_name()))),
         },
         Value::Dict(dict) | Value::View(View::Keys, dict) => Ok(dict.get(limits, needle)?.is_some()),
         Value::Namespace(_) | Value::Function(_) | Value::Method(_) | Value::Macro(_) => {

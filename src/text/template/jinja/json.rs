@@ -82,9 +82,7 @@ impl Json<'_> {
                 }
                 self.end(dict.len(), depth, "}")
             }
-            Value::Undefined(reason) => {
-                Err(failed(format!("an undefined value has no form in JSON: {reason}")))
-            }
+            Value::Undefined(reason) => Err(failed(format!("an undefined value has no form in JSON: {reason}"))),
             other => Err(failed(format!("an object of type {} has no form in JSON", other.type_name()))),
         }
     }
@@ -157,6 +155,12 @@ fn float(value: f64) -> String {
         return print::float(value);
     }
     // As Python writes what JSON has no word for.
-    let word = if value.is_nan() { "NaN" } else if value > 0.0 { "Infinity" } else { "-Infinity" };
+    let word = if value.is_nan() {
+        "NaN"
+    } else if value > 0.0 {
+        "Infinity"
+    } else {
+        "-Infinity"
+    };
     word.into()
 }

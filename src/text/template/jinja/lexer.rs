@@ -330,13 +330,15 @@ fn text(source: &str, quote: char) -> Result2<(String, usize)> {
             't' => '\t',
             'v' => '\x0b',
             'x' | 'u' | 'U' => {
-                let length = [('x', 2), ('u', 4), ('U', 8)].into_iter().find(|(c, _)| *c == escaped).map_or(2, |(_, n)| n);
+                let length =
+                    [('x', 2), ('u', 4), ('U', 8)].into_iter().find(|(c, _)| *c == escaped).map_or(2, |(_, n)| n);
                 let mut code = 0;
                 for _ in 0..length {
                     let digit = chars.next().and_then(|(_, c)| c.to_digit(16));
                     code = code * 16 + digit.ok_or_else(|| format!("a text has an unfinished \\{escaped} escape"))?;
                 }
-                char::from_u32(code).ok_or_else(|| format!("a text has the escape of U+{code:X}, which is no character"))?
+                char::from_u32(code)
+                    .ok_or_else(|| format!("a text has the escape of U+{code:X}, which is no character"))?
             }
             '0'..='7' => {
                 let mut code = escaped.to_digit(8).unwrap_or(0);

@@ -10,12 +10,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Steps for any template; the bytes of the conversation are added. Known templates take some hundreds per message.
-const STEPS: u64 = 1 << 22;
+const STEPS: u64 = 1 << 20;
 /// Bytes of values that a template may hold at one time; a multiple of the conversation's bytes is added.
 const MEMORY: usize = 64 << 20;
 /// Bytes it may print, to which a multiple of the conversation's bytes is added.
 const PRINTED: usize = 1 << 20;
-/// A second guard beside the steps, in case a machine is very slow. Steps run out within about two seconds.
+/// A second guard beside the steps, in case a machine is very slow. Steps run out within about a second.
 const TIME: Duration = Duration::from_secs(30);
 /// Nested evaluations: expressions in expressions, blocks in blocks, macros that call macros.
 const DEPTH: u32 = 2000;

@@ -18,8 +18,26 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 
 pub(super) const NAMES: [&str; 20] = [
-    "batch", "dictsort", "first", "groupby", "items", "join", "last", "list", "map", "max", "min", "reject", "rejectattr",
-    "reverse", "select", "selectattr", "slice", "sort", "sum", "unique",
+    "batch",
+    "dictsort",
+    "first",
+    "groupby",
+    "items",
+    "join",
+    "last",
+    "list",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "reverse",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "sum",
+    "unique",
 ];
 
 pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
@@ -97,8 +115,7 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
             let [case, attribute] = arguments.bind(name, ["case_sensitive", "attribute"])?;
             let getter = Getter::new(attribute.unwrap_or(&Value::None), None);
             let case = case.is_some_and(Value::truth);
-            let (wanted, operator) =
-                if name == "min" { (Ordering::Less, "<") } else { (Ordering::Greater, ">") };
+            let (wanted, operator) = if name == "min" { (Ordering::Less, "<") } else { (Ordering::Greater, ">") };
             let mut cursor = Cursor::of(value)?;
             let mut best: Option<(Value, Value)> = None;
             while let Some(item) = cursor.next(limits)? {

@@ -16,6 +16,8 @@ use std::sync::Arc;
 const NESTED: u32 = 120;
 /// Levels of an expression, of which `a + b + c + d` has four.
 const DEEPEST: u32 = 600;
+/// Parameters of a macro, and named arguments of a call.
+const ARGUMENTS: usize = 255;
 
 /// The template in `source`.
 pub(super) fn parse(source: &str) -> Result<Vec<Statement>> {
@@ -335,6 +337,9 @@ impl Parser {
             if default.is_none() && parameters.iter().any(|(_, default)| default.is_some()) {
                 return self.fail("a parameter without a default follows one with a default");
             }
+            if parameters.len() >= ARGUMENTS {
+                return self.refuse(format!("more than {ARGUMENTS} parameters"));
+            }
             if parameters.iter().any(|(other, _)| *other == name) {
                 return self.fail(format!("two parameters are called {name}"));
             }
@@ -549,12 +554,8 @@ impl Parser {
     }
 
     fn product(&mut self) -> Result<Expr> {
-        const OPERATORS: [(&str, Binary); 4] = [
-            ("*", Binary::Multiply),
-            ("/", Binary::Divide),
-            ("//", Binary::FloorDivide),
-            ("%", Binary::Modulo),
-        ];
+        const OPERATORS: [(&str, Binary); 4] =
+            [("*", Binary::Multiply), ("/", Binary::Divide), ("//", Binary::FloorDivide), ("%", Binary::Modulo)];
         self.binary(&OPERATORS, |this| this.binary(&[("**", Binary::Power)], |this| this.unary(true)))
     }
 
@@ -748,6 +749,9 @@ impl Parser {
                 }
                 let name = self.expect_name()?;
                 self.expect("=")?;
+                if arguments.named.len() >= ARGUMENTS {
+                    return self.refuse(format!("more than {ARGUMENTS} named arguments"));
+                }
                 if arguments.named.iter().any(|(other, _)| *other == name) {
                     return self.fail(format!("the argument {name} is given twice"));
                 }

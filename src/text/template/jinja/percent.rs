@@ -177,7 +177,8 @@ impl One<'_> {
             }
             'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
                 value.defined()?;
-                let float = number(value).ok_or_else(|| failed(format!("must be a number, not {}", value.type_name())))?;
+                let float =
+                    number(value).ok_or_else(|| failed(format!("must be a number, not {}", value.type_name())))?;
                 let alternate = self.flags.contains('#');
                 let body = float_as(float.abs(), self.kind, self.precision.unwrap_or(6), alternate)?;
                 let negative = float.is_sign_negative() && !float.is_nan();

@@ -569,7 +569,7 @@ impl<'t> Render<'t> {
         let definition = &*of.definition;
         let title = definition.name.as_deref().unwrap_or("caller");
         let mut named = arguments.named.clone();
-        self.limits.charge((named.len() + definition.parameters.len()) as u64)?;
+        self.limits.charge((named.len() as u64).saturating_mul(1 + definition.parameters.len() as u64))?;
         let mut take = |name: &str| named.iter().position(|(other, _)| other == name).map(|at| named.remove(at).1);
         let mut given: Vec<Option<Value>> = arguments.positional.iter().cloned().map(Some).collect();
         let extra = given.split_off(definition.parameters.len().min(given.len()));

@@ -115,7 +115,10 @@ pub(super) fn capitalized(text: &str) -> Result<String> {
 /// Adds `rest`, which stands in `text`, in lower case. Greek's final sigma depends on what stands before it.
 fn lower_rest(text: &str, rest: &str, out: &mut String) -> Result<()> {
     if rest.contains('Σ') {
-        return Err(refused(format!("changing the case of a sigma in {:?}", text.chars().take(40).collect::<String>())));
+        return Err(refused(format!(
+            "changing the case of a sigma in {:?}",
+            text.chars().take(40).collect::<String>()
+        )));
     }
     out.push_str(&rest.to_lowercase());
     Ok(())

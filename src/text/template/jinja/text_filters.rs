@@ -11,8 +11,24 @@ use super::value::Value;
 use super::{percent, print, strings};
 
 pub(super) const NAMES: [&str; 18] = [
-    "capitalize", "center", "e", "escape", "filesizeformat", "forceescape", "format", "indent", "lower", "replace", "safe",
-    "string", "title", "trim", "truncate", "upper", "urlencode", "wordcount",
+    "capitalize",
+    "center",
+    "e",
+    "escape",
+    "filesizeformat",
+    "forceescape",
+    "format",
+    "indent",
+    "lower",
+    "replace",
+    "safe",
+    "string",
+    "title",
+    "trim",
+    "truncate",
+    "upper",
+    "urlencode",
+    "wordcount",
 ];
 
 pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
@@ -26,7 +42,11 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
             let [] = arguments.positions(name, 0)?;
             let text = print::string(limits, value)?;
             let mut out = Buffer::new(limits);
-            if name == "safe" { out.push(&text)? } else { escape(&mut out, &text)? }
+            if name == "safe" {
+                out.push(&text)?
+            } else {
+                escape(&mut out, &text)?
+            }
             return match Value::from_buffer(out) {
                 Value::Str(text) => Ok(Value::Markup(text)),
                 other => Ok(other),
@@ -250,4 +270,3 @@ fn file_size(size: f64, binary: bool) -> Result<String> {
     }
     Err(refused("a size of this magnitude"))
 }
-

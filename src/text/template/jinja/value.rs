@@ -374,9 +374,7 @@ impl Cursor {
                     (None, _) => None,
                     (Some((key, _)), View::Keys) => Some(key.clone()),
                     (Some((_, value)), View::Values) => Some(value.clone()),
-                    (Some((key, value)), View::Items) => {
-                        Some(Value::tuple(limits, vec![key.clone(), value.clone()])?)
-                    }
+                    (Some((key, value)), View::Items) => Some(Value::tuple(limits, vec![key.clone(), value.clone()])?),
                 }
             }
             Cursor::Range(range, at) => {
