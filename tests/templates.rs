@@ -1,4 +1,5 @@
-//! Chat templates: what transformers renders, expression by expression. `hostile_templates.rs` holds them to their bounds.
+//! Chat templates: what transformers renders, expression by expression. `hostile_templates.rs` holds them to their
+//! bounds.
 
 mod common;
 

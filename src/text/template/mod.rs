@@ -1,8 +1,8 @@
 //! A model's chat template: messages to the text that the model was trained to see.
 //!
-//! Templates are Jinja from strangers: each runs with a bound on its steps, its memory, its depth and its output, sees no
-//! file and no environment, and fails with a typed error. It deliberately knows no tokens; read `jinja/` for the language,
-//! and `control.rs` beside this folder for how a template's text becomes ids.
+//! Templates are Jinja from strangers: each runs with a bound on its steps, its memory, its depth and its output, sees
+//! no file and no environment, and fails with a typed error. It deliberately knows no tokens; read `jinja/` for the
+//! language, and `control.rs` beside this folder for how a template's text becomes ids.
 
 mod jinja;
 

@@ -1,7 +1,8 @@
 //! `value.name`, `value[key]` and `value[from:to]`, as Jinja2's immutable sandbox allows them.
 //!
 //! A name looks for an attribute first and a subscript for an item first. Methods that would change a value give an
-//! undefined one; what Python has and fanfold lacks is refused. Read `text_methods.rs` and `methods.rs` for the methods.
+//! undefined one; what Python has and fanfold lacks is refused. Read `text_methods.rs` and `methods.rs` for the
+//! methods.
 
 use super::fault::{Result, failed, refused};
 use super::methods;

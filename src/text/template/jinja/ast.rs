@@ -1,7 +1,7 @@
 //! A parsed template.
 //!
-//! It holds no values, so that one template may be rendered on any thread. It deliberately knows nothing of how it runs:
-//! read `parser.rs` for how it is made and `render.rs` for how it runs.
+//! It holds no values, so that one template may be rendered on any thread. It deliberately knows nothing of how it
+//! runs: read `parser.rs` for how it is made and `render.rs` for how it runs.
 
 use std::sync::Arc;
 

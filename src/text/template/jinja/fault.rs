@@ -1,7 +1,7 @@
 //! Why a template ended without a text.
 //!
-//! Whether Jinja2 would fail here too is kept apart from what only fanfold refuses, so that the comparison with Jinja2 in
-//! the tests can tell them apart. Read `mod.rs` one folder up for how a fault becomes fanfold's error.
+//! Whether Jinja2 would fail here too is kept apart from what only fanfold refuses, so that the comparison with Jinja2
+//! in the tests can tell them apart. Read `mod.rs` one folder up for how a fault becomes fanfold's error.
 
 /// The reason.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Filters of sequences: `map`, `selectattr`, `sort`, `groupby` and others.
 //!
-//! Where Jinja2 gives a generator, an iterator is given: what was taken from it is gone. Its items are computed at once,
-//! so items that can change meanwhile are refused. Read `value.rs` for iterators.
+//! Where Jinja2 gives a generator, an iterator is given: what was taken from it is gone. Its items are computed at
+//! once, so items that can change meanwhile are refused. Read `value.rs` for iterators.
 
 use super::access;
 use super::ast::Binary;

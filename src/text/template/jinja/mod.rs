@@ -1,8 +1,8 @@
 //! Jinja2's language, as transformers sets it up for chat templates, with bounds that no template escapes.
 //!
 //! What a template means is Jinja2's and Python's: each difference that is left is an error, never another text. It
-//! deliberately knows no model and no files. Read `parser.rs` and `render.rs` for how it runs, `limits.rs` for the bounds,
-//! and `tests/fixtures/templates/expressions.py` for what it is compared with.
+//! deliberately knows no model and no files. Read `parser.rs` and `render.rs` for how it runs, `limits.rs` for the
+//! bounds, and `tests/fixtures/templates/expressions.py` for what it is compared with.
 
 mod access;
 mod ast;

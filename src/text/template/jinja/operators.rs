@@ -1,7 +1,7 @@
 //! Python's arithmetic on numbers, texts and lists.
 //!
-//! Integers have 128 bits; what leaves them is refused, where Python goes on. What a result needs is counted before it is
-//! made. Read `value.rs` first.
+//! Integers have 128 bits; what leaves them is refused, where Python goes on. What a result needs is counted before it
+//! is made. Read `value.rs` first.
 
 use super::ast::Binary;
 use super::fault::{Result, failed, refused};

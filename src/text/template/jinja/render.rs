@@ -1,8 +1,8 @@
 //! Runs a parsed template: statements print, expressions give values.
 //!
 //! Scopes are Jinja2's: a loop, a macro, a `with` and a block set have one of their own, an `if` has none. Every node
-//! takes a step, and every level of nesting is counted, so that no template ends the stack. Read `ast.rs` and `value.rs`
-//! first.
+//! takes a step, and every level of nesting is counted, so that no template ends the stack. Read `ast.rs` and
+//! `value.rs` first.
 
 use super::ast::{self, Comparison, Expr, ExprKind, For, Statement, StatementKind, Target};
 use super::call::Arguments;

@@ -1,7 +1,7 @@
 //! Where names live while a template runs: a scope per block, and the state of a loop.
 //!
-//! A macro keeps the scope that it was defined in. What is stored in a scope is dropped when its block is left, so that a
-//! macro in its own scope is no cycle. It deliberately decides no lookup: read `render.rs` for that.
+//! A macro keeps the scope that it was defined in. What is stored in a scope is dropped when its block is left, so that
+//! a macro in its own scope is no cycle. It deliberately decides no lookup: read `render.rs` for that.
 
 use super::ast::For;
 use super::value::{Cursor, Value};

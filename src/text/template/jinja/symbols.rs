@@ -1,9 +1,9 @@
 //! Names that a block reads before the template sets them in a scope around that block.
 //!
 //! Jinja2 decides when it compiles where a name lives: one that a scope sets, and has not read before, starts undefined
-//! there, and a block inside that scope does not see the variable of that name that transformers gives. Here the variable
-//! would be found, so reading one of these names from the given variables is refused.
-//! Source of the rules: `jinja2/idtracking.py` of Jinja2 3.1.
+//! there, and a block inside that scope does not see the variable of that name that transformers gives. Here the
+//! variable would be found, so reading one of these names from the given variables is refused. Source of the rules:
+//! `jinja2/idtracking.py` of Jinja2 3.1.
 
 use super::ast::{Arguments, Expr, ExprKind, Statement, StatementKind, Target};
 use std::collections::BTreeSet;
