@@ -101,7 +101,7 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
             let mut seen = HashSet::new();
             let mut kept = Vec::new();
             let mut leases = Vec::new();
-            for item in settled(render, value)? {
+            for item in plain(name, items(limits, value)?)? {
                 let key = folded(render, getter.get(render, &item)?, case)?;
                 let bytes = 64 + key.as_str().map_or(0, str::len);
                 if seen.insert(Key::of(limits, &key)?) {
@@ -181,14 +181,18 @@ fn simple(render: &Render, name: &str, value: &Value) -> Result<Value> {
     }
 }
 
-/// The items for a filter that Jinja2 would compute later.
-fn settled(render: &Render, value: &Value) -> Result<Vec<Value>> {
+/// The items of a sequence; none of what is false, which Jinja2 does not go through.
+fn settled(render: &Render, name: &str, value: &Value) -> Result<Vec<Value>> {
     if !render.truth(value)? {
         return Ok(Vec::new());
     }
-    let all = items(&render.limits, value)?;
+    plain(name, items(&render.limits, value)?)
+}
+
+/// The items of a filter that Jinja2 would compute later: those that could change until then are refused.
+fn plain(name: &str, all: Vec<Value>) -> Result<Vec<Value>> {
     match all.iter().find(|item| !item.is_plain()) {
-        Some(item) => Err(refused(format!("filtering a sequence of objects of type {}", item.type_name()))),
+        Some(item) => Err(refused(format!("the filter {name} of objects of type {}", item.type_name()))),
         None => Ok(all),
     }
 }
@@ -264,7 +268,7 @@ fn sorted(render: &Render, keyed: Vec<(Value, Value)>, reverse: bool) -> Result<
 fn map(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value> {
     let limits = &render.limits;
     let mut mapped = Vec::new();
-    let all = settled(render, value)?;
+    let all = settled(render, "map", value)?;
     match arguments.positional.split_first() {
         None if arguments.named.iter().any(|(name, _)| name == "attribute") => {
             let [attribute, default] = arguments.bind("map", ["attribute", "default"])?;
@@ -287,7 +291,7 @@ fn map(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value> {
 
 fn select(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
     let limits = &render.limits;
-    let all = settled(render, value)?;
+    let all = settled(render, name, value)?;
     let mut rest = arguments.positional.as_slice();
     let mut getter = Getter::new(&Value::None, None);
     if name.ends_with("attr") {
@@ -384,10 +388,7 @@ fn pieces(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> 
     let [size, fill] = arguments.bind(name, [count, "fill_with"])?;
     let size = int(required(size, name, count)?, count)?;
     let fill = fill.filter(|fill| !matches!(fill, Value::None));
-    let all = items(limits, value)?;
-    if let Some(item) = all.iter().find(|item| !item.is_plain()) {
-        return Err(refused(format!("the filter {name} of objects of type {}", item.type_name())));
-    }
+    let all = plain(name, items(limits, value)?)?;
     let mut out = Vec::new();
     if name == "batch" {
         // A size below 1 never fills a piece.

@@ -289,7 +289,13 @@ impl Parser {
         self.loops += 1;
         let (body, end) = self.body(&["endfor", "else"])?;
         self.loops -= 1;
+        // The part behind `else` is outside this loop, and a recursive loop is a function of its own.
+        let loops = self.loops;
+        if recursive {
+            self.loops = 0;
+        }
         let otherwise = if end == "else" { self.body(&["endfor"])?.0 } else { Vec::new() };
+        self.loops = loops;
         self.soft = soft;
         if stores_loop(&target) || body.iter().chain(&otherwise).any(statement_stores_loop) {
             return self.fail("the name loop cannot be set within a for loop");

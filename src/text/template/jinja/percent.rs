@@ -62,6 +62,9 @@ pub(super) fn format(limits: &Rc<Limits>, format: &str, values: &Value) -> Resul
         let _length = chars.next_if(|c| ['h', 'l', 'L'].contains(c));
         let Some(kind) = chars.next() else { return Err(failed("incomplete format")) };
         if kind == '%' {
+            if width > 0 || precision.is_some() || !flags.is_empty() || named.is_some() {
+                return Err(refused("a percent sign with flags or a width"));
+            }
             out.push("%")?;
             continue;
         }
@@ -143,8 +146,9 @@ impl One<'_> {
             }
             'c' => match (value.as_str(), value) {
                 (Some(text), _) if text.chars().count() == 1 => self.pad(out, "", text, false),
-                (None, Value::Int(code)) => {
-                    let c = u32::try_from(*code).ok().and_then(char::from_u32);
+                (None, Value::Int(_) | Value::Bool(_)) => {
+                    let code = value.as_int().unwrap_or(-1);
+                    let c = u32::try_from(code).ok().and_then(char::from_u32);
                     let c = c.ok_or_else(|| failed("%c needs the code of a character"))?;
                     self.pad(out, "", c.encode_utf8(&mut [0; 4]), false)
                 }

@@ -103,7 +103,7 @@ impl<'t> Render<'t> {
                     let text = self.recursive(definition, scope, &iterable, 0)?;
                     out.push(text.as_str())?;
                 } else {
-                    self.for_loop(definition, scope, &iterable, 0, out)?;
+                    return self.for_loop(definition, scope, &iterable, 0, out);
                 }
             }
             StatementKind::Set(target, value) => {
@@ -221,7 +221,7 @@ impl<'t> Render<'t> {
 
     fn recursive(&self, definition: &Arc<For>, scope: &Rc<Scope>, iterable: &Value, depth: usize) -> Result<Buffer> {
         let mut text = Buffer::new(&self.limits);
-        self.limits.deeper(|| self.for_loop(definition, scope, iterable, depth, &mut text))?;
+        self.limits.deeper(|| self.for_loop(definition, scope, iterable, depth, &mut text).map(drop))?;
         Ok(text)
     }
 
@@ -232,7 +232,7 @@ impl<'t> Render<'t> {
         iterable: &Value,
         depth: usize,
         out: &mut Buffer,
-    ) -> Result<()> {
+    ) -> Result<Flow> {
         let state = Rc::new(LoopState {
             definition: definition.clone(),
             scope: scope.clone(),
@@ -250,10 +250,11 @@ impl<'t> Render<'t> {
         });
         let result = self.iterations(&state, out);
         state.leave();
-        if !result? {
-            self.scoped(scope, |inner| self.run(&definition.otherwise, inner, out))?;
+        if result? {
+            return Ok(Flow::Next);
         }
-        Ok(())
+        // What stands behind `else` is outside this loop: a `break` there leaves the one around.
+        self.scoped(scope, |inner| self.run(&definition.otherwise, inner, out))
     }
 
     /// Runs a loop's body for each item; whether any run reached its end.
