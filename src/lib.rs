@@ -55,6 +55,9 @@
 //! models by name. `cli`, the default, is the `fanfold` program; a library that embeds fanfold turns it off and pulls
 //! in neither a tokenizer nor a command line.
 
+// The library returns what it has to say. `println!` would also panic where a stream cannot be written.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod bench;
 #[cfg(feature = "text")]
 pub mod chat;

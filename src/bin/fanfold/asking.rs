@@ -81,7 +81,7 @@ pub fn ended(reason: &FinishReason, tokens: usize, decision: &Decision, tokenize
     let detail = match reason {
         FinishReason::EndToken(id) => format!(" {id} {:?}", tokenizer.token(*id).unwrap_or_default()),
         FinishReason::StopText(text) => format!(" {text:?}"),
-        FinishReason::Length => format!(" ({tokens} tokens, as -n says)"),
+        FinishReason::Length => format!(" ({}, as -n says)", counted(tokens, "token")),
         FinishReason::Context if capacity < made_for => {
             format!(" ({capacity} positions are full; -c raises it, up to the {made_for} that the model was made for)")
         }
@@ -91,11 +91,16 @@ pub fn ended(reason: &FinishReason, tokens: usize, decision: &Decision, tokenize
     format!("ended: {}{detail}", reason.name())
 }
 
-/// `24 tokens in 1.20 s, 21.3/s`, with a rate where there is one. A rate leaves out the first call of each shape, which
+/// `24 tokens` or `1 token`.
+pub fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// `24 tokens in 1.20 s, 21.3/s once warm`, with a rate where there is one. A rate leaves out the first call of each shape, which
 /// compiles kernels.
 pub fn timed(n: usize, what: &str, time: Duration, rate: Option<f64>) -> String {
     let rate = rate.map(|rate| format!(", {rate:.1}/s once warm")).unwrap_or_default();
-    format!("{n} {what} in {:.2} s{rate}", time.as_secs_f64())
+    format!("{} in {:.2} s{rate}", counted(n, what), time.as_secs_f64())
 }
 
 /// How the model is talked to.

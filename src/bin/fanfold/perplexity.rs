@@ -100,6 +100,6 @@ pub fn main(args: &Args) -> Result<()> {
     } else {
         say(format_args!("{}, {} tokens scored in {count} windows of {window}", line(&found), found.tokens))?;
     }
-    tell(timed(ids.len(), "tokens", time, rate));
+    tell(timed(ids.len(), "token", time, rate));
     Ok(())
 }

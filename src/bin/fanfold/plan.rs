@@ -49,8 +49,13 @@ pub fn main(args: &Args) -> Result<()> {
         let mut text = String::new();
         writeln!(text, "{}: {family}, {:.1} M parameters, {size}", model.path().display(), parameters as f64 / 1e6)?;
         writeln!(text, "strategy {} over {} ranks, ratios {ratios}", plan.strategy, plan.world_size)?;
-        writeln!(text, "who holds which part of every layer (a digit is a rank; + where shared):\n")?;
-        writeln!(text, "{}", report::picture(model.graph(), plan))?;
+        match plan.world_size {
+            1 => writeln!(text, "one rank holds every layer whole\n")?,
+            _ => {
+                writeln!(text, "who holds which part of every layer (a digit is a rank; + where shared):\n")?;
+                writeln!(text, "{}", report::picture(model.graph(), plan))?;
+            }
+        }
         writeln!(text, "{}\n", report::exchanges(&decision.program, &token))?;
         write!(text, "{}", report::memory(&decision.program, &decision.limits, &decision.rooms))?;
         write!(text, "{}", report::held_twice(&decision.program, &decision.limits))?;

@@ -1,6 +1,6 @@
 //! `fanfold run`: continue a text.
 
-use crate::asking::{SamplingArgs, TalkArgs, ended, timed};
+use crate::asking::{SamplingArgs, TalkArgs, counted, ended, timed};
 use crate::common::{
     Decision, Target, check_tokens, clear, count, decide_as, generator, open, progress_bar, say, stop_on_interrupt,
     tell, tokenizer, usage, waiting,
@@ -127,8 +127,8 @@ pub fn main(args: &Args) -> Result<()> {
     let pace = engine.pace();
     tell(format_args!(
         "{}; {}; seed {}",
-        timed(ids.len(), "prompt tokens", answer.prefill, pace.prefill.tokens_per_second()),
-        timed(answer.tokens.len(), "tokens", answer.decode, pace.decode.tokens_per_second()),
+        timed(ids.len(), "prompt token", answer.prefill, pace.prefill.tokens_per_second()),
+        timed(answer.tokens.len(), "token", answer.decode, pace.decode.tokens_per_second()),
         asking.sampling.seed
     ));
     tell(ended(&answer.finish_reason, answer.tokens.len(), &decision, &tokenizer));
@@ -153,13 +153,13 @@ fn together(
         say(format_args!("==> {} <==\n{text}\n", prompt.trim().lines().next().unwrap_or_default()))?;
     }
     for (number, Answer { tokens, finish_reason, .. }) in (1..).zip(&texts) {
-        let tokens = tokens.len();
-        tell(format_args!("prompt {number}: {tokens} tokens, {}", ended(finish_reason, tokens, decision, tokenizer)));
+        let reason = ended(finish_reason, tokens.len(), decision, tokenizer);
+        tell(format_args!("prompt {number}: {}, {reason}", counted(tokens.len(), "token")));
     }
     let tokens = texts.iter().map(|answer| answer.tokens.len()).sum();
     let time = texts.first().map(|answer| answer.prefill + answer.decode).unwrap_or_default();
-    let told = timed(tokens, "tokens in all", time, engine.pace().decode.tokens_per_second());
-    tell(format_args!("{} prompts, {told}, seed {}", prompts.len(), asking.sampling.seed));
+    let told = timed(tokens, "token", time, engine.pace().decode.tokens_per_second());
+    tell(format_args!("{} prompts, in all {told}, seed {}", prompts.len(), asking.sampling.seed));
     Ok(())
 }
 

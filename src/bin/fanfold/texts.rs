@@ -76,8 +76,8 @@ pub fn timed(
     let time = started.elapsed();
     let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
     let warm = engine.pace().prefill.and(engine.pace().decode);
-    let told = asking::timed(tokens, "tokens", time, warm.tokens_per_second());
+    let told = asking::timed(tokens, "token", time, warm.tokens_per_second());
     let rate = warm.sequences_per_second().map(|rate| format!(", {rate:.1} texts/s")).unwrap_or_default();
-    tell(format_args!("{} texts, {told}{rate}", texts.len()));
+    tell(format_args!("{}, {told}{rate}", asking::counted(texts.len(), "text")));
     Ok(results)
 }
