@@ -4,7 +4,7 @@
 
 use crate::common::{Decision, within};
 use crate::input::text_within;
-use crate::values::{Seed, limit, seed, temperature, top_k};
+use crate::values::{Seed, limit, min_p, seed, temperature, top_k};
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use fanfold::Model;
@@ -28,8 +28,8 @@ pub struct SamplingArgs {
     /// Choose among the most likely tokens that together have this probability
     #[arg(long, default_value_t = 0.95, value_parser = within(0.0, 1.0), value_name = "P")]
     top_p: f32,
-    /// Choose among tokens at least this fraction as likely as the most likely one; 0: all
-    #[arg(long, default_value_t = 0.0, value_parser = within(0.0, 1.0), value_name = "P")]
+    /// Choose among tokens at least this fraction as likely as the most likely one; 0 or less: all
+    #[arg(long, default_value_t = 0.0, value_parser = min_p, value_name = "P")]
     min_p: f32,
     /// Divide the logits of tokens that were there before; 1: do not
     #[arg(long, default_value_t = 1.0, value_parser = within(0.0, 100.0), value_name = "X")]

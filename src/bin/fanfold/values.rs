@@ -11,7 +11,7 @@ use fanfold::tensor::DType;
 /// One of a few words, which stand in the help and in completions.
 fn word<T: Clone + Send + Sync + 'static>(
     words: Vec<(PossibleValue, T)>,
-) -> impl TypedValueParser<Value = T> + Clone + 'static {
+) -> impl TypedValueParser<Value = T> + 'static {
     let names = words.iter().map(|(word, _)| word.clone()).collect::<Vec<_>>();
     PossibleValuesParser::new(names).try_map(move |given| {
         let found = words.iter().find(|(word, _)| word.matches(&given, false));
@@ -20,7 +20,7 @@ fn word<T: Clone + Send + Sync + 'static>(
 }
 
 /// The name of a strategy.
-pub fn strategy() -> impl TypedValueParser<Value = Strategy> + Clone + 'static {
+pub fn strategy() -> impl TypedValueParser<Value = Strategy> + 'static {
     let help = |strategy: Strategy| match strategy {
         Strategy::Single => "one device does everything",
         Strategy::Column => "weights are cut by their outputs, which are stacked: bit for bit one device's answer",
@@ -31,7 +31,7 @@ pub fn strategy() -> impl TypedValueParser<Value = Strategy> + Clone + 'static {
 }
 
 /// The name of a type that weights have.
-pub fn dtype() -> impl TypedValueParser<Value = DType> + Clone + 'static {
+pub fn dtype() -> impl TypedValueParser<Value = DType> + 'static {
     let known = [("f16", DType::F16), ("bf16", DType::BF16), ("f32", DType::F32)];
     word(known.map(|(name, dtype)| (PossibleValue::new(name), dtype)).into())
 }
@@ -82,6 +82,11 @@ pub fn top_k(text: &str) -> Result<usize, String> {
 /// A temperature; one below 0 is 0.
 pub fn temperature(text: &str) -> Result<f32, String> {
     crate::common::within(-100.0, 100.0)(text).map(|temperature| temperature.max(0.0))
+}
+
+/// A fraction of the largest probability; one below 0 is 0.
+pub fn min_p(text: &str) -> Result<f32, String> {
+    crate::common::within(-100.0, 1.0)(text).map(|fraction| fraction.max(0.0))
 }
 
 /// Positions of the KV cache; 0 for as many as the model was made for.
