@@ -280,6 +280,44 @@ fn a_continuation_and_its_prompt_are_one_text() {
 }
 
 #[test]
+fn a_tokenizer_that_would_break_the_program_is_an_error_with_its_name() {
+    let sane: Value =
+        serde_json::from_slice(&fs::read(fixture("llama-uneven").join("tokenizer.json")).unwrap()).unwrap();
+    let refused = |dir: &TempDir, says: &str| {
+        let options = ["run", dir.path().to_str().unwrap(), "-p", "here and there", "--devices", "host"];
+        bad(&options, 3, &["tokenizer.json", says]);
+    };
+    let doubling = json!({"type": "Replace", "pattern": {"String": "e"}, "content": "ee"});
+    let text = json!({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "B", "type_id": 0}}], "pair": [],
+        "special_tokens": {}});
+    for (part, value, says) in [
+        ("normalizer", json!({"type": "Sequence", "normalizers": vec![doubling; 60]}), "makes more than"),
+        (
+            "normalizer",
+            json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="}),
+            "states a trie of 4294967292",
+        ),
+        (
+            "pre_tokenizer",
+            json!({"type": "FixedLength", "length": 0}),
+            "pre_tokenizer: FixedLength: pieces of length 0",
+        ),
+        ("post_processor", text, "post_processor: TemplateProcessing: single"),
+    ] {
+        let mut file = sane.clone();
+        file[part] = value;
+        refused(&folder(&[("tokenizer.json", file)]), says);
+    }
+    #[cfg(unix)]
+    {
+        let dir = folder(&[]);
+        fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("tokenizer.json")).unwrap();
+        refused(&dir, "not a plain file");
+    }
+}
+
+#[test]
 fn a_chat_can_be_piped() {
     let dir = folder(&[("chat_template.jinja", chatml().into())]);
     let path = dir.path().to_str().unwrap();

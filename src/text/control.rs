@@ -7,6 +7,7 @@
 use super::template::{ChatTemplate, Message};
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
+use std::collections::HashMap;
 
 /// Stand around what a message spells like a control token, while the template runs.
 const OPEN: char = '\u{f0000}';
@@ -34,7 +35,11 @@ impl ChatTemplate {
             added.iter().filter(|(token, special)| *special || named(token)).map(|(token, _)| token.as_str()).collect();
         // Of tokens that begin alike the longest is meant.
         control.sort_by_key(|token| std::cmp::Reverse(token.len()));
-        let marked: Vec<Message> = messages.iter().map(|message| mark(message, &control)).collect();
+        let mut by_letter: HashMap<char, Vec<&str>> = HashMap::new();
+        for &token in &control {
+            by_letter.entry(token.chars().next().unwrap_or_default()).or_default().push(token);
+        }
+        let marked: Vec<Message> = messages.iter().map(|message| mark(message, &by_letter)).collect();
         let text = self.render(&marked, true)?;
         let mut ids = Vec::new();
         for piece in pieces(&text, &control) {
@@ -55,8 +60,9 @@ impl ChatTemplate {
     }
 }
 
-/// The message with its control tokens marked. The assistant's own come from the model.
-fn mark(message: &Message, control: &[&str]) -> Message {
+/// The message with its control tokens marked, which are given by their first letter: a vocabulary can have tens of
+/// thousands, of which a letter of a text begins few. The assistant's own come from the model.
+fn mark(message: &Message, control: &HashMap<char, Vec<&str>>) -> Message {
     // Marks in the text itself would forge a marked token.
     let text: String = message.content.chars().filter(|c| ![OPEN, CLOSE].contains(c)).collect();
     if message.role == "assistant" {
@@ -65,7 +71,8 @@ fn mark(message: &Message, control: &[&str]) -> Message {
     let mut content = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while let Some(c) = rest.chars().next() {
-        let length = match control.iter().find(|token| rest.starts_with(**token)) {
+        let mut alike = control.get(&c).into_iter().flatten();
+        let length = match alike.find(|token| rest.starts_with(**token)) {
             Some(token) => {
                 content.extend([OPEN]);
                 content.push_str(token);

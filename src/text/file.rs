@@ -197,10 +197,7 @@ fn normalizer(kind: &str, value: &Value) -> Result<Normalize, String> {
                 value.get("precompiled_charsmap").and_then(Value::as_str).ok_or("no text precompiled_charsmap")?;
             Charsmap::read(map).map(Normalize::Charsmap)
         }
-        "Prepend" => {
-            content(value, "prepend")?;
-            own(kind, value, &KNOWN).map(Normalize::Own)
-        }
+        "Prepend" => Ok(Normalize::Prepend(content(value, "prepend")?.to_string())),
         _ => own(kind, value, &KNOWN).map(Normalize::Own),
     }
 }
@@ -633,6 +630,7 @@ mod tests {
                 json!({"type": "NFKD"}),
                 json!({"type": "Lowercase"}),
                 json!({"type": "Prepend", "prepend": "▁é"}),
+                json!({"type": "Prepend", "prepend": ""}),
                 json!({"type": "Nmt"}),
                 json!({"type": "Strip", "strip_left": true, "strip_right": true}),
                 json!({"type": "StripAccents"}),

@@ -45,6 +45,7 @@ pub(super) enum Normalize {
     /// One of the crate that makes a text a few times longer at most.
     Own(NormalizerWrapper),
     Replace(Arc<Pattern>, String),
+    Prepend(String),
     Charsmap(Charsmap),
 }
 
@@ -113,6 +114,10 @@ impl Normalize {
         match self {
             Normalize::Own(normalizer) => normalizer.normalize(text),
             Normalize::Charsmap(map) => map.normalize(text, budget),
+            Normalize::Prepend(content) => {
+                prepend(text, content);
+                Ok(())
+            }
             Normalize::Replace(pattern, content) => {
                 let mut found = pattern.find(text.get(), budget)?;
                 let matches = found.0.iter().filter(|(_, matches)| *matches);
@@ -126,11 +131,19 @@ impl Normalize {
                 }
                 text.replace(&found, content)?;
                 if first {
-                    text.prepend(content);
+                    prepend(text, content);
                 }
                 Ok(())
             }
         }
+    }
+}
+
+/// Puts `content` before a text that is not empty. The crate takes a prefix of no letters for one that the first letter
+/// of the text belongs to, and its next step panics.
+fn prepend(text: &mut NormalizedString, content: &str) {
+    if !content.is_empty() {
+        text.prepend(content);
     }
 }
 
