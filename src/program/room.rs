@@ -58,29 +58,29 @@ pub struct Tenant<'a> {
 /// Errors with [`PlanError::DoesNotFit`], which lists every memory that is too small, or with [`PlanError::TooWide`],
 /// which lists the tensors that are too large for one piece.
 pub fn check(tenants: &[Tenant<'_>]) -> Result<()> {
-    let mut shortfalls: Vec<(usize, Shortfall)> = Vec::new();
+    let mut pools: Vec<(usize, Vec<&str>, Shortfall)> = Vec::new();
     for &Tenant { rank, limits, room } in tenants {
         let Some(available) = room.memory else { continue };
-        let needed = rank.memory_as(limits, room.holding).total();
-        match shortfalls.iter_mut().find(|(pool, _)| *pool == room.pool) {
-            Some((_, shortfall)) => {
-                if !shortfall.ranks.contains(&rank.rank) {
-                    shortfall.ranks.push(rank.rank);
-                }
-                if !shortfall.device.split(", ").any(|device| device == room.device) {
-                    shortfall.device = format!("{}, {}", shortfall.device, room.device);
-                }
-                shortfall.needed = shortfall.needed.saturating_add(needed);
-                shortfall.available = shortfall.available.min(available);
-            }
-            None => {
-                let (ranks, device) = (vec![rank.rank], room.device.clone());
-                shortfalls.push((room.pool, Shortfall { ranks, device, needed, available }));
-            }
+        let at = pools.iter().position(|(pool, ..)| *pool == room.pool).unwrap_or_else(|| {
+            let (ranks, device) = (Vec::new(), String::new());
+            pools.push((room.pool, Vec::new(), Shortfall { ranks, device, needed: 0, available }));
+            pools.len() - 1
+        });
+        let (_, devices, shortfall) = &mut pools[at];
+        // A rank that stands here twice is of two programs, and a device of several ranks has one name.
+        if !shortfall.ranks.contains(&rank.rank) {
+            shortfall.ranks.push(rank.rank);
         }
+        if !devices.contains(&room.device.as_str()) {
+            devices.push(&room.device);
+        }
+        shortfall.needed = shortfall.needed.saturating_add(rank.memory_as(limits, room.holding).total());
+        shortfall.available = shortfall.available.min(available);
     }
-    let shortfalls: Vec<Shortfall> =
-        shortfalls.into_iter().map(|(_, s)| s).filter(|s| s.needed > s.available).collect();
+    let named = |(_, devices, shortfall): (usize, Vec<&str>, Shortfall)| {
+        (shortfall.needed > shortfall.available).then(|| Shortfall { device: devices.join(", "), ..shortfall })
+    };
+    let shortfalls: Vec<Shortfall> = pools.into_iter().filter_map(named).collect();
     if !shortfalls.is_empty() {
         return Err(PlanError::DoesNotFit { shortfalls }.into());
     }
