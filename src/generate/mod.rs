@@ -126,11 +126,11 @@ impl Engine {
         options: EngineOptions,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Engine> {
-        let room = |(i, device): (usize, &Box<dyn Device>)| Room {
+        let room = |(i, device): (usize, &dyn Device)| Room {
             largest: device.largest_tensor(),
             ..Room::new(device.name(), None, i)
         };
-        let rooms: Vec<Room> = devices.iter().enumerate().map(room).collect();
+        let rooms: Vec<Room> = devices.iter().map(AsRef::as_ref).enumerate().map(room).collect();
         let (program, limits) = prepare(&model, plan, &options, &rooms)?;
         program.check(&limits, &rooms)?;
         let session_options = Options { limits, deadline: options.deadline };
