@@ -5,7 +5,8 @@
 
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
-use fanfold::import::{Folder, Head, Pooling};
+use fanfold::generate::{Preparer, Prompt};
+use fanfold::import::{Folder, Head};
 use fanfold::plan::plan;
 use fanfold::text::Tokenizer;
 use fanfold::{Engine, EngineOptions, Model, Result, Strategy};
@@ -21,10 +22,8 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 fn main() -> Result<()> {
     let path = std::env::args().nth(1).unwrap_or_else(|| FIXTURE.to_string());
-    let told = Model::open(&path)?.info().pooling;
-    // A plain BERT folder says nothing of pooling: the mean is what most sentence models use.
-    let pooling = if told == Pooling::None { Pooling::Mean } else { told };
-    let model = Arc::new(Model::from_folder(Folder::open(&path)?, Head::Hidden(pooling))?);
+    // Pooled as the folder says; a plain BERT folder says nothing, and then the mean is what most sentence models use.
+    let model = Arc::new(Model::from_folder(Folder::open(&path)?, Head::Embedding)?);
 
     // Every GPU once; where there is no GPU at all, the reference evaluation twice.
     let choices = select::default_choice(&adapters()).map_or(vec![DeviceChoice::Host; 2], |(choices, _)| choices);
@@ -35,8 +34,11 @@ fn main() -> Result<()> {
 
     let file = model.file("tokenizer.json")?.unwrap_or_default();
     let tokenizer = Tokenizer::from_bytes(model.file_path("tokenizer.json"), &file)?;
-    let embed = |text: &&str| Ok(engine.embed(&tokenizer.encode(text, true)?)?.as_f32()?.to_vec());
-    let vectors: Vec<Vec<f32>> = TEXTS.iter().map(embed).collect::<Result<_>>()?;
+    // The folder's prompt, its length and what else it wants done to a text.
+    let preparer = Preparer::new(&model.info().texts, tokenizer, Prompt::Default, None)?;
+    let texts = TEXTS.iter().map(|text| Ok(preparer.text(text)?.text));
+    let vectors = engine.embed_all(&texts.collect::<Result<Vec<_>>>()?, |_done| ())?;
+    let vectors = vectors.iter().map(|vector| Ok(vector.as_f32()?.to_vec())).collect::<Result<Vec<Vec<f32>>>>()?;
     for (text, vector) in TEXTS.iter().zip(&vectors) {
         println!("{:.3}  {text}", cosine(vector, &vectors[0]));
     }

@@ -759,6 +759,14 @@ pub enum TextError {
         /// The model's folder.
         path: PathBuf,
     },
+    /// The folder names no such prompt.
+    #[error("the model's folder has no prompt named {name:?}: {known}")]
+    Prompt {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
     /// A sampling setting is outside its range.
     #[error("{setting} {value} is outside {range}")]
     Sampling {

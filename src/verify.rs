@@ -5,6 +5,7 @@
 
 use crate::error::Result;
 use crate::generate::Engine;
+use crate::import::STATES;
 use crate::tensor::{Tensor, relative_error};
 use serde::Serialize;
 
@@ -109,11 +110,17 @@ pub fn verify_layers(sharded: &mut Engine, single: &mut Engine, prompt: &[u32]) 
 }
 
 /// Compares the hidden states or the scores of `tokens` on both engines, for models that predict no tokens.
+///
+/// Of a model that pools, both should have [its hidden states](crate::import::Model::with_hidden_states): a pooled vector
+/// is a mean over positions, in which the error of one of them is lost.
 pub fn verify_embedding(sharded: &mut Engine, single: &mut Engine, tokens: &[u32]) -> Result<Comparison> {
     let mut comparison = begin(tokens.len());
     let outcome = |engine: &mut Engine| match engine.model().info().scores {
         Some(_) => engine.scores(tokens, &[]),
-        None => engine.embed(tokens),
+        None => match engine.outputs(tokens)?.remove(STATES) {
+            Some(states) => Ok(states),
+            None => engine.embed(tokens),
+        },
     };
     let (a, b) = (outcome(sharded)?, outcome(single)?);
     comparison.compare(&a, &b)?;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Expected, all_logits, altered, engine, fixture, hosts, refused, values};
 use fanfold::error::{Error, SessionError};
-use fanfold::import::{Folder, Head, Model, Pooling, ScoreActivation, Scores};
+use fanfold::import::{Folder, Head, Model, Pooling, Probability, ScoreActivation, Scores};
 use fanfold::plan::Strategy;
 use fanfold::tensor::relative_error;
 use serde_json::{Value, json};
@@ -41,6 +41,7 @@ fn labels_that_contradict_each_other_or_the_files() {
     refused("bert-rerank", &[("num_labels", json!(2))], &["num_labels", "2, and id2label names 1"]);
     refused("bert-rerank", &[("id2label", json!(["a"]))], &["id2label"]);
     refused("bert-rerank", &[("id2label", json!({}))], &["id2label"]);
+    refused("bert-rerank", &[("id2label", json!({"1": "a"}))], &["id2label"]);
     let labels = json!({"0": "a", "1": "b", "2": "c", "3": "d"});
     let says = ["classifier.out_proj.weight: [3, 54], expected [4, 54]", "classifier.out_proj.bias: [3], expected [4]"];
     refused("roberta-labels", &[("id2label", labels)], &says);
@@ -48,8 +49,11 @@ fn labels_that_contradict_each_other_or_the_files() {
     let says = ["classifier.weight: [3, 42], expected [2, 42]"];
     refused("distilbert-labels", &[("id2label", Value::Null), ("label2id", Value::Null)], &says);
     let said = altered("distilbert-labels", &[("id2label", Value::Null), ("num_labels", json!(3))]);
-    let scores = Model::open(said.path()).unwrap().info().scores;
-    assert_eq!(scores, Some(Scores { labels: 3, activation: ScoreActivation::Identity }));
+    let info = Model::open(said.path()).unwrap().info().clone();
+    let (activation, probability) = (ScoreActivation::Identity, Probability::Softmax);
+    assert_eq!(info.scores, Some(Scores { labels: 3, activation, probability }));
+    assert_eq!(info.labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    refused("distilbert-labels", &[("problem_type", json!("guess"))], &["problem_type", "guess", "regression"]);
 }
 
 #[test]
@@ -93,11 +97,11 @@ fn a_cross_encoders_activation_is_what_sentence_transformers_would_apply() {
     for (settings, wanted) in cases {
         let folder = altered("bert-rerank", &[none.to_vec(), settings.clone()].concat());
         let scores = Model::open(folder.path()).unwrap().info().scores.unwrap();
-        assert_eq!(scores, Scores { labels: 1, activation: wanted }, "{settings:?}");
+        assert_eq!((scores.labels, scores.activation), (1, wanted), "{settings:?}");
     }
     // Of several labels none is squashed unless the folder says so.
     let several = Model::open(fixture("roberta-labels")).unwrap().info().scores.unwrap();
-    assert_eq!(several, Scores { labels: 3, activation: ScoreActivation::Identity });
+    assert_eq!((several.labels, several.activation), (3, ScoreActivation::Identity));
     let folder = altered("bert-rerank", &none);
     write(
         &folder,
@@ -187,12 +191,14 @@ fn a_sentence_transformers_folder_names_one_pooling() {
     assert_eq!(with(json!({"pooling_mode_weightedmean_tokens": true})).unwrap(), Pooling::WeightedMean);
     assert_eq!(with(json!({"pooling_mode_mean_tokens": true})).unwrap(), Pooling::Mean);
     assert_eq!(with(json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false})).unwrap(), Pooling::Cls);
+    // Where none is named it is the mean, as in sentence-transformers.
+    assert_eq!(with(json!({"embedding_dimension": 72})).unwrap(), Pooling::Mean);
+    assert_eq!(with(json!({"pooling_mode": ["cls"]})).unwrap(), Pooling::Cls);
     for (pooling, says) in [
         (json!({"pooling_mode": "attention"}), "attention"),
         (json!({"pooling_mode_max_tokens": true}), "max"),
         (json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}), "mean and cls"),
-        (json!({"pooling_mode": ["mean", "cls"]}), "pooling_mode"),
-        (json!({"embedding_dimension": 72}), "pooling_mode: is missing"),
+        (json!({"pooling_mode": ["mean", "cls"]}), "mean and cls"),
     ] {
         let error = with(pooling).unwrap_err();
         assert!(error.to_string().contains(says), "{error} lacks {says:?}");

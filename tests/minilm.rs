@@ -7,7 +7,7 @@
 mod common;
 
 use common::{adapters, fixture, gpus, mixed, values};
-use fanfold::generate::{Engine, EngineOptions};
+use fanfold::generate::{Engine, EngineOptions, Preparer, Prompt};
 use fanfold::import::Model;
 use fanfold::plan::{Strategy, plan};
 use fanfold::text::Tokenizer;
@@ -66,6 +66,11 @@ fn minilm_matches_sentence_transformers() {
     assert!(model.info().normalize);
     let path = folder.join("tokenizer.json");
     let tokenizer = Tokenizer::from_bytes(&path, &std::fs::read(&path).unwrap()).unwrap();
+    // Its sentence_bert_config.json cuts texts to 256 tokens, though the model has 512 positions.
+    let preparer = Preparer::new(&model.info().texts, tokenizer.clone(), Prompt::Default, None).unwrap();
+    let long = preparer.text(&"to be or not to be ".repeat(44)).unwrap();
+    assert!(long.cut && long.text.tokens.len() == 256, "{}", long.text.tokens.len());
+    assert_eq!(long.text, preparer.text(&"to be or not to be ".repeat(43)).unwrap().text);
     let options = EngineOptions { context: 64, all_logits: true, ..EngineOptions::default() };
     // Two drivers where there are two, and unequal shares either way: 12 heads and 1536 columns at 2 to 1.
     for devices in [mixed(&adapters, 2), gpus(&adapters[0], 2)] {

@@ -25,11 +25,13 @@ pub struct Text {
     pub tokens: Vec<u32>,
     /// For each token the segment it belongs to, or nothing where there is one segment only.
     pub types: Vec<u32>,
+    /// How many tokens at its beginning pooling leaves out: those of a prompt, where the folder wants it so.
+    pub skipped: usize,
 }
 
 impl From<Vec<u32>> for Text {
     fn from(tokens: Vec<u32>) -> Text {
-        Text { tokens, types: Vec::new() }
+        Text { tokens, ..Text::default() }
     }
 }
 
@@ -43,19 +45,22 @@ pub(super) struct Call {
     pub(super) types: Vec<u32>,
     /// The positions of the context that each row holds: the rest is padding.
     pub(super) spans: Vec<Range<usize>>,
+    /// How many of each row's first positions pooling leaves out.
+    skipped: Vec<usize>,
 }
 
 impl Call {
     /// The next tokens of rows that hold `spans`, without a second segment.
     pub(super) fn of(tokens: Vec<u32>, spans: Vec<Range<usize>>) -> Call {
         let seq = tokens.len() / spans.len().max(1);
-        Call { seq, types: vec![0; tokens.len()], tokens, spans }
+        Call { seq, types: vec![0; tokens.len()], tokens, skipped: vec![0; spans.len()], spans }
     }
 
     /// Whole texts, padded on the right to `seq`.
-    fn padded(texts: &[&Text], seq: usize) -> Call {
+    pub(super) fn padded(texts: &[&Text], seq: usize) -> Call {
         let spans = texts.iter().map(|text| 0..text.tokens.len()).collect();
-        let mut call = Call { seq, tokens: Vec::new(), types: Vec::new(), spans };
+        let skipped = texts.iter().map(|text| text.skipped).collect();
+        let mut call = Call { seq, tokens: Vec::new(), types: Vec::new(), spans, skipped };
         for (row, text) in (1..).zip(texts) {
             call.tokens.extend(&text.tokens);
             call.types.extend(&text.types);
@@ -92,12 +97,12 @@ impl Call {
                 Tensor::u32([self.rows(), 2], ends.collect())
             }
             "pooling_weights" => {
-                let row = |span: &Range<usize>| {
-                    let weights = pooling.weights(span.len());
+                let row = |(span, &skipped): (&Range<usize>, &usize)| {
+                    let weights = pooling.weights_from(skipped, span.len());
                     let padding = std::iter::repeat_n(0.0, self.seq.saturating_sub(span.len()));
                     weights.into_iter().chain(padding)
                 };
-                Tensor::f32(shape, self.spans.iter().flat_map(row).collect())
+                Tensor::f32(shape, self.spans.iter().zip(&self.skipped).flat_map(row).collect())
             }
             _ => Err(SessionError::Input { name: name.to_string(), reason: "is not known".to_string() }.into()),
         }
@@ -160,7 +165,7 @@ impl Engine {
         Ok(results.into_iter().flatten().collect())
     }
 
-    fn check_types(&self, Text { tokens, types }: &Text) -> Result<()> {
+    fn check_types(&self, Text { tokens, types, .. }: &Text) -> Result<()> {
         let known = self.model.info().token_types;
         let reason = match types.iter().find(|t| **t as usize >= known) {
             _ if !types.is_empty() && types.len() != tokens.len() => {

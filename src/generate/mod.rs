@@ -6,11 +6,11 @@
 use crate::device::Device;
 use crate::error::{Error, GraphError, Result, SessionError};
 use crate::graph::Weights;
-use crate::import::{Model, ModelInfo};
+use crate::import::{Model, ModelInfo, Pooling};
 use crate::plan::Plan;
 use crate::program::{Program, Room, lower};
 use crate::session::{NotFinite, Options, RankReport, Session, Tensors};
-use crate::tensor::{DType, Env, Limits, Tensor};
+use crate::tensor::{DType, Env, Limits, Region, Tensor};
 use crate::text::{FinishReason, Sampler};
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,9 +19,13 @@ use std::time::{Duration, Instant};
 
 mod batch;
 mod pace;
+#[cfg(feature = "text")]
+mod preparer;
 
 pub use batch::{Answers, Text};
 pub use pace::{Pace, Rate};
+#[cfg(feature = "text")]
+pub use preparer::{Prepared, Preparer, Prompt};
 
 use batch::Call;
 
@@ -201,8 +205,8 @@ impl Engine {
 
     /// The model's last hidden states for `tokens` alone: `[positions, hidden]`, or `[1, hidden]` where the graph pools.
     ///
-    /// Scaled to length 1 where the folder says so. Errors when there is no token, one is outside the vocabulary, or
-    /// there are more than the context.
+    /// A pooled one is scaled to length 1 and cut to its first dimensions where the folder says so. Errors when there is
+    /// no token, one is outside the vocabulary, or there are more than the context.
     pub fn embed(&mut self, tokens: &[u32]) -> Result<Tensor> {
         let mut all = self.embed_all(&[Text::from(tokens.to_vec())], |_| ())?;
         all.pop().ok_or_else(|| SessionError::EmptyPrompt.into())
@@ -213,7 +217,12 @@ impl Engine {
     pub fn embed_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>> {
         self.require("hidden", "was opened to predict tokens, not to embed")?;
         let hidden = self.encode_all(texts, "hidden", done)?;
-        if self.model.info().normalize { hidden.into_iter().map(normalized).collect() } else { Ok(hidden) }
+        let info = self.model.info();
+        if info.pooling == Pooling::None {
+            return Ok(hidden);
+        }
+        let scaled = |tensor| if info.normalize { normalized(tensor) } else { Ok(tensor) };
+        hidden.into_iter().map(|tensor| kept(scaled(tensor)?, info.dimensions)).collect()
     }
 
     /// The logits of the classification head for `tokens` alone, `[1, labels]`. What makes scores of them is told by
@@ -224,7 +233,7 @@ impl Engine {
     /// what the model knows, or there are more than the context.
     pub fn scores(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensor> {
         self.require("scores", "has no classification head")?;
-        let text = Text { tokens: tokens.to_vec(), types: types.to_vec() };
+        let text = Text { tokens: tokens.to_vec(), types: types.to_vec(), ..Text::default() };
         let mut all = self.scores_all(&[text], |_| ())?;
         all.pop().ok_or_else(|| SessionError::EmptyPrompt.into())
     }
@@ -250,7 +259,12 @@ impl Engine {
     pub fn outputs(&mut self, tokens: &[u32]) -> Result<Tensors> {
         self.reset();
         self.check(tokens)?;
-        self.call_all(&Call::of(tokens.to_vec(), self.spans.clone()))
+        // What pools a text has to know where it ends; what goes on after it has the whole context.
+        let call = match self.model.info().generates {
+            true => Call::of(tokens.to_vec(), self.spans.clone()),
+            false => Call::padded(&[&Text::from(tokens.to_vec())], tokens.len()),
+        };
+        self.call_all(&call)
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
@@ -353,6 +367,19 @@ fn normalized(tensor: Tensor) -> Result<Tensor> {
         row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
     }
     Tensor::f32(tensor.shape().to_vec(), values)
+}
+
+/// The first `dimensions` of each row, or all of them.
+fn kept(tensor: Tensor, dimensions: Option<usize>) -> Result<Tensor> {
+    let width = tensor.shape().last().copied().unwrap_or(0);
+    match dimensions.filter(|&kept| kept < width) {
+        Some(kept) => {
+            let mut region = Region::whole(tensor.shape());
+            region.0[tensor.shape().len() - 1] = 0..kept;
+            tensor.slice(&region)
+        }
+        None => Ok(tensor),
+    }
 }
 
 fn last_row(logits: Tensor) -> Result<Vec<f32>> {

@@ -37,6 +37,14 @@ const FILES: &[&str] = &[
     "additional_chat_templates/default.jinja",
     "modules.json",
     "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+    "adapter_config.json",
 ];
 
 /// Whether fanfold reads the file `name` of a model's folder, weights aside.

@@ -39,27 +39,34 @@ pub(super) struct Family {
     pub(super) first_position: usize,
     /// Token types are below this; 0 where it has none.
     pub(super) token_types: usize,
-    /// Whether it predicts tokens.
-    pub(super) generates: bool,
 }
 
 impl Family {
     /// One that predicts tokens by `logits`.
     pub(super) fn decoder(hidden: ValueId, logits: Logits, vocabulary: usize, context: usize) -> Family {
-        Family { logits: Some(logits), generates: true, ..Family::encoder(hidden, vocabulary, context) }
+        Family { logits: Some(logits), ..Family::encoder(hidden, vocabulary, context) }
     }
 
     /// One that ends in hidden states.
     pub(super) fn encoder(hidden: ValueId, vocabulary: usize, context: usize) -> Family {
-        let (logits, scores, first_position, token_types, generates) = Default::default();
-        Family { hidden, logits, scores, vocabulary, context, first_position, token_types, generates }
+        let (logits, scores, first_position, token_types) = Default::default();
+        Family { hidden, logits, scores, vocabulary, context, first_position, token_types }
     }
 }
 
-/// How hidden states become logits.
+/// How hidden states become logits. The weight is read only where logits are wanted: a folder that only embeds may lack
+/// it.
 pub(super) struct Logits {
-    pub(super) weight: ValueId,
+    /// The tensor of `shape` that the hidden states are multiplied by.
+    pub(super) tensor: String,
+    pub(super) shape: [usize; 2],
     pub(super) softcap: Option<f32>,
+}
+
+/// The tensors that a decoder's embedding and its head are read from.
+pub(super) struct Vocabulary {
+    pub(super) embedding: String,
+    pub(super) head: String,
 }
 
 /// The heads of one attention.
@@ -158,6 +165,30 @@ impl<'a> Builder<'a> {
         prefixes.iter().chain(&[""]).find(there).or(prefixes.first()).copied().unwrap_or_default()
     }
 
+    /// Whether the files lack the tensor called `name`. Made-up tensors lack none.
+    pub(super) fn lacks(&self, name: &str) -> bool {
+        self.tensors.lacks(name)
+    }
+
+    /// The length of a value's last dimension.
+    pub(super) fn width(&self, value: ValueId) -> usize {
+        self.graph.value(value).shape.last().and_then(|width| width.fixed()).unwrap_or(0)
+    }
+
+    /// Where the embedding and the head of a decoder are, whose weights are called `embedding` and `head`.
+    ///
+    /// What `tied` says is held against the files, as transformers does: of two tensors that differ each is read for
+    /// itself, and where there is only one, it is both.
+    pub(super) fn vocabulary(&self, tied: bool, embedding: &str, head: &str) -> Result<Vocabulary> {
+        let both = |name: &str| Vocabulary { embedding: name.to_string(), head: name.to_string() };
+        match (self.tensors.find(embedding), self.tensors.find(head)) {
+            _ if !tied => Ok(Vocabulary { embedding: embedding.to_string(), head: head.to_string() }),
+            (Some(a), Some(b)) if !self.tensors.same(a, b)? => self.vocabulary(false, embedding, head),
+            (None, Some(_)) => Ok(both(head)),
+            _ => Ok(both(embedding)),
+        }
+    }
+
     /// A weight that is all of a file tensor of `shape`.
     pub(super) fn weight(&mut self, tensor: &str, shape: &[usize]) -> Result<ValueId> {
         self.viewed(tensor, tensor, shape, shape, Ok)
@@ -238,8 +269,13 @@ impl<'a> Builder<'a> {
 
     /// Rows of the table `prefix.weight`.
     pub(super) fn gather(&mut self, prefix: &str, ids: ValueId, shape: [usize; 2]) -> Result<ValueId> {
-        let table = self.weight(&format!("{prefix}.weight"), &shape)?;
-        self.graph.node(prefix, Gather, &[table, ids])
+        self.gather_of(prefix, &format!("{prefix}.weight"), ids, shape)
+    }
+
+    /// As [`Builder::gather`], of the table that is the tensor called `tensor`.
+    pub(super) fn gather_of(&mut self, name: &str, tensor: &str, ids: ValueId, shape: [usize; 2]) -> Result<ValueId> {
+        let table = self.weight(tensor, &shape)?;
+        self.graph.node(name, Gather, &[table, ids])
     }
 
     /// Rows `rows` of a product by the weight `fused.weight` of `[all, in]`, which holds several, as one called `name`.
@@ -374,9 +410,10 @@ impl<'a> Builder<'a> {
 
     /// The output `logits`: of the last `keep` positions only.
     pub(super) fn logits(&mut self, hidden: ValueId, logits: &Logits) -> Result<()> {
+        let weight = self.weight(&logits.tensor, &logits.shape)?;
         let last = Slice { axis: 1, start: None, len: Symbol::Keep.into() };
         let last = self.graph.node("last_positions", last, &[hidden])?;
-        let mut value = self.graph.node("lm_head", Linear, &[last, logits.weight])?;
+        let mut value = self.graph.node("lm_head", Linear, &[last, weight])?;
         if let Some(cap) = logits.softcap {
             value = self.unary("lm_head.capped", UnaryFunction::Softcap(cap), value)?;
         }

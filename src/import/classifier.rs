@@ -9,13 +9,15 @@ use crate::error::{ImportError, Result};
 use crate::graph::ValueId;
 use crate::ops::UnaryFunction;
 
-/// What an encoder's folder ends in, by the class that `architectures` names.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a folder ends in, by the class that `architectures` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     /// Hidden states.
     Hidden,
     /// A score per label.
     Scores,
+    /// A logit per token of the vocabulary.
+    Logits,
 }
 
 /// How a cross-encoder's logits become its scores.
@@ -34,6 +36,52 @@ pub struct Scores {
     pub labels: usize,
     /// What a sentence-transformers CrossEncoder makes of them. The graph's output `scores` is before it.
     pub activation: ScoreActivation,
+    /// What transformers' text-classification pipeline makes of them.
+    pub probability: Probability,
+}
+
+/// How a classifier's logits become what it says of its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probability {
+    /// One of the labels is right: `e^x` over the sum of all.
+    Softmax,
+    /// Each label is right or not by itself: `1 / (1 + e^-x)`.
+    Sigmoid,
+    /// They are measures and no probabilities: as they are.
+    Identity,
+}
+
+impl Probability {
+    /// What the pipeline applies to `labels` logits: by `problem_type`, and where that is not said by their number.
+    pub(super) fn of(config: &Config, labels: usize) -> Result<Probability> {
+        const KNOWN: [&str; 3] = ["regression", "multi_label_classification", "single_label_classification"];
+        let problem = config.opt_str("problem_type")?;
+        match problem {
+            Some("regression") => Ok(Probability::Identity),
+            Some("multi_label_classification") => Ok(Probability::Sigmoid),
+            None | Some("single_label_classification") if labels == 1 => Ok(Probability::Sigmoid),
+            None | Some("single_label_classification") => Ok(Probability::Softmax),
+            Some(other) => {
+                let (name, supported) = (other.to_string(), KNOWN.join(", "));
+                Err(ImportError::Unsupported { what: "problem_type", name, supported }.into())
+            }
+        }
+    }
+
+    /// What is said of each label, computed in f64.
+    pub fn apply(self, logits: &[f32]) -> Vec<f64> {
+        let each = logits.iter().map(|&x| x as f64);
+        match self {
+            Probability::Identity => each.collect(),
+            Probability::Sigmoid => each.map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            Probability::Softmax => {
+                let most = each.clone().fold(f64::NEG_INFINITY, f64::max);
+                let powers: Vec<f64> = each.map(|x| (x - most).exp()).collect();
+                let sum: f64 = powers.iter().sum();
+                powers.into_iter().map(|power| power / sum).collect()
+            }
+        }
+    }
 }
 
 impl ScoreActivation {
@@ -51,7 +99,8 @@ pub(super) struct Classifier {
     dense: String,
     activation: UnaryFunction,
     out: &'static str,
-    pub(super) labels: usize,
+    /// Their names.
+    pub(super) labels: Vec<String>,
 }
 
 /// What a folder of the classes that begin with `class` ends in. Errors on a head that is not supported.
@@ -73,36 +122,78 @@ pub(super) fn ending(config: &Config, class: &str) -> Result<Ending> {
     })
 }
 
+/// What a decoder of the family `model_type` ends in. Errors on any other head than one that predicts tokens, such as the
+/// one of `LlamaForSequenceClassification`: its model would run, and be another.
+///
+/// A class of a foreign name that ends in ForCausalLM is taken for the family's own, as transformers goes by `model_type`.
+pub(super) fn decoder_ending(config: &Config, model_type: &str) -> Result<Ending> {
+    const KNOWN: [(&str, Ending); 4] = [
+        ("Model", Ending::Hidden),
+        ("ForCausalLM", Ending::Logits),
+        ("LMHeadModel", Ending::Logits),
+        ("ForConditionalGeneration", Ending::Logits),
+    ];
+    let Some(name) = config.strings("architectures")?.first().copied() else { return Ok(Ending::Logits) };
+    if name.ends_with("ForCausalLM") {
+        return Ok(Ending::Logits);
+    }
+    let letters = |text: &str| -> String { text.chars().filter(|c| c.is_ascii_alphanumeric()).collect() };
+    let family = letters(model_type);
+    // `gemma3_text` is written Gemma3TextModel as well as Gemma3ForCausalLM.
+    let names = [family.as_str(), family.trim_end_matches("text")];
+    let known = |head: &str| {
+        let class = name.strip_suffix(head)?;
+        names.iter().find(|family| family.eq_ignore_ascii_case(class))
+    };
+    KNOWN.iter().find(|(head, _)| known(head).is_some()).map(|(_, ending)| *ending).ok_or_else(|| {
+        let heads = KNOWN.map(|(head, _)| format!("...{head}")).join(", ");
+        let supported = format!("{heads} of {model_type} (--ignore-config architectures goes by model_type alone)");
+        ImportError::Unsupported { what: "architecture", name: name.to_string(), supported }.into()
+    })
+}
+
+/// The names of the labels: those of `id2label`, else LABEL_0 and so on, `num_labels` of them or else 2, which
+/// transformers leaves unsaid.
+fn labels(config: &Config) -> Result<Vec<String>> {
+    let told = config.opt_usize("num_labels")?;
+    let Some(named) = config.value("id2label") else {
+        let count = told.unwrap_or(2);
+        if count > MAX_LABELS {
+            return Err(config.error("num_labels", format!("{count} labels; there may be {MAX_LABELS}")));
+        }
+        return Ok((0..count).map(|id| format!("LABEL_{id}")).collect());
+    };
+    let wrong = || config.error("id2label", "expected an object of labels, one for each number from 0");
+    let named = named.as_object().filter(|named| !named.is_empty()).ok_or_else(wrong)?;
+    let text = |id: usize| named.get(&id.to_string()).and_then(|label| label.as_str()).map(str::to_string);
+    let labels: Vec<String> = (0..named.len()).map(|id| text(id).ok_or_else(wrong)).collect::<Result<_>>()?;
+    if let Some(told) = told.filter(|told| *told != labels.len()) {
+        return Err(config.error("num_labels", format!("{told}, and id2label names {}", labels.len())));
+    }
+    Ok(labels)
+}
+
+/// More labels than this are a mistake.
+const MAX_LABELS: usize = 1 << 20;
+
 impl Classifier {
     /// The head with the products `dense` and `out`, and `activation` between them.
-    ///
-    /// Its labels are as many as `id2label` names, else `num_labels`, else 2, which transformers leaves unsaid.
     pub(super) fn new(
         config: &Config,
         dense: &str,
         activation: UnaryFunction,
         out: &'static str,
     ) -> Result<Classifier> {
-        let named = config.value("id2label").map(|labels| {
-            let labels = labels.as_object().map(|labels| labels.len()).filter(|&labels| labels > 0);
-            labels.ok_or_else(|| config.error("id2label", "expected an object of labels"))
-        });
-        let (named, told) = (named.transpose()?, config.opt_usize("num_labels")?);
-        if let (Some(named), Some(told)) = (named, told)
-            && named != told
-        {
-            return Err(config.error("num_labels", format!("{told}, and id2label names {named}")));
-        }
-        Ok(Classifier { dense: dense.to_string(), activation, out, labels: named.or(told).unwrap_or(2) })
+        Ok(Classifier { dense: dense.to_string(), activation, out, labels: labels(config)? })
     }
 
     /// The logits of `hidden`, `[batch, labels]`.
     pub(super) fn logits(&self, b: &mut Builder<'_>, hidden: ValueId) -> Result<ValueId> {
-        let width = b.graph.value(hidden).shape.last().and_then(|width| width.fixed()).unwrap_or(0);
+        let width = b.width(hidden);
         let first = b.first_position("scores.position", hidden)?;
         let dense = b.linear(&self.dense, first, [width, width], true)?;
         let dense = b.unary("scores.act", self.activation, dense)?;
-        b.linear(self.out, dense, [self.labels, width], true)
+        b.linear(self.out, dense, [self.labels.len(), width], true)
     }
 }
 

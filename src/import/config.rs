@@ -45,6 +45,8 @@ pub struct Config {
     path: PathBuf,
     /// `rope_parameters.` for a nested object.
     prefix: String,
+    /// `1_Pooling/config.json:`, which tells a person how to name a field of this file; empty for config.json itself.
+    file: String,
     map: Map<String, Value>,
     /// The fields that were read, by their whole names; an object whose fields are read one by one ends in a point.
     read: Arc<Mutex<HashSet<String>>>,
@@ -65,7 +67,13 @@ impl Config {
     }
 
     fn new(path: &Path, prefix: String, map: Map<String, Value>) -> Config {
-        Config { path: path.to_owned(), prefix, map, read: Arc::default() }
+        Config { path: path.to_owned(), prefix, file: String::new(), map, read: Arc::default() }
+    }
+
+    /// The same settings, whose fields a person names as `FILE:FIELD`, because they are not those of config.json.
+    pub(super) fn of_file(mut self, file: &str) -> Config {
+        self.file = format!("{file}:");
+        self
     }
 
     /// The same without `fields`, which are named as errors name them: `rope_parameters.factor`. Errors when one is not
@@ -86,13 +94,23 @@ impl Config {
 
     /// Errors when there are fields that nobody read and that may change what the model computes: lists them all.
     pub fn understood(&self) -> Result<()> {
+        self.understood_but(inert)
+    }
+
+    /// As [`Config::understood`], of a file other than config.json: the list of harmless fields is not for it, and only
+    /// names with a leading underscore, which are notes on who wrote the file, may be left unread.
+    pub fn wholly_understood(&self) -> Result<()> {
+        self.understood_but(|name, _| name.starts_with('_'))
+    }
+
+    fn understood_but(&self, harmless: fn(&str, &Value) -> bool) -> Result<()> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fields = Vec::new();
-        unread(&self.prefix, &self.map, &read, &mut fields);
+        unread(&self.prefix, &self.map, &read, harmless, &mut fields);
         if fields.is_empty() {
             return Ok(());
         }
-        let names = fields.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
+        let names = fields.iter().map(|(name, _)| format!("{}{name}", self.file)).collect::<Vec<_>>().join(",");
         let fields = fields.iter().map(|(name, value)| format!("{name}: {}", shortened(value, 60))).collect();
         Err(ImportError::NotUnderstood { path: self.path.clone(), fields, names }.into())
     }
@@ -111,6 +129,11 @@ impl Config {
     /// Whether the field is there.
     pub fn has(&self, field: impl Names) -> bool {
         self.entry(&field).is_some()
+    }
+
+    /// The names of all fields, those that are `null` included.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
     }
 
     /// The field as it is. Of several names that are there, the first counts.
@@ -241,7 +264,8 @@ impl Config {
         let name = self.entry(&field).map_or("", |(name, _)| name);
         let prefix = format!("{}{name}.", self.prefix);
         self.mark(prefix.clone());
-        Ok(Some(Config { path: self.path.clone(), prefix, map: map.clone(), read: self.read.clone() }))
+        let (path, file) = (self.path.clone(), self.file.clone());
+        Ok(Some(Config { path, prefix, file, map: map.clone(), read: self.read.clone() }))
     }
 
     fn entry<'n>(&self, field: &'n impl Names) -> Option<(&'n str, &Value)> {
@@ -302,13 +326,19 @@ impl Config {
     }
 }
 
-/// The fields below `prefix` that are not in `read` and not inert, with their values.
-fn unread(prefix: &str, map: &Map<String, Value>, read: &HashSet<String>, found: &mut Vec<(String, String)>) {
-    for (name, value) in map.iter().filter(|(name, value)| !value.is_null() && !inert(name, value)) {
+/// The fields below `prefix` that are not in `read` and not harmless, with their values.
+fn unread(
+    prefix: &str,
+    map: &Map<String, Value>,
+    read: &HashSet<String>,
+    harmless: fn(&str, &Value) -> bool,
+    found: &mut Vec<(String, String)>,
+) {
+    for (name, value) in map.iter().filter(|(name, value)| !value.is_null() && !harmless(name, value)) {
         let whole = format!("{prefix}{name}");
         let inside = format!("{whole}.");
         match value {
-            Value::Object(map) if read.contains(&inside) => unread(&inside, map, read, found),
+            Value::Object(map) if read.contains(&inside) => unread(&inside, map, read, harmless, found),
             _ if read.contains(&whole) => {}
             _ => found.push((whole, value.to_string())),
         }

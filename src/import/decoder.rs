@@ -149,7 +149,7 @@ pub(super) struct Decoder {
     pub(super) attention_softcap: Option<f32>,
     /// Caps the logits.
     pub(super) logit_softcap: Option<f32>,
-    /// The head's weight is the embeddings'.
+    /// The configuration says that the head's weight is the embeddings'.
     pub(super) tied: bool,
     pub(super) project: Project,
     /// The product after attention.
@@ -228,7 +228,10 @@ impl Decoder {
         let Names { prefix, embedding, layers, mlp, last_norm, head, .. } = &self.names;
         let top = |part: &str| format!("{prefix}{part}");
         let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
-        let mut x = b.gather(&top(embedding), ids, [self.vocabulary, self.hidden])?;
+        let shape = [self.vocabulary, self.hidden];
+        let weight = |name: &str| format!("{name}.weight");
+        let vocabulary = b.vocabulary(self.tied, &weight(&top(embedding)), &weight(head))?;
+        let mut x = b.gather_of(&top(embedding), &vocabulary.embedding, ids, shape)?;
         if let Some(scale) = self.embedding_scale {
             x = b.unary(&top(&format!("{embedding}.scaled")), UnaryFunction::Scale(scale), x)?;
         }
@@ -255,9 +258,7 @@ impl Decoder {
             b.layers.push(x);
         }
         let hidden = b.norm(&top(last_norm), x, self.hidden, self.norm)?;
-        let head = if self.tied { top(embedding) } else { head.to_string() };
-        let weight = b.weight(&format!("{head}.weight"), &[self.vocabulary, self.hidden])?;
-        let logits = Logits { weight, softcap: self.logit_softcap };
+        let logits = Logits { tensor: vocabulary.head, shape, softcap: self.logit_softcap };
         Ok(Family::decoder(hidden, logits, self.vocabulary, self.context))
     }
 

@@ -8,6 +8,7 @@ use super::bytes::{Bytes, io, read_small, shortened, stays_inside};
 use super::config::Config;
 use super::index::{self, Index};
 use super::safetensors::File;
+use super::sentence;
 use crate::error::{Error, ImportError, Result};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,6 +18,14 @@ use std::sync::Arc;
 
 /// The name of unsharded weights.
 const SINGLE: &str = "model.safetensors";
+
+/// The names that peft gives an adapter's settings and weights.
+const ADAPTER: [&str; 3] = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"];
+
+/// What makes one model of an adapter and its base.
+const MERGE: &str = "to merge the adapter into its base model, in Python: \
+    `peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)`, with the Auto \
+    class of the model's kind. To run the base model alone, take the adapter's files out of the folder";
 
 /// A file of an embedded folder: its name and what it holds.
 type Embedded = (&'static str, &'static [u8]);
@@ -31,7 +40,14 @@ enum Place {
 /// A model folder whose files have been found and validated.
 #[derive(Clone, Debug)]
 pub struct Folder {
+    /// What was opened: modules.json and what it names lie here.
+    root: PathBuf,
+    /// Where the model's own files lie: `root`, or the folder in it that modules.json names.
     path: PathBuf,
+    /// `0_Transformer/`, what leads from `root` to `path`; empty where they are one.
+    inside: String,
+    /// The fields, by file, that are read as if they were not there. Those of config.json are gone already.
+    ignored: Vec<(String, String)>,
     place: Place,
     config: Config,
     files: Arc<[File]>,
@@ -39,9 +55,11 @@ pub struct Folder {
 
 impl Folder {
     /// Opens the folder at `path`: config.json and model.safetensors, or else the files of
-    /// model.safetensors.index.json.
+    /// model.safetensors.index.json. Older sentence-transformers folders keep these in a folder of their own, which
+    /// modules.json names.
     ///
-    /// Weights are mapped and their headers validated; no element is read.
+    /// Weights are mapped and their headers validated; no element is read. Errors when a file is missing or damaged, and
+    /// when the folder holds an adapter, which would make another model of the one in its files.
     pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
         let path = path.as_ref();
         match std::fs::metadata(path) {
@@ -65,27 +83,66 @@ impl Folder {
     pub fn bare(path: impl AsRef<Path>) -> Result<Folder> {
         let path = path.as_ref();
         let config = Config::parse(path, &read_small(path)?)?;
-        Ok(Folder { path: path.to_owned(), place: Place::Memory(&[]), config, files: Arc::new([]) })
+        let (root, path, inside, ignored) = (path.to_owned(), path.to_owned(), String::new(), Vec::new());
+        Ok(Folder { root, path, inside, ignored, place: Place::Memory(&[]), config, files: Arc::new([]) })
     }
 
-    fn build(path: PathBuf, place: Place) -> Result<Folder> {
+    fn build(root: PathBuf, place: Place) -> Result<Folder> {
+        let inside = match read(&root, place, sentence::MODULES)? {
+            Some(json) => sentence::inner_folder(&Config::parse_list(&root.join(sentence::MODULES), &json)?)?,
+            None => String::new(),
+        };
+        let path = if inside.is_empty() {
+            root.clone()
+        } else if stays_inside(&inside) {
+            root.join(inside.trim_end_matches('/'))
+        } else {
+            return Err(leads_out(&root, &inside));
+        };
+        for folder in [&root, &path] {
+            if let Some(name) = ADAPTER.iter().find(|name| there(folder, place, name)) {
+                return Err(folder_error(
+                    folder,
+                    format!("holds an adapter ({name}), which is not supported; {MERGE}"),
+                ));
+            }
+        }
         // Weights first: of a folder that holds another format this says the most.
         let files = open_weights(&path, place)?;
         let Some(config) = read(&path, place, "config.json")? else {
             return Err(folder_error(&path, "holds no config.json, which says what the model is".into()));
         };
         let config = Config::parse(&path.join("config.json"), &config)?;
-        Ok(Folder { path, place, config, files: files.into() })
+        let ignored = Vec::new();
+        Ok(Folder { root, path, inside, ignored, place, config, files: files.into() })
     }
 
-    /// The folder's path.
+    /// Where the model's own files lie: the folder's path, or below it where modules.json says so.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The same folder, read as if `fields` were not in its config.json. Errors when one is not there.
+    /// The same folder, read as if `fields` were not there: those of config.json by their names, those of another file as
+    /// `FILE:FIELD`, such as `1_Pooling/config.json:include_prompt`. Errors when one is not there.
     pub fn ignoring(mut self, fields: &[impl AsRef<str>]) -> Result<Folder> {
-        self.config = self.config.without(fields)?;
+        let (elsewhere, own): (Vec<&str>, Vec<&str>) =
+            fields.iter().map(AsRef::as_ref).partition(|field| field.contains(".json:"));
+        self.config = self.config.without(&own)?;
+        for field in elsewhere {
+            let (file, field) = field.split_once(".json:").unwrap_or((field, ""));
+            let file = format!("{file}.json");
+            if read(&self.root, self.place, &file)?.is_none() {
+                return Err(folder_error(&self.root, format!("holds no {file}, a field of which is to be ignored")));
+            }
+            self.ignored.push((file, field.to_string()));
+        }
+        // Reading each of them once shows whether the fields are there.
+        for (file, _) in &self.ignored {
+            match file.as_str() {
+                sentence::MODULES => drop(self.json_list(file)?),
+                _ => drop(self.outer_json(file)?),
+            }
+        }
         Ok(self)
     }
 
@@ -94,14 +151,29 @@ impl Folder {
         &self.config
     }
 
-    /// The object in the file `name`, which may be below a subfolder. `None` when there is no such file.
+    /// The object in the model's file `name`, which may be below a subfolder. `None` when there is no such file.
     pub fn json(&self, name: &str) -> Result<Option<Config>> {
-        self.bytes(name)?.map(|json| Config::parse(&self.path.join(name), &json)).transpose()
+        self.outer_json(&format!("{}{name}", self.inside))
     }
 
-    /// The list of objects in the file `name`. `None` when there is no such file.
+    /// As [`Folder::json`], of a file that lies beside modules.json.
+    pub(super) fn outer_json(&self, name: &str) -> Result<Option<Config>> {
+        let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
+        let config = Config::parse(&self.root.join(name), &json)?.of_file(name);
+        let ignored: Vec<&String> = self.ignored.iter().filter(|(file, _)| file == name).map(|(_, f)| f).collect();
+        config.without(&ignored).map(Some)
+    }
+
+    /// The list of objects in the file `name`, which lies beside modules.json. `None` when there is no such file.
     pub fn json_list(&self, name: &str) -> Result<Option<Vec<Config>>> {
-        self.bytes(name)?.map(|json| Config::parse_list(&self.path.join(name), &json)).transpose()
+        let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
+        let entries = Config::parse_list(&self.root.join(name), &json)?.into_iter().enumerate();
+        let entry = |(i, config): (usize, Config)| {
+            let own = self.ignored.iter().filter(|(file, _)| file == name);
+            let ignored: Vec<&str> = own.filter_map(|(_, field)| field.strip_prefix(&format!("{i}."))).collect();
+            config.of_file(name).without(&ignored)
+        };
+        entries.map(entry).collect::<Result<_>>().map(Some)
     }
 
     /// What the small file `name` holds: tokenizer.json, say. `None` when there is no such file.
@@ -168,8 +240,7 @@ fn open_file(path: &Path, place: Place, name: &str) -> Result<Option<File>> {
 
 fn read(path: &Path, place: Place, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
     if !stays_inside(name) {
-        let reason = format!("the file name {:?} leads out of the folder", shortened(name, 200));
-        return Err(folder_error(path, reason));
+        return Err(leads_out(path, name));
     }
     let full = path.join(name);
     match place {
@@ -186,6 +257,18 @@ fn find(files: &'static [Embedded], name: &str) -> Option<&'static [u8]> {
 /// Whether anything has this name. A broken link counts, so that it is reported and not passed over.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
+}
+
+/// Whether the folder holds the file `name`.
+fn there(path: &Path, place: Place, name: &str) -> bool {
+    match place {
+        Place::Disk => exists(&path.join(name)),
+        Place::Memory(files) => find(files, name).is_some(),
+    }
+}
+
+fn leads_out(path: &Path, name: &str) -> Error {
+    folder_error(path, format!("the file name {:?} leads out of the folder", shortened(name, 200)))
 }
 
 fn folder_error(path: &Path, reason: String) -> Error {

@@ -29,12 +29,13 @@ mod sentence;
 mod special;
 mod tensors;
 
-pub use classifier::{ScoreActivation, Scores};
+pub use classifier::{Probability, ScoreActivation, Scores};
 pub use config::{Config, MAX_SIZE, Names};
 pub use demo::demo;
 pub use folder::Folder;
 #[cfg(feature = "hub")]
 pub(crate) use index::Index;
-pub use model::{Head, Model, ModelInfo, Pooling};
+pub use model::{Head, Model, ModelInfo, Pooling, STATES};
 pub use random::RandomTensors;
+pub use sentence::TextSettings;
 pub use tensors::{FileTensors, TensorId, Tensors, View};

@@ -4,10 +4,11 @@
 //! `builder.rs` for how families make one, and the family files for what they say.
 
 use super::builder::Builder;
+use super::classifier::{Ending, Probability};
 use super::families::FAMILIES;
 use super::joined::Joined;
 use super::rope::RopeTable;
-use super::{FileTensors, Folder, RandomTensors, Scores, Tensors};
+use super::{FileTensors, Folder, RandomTensors, Scores, Tensors, TextSettings};
 use super::{classifier, sentence, special};
 use crate::error::{GraphError, ImportError, Result};
 use crate::graph::{Graph, Source, ValueId, Weights};
@@ -16,8 +17,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+/// The output that [`Model::with_hidden_states`] adds.
+pub const STATES: &str = "hidden states";
+
 /// How the positions' hidden states become one vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooling {
     /// Their mean.
     Mean,
@@ -30,19 +34,32 @@ pub enum Pooling {
     /// Their mean, each weighted by its position counted from 1.
     WeightedMean,
     /// Not at all: one vector per position.
+    #[default]
     None,
 }
 
 impl Pooling {
     /// By what each of `n` positions is weighted in the sum that pools them.
     pub fn weights(self, n: usize) -> Vec<f32> {
+        self.weights_from(0, n)
+    }
+
+    /// As [`Pooling::weights`], where the first `skipped` positions are left out: what sentence-transformers makes of
+    /// `include_prompt: false`. A position keeps its number, and where all are left out, all weights are zero, but for the
+    /// first position's under [`Pooling::Cls`].
+    pub fn weights_from(self, skipped: usize, n: usize) -> Vec<f32> {
+        let skipped = skipped.min(n);
+        let counted = n - skipped;
+        // The sum of the numbers, from 1, of the positions that count.
+        let numbers = n * (n + 1) / 2 - skipped * (skipped + 1) / 2;
         let at = |i: usize| match self {
-            Pooling::Mean => 1.0 / n as f64,
-            Pooling::Cls => f64::from(i == 0),
-            Pooling::Last => f64::from(i + 1 == n),
-            Pooling::MeanSqrt => 1.0 / (n as f64).sqrt(),
-            Pooling::WeightedMean => (i + 1) as f64 / (n * (n + 1) / 2) as f64,
+            Pooling::Cls => f64::from(i == if counted == 0 { 0 } else { skipped }),
             Pooling::None => 1.0,
+            _ if i < skipped => 0.0,
+            Pooling::Mean => 1.0 / counted as f64,
+            Pooling::Last => f64::from(i + 1 == n),
+            Pooling::MeanSqrt => 1.0 / (counted as f64).sqrt(),
+            Pooling::WeightedMean => (i + 1) as f64 / numbers as f64,
         };
         (0..n).map(|i| at(i) as f32).collect()
     }
@@ -52,8 +69,10 @@ impl Pooling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
     /// The folder's own: logits for a decoder; for an encoder the scores of its classification head, or without one its
-    /// hidden states, pooled as the folder says.
+    /// hidden states, pooled as the folder says. So are a decoder's that was saved without a head.
     Default,
+    /// The last hidden states, pooled as the folder says, or to their mean where it says nothing.
+    Embedding,
     /// The last hidden states, pooled.
     Hidden(Pooling),
 }
@@ -84,10 +103,18 @@ pub struct ModelInfo {
     pub token_types: usize,
     /// Whether it predicts tokens: its output is `logits`. Otherwise it is `scores` or `hidden`.
     pub generates: bool,
+    /// The tensor that a decoder's folder lacks, so that it predicts nothing and can only embed.
+    pub missing_head: Option<String>,
     /// What its output `scores` is, where it has one.
     pub scores: Option<Scores>,
-    /// Whether embeddings are scaled to length 1.
+    /// The names of the scores, in their order.
+    pub labels: Vec<String>,
+    /// What is to be done to a text before the model reads it.
+    pub texts: TextSettings,
+    /// Whether pooled embeddings are scaled to length 1.
     pub normalize: bool,
+    /// How many of a pooled embedding's first dimensions are kept, after it is scaled; all where it is `None`.
+    pub dimensions: Option<usize>,
     /// What pools a text's hidden states: as asked for, or else as the folder says.
     pub pooling: Pooling,
 }
@@ -99,6 +126,8 @@ pub struct Model {
     graph: Graph,
     pub(super) origins: HashMap<String, Origin>,
     layers: Vec<ValueId>,
+    /// The last hidden states, before anything pools them.
+    hidden: ValueId,
     info: ModelInfo,
 }
 
@@ -157,20 +186,40 @@ impl Model {
         let sentence = sentence::read(&folder)?;
         let mut builder = Builder::new(config, tensors);
         let family = build(&mut builder)?;
-        let mut scores = None;
+        sentence.check_width(builder.width(family.hidden))?;
+        let saved_headless = family.logits.is_some() && classifier::decoder_ending(config, name)? == Ending::Hidden;
+        let missing_head = family.logits.as_ref().filter(|head| builder.lacks(&head.tensor));
+        let missing_head = missing_head.map(|head| head.tensor.clone());
+        let pooling = match (head, sentence.pooling) {
+            (Head::Hidden(pooling), _) => pooling,
+            (Head::Embedding, Pooling::None) => Pooling::Mean,
+            (Head::Embedding | Head::Default, told) => told,
+        };
+        let (mut scores, mut labels, mut generates) = (None, Vec::new(), false);
         match (head, &family.logits, &family.scores) {
-            (Head::Default, Some(head), _) => builder.logits(family.hidden, head)?,
+            // Where a class with a head was saved, a head that is missing is an error, and not another model.
+            (Head::Default, Some(head), _) if !(saved_headless && missing_head.is_some()) => {
+                builder.logits(family.hidden, head)?;
+                generates = true;
+            }
             (Head::Default, None, Some(head)) => {
                 builder.scores(family.hidden, head)?;
-                let activation = classifier::activation(&folder, head.labels)?;
-                scores = Some(Scores { labels: head.labels, activation });
+                let activation = classifier::activation(&folder, head.labels.len())?;
+                let probability = Probability::of(config, head.labels.len())?;
+                scores = Some(Scores { labels: head.labels.len(), activation, probability });
+                labels.clone_from(&head.labels);
             }
-            (Head::Default, None, None) => builder.pooled(family.hidden, sentence.pooling)?,
-            (Head::Hidden(pooling), ..) => builder.pooled(family.hidden, pooling)?,
+            _ => builder.pooled(family.hidden, pooling)?,
         }
         let layers = std::mem::take(&mut builder.layers);
+        let texts = if generates {
+            TextSettings::default()
+        } else {
+            sentence.texts(&folder, family.context, scores.is_some())?
+        };
         config.understood()?;
         let (graph, origins, tensors) = builder.finish(folder.path())?;
+        special::check_letters(&folder)?;
         let end_tokens = special::end_tokens(&folder, family.vocabulary)?;
         let info = ModelInfo {
             family: name,
@@ -179,15 +228,27 @@ impl Model {
             end_tokens,
             first_position: family.first_position,
             token_types: family.token_types,
-            generates: family.generates && head == Head::Default,
+            generates,
+            missing_head,
             scores,
+            labels,
+            texts,
             normalize: sentence.normalize,
-            pooling: match head {
-                Head::Hidden(pooling) => pooling,
-                Head::Default => sentence.pooling,
-            },
+            dimensions: sentence.dimensions,
+            pooling,
         };
-        Ok(Model { folder, tensors, graph, origins, layers, info })
+        Ok(Model { folder, tensors, graph, origins, layers, hidden: family.hidden, info })
+    }
+
+    /// The same model with an output [`STATES`] beside its own: the last hidden states of every position, before
+    /// anything pools or classifies them. A model whose own output they are stays as it is.
+    ///
+    /// Plans for the one are plans for the other. Errors when it has the output already.
+    pub fn with_hidden_states(mut self) -> Result<Model> {
+        if self.graph.outputs().iter().all(|(_, value)| *value != self.hidden) {
+            self.graph.output(STATES, self.hidden)?;
+        }
+        Ok(self)
     }
 
     /// The same model with an output `layer N` after every layer, for comparing them one by one.
@@ -269,10 +330,4 @@ impl Weights for Model {
             None => Err(GraphError::Name { kind: "weight", name: name.to_string(), problem: "does not exist" }.into()),
         }
     }
-}
-
-/// What `modules.json` of a sentence-transformers folder says.
-pub(super) struct Sentence {
-    pub(super) pooling: Pooling,
-    pub(super) normalize: bool,
 }

@@ -85,6 +85,14 @@ impl Tensors for RandomTensors {
         self.tensor(id).map(|_| self.dtype)
     }
 
+    fn lacks(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn same(&self, a: TensorId, b: TensorId) -> Result<bool> {
+        Ok(a == b)
+    }
+
     fn read(&self, view: &View) -> Result<Tensor> {
         let (name, shape) = self.tensor(view.tensor)?;
         let numel = view.numel_within(shape.iter().product()).ok_or_else(|| {

@@ -1,41 +1,317 @@
-//! sentence-transformers folders: how `modules.json` says that hidden states become one vector.
+//! sentence-transformers folders: what modules.json and the files that it names say of texts and of their vectors.
 //!
-//! It deliberately knows nothing of the model inside. Modules it does not know are an error, never skipped: a skipped
-//! projection would change every embedding silently. Read `model.rs` next.
+//! Every field of these files is honoured, known to change no vector, or refused by its name, as those of config.json
+//! are. It deliberately knows no tokenizer and runs nothing: a [`TextSettings`] is what a caller has to do to a text.
+//! Read `generate/preparer.rs` next, which does it.
 
-use super::model::{Pooling, Sentence};
+use super::model::Pooling;
 use super::{Config, Folder};
 use crate::error::{ImportError, Result};
+use serde_json::Value;
 
-/// Reads `modules.json` and the pooling it points to; a folder without one is not pooled.
+/// The file that makes a folder one of sentence-transformers.
+pub(super) const MODULES: &str = "modules.json";
+
+/// What a Transformer module's settings are called, the name in use today first.
+const TRANSFORMER: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
+/// What a folder wants done to a text before the model reads it, as sentence-transformers does it.
+///
+/// `generate::Preparer` (feature `text`) does all of this; a model that predicts tokens has none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextSettings {
+    /// A text of more tokens, special ones included, is cut to this many: `max_seq_length`, or else the tokenizer's
+    /// `model_max_length`. Without one, a text is as long as the context allows.
+    pub max_tokens: Option<usize>,
+    /// Whether a text that is cut loses its beginning, and not its end: the tokenizer's `truncation_side`.
+    pub cut_start: bool,
+    /// Whether a text is turned into lower case first: `do_lower_case`.
+    pub lowercase: bool,
+    /// What may stand before every text, by name: `prompts`.
+    pub prompts: Vec<(String, String)>,
+    /// The name of the prompt that stands before every text unless another is asked for: `default_prompt_name`.
+    pub default_prompt: Option<String>,
+    /// Whether pooling leaves a prompt's tokens out: `include_prompt` is false.
+    pub skip_prompt: bool,
+    /// Whether the texts of a pair are not told apart: the tokenizer's `model_input_names` lacks `token_type_ids`.
+    pub one_segment: bool,
+}
+
+impl TextSettings {
+    /// What the tokenizer alone wants done: without prompts, lengths and all else that sentence-transformers adds.
+    pub fn of_tokenizer(&self) -> TextSettings {
+        TextSettings { cut_start: self.cut_start, one_segment: self.one_segment, ..TextSettings::default() }
+    }
+}
+
+/// All that the folder says.
+#[derive(Default)]
+pub(super) struct Sentence {
+    pub(super) pooling: Pooling,
+    pub(super) normalize: bool,
+    /// How many of a vector's first dimensions are kept: `truncate_dim`.
+    pub(super) dimensions: Option<usize>,
+    /// The width of the hidden states that the pooling is for, and the field that says so.
+    width: Option<(Config, usize)>,
+    /// Whether this is a sentence-transformers folder at all.
+    modules: bool,
+    /// Whether it was saved as a CrossEncoder, which scores, and not as a model that embeds.
+    cross_encoder: bool,
+    /// `max_seq_length`, before what the tokenizer says.
+    max_tokens: Option<usize>,
+    texts: TextSettings,
+}
+
+/// Where modules.json says that the model's own files lie: below the folder of this name, or beside it.
+pub(super) fn inner_folder(modules: &[Config]) -> Result<String> {
+    let Some(first) = modules.first() else { return Ok(String::new()) };
+    let class = first.opt_str("type")?.unwrap_or_default();
+    let path = first.opt_str("path")?.unwrap_or_default().trim_matches('/');
+    Ok(if class.ends_with(".Transformer") && !path.is_empty() { format!("{path}/") } else { String::new() })
+}
+
+/// Reads modules.json and what it names. A folder without one says nothing.
 pub(super) fn read(folder: &Folder) -> Result<Sentence> {
-    let mut sentence = Sentence { pooling: Pooling::None, normalize: false };
-    let Some(modules) = folder.json_list("modules.json")? else { return Ok(sentence) };
-    for module in &modules {
+    let mut sentence = Sentence::default();
+    let Some(modules) = folder.json_list(MODULES)? else { return Ok(sentence) };
+    sentence.modules = true;
+    for (at, module) in modules.iter().enumerate() {
         let class = module.str("type")?;
-        match class.rsplit('.').next().unwrap_or(class) {
-            "Transformer" => {}
-            "Normalize" => sentence.normalize = true,
-            "Pooling" => {
-                let file = format!("{}/config.json", module.str("path")?);
-                let config = folder.json(&file)?.ok_or_else(|| module.error("path", format!("{file} is missing")))?;
-                sentence.pooling = pooling(&config)?;
+        // A class of the folder's own code may bear the same last name and compute something else.
+        let known = class.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next());
+        let settings = || match module.str_or("path", "")?.trim_matches('/') {
+            "" => Ok(None),
+            path => folder.outer_json(&format!("{path}/config.json")),
+        };
+        match (at, known) {
+            (0, Some("Transformer")) => sentence.transformer(folder)?,
+            (1, Some("Pooling")) => {
+                let missing = || module.error("path", "holds no config.json, which says how to pool");
+                sentence.pooled(settings()?.ok_or_else(missing)?)?;
+            }
+            // It drops nothing but in training.
+            (1.., Some("Dropout")) => {
+                if let Some(settings) = settings()? {
+                    settings.opt_f64("dropout")?;
+                    settings.wholly_understood()?;
+                }
+            }
+            (1.., Some("Normalize")) => {
+                if let Some(settings) = settings()? {
+                    only(&settings, ["module_input_name", "module_output_name"], &["sentence_embedding"])?;
+                    settings.wholly_understood()?;
+                }
+                sentence.normalize = true;
+            }
+            (_, Some("Transformer" | "Pooling")) => {
+                let reason = format!("{class} as module {at}: only a Transformer, then a Pooling, then others");
+                return Err(module.error("type", reason));
             }
             _ => {
                 return Err(ImportError::Unsupported {
                     what: "sentence-transformers module",
                     name: class.to_string(),
-                    supported: "Transformer, Pooling, Normalize".to_string(),
+                    supported: "Transformer, Pooling, Normalize, Dropout of sentence_transformers".to_string(),
                 }
                 .into());
             }
         }
+        // `kwargs` names options of a call, each of which is off unless a caller gives it.
+        ["idx", "name", "path", "kwargs"].iter().for_each(|field| _ = module.value(*field));
+        module.wholly_understood()?;
     }
+    if sentence.normalize && sentence.pooling == Pooling::None {
+        let reason = "Normalize without a Pooling before it: there is no vector to normalize";
+        return Err(modules[modules.len() - 1].error("type", reason));
+    }
+    sentence.model(folder)?;
     Ok(sentence)
 }
 
+impl Sentence {
+    /// Errors when the pooling is for hidden states of another width than `hidden`.
+    pub(super) fn check_width(&self, hidden: usize) -> Result<()> {
+        match &self.width {
+            Some((config, width)) if *width != hidden => {
+                let reason = format!("{width}, and the model's hidden states are {hidden} wide");
+                Err(config.error(WIDTH, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is to be done to a text. `context` is how many positions the model has; `scores` is whether its graph ends in
+    /// the head that a CrossEncoder reads, which cuts its pairs in any folder.
+    pub(super) fn texts(&self, folder: &Folder, context: usize, scores: bool) -> Result<TextSettings> {
+        if !self.modules && !scores {
+            return Ok(TextSettings::default());
+        }
+        let tokenizer = folder.json("tokenizer_config.json")?;
+        let (mut told, mut side, mut inputs) = Default::default();
+        if let Some(config) = &tokenizer {
+            told = length(config, ["model_max_length", "max_len"])?;
+            side = config.opt_str("truncation_side")?;
+            inputs = config.strings("model_input_names")?;
+        }
+        let one_segment = !inputs.is_empty() && !inputs.contains(&"token_type_ids");
+        let cut_start = match side {
+            None | Some("right") => false,
+            Some("left") => true,
+            Some(other) => {
+                let error =
+                    |c: &Config| c.error("truncation_side", format!("{other:?}: expected \"left\" or \"right\""));
+                return Err(error(tokenizer.as_ref().unwrap_or(folder.config())));
+            }
+        };
+        // A model without a limit of its own is one for as long a text as its configuration says.
+        let most =
+            folder.config().opt_usize(["max_position_embeddings", "n_positions"])?.unwrap_or(context).min(context);
+        let most = told.unwrap_or(most).min(most);
+        // What a folder of the one kind says is not meant for a model of the other: sentence-transformers makes the
+        // other of the model alone.
+        if self.cross_encoder != scores {
+            return Ok(TextSettings { max_tokens: Some(most), cut_start, one_segment, ..TextSettings::default() });
+        }
+        Ok(TextSettings { max_tokens: self.max_tokens.or(Some(most)), cut_start, one_segment, ..self.texts.clone() })
+    }
+
+    /// The settings of the Transformer module.
+    fn transformer(&mut self, folder: &Folder) -> Result<()> {
+        for file in TRANSFORMER {
+            match folder.json(file)? {
+                // An empty one is passed over for an older one.
+                Some(config) if config.fields().next().is_some() => return self.transformer_settings(&config),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn transformer_settings(&mut self, config: &Config) -> Result<()> {
+        self.max_tokens = length(config, ["max_seq_length"])?;
+        self.texts.lowercase = config.bool_or("do_lower_case", false)?;
+        only(config, ["transformer_task"], &["feature-extraction", "sequence-classification"])?;
+        only(config, ["module_output_name"], &["token_embeddings", "scores"])?;
+        if let Some(modalities) = config.object("modality_config")? {
+            if let Some(text) = modalities.object("text")? {
+                only(&text, ["method"], &["forward"])?;
+                only(&text, ["method_output_name"], &["last_hidden_state", "logits"])?;
+            }
+            if modalities.has("message") {
+                let reason = "texts are sent through the chat template as messages, which is not supported";
+                return Err(modalities.error("message", reason));
+            }
+            // Other kinds of input are never given.
+            ["image", "audio", "video"].iter().for_each(|kind| _ = modalities.value(*kind));
+        }
+        // How texts are laid out for speed.
+        config.opt_bool("unpad_inputs")?;
+        // Arguments for loading: those that change where and in which type things are computed, and no text.
+        const LOADING: [&str; 10] = [
+            "attn_implementation",
+            "cache_dir",
+            "device_map",
+            "dtype",
+            "low_cpu_mem_usage",
+            "torch_dtype",
+            "trust_remote_code",
+            "use_cache",
+            "use_fast",
+            "use_safetensors",
+        ];
+        let arguments = |names: [&str; 2]| -> Result<Option<Config>> {
+            let found = config.object(names)?;
+            if let Some(found) = &found {
+                LOADING.iter().for_each(|field| _ = found.value(*field));
+            }
+            Ok(found)
+        };
+        arguments(["model_kwargs", "model_args"])?;
+        arguments(["config_kwargs", "config_args"])?;
+        if let Some(tokenizer) = arguments(["processor_kwargs", "tokenizer_args"])? {
+            // Padding is never seen, on whichever side it stands.
+            only(&tokenizer, ["padding_side"], &["left", "right"])?;
+            self.max_tokens = length(&tokenizer, ["model_max_length"])?.or(self.max_tokens);
+        }
+        config.object("processing_kwargs")?;
+        config.wholly_understood()
+    }
+
+    /// The settings of the Pooling module.
+    fn pooled(&mut self, config: Config) -> Result<()> {
+        self.pooling = pooling(&config)?;
+        self.texts.skip_prompt = !config.bool_or("include_prompt", true)?;
+        let widths = (config.opt_usize(WIDTH[0])?, config.opt_usize(WIDTH[1])?);
+        if let (Some(a), Some(b)) = widths
+            && a != b
+        {
+            return Err(config.error(WIDTH[1], format!("{b}, and {} is {a}", WIDTH[0])));
+        }
+        config.wholly_understood()?;
+        self.width = widths.0.or(widths.1).map(|width| (config, width));
+        Ok(())
+    }
+
+    /// config_sentence_transformers.json: prompts, and what is done to vectors.
+    fn model(&mut self, folder: &Folder) -> Result<()> {
+        let Some(config) = folder.outer_json("config_sentence_transformers.json")? else { return Ok(()) };
+        only(&config, ["model_type"], &["SentenceTransformer", "CrossEncoder"])?;
+        self.cross_encoder = config.opt_str("model_type")? == Some("CrossEncoder");
+        // It says how vectors are compared, and changes none.
+        only(&config, ["similarity_fn_name"], &["cosine", "dot", "dot_product", "euclidean", "manhattan"])?;
+        // `classifier::activation` reads the first; the others are about Python packages, and about types of sums, which
+        // are f32 here.
+        ["activation_fn", "requirements", "keep_in_fp32_modules"].iter().for_each(|field| _ = config.value(*field));
+        self.dimensions = config.opt_usize("truncate_dim")?;
+        if let Some(prompts) = config.object("prompts")? {
+            for name in prompts.fields() {
+                let text = prompts.opt_str(name)?.unwrap_or_default();
+                self.texts.prompts.push((name.to_string(), text.to_string()));
+            }
+        }
+        if let Some(name) = config.opt_str("default_prompt_name")? {
+            let named = self.texts.prompts.iter().any(|(known, _)| known == name);
+            // sentence-transformers knows these two in every folder; they are empty where it says nothing of them.
+            if !named && !["query", "document"].contains(&name) {
+                return Err(config.error("default_prompt_name", format!("{name:?} is none of the prompts")));
+            }
+            self.texts.default_prompt = named.then(|| name.to_string());
+        }
+        config.wholly_understood()
+    }
+}
+
+/// The names of the field that says how wide hidden states are.
+const WIDTH: [&str; 2] = ["embedding_dimension", "word_embedding_dimension"];
+
+/// Errors when one of `fields` is there and none of `known`.
+fn only<const N: usize>(config: &Config, fields: [&str; N], known: &[&str]) -> Result<()> {
+    for field in fields {
+        if let Some(found) = config.opt_str(field)?.filter(|found| !known.contains(found)) {
+            return Err(config.error(field, format!("{found:?} is not supported; supported: {}", known.join(", "))));
+        }
+    }
+    Ok(())
+}
+
+/// A length in tokens that may be absent. Tokenizers without a limit say a number beyond all lengths.
+fn length<const N: usize>(config: &Config, fields: [&str; N]) -> Result<Option<usize>> {
+    match config.value(fields).and_then(Value::as_f64) {
+        Some(beyond) if beyond > super::MAX_SIZE as f64 => Ok(None),
+        _ => config.opt_usize(fields),
+    }
+}
+
 /// The one pooling that a Pooling module's settings name: by `pooling_mode` (since sentence-transformers 5.4) or by a
-/// truth value per mode (before). Several would be concatenated, which is not supported.
+/// truth value per mode (before); the mean where they name none. Several would be concatenated, which is not supported.
 fn pooling(config: &Config) -> Result<Pooling> {
     const MODES: [(&str, &str, Option<Pooling>); 6] = [
         ("mean", "pooling_mode_mean_tokens", Some(Pooling::Mean)),
@@ -45,21 +321,21 @@ fn pooling(config: &Config) -> Result<Pooling> {
         ("weightedmean", "pooling_mode_weightedmean_tokens", Some(Pooling::WeightedMean)),
         ("lasttoken", "pooling_mode_lasttoken", Some(Pooling::Last)),
     ];
-    let mut modes: Vec<&str> = config.opt_str("pooling_mode")?.into_iter().collect();
-    if modes.is_empty() {
-        for (mode, field, _) in MODES {
-            if config.bool_or(field, false)? {
-                modes.push(mode);
-            }
+    let mut older = Vec::new();
+    for (mode, field, _) in MODES {
+        if config.bool_or(field, false)? {
+            older.push(mode);
         }
     }
+    let modes = match config.value("pooling_mode") {
+        None if older.is_empty() => vec!["mean"],
+        None => older,
+        Some(Value::Array(_)) => config.strings("pooling_mode")?,
+        Some(_) => vec![config.str("pooling_mode")?],
+    };
     let known = |name: &str| MODES.iter().find(|(mode, ..)| *mode == name).and_then(|(.., pooling)| *pooling);
-    match modes.as_slice() {
-        [] => return Err(config.error("pooling_mode", "is missing")),
-        [mode] => known(mode),
-        _ => None,
-    }
-    .ok_or_else(|| {
+    let found = if let [mode] = modes[..] { known(mode) } else { None };
+    found.ok_or_else(|| {
         let supported: Vec<&str> = MODES.iter().filter(|(.., p)| p.is_some()).map(|(mode, ..)| *mode).collect();
         let (name, supported) = (modes.join(" and "), supported.join(", "));
         ImportError::Unsupported { what: "pooling", name, supported }.into()

@@ -98,6 +98,45 @@ pub(super) fn end_tokens(folder: &Folder, vocabulary: usize) -> Result<Vec<u32>>
     Ok(ends)
 }
 
+/// Errors when tokenizer_config.json says one thing of letters and tokenizer.json another, in folders of BERT's tokenizer.
+///
+/// transformers goes by the former, which is not read otherwise: the tokens, and so the vectors, would differ from there.
+pub(super) fn check_letters(folder: &Folder) -> Result<()> {
+    const SAID: [(&str, &str); 3] = [
+        ("do_lower_case", "lowercase"),
+        ("strip_accents", "strip_accents"),
+        ("tokenize_chinese_chars", "handle_chinese_chars"),
+    ];
+    #[derive(Deserialize)]
+    struct Tokenizer {
+        normalizer: Option<Map<String, Value>>,
+    }
+    let Some(config) = folder.json(TOKENIZER_CONFIG)? else { return Ok(()) };
+    // These take tokenizer.json as it is.
+    let plain = ["PreTrainedTokenizerFast", "TokenizersBackend"].contains(&config.str_or("tokenizer_class", "")?);
+    if plain || SAID.iter().all(|(field, _)| !config.has(*field)) {
+        return Ok(());
+    }
+    let Some(bytes) = folder.bytes("tokenizer.json")? else { return Ok(()) };
+    let path = folder.path().join("tokenizer.json");
+    let file: Tokenizer = serde_json::from_slice(&bytes).map_err(|e| json_error(&path, &bytes, &e))?;
+    let Some(normalizer) = file.normalizer.filter(|n| n.get("type").is_some_and(|kind| kind == "BertNormalizer"))
+    else {
+        return Ok(());
+    };
+    for (field, own) in SAID {
+        let (said, done) = (config.opt_bool(field)?, normalizer.get(own).and_then(Value::as_bool));
+        if let (Some(said), Some(done)) = (said, done)
+            && said != done
+        {
+            let reason =
+                format!("{said}, and in tokenizer.json the normalizer's {own} is {done}: one of them is wrong");
+            return Err(config.error(field, reason));
+        }
+    }
+    Ok(())
+}
+
 /// The id of an added token, without a tokenizer.
 fn added_id(folder: &Folder, text: &str) -> Result<Option<u32>> {
     #[derive(Deserialize)]

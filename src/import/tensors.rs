@@ -157,6 +157,14 @@ pub trait Tensors: Send + Sync {
     /// Errors when the view leaves its tensor, before anything is allocated.
     fn read(&self, view: &View) -> Result<Tensor>;
 
+    /// Whether there is no tensor called `name`, nor one to be made up.
+    fn lacks(&self, name: &str) -> bool {
+        self.find(name).is_none()
+    }
+
+    /// Whether two tensors have the same shape, type and elements, bit for bit. Stops at the first that differ.
+    fn same(&self, a: TensorId, b: TensorId) -> Result<bool>;
+
     /// Bytes of all tensors together.
     fn weight_bytes(&self) -> u64;
 
@@ -235,6 +243,12 @@ impl Tensors for FileTensors {
             let found = super::bytes::shortened(&entry.file_type, 40);
             entry.error(&file.path, format!("elements of type {found:?} are not supported; supported: {SUPPORTED}"))
         })
+    }
+
+    fn same(&self, a: TensorId, b: TensorId) -> Result<bool> {
+        let ((a_file, a), (b_file, b)) = (self.entry(a)?, self.entry(b)?);
+        let (a_bytes, b_bytes) = (a_file.bytes.get(a.range.clone()), b_file.bytes.get(b.range.clone()));
+        Ok(a.shape == b.shape && a.file_type == b.file_type && a_bytes == b_bytes)
     }
 
     fn read(&self, view: &View) -> Result<Tensor> {

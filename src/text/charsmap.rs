@@ -15,7 +15,7 @@ use tokenizers::normalizers::Precompiled;
 const LONGEST: usize = 1 << 10;
 
 /// A map that no text makes fail.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Charsmap {
     map: Precompiled,
     /// The longest text that the map makes of a character.

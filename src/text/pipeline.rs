@@ -10,6 +10,7 @@ use super::charsmap::Charsmap;
 use super::pattern::Pattern;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokenizers::normalizers::Lowercase;
 use tokenizers::pattern::Invert;
 use tokenizers::{
     AddedVocabulary, DecoderWrapper, Encoding, Model, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper,
@@ -21,8 +22,17 @@ use tokenizers::{
 /// unless a file says otherwise and nothing splits a text.
 const WORD: usize = 2048;
 
+/// How a text that is too long is cut.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Truncation {
+    /// Tokens that are left, special ones included.
+    pub most: usize,
+    /// Whether the beginning of a text is lost, and not its end.
+    pub start: bool,
+}
+
 /// A tokenizer in parts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pipeline {
     pub added: AddedVocabulary,
     /// Added tokens that the model also makes of a text by itself: in a byte-level vocabulary these go on spelling
@@ -40,7 +50,7 @@ pub(super) struct Pipeline {
 }
 
 /// A step that changes a text before it is cut.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Normalize {
     /// One of the crate that makes a text a few times longer at most.
     Own(NormalizerWrapper),
@@ -50,7 +60,7 @@ pub(super) enum Normalize {
 }
 
 /// A step that cuts a text into pieces, called a pre-tokenizer in the file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Cut {
     /// One of the crate.
     Own(PreTokenizerWrapper),
@@ -202,23 +212,28 @@ impl Pipeline {
     }
 
     /// The ids of a text or a pair with special tokens around them if `add_special`, and which text each belongs to.
-    /// At most `most`, of a pair the longer text being cut.
+    /// As many as `truncation` leaves, of a pair the longer text being cut.
     pub fn encode(
         &self,
         first: &str,
         second: Option<&str>,
         add_special: bool,
-        most: Option<usize>,
+        truncation: Option<Truncation>,
     ) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
-        let limit = most.unwrap_or(usize::MAX);
+        // Where the end of a text is kept, all of it is needed.
+        let limit = truncation.filter(|cut| !cut.start).map_or(usize::MAX, |cut| cut.most);
         let mut a = self.ids(first, false, limit)?;
         let mut b = second.map(|second| self.ids(second, false, limit)).transpose()?;
-        if let Some(most) = most {
+        if let Some(Truncation { most, start }) = truncation {
             let around = if add_special { self.around(b.is_some()) } else { 0 };
             let most = most.checked_sub(around).ok_or_else(|| no_room(most, around))?;
             let (kept, kept_second) = kept(a.len(), b.as_ref().map_or(0, Vec::len), most);
-            a.truncate(kept);
-            b.iter_mut().for_each(|b| b.truncate(kept_second));
+            let cut = |ids: &mut Vec<u32>, kept: usize| match start {
+                true => drop(ids.drain(..ids.len() - kept)),
+                false => ids.truncate(kept),
+            };
+            cut(&mut a, kept);
+            b.iter_mut().for_each(|b| cut(b, kept_second));
         }
         let encoding = |ids: Vec<u32>, text: u32| {
             Encoding::from_tokens(ids.into_iter().map(|id| Token::new(id, String::new(), (0, 0))).collect(), text)
@@ -229,6 +244,17 @@ impl Pipeline {
             None => Encoding::merge([a].into_iter().chain(b), false),
         };
         Ok((whole.get_ids().to_vec(), whole.get_type_ids().to_vec()))
+    }
+
+    /// The same pipeline, which turns a text into lower case before its other steps.
+    pub fn lowercased(&self) -> tokenizers::Result<Pipeline> {
+        let mut pipeline = self.clone();
+        pipeline.normalizers.insert(0, Normalize::Own(NormalizerWrapper::from(Lowercase)));
+        let bytes = pipeline.added.get_added_tokens_decoder().values().map(|token| token.content.len()).sum();
+        let normalizing = Normalizing::new(&pipeline.normalizers, Budget::of(bytes));
+        pipeline.added.refresh_normalized_tokens(Some(&normalizing))?;
+        normalizing.done()?;
+        Ok(pipeline)
     }
 
     /// How many tokens are put around a text or a pair.

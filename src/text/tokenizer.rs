@@ -7,7 +7,7 @@
 use super::detokenizer::{Piece, TextStream};
 use super::file;
 use super::guard::guarded;
-use super::pipeline::{Decode, Pipeline, no_room};
+use super::pipeline::{Decode, Pipeline, Truncation, no_room};
 use super::vocabulary::boundary;
 use crate::error::{Result, TextError};
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ struct Inner {
     pipeline: Arc<Pipeline>,
     /// Whether tokens spell bytes, in the way of GPT-2.
     byte_level: bool,
-    /// The most tokens of a text, where texts are cut.
-    most: Option<usize>,
+    /// How long texts are cut, if they are.
+    truncation: Option<Truncation>,
 }
 
 impl Tokenizer {
@@ -49,7 +49,7 @@ impl Tokenizer {
         let pipeline = pipeline.map_err(|reason| failure(&path, reason))?;
         let byte_level = |step: &Decode| matches!(step, Decode::Own(DecoderWrapper::ByteLevel(_)));
         let byte_level = pipeline.decoders.iter().flatten().any(byte_level);
-        Ok(Tokenizer { inner: Arc::new(Inner { path, pipeline: Arc::new(pipeline), byte_level, most: None }) })
+        Ok(Tokenizer { inner: Arc::new(Inner { path, pipeline: Arc::new(pipeline), byte_level, truncation: None }) })
     }
 
     /// The ids of a text, with those the model expects around it (`[CLS]`, `<s>`, ...) if `add_special`.
@@ -58,7 +58,7 @@ impl Tokenizer {
     /// [`TextError::Tokenizer`] when the text holds something the vocabulary cannot express, or when the file makes
     /// too much of it.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        Ok(self.run(|pipeline| pipeline.encode(text, None, add_special, self.inner.most))?.0)
+        Ok(self.run(|pipeline| pipeline.encode(text, None, add_special, self.inner.truncation))?.0)
     }
 
     /// The ids of two texts as one, as a cross-encoder reads them, and which text each id belongs to: 0 or 1, or 0
@@ -67,21 +67,40 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`]; also when the texts are cut and there is no room for a pair's special tokens.
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<u32>, Vec<u32>)> {
-        self.run(|pipeline| pipeline.encode(first, Some(second), true, self.inner.most))
+        self.run(|pipeline| pipeline.encode(first, Some(second), true, self.inner.truncation))
     }
 
     /// The same tokenizer, which cuts texts and pairs to `most` tokens, special ones included: of a pair the longer text.
+    /// It is the end of a text that is lost, or its beginning if `start`.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when `most` does not even hold the special tokens.
-    pub fn truncated(&self, most: usize) -> Result<Self> {
-        let Inner { path, pipeline, byte_level, .. } = &*self.inner;
-        let around = pipeline.around(false);
+    pub fn truncated(&self, most: usize, start: bool) -> Result<Self> {
+        let around = self.inner.pipeline.around(false);
         if most < around {
             return Err(self.error(no_room(most, around)).into());
         }
-        let (path, pipeline) = (path.clone(), pipeline.clone());
-        Ok(Tokenizer { inner: Arc::new(Inner { path, pipeline, byte_level: *byte_level, most: Some(most) }) })
+        Ok(self.with(self.inner.pipeline.clone(), Some(Truncation { most, start })))
+    }
+
+    /// The same tokenizer, which turns texts into lower case before anything else is done to them.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when an added token cannot be read so.
+    pub fn lowercased(&self) -> Result<Self> {
+        let pipeline = self.run(Pipeline::lowercased)?;
+        Ok(self.with(Arc::new(pipeline), self.inner.truncation))
+    }
+
+    /// Another tokenizer of the same file.
+    fn with(&self, pipeline: Arc<Pipeline>, truncation: Option<Truncation>) -> Self {
+        let (path, byte_level) = (self.inner.path.clone(), self.inner.byte_level);
+        Tokenizer { inner: Arc::new(Inner { path, pipeline, byte_level, truncation }) }
+    }
+
+    /// Whether an id is that of a special token, such as the one that ends every text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.pipeline.added.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
     /// The text of ids, without special tokens if `skip_special`.
@@ -260,7 +279,7 @@ pub(super) mod tests {
         let mut file: serde_json::Value = serde_json::from_slice(&fixture(LLAMA)).unwrap();
         file["post_processor"] = json!({"type": "BertProcessing", "sep": ["<|endoftext|>", 0], "cls": ["a", 70]});
         let whole = load(file.to_string().as_bytes());
-        let cut = whole.truncated(8).unwrap();
+        let cut = whole.truncated(8, false).unwrap();
         let (long, short) = ("a text of more than a few tokens", "a");
         let ids = cut.encode(long, true).unwrap();
         assert_eq!((ids.len(), ids[0], ids[7]), (8, 70, 0));

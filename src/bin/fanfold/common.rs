@@ -93,7 +93,7 @@ pub struct Target {
     /// Make sure first that no weight is NaN or infinite
     #[arg(long)]
     pub check: bool,
-    /// Fields of config.json that are read as if they were not there
+    /// Fields that are read as if they were not there: of config.json by name, of another file as FILE:FIELD
     #[arg(long, value_delimiter = ',', value_name = "FIELD,..")]
     pub ignore_config: Vec<String>,
     #[command(flatten)]
@@ -141,14 +141,21 @@ pub fn open_model(target: &Target, head: Head) -> Result<Arc<Model>> {
 pub fn generator(target: &Target) -> Result<Arc<Model>> {
     let model = open_model(target, Head::Default)?;
     if !model.info().generates {
-        return Err(usage(format!("{} predicts no tokens: use `fanfold embed`", target.model.display())));
+        let why = model.info().missing_head.as_ref();
+        let why = why.map(|head| format!(", since its files hold no {head}")).unwrap_or_default();
+        return Err(usage(format!("{} predicts no tokens{why}: use `fanfold embed`", target.model.display())));
     }
     Ok(model)
 }
 
-/// As [`open_model`], with an output after every layer.
-pub fn open_layers(target: &Target) -> Result<Arc<Model>> {
-    Ok(Arc::new(read_model(target, Head::Default)?.with_layer_outputs()?))
+/// As [`open_model`], with the outputs that a proof compares: the hidden states of a model that embeds, and, if `layers`,
+/// what comes after every layer.
+pub fn open_compared(target: &Target, layers: bool) -> Result<Arc<Model>> {
+    let mut model = read_model(target, Head::Default)?;
+    if !model.info().generates && model.info().scores.is_none() {
+        model = model.with_hidden_states()?;
+    }
+    Ok(Arc::new(if layers { model.with_layer_outputs()? } else { model }))
 }
 
 fn read_model(target: &Target, head: Head) -> Result<Model> {

@@ -2,9 +2,8 @@
 
 use crate::common::{Target, open, open_model, say, tokenizer, usage};
 use crate::output::OutputFile;
-use crate::texts::{TextsArgs, check, timed};
+use crate::texts::{PromptArgs, TextsArgs, timed};
 use anyhow::Result;
-use fanfold::generate::Text;
 use fanfold::import::{Head, Pooling};
 use fanfold::tensor::Tensor;
 use std::path::PathBuf;
@@ -12,7 +11,8 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   fanfold embed all-MiniLM-L6-v2 \"a sentence\" \"another\" --out vectors.safetensors
-  fanfold embed all-MiniLM-L6-v2 -f sentences.txt --json")]
+  fanfold embed all-MiniLM-L6-v2 -f sentences.txt --json
+  fanfold embed multilingual-e5-base --prompt \"query: \" \"how do plants eat?\"")]
 pub struct Args {
     #[command(flatten)]
     target: Target,
@@ -21,6 +21,8 @@ pub struct Args {
     given: Vec<String>,
     #[command(flatten)]
     texts: TextsArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
     /// How positions become one vector: mean, cls, last or none [default: what the folder says, else mean]
     #[arg(long, value_parser = ["mean", "cls", "last", "none"])]
     pooling: Option<String>,
@@ -35,36 +37,32 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<()> {
     let output = args.out.as_deref().map(OutputFile::open).transpose()?;
     let texts = args.texts.read(&args.given)?;
-    let pooling = match args.pooling.as_deref() {
-        Some("cls") => Pooling::Cls,
-        Some("last") => Pooling::Last,
-        Some("none") => Pooling::None,
-        Some(_) => Pooling::Mean,
-        None => match open_model(&args.target, Head::Default)?.info().pooling {
-            Pooling::None => Pooling::Mean,
-            told => told,
-        },
+    let head = match args.pooling.as_deref() {
+        Some("cls") => Head::Hidden(Pooling::Cls),
+        Some("last") => Head::Hidden(Pooling::Last),
+        Some("none") => Head::Hidden(Pooling::None),
+        Some(_) => Head::Hidden(Pooling::Mean),
+        None => Head::Embedding,
     };
-    if pooling == Pooling::None && texts.len() > 1 {
+    let pooled = head != Head::Hidden(Pooling::None);
+    if !pooled && texts.len() > 1 {
         return Err(usage("--pooling none takes one text: texts have different numbers of positions"));
     }
-    let model = open_model(&args.target, Head::Hidden(pooling))?;
+    let model = open_model(&args.target, head)?;
     let tokenizer = tokenizer(&model)?;
     let decision = args.texts.decide(&model, &args.target, texts.len())?;
-    let tokenizer = args.texts.tokenizer(tokenizer, &decision)?;
-    let encoded = texts.iter().map(|text| Ok(Text::from(tokenizer.encode(text, true)?)));
-    let encoded: Vec<Text> = encoded.collect::<fanfold::Result<_>>()?;
-    check(&encoded, &decision)?;
+    let preparer = args.prompt.preparer(&model, tokenizer, &args.texts, &decision)?;
+    let prepared = texts.prepared(&decision, |_, text| preparer.text(text))?;
     let mut engine = open(&model, &decision)?;
     let mut rows = Vec::new();
     let mut width = 1;
-    for hidden in timed(&mut engine, &encoded, |engine, texts, done| engine.embed_all(texts, done))? {
+    for hidden in timed(&mut engine, &prepared, |engine, texts, done| engine.embed_all(texts, done))? {
         width = hidden.shape().last().copied().unwrap_or(1).max(1);
         rows.extend_from_slice(hidden.as_f32()?);
     }
     if let Some(file) = output {
         let tensor = Tensor::f32([rows.len() / width, width], rows.clone())?;
-        file.write_tensor(if pooling == Pooling::None { "hidden" } else { "embeddings" }, &tensor)?;
+        file.write_tensor(if pooled { "embeddings" } else { "hidden" }, &tensor)?;
     }
     if args.json {
         let rows: Vec<&[f32]> = rows.chunks(width).collect();

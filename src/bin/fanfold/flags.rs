@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// The model that a command is run on, where not every model does.
-const MODELS: [(&str, &str); 1] = [("rank", "bert-rerank")];
+const MODELS: [(&str, &str); 2] = [("rank", "bert-rerank"), ("classify", "roberta-labels")];
 
 const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/templates/chatml.jinja");
 

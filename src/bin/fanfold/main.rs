@@ -10,6 +10,7 @@ mod arguments;
 mod asking;
 mod bench;
 mod chat;
+mod classify;
 mod common;
 mod completions;
 mod demo;
@@ -65,6 +66,8 @@ enum Command {
     Embed(embed::Args),
     /// Sort documents by how well they answer a query
     Rank(rank::Args),
+    /// Say which labels a classifier gives to texts
+    Classify(classify::Args),
     /// Show who would hold what, and write it as JSON
     Plan(plan::Args),
     /// Prove that the sharded answer is the single-device answer
@@ -124,6 +127,7 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Chat(args)) => chat::main(&args),
         Some(Command::Embed(args)) => embed::main(&args),
         Some(Command::Rank(args)) => rank::main(&args),
+        Some(Command::Classify(args)) => classify::main(&args),
         Some(Command::Plan(args)) => plan::main(&args),
         Some(Command::Verify(args)) => verify::main(&args),
         Some(Command::Bench(args)) => bench::main(&args),
@@ -164,7 +168,7 @@ fn code(error: &Error) -> u8 {
         Error::Hub(HubError::Name { .. }) => 2,
         Error::Hub(HubError::NotCached { .. } | HubError::NoWeights { .. } | HubError::NotFound { .. }) => 3,
         Error::Graph(_) | Error::Sharding(_) | Error::Tensor(_) => 3,
-        Error::Text(TextError::Sampling { .. }) => 2,
+        Error::Text(TextError::Sampling { .. } | TextError::Prompt { .. }) => 2,
         Error::Text(TextError::Logits(_)) => 1,
         Error::Text(_) => 3,
         Error::Plan(PlanError::DoesNotFit { .. } | PlanError::TooWide { .. }) => 4,

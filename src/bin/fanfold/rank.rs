@@ -1,9 +1,8 @@
 //! `fanfold rank`: documents by how well they answer a query, judged by a cross-encoder.
 
 use crate::common::{Target, count, open, open_model, say, tokenizer, usage};
-use crate::texts::{TextsArgs, check, timed};
+use crate::texts::{PromptArgs, TextsArgs, timed};
 use anyhow::Result;
-use fanfold::generate::Text;
 use fanfold::import::Head;
 use serde_json::json;
 
@@ -21,6 +20,8 @@ pub struct Args {
     documents: Vec<String>,
     #[command(flatten)]
     texts: TextsArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
     /// Only the N best; 0: all
     #[arg(long, default_value_t = 0, value_parser = count, value_name = "N")]
     top: usize,
@@ -36,28 +37,25 @@ pub fn main(args: &Args) -> Result<()> {
     let scores = match model.info().scores {
         Some(scores) if scores.labels == 1 => scores,
         Some(scores) => {
-            let reason = format!("{path} sorts into {} classes: ranking needs a model with one score", scores.labels);
+            let labels = scores.labels;
+            let reason = format!("{path} tells {labels} labels apart and gives no one score: use `fanfold classify`");
             return Err(usage(reason));
         }
         None => return Err(usage(format!("{path} scores no pairs: ranking needs a cross-encoder"))),
     };
     let tokenizer = tokenizer(&model)?;
     let decision = args.texts.decide(&model, &args.target, documents.len())?;
-    let tokenizer = args.texts.tokenizer(tokenizer, &decision)?;
-    let pair = |document: &String| {
-        let (tokens, types) = tokenizer.encode_pair(&args.query, document)?;
-        Ok(Text { tokens, types })
-    };
-    let pairs: Vec<Text> = documents.iter().map(pair).collect::<fanfold::Result<_>>()?;
-    check(&pairs, &decision)?;
+    let preparer = args.prompt.preparer(&model, tokenizer, &args.texts, &decision)?;
+    let pairs = documents.prepared(&decision, |_, document| preparer.pair(&args.query, document))?;
     let mut engine = open(&model, &decision)?;
     let logits = timed(&mut engine, &pairs, |engine, pairs, done| engine.scores_all(pairs, done))?;
     let mut ranked = Vec::new();
     for (number, logit) in logits.iter().enumerate() {
-        let logit = logit.as_f32()?.first().copied().unwrap_or(f32::NEG_INFINITY);
-        ranked.push((number, scores.activation.apply(logit)));
+        ranked.push((number, logit.as_f32()?.first().copied().unwrap_or(f32::NEG_INFINITY)));
     }
+    // By logits: a sigmoid makes one score of all that are large.
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let mut ranked: Vec<(usize, f32)> = ranked.into_iter().map(|(n, x)| (n, scores.activation.apply(x))).collect();
     ranked.truncate(if args.top == 0 { ranked.len() } else { args.top });
     if args.json {
         let rows = ranked.iter().map(|&(n, score)| json!({"index": n, "score": score, "text": documents[n]}));

@@ -1,15 +1,17 @@
 //! What the subcommands that take many texts share: where texts come from, and how they go through a model together.
 //!
-//! Read `embed.rs` and `rank.rs` for what is made of them.
+//! Read `embed.rs`, `rank.rs` and `classify.rs` for what is made of them.
 
 use crate::asking;
 use crate::common::{Decision, Target, check_tokens, decide_as, positive, progress_bar, tell, usage};
 use crate::input;
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use fanfold::Model;
-use fanfold::generate::{Engine, EngineOptions, Text};
+use fanfold::generate::{Engine, EngineOptions, Prepared, Preparer, Prompt, Text};
+use fanfold::import::TextSettings;
 use fanfold::tensor::Tensor;
 use fanfold::text::Tokenizer;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -19,7 +21,7 @@ const TOKENS: usize = 2048;
 /// Many texts at once.
 #[derive(clap::Args, Clone)]
 pub struct TextsArgs {
-    /// A file that holds a text per line; `-` is standard input
+    /// A file that holds a text per line, an empty line being an empty text; `-` is standard input
     #[arg(short, long)]
     file: Option<PathBuf>,
     /// Texts that go through the model together, at most; those of like length do
@@ -30,13 +32,100 @@ pub struct TextsArgs {
     truncate: bool,
 }
 
+/// What stands before every text.
+#[derive(clap::Args, Clone)]
+pub struct PromptArgs {
+    /// Put the folder's prompt of this name before every text [default: its default prompt, if it has one]
+    #[arg(long, value_name = "NAME", conflicts_with = "prompt")]
+    prompt_name: Option<String>,
+    /// Put this before every text, instead of the folder's default prompt; an empty one for none
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+}
+
+impl PromptArgs {
+    fn prompt(&self) -> Prompt<'_> {
+        match (&self.prompt, &self.prompt_name) {
+            (Some(text), _) => Prompt::Text(text),
+            (None, Some(name)) => Prompt::Named(name),
+            (None, None) => Prompt::Default,
+        }
+    }
+
+    /// What makes texts ready for `model`, which `decision` opens.
+    pub fn preparer(
+        &self,
+        model: &Model,
+        tokenizer: Tokenizer,
+        texts: &TextsArgs,
+        decision: &Decision,
+    ) -> Result<Preparer> {
+        texts.preparer(&model.info().texts, tokenizer, self.prompt(), decision)
+    }
+}
+
+/// The texts, and where each of them is from.
+pub struct Texts {
+    all: Vec<String>,
+    /// How many of them stand on the command line; the others are lines.
+    given: usize,
+    file: String,
+}
+
+impl Deref for Texts {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.all
+    }
+}
+
+impl Texts {
+    /// Where a text is from, for messages.
+    fn place(&self, text: usize) -> String {
+        match text.checked_sub(self.given) {
+            Some(line) => format!("{}, line {}", self.file, line + 1),
+            None => format!("text {} on the command line", text + 1),
+        }
+    }
+
+    /// Each text as `prepare` makes it ready, in their order. Says on stderr how many were cut.
+    ///
+    /// Errors before anything is loaded, and names the text, when one holds no token at all or does not fit the context.
+    pub fn prepared(
+        &self,
+        decision: &Decision,
+        prepare: impl Fn(usize, &str) -> fanfold::Result<Prepared>,
+    ) -> Result<Vec<Text>> {
+        let (mut prepared, mut cut) = (Vec::new(), Vec::new());
+        for (number, text) in self.all.iter().enumerate() {
+            let Prepared { text, cut: shorter } = prepare(number, text)?;
+            let way_out = if text.tokens.is_empty() { "" } else { ", which --truncate would cut" };
+            check_tokens(&text.tokens, decision).with_context(|| format!("{}{way_out}", self.place(number)))?;
+            if shorter {
+                cut.push(text.tokens.len());
+            }
+            prepared.push(text);
+        }
+        if let Some(most) = cut.iter().max() {
+            let (cut, all) = (cut.len(), self.all.len());
+            tell(format_args!("{cut} of {all} texts are longer than {most} tokens, and were cut"));
+        }
+        Ok(prepared)
+    }
+}
+
 impl TextsArgs {
-    /// `given` and then the lines of the file, blank ones left out. Errors when there is none at all.
-    pub fn read(&self, given: &[String]) -> Result<Vec<String>> {
-        let mut texts = given.to_vec();
+    /// `given` and then the lines of the file. Errors when there is none at all.
+    pub fn read(&self, given: &[String]) -> Result<Texts> {
+        let mut texts = Texts { all: given.to_vec(), given: given.len(), file: String::new() };
         if let Some(path) = &self.file {
-            let all = input::text(path)?;
-            texts.extend(all.lines().filter(|line| !line.trim().is_empty()).map(str::to_string));
+            let lines = input::text(path)?;
+            texts.file = match path.to_str() {
+                Some("-") => "standard input".to_string(),
+                _ => path.display().to_string(),
+            };
+            texts.all.extend(lines.lines().map(str::to_string));
         }
         if texts.is_empty() { Err(usage("no texts: give TEXT ... or -f FILE")) } else { Ok(texts) }
     }
@@ -47,19 +136,17 @@ impl TextsArgs {
         decide_as(model, target, options)
     }
 
-    /// The tokenizer, which cuts what the context does not hold if that is wanted.
-    pub fn tokenizer(&self, tokenizer: Tokenizer, decision: &Decision) -> Result<Tokenizer> {
-        if self.truncate { Ok(tokenizer.truncated(decision.limits.capacity)?) } else { Ok(tokenizer) }
+    /// What makes texts ready as `settings` say, and cuts what the context does not hold if that is wanted.
+    pub fn preparer(
+        &self,
+        settings: &TextSettings,
+        tokenizer: Tokenizer,
+        prompt: Prompt<'_>,
+        decision: &Decision,
+    ) -> Result<Preparer> {
+        let most = self.truncate.then_some(decision.limits.capacity);
+        Ok(Preparer::new(settings, tokenizer, prompt, most)?)
     }
-}
-
-/// Refuses texts that cannot run before the weights are loaded, which may take minutes. Errors name the text.
-pub fn check(texts: &[Text], decision: &Decision) -> Result<()> {
-    let one = |(number, text): (usize, &Text)| {
-        let way_out = if text.tokens.is_empty() { "" } else { ", which --truncate would cut" };
-        check_tokens(&text.tokens, decision).with_context(|| format!("text {number}{way_out}"))
-    };
-    (1..).zip(texts).try_for_each(one)
 }
 
 /// Sends `texts` through `run`, with a progress bar, and says on stderr how fast that was.
@@ -73,11 +160,14 @@ pub fn timed(
     let results = run(engine, texts, &mut |done| bar.set_position(done as u64));
     bar.finish_and_clear();
     let results = results?;
-    let time = started.elapsed();
-    let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
-    let warm = engine.pace().prefill.and(engine.pace().decode);
-    let told = asking::timed(tokens, "token", time, warm.tokens_per_second());
-    let rate = warm.sequences_per_second().map(|rate| format!(", {rate:.1} texts/s")).unwrap_or_default();
-    tell(format_args!("{}, {told}{rate}", asking::counted(texts.len(), "text")));
+    // Of a single text nothing is told: its first call is the one that prepares everything.
+    if texts.len() > 1 {
+        let time = started.elapsed();
+        let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
+        let warm = engine.pace().prefill.and(engine.pace().decode);
+        let told = asking::timed(tokens, "token", time, warm.tokens_per_second());
+        let rate = warm.sequences_per_second().map(|rate| format!(", {rate:.1} texts/s")).unwrap_or_default();
+        tell(format_args!("{}, {told}{rate}", asking::counted(texts.len(), "text")));
+    }
     Ok(results)
 }

@@ -1,15 +1,15 @@
 //! `fanfold verify`: the sharded answer against the single-device answer.
 
 use crate::common::{
-    Decision, SEED, Target, check_tokens, decide, open, open_layers, open_model, open_on, progress_bar, random_config,
-    say, tell, tokenizer, waiting,
+    Decision, SEED, Target, check_tokens, decide, open, open_compared, open_on, progress_bar, random_config, say, tell,
+    tokenizer, waiting,
 };
 use crate::memory;
 use anyhow::Result;
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::{DeviceChoice, rooms};
 use fanfold::generate::{Engine, prepare};
-use fanfold::import::{Head, Model};
+use fanfold::import::Model;
 use fanfold::ops::sample::Random;
 use fanfold::plan::{Strategy, plan};
 use fanfold::program::{Holding, Room, check};
@@ -133,7 +133,7 @@ fn random_tokens(vocabulary: usize) -> Vec<u32> {
 }
 
 pub fn main(args: &Args) -> Result<()> {
-    let mut model = open_model(&args.target, Head::Default)?;
+    let mut model = open_compared(&args.target, false)?;
     let ids = match &args.prompt {
         None if random_config(&args.target.model).is_some() => random_tokens(model.info().vocabulary),
         given => tokenizer(&model)?.encode(given.as_deref().unwrap_or(PROMPT), true)?,
@@ -142,7 +142,7 @@ pub fn main(args: &Args) -> Result<()> {
     check_tokens(&ids, &decision)?;
     let (whole, reference) = decide_single(&model, &decision, &args.target)?;
     if matches!(reference, Reference::Streamed) {
-        model = open_layers(&args.target)?;
+        model = open_compared(&args.target, true)?;
     }
     let mut sharded = open(&model, &decision)?;
     let mut single = open_single(&model, &whole, &reference)?;

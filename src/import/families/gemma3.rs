@@ -26,12 +26,16 @@ pub(super) fn build_within(b: &mut Builder<'_>) -> Result<Family> {
         return Err(b.config.error("text_config", "is missing"));
     };
     let tied = b.config.bool_or("tie_word_embeddings", true)?;
-    text(b, &config, &["model.language_model.", "language_model.model."], tied)
+    text(b, &config, &["model.language_model.", "language_model.model.", "language_model."], tied)
 }
 
 fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: bool) -> Result<Family> {
     let mut decoder = gemma(b, config)?;
     decoder.names.prefix = b.prefix(prefixes, "embed_tokens.weight").to_string();
+    // Older files keep the head with the part that reads text.
+    if decoder.names.prefix == "language_model.model." {
+        decoder.names.head = "language_model.lm_head";
+    }
     decoder.qk_norm = QkNorm::Heads;
     decoder.tied &= tied;
     if config.opt_f64("attn_logit_softcapping")?.is_some() {

@@ -44,7 +44,10 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let activation = b.activation(config, "activation_function", "gelu_new")?;
     let prefix = b.prefix(&["transformer."], "wte.weight");
     let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
-    let tokens = b.gather(&format!("{prefix}wte"), ids, [vocabulary, hidden])?;
+    let (embedding, shape) = (format!("{prefix}wte"), [vocabulary, hidden]);
+    let tied = config.bool_or("tie_word_embeddings", true)?;
+    let tables = b.vocabulary(tied, &format!("{embedding}.weight"), "lm_head.weight")?;
+    let tokens = b.gather_of(&embedding, &tables.embedding, ids, shape)?;
     let places = b.gather(&format!("{prefix}wpe"), positions, [context, hidden])?;
     let mut x = b.add(&format!("{prefix}embeddings"), tokens, places)?;
     for layer in 0..layers {
@@ -68,8 +71,6 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         b.layers.push(x);
     }
     let x = b.layer_norm(&format!("{prefix}ln_f"), x, hidden, epsilon)?;
-    let tied = config.bool_or("tie_word_embeddings", true)?;
-    let head = if tied { format!("{prefix}wte.weight") } else { "lm_head.weight".to_string() };
-    let logits = Logits { weight: b.weight(&head, &[vocabulary, hidden])?, softcap: None };
+    let logits = Logits { tensor: tables.head, shape, softcap: None };
     Ok(Family::decoder(x, logits, vocabulary, context))
 }
