@@ -32,7 +32,7 @@ fn folder(name: &str, inner: &str, files: &Value) -> TempDir {
         let path = folder.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let mut content = content.clone();
-        if file == "config.json" {
+        if path.exists() {
             let mut whole: Map<String, Value> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
             whole.extend(content.as_object().unwrap().clone());
             content = whole.into();

@@ -5,7 +5,7 @@
 //! Read `generate/preparer.rs` next, which does it.
 
 use super::model::Pooling;
-use super::{Config, Folder};
+use super::{Config, Folder, special};
 use crate::error::{ImportError, Result};
 use serde_json::Value;
 
@@ -163,7 +163,8 @@ impl Sentence {
         }
         let one_segment = !inputs.is_empty() && !inputs.contains(&"token_type_ids");
         let cut_start = match side {
-            None | Some("right") => false,
+            None => special::cuts_start(folder)?,
+            Some("right") => false,
             Some("left") => true,
             Some(other) => {
                 let error =

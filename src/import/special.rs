@@ -137,6 +137,18 @@ pub(super) fn check_letters(folder: &Folder) -> Result<()> {
     Ok(())
 }
 
+/// Whether tokenizer.json itself cuts long texts at their beginning, which counts where tokenizer_config.json says nothing.
+pub(super) fn cuts_start(folder: &Folder) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Tokenizer {
+        truncation: Option<Map<String, Value>>,
+    }
+    let Some(bytes) = folder.bytes("tokenizer.json")? else { return Ok(false) };
+    let path = folder.path().join("tokenizer.json");
+    let file: Tokenizer = serde_json::from_slice(&bytes).map_err(|e| json_error(&path, &bytes, &e))?;
+    Ok(file.truncation.is_some_and(|truncation| truncation.get("direction").is_some_and(|side| side == "Left")))
+}
+
 /// The id of an added token, without a tokenizer.
 fn added_id(folder: &Folder, text: &str) -> Result<Option<u32>> {
     #[derive(Deserialize)]
