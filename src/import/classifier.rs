@@ -203,7 +203,7 @@ impl Classifier {
 /// by `sbert_ce_default_activation_function` (before), and else follows from the labels. Errors on any other than the
 /// two known, for which sentence-transformers would run the folder's own code or fall back silently.
 pub(super) fn activation(folder: &Folder, labels: usize) -> Result<ScoreActivation> {
-    let own = folder.json("config_sentence_transformers.json")?;
+    let own = folder.outer_json("config_sentence_transformers.json")?;
     let nested = folder.config().object("sentence_transformers")?;
     let older = folder.config().opt_str("sbert_ce_default_activation_function")?;
     let told = |config: &Option<Config>| match config {
