@@ -402,7 +402,8 @@ fn a_sharded_model_and_its_pooling() {
     for name in ["config.json", "tokenizer.json"] {
         files.insert(name.to_string(), fs::read(fixture("bert").join(name)).unwrap());
     }
-    let modules = r#"[{"type":"x.Transformer","path":""},{"type":"x.Pooling","path":"1_Pooling"}]"#;
+    let modules = r#"[{"type": "sentence_transformers.models.Transformer", "path": ""},
+        {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]"#;
     files.insert("modules.json".into(), modules.into());
     files.insert("1_Pooling/config.json".into(), r#"{"pooling_mode_cls_token": true}"#.into());
     files.insert("model.safetensors.index.json".into(), serde_json::json!({"weight_map": map}).to_string().into());
