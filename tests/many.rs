@@ -32,7 +32,7 @@ fn texts_of_a_file_are_embedded_as_each_alone() {
     fs::write(file.path(), lines.join("\r\n")).unwrap();
     let path = file.path().to_str().unwrap();
     let (together, told) = fanfold(&["embed", BERT, "-f", path, "--json", "--devices", "hostx2"], "", 0);
-    assert!(told.contains("4 texts at ") && told.contains(" tokens at "), "{told}");
+    assert!(told.contains("4 texts, ") && told.contains(" tokens in "), "{told}");
     for (line, row) in lines.iter().zip(rows(&together)) {
         let (alone, _) = fanfold(&["embed", BERT, line, "--json", "--devices", "host"], "", 0);
         let numbers =
@@ -239,7 +239,7 @@ fn documents_are_ranked_by_their_scores() {
         [&["rank", RERANK, query], &documents[..], &["--devices", "hostx3"], more].concat()
     };
     let (json, told) = fanfold(&args(&["--json"]), "", 0);
-    assert!(told.contains("3 texts at "), "{told}");
+    assert!(told.contains("3 texts, "), "{told}");
     let ranked = rows(&json);
     let scores: Vec<f64> = ranked.iter().map(|row| row["score"].as_f64().unwrap()).collect();
     assert!(scores.windows(2).all(|pair| pair[0] >= pair[1]), "{scores:?}");

@@ -433,7 +433,7 @@ mod tests {
         let ids = tokenizer.encode(text, true).map_err(text_of)?;
         tokenizer.encode_within(text, true).map_err(text_of)?;
         tokenizer.encode_pair(text, "b").map_err(text_of)?;
-        tokenizer.truncated(5).and_then(|cut| cut.encode_pair(text, text)).map_err(text_of)?;
+        tokenizer.truncated(5, false).and_then(|cut| cut.encode_pair(text, text)).map_err(text_of)?;
         let known: Vec<u32> = (0..12).chain(ids).take(2000).collect();
         tokenizer.decode(&known, false).map_err(text_of)?;
         tokenizer.stream_after(&known, true).map_err(text_of)?;

@@ -57,7 +57,7 @@ pub fn main(args: &Args) -> Result<()> {
     })?;
     let mut engine = open(&model, &decision)?;
     let mut rows = Vec::new();
-    for logits in timed(&prepared, |texts, done| engine.scores_all(texts, done))? {
+    for logits in timed(&mut engine, &prepared, |engine, texts, done| engine.scores_all(texts, done))? {
         let logits = logits.as_f32()?;
         let mut row: Vec<(usize, f64)> = scores.probability.apply(logits).into_iter().enumerate().collect();
         row.sort_by(|a, b| logits[b.0].total_cmp(&logits[a.0]).then(a.0.cmp(&b.0)));
