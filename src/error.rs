@@ -1,9 +1,12 @@
 //! One [`Error`] with one variant per layer, each carrying what a person needs to act.
 //!
 //! The types stand here, at the bottom of the layering, so that every layer can return every lower layer's error;
-//! they know none of the code that makes them. Each layer's own module documents when it returns which.
+//! they know none of the code that makes them. An error that wraps another prints it and calls it `cause`, not `source`:
+//! the derive would make that a `source()`, and a chain of causes would be printed with each cause twice. Each layer's own
+//! module documents when it returns which.
 
 use crate::tensor::{DType, Region, display_bytes, display_shape};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,39 +14,98 @@ use std::time::Duration;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong, by layer.
-#[derive(Debug, Clone, thiserror::Error)]
+///
+/// Its `Display` tells all of it, the cause included, and it has no `source()`: whoever prints a chain of causes
+/// prints nothing twice. Text from outside (names in files, words of a driver) is shown as [`shown`] says.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// A tensor in host memory.
-    #[error(transparent)]
-    Tensor(#[from] TensorError),
+    Tensor(TensorError),
     /// A sharding rule, cut or placement.
-    #[error(transparent)]
-    Sharding(#[from] ShardingError),
+    Sharding(ShardingError),
     /// An op or a graph of ops.
-    #[error(transparent)]
-    Graph(#[from] GraphError),
+    Graph(GraphError),
     /// A model folder.
-    #[error(transparent)]
-    Import(#[from] ImportError),
+    Import(ImportError),
     /// A model's name, the cache, or a hub that models come from.
-    #[error(transparent)]
-    Hub(#[from] HubError),
+    Hub(HubError),
     /// A plan, or its lowering to a program.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
+    Plan(PlanError),
     /// A device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(DeviceError),
     /// An exchange between ranks.
-    #[error(transparent)]
-    Comm(#[from] CommError),
+    Comm(CommError),
     /// A session or a generation.
-    #[error(transparent)]
-    Session(#[from] SessionError),
+    Session(SessionError),
     /// Text: tokenizer and sampling.
-    #[error(transparent)]
-    Text(#[from] TextError),
+    Text(TextError),
+}
+
+/// `Display` and `From` of every layer's errors. Not derived: a derived `From` is also a `source()`, and a cause that is
+/// both printed and chained is read twice.
+macro_rules! layers {
+    ($($layer:ident($error:ident)),*) => {
+        impl fmt::Display for Error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let text = match self {
+                    $(Error::$layer(error) => error.to_string(),)*
+                };
+                f.write_str(&shown(&text))
+            }
+        }
+
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Error {
+                Error::$layer(error)
+            }
+        })*
+    };
+}
+
+layers!(
+    Tensor(TensorError),
+    Sharding(ShardingError),
+    Graph(GraphError),
+    Import(ImportError),
+    Hub(HubError),
+    Plan(PlanError),
+    Device(DeviceError),
+    Comm(CommError),
+    Session(SessionError),
+    Text(TextError)
+);
+
+impl std::error::Error for Error {}
+
+/// The most characters of an error that are shown, and how many of them are from its end, where advice stands.
+const SHOWN: usize = 4000;
+const SHOWN_END: usize = 1000;
+
+/// `text` as it can be shown at a terminal.
+///
+/// Errors quote what strangers wrote: names in model files, plans, templates, answers of a hub. Control characters, which
+/// could move the cursor or set the window's title, and characters that turn the direction of what follows are escaped as in
+/// a Rust literal; ends of lines stay. Of a long text the middle is left out.
+pub fn shown(text: &str) -> String {
+    // U+061C and those after it order the text around them; U+2028 and U+2029 end lines on some terminals.
+    let turns =
+        |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let escape = |out: &mut String, c: char| match c {
+        '\n' => out.push(c),
+        _ if c.is_control() || turns(c) => out.extend(c.escape_default()),
+        _ => out.push(c),
+    };
+    let length = text.chars().count();
+    let mut out = String::new();
+    if length <= SHOWN {
+        text.chars().for_each(|c| escape(&mut out, c));
+        return out;
+    }
+    text.chars().take(SHOWN - SHOWN_END).for_each(|c| escape(&mut out, c));
+    out += &format!(" [... {} characters are left out ...] ", length - SHOWN);
+    text.chars().skip(length - SHOWN_END).for_each(|c| escape(&mut out, c));
+    out
 }
 
 /// A tensor in host memory.
@@ -169,12 +231,12 @@ pub enum GraphError {
         reason: String,
     },
     /// A node fails.
-    #[error("node {node}: {source}")]
+    #[error("node {node}: {cause}")]
     Node {
         /// The node's name.
         node: String,
         /// Why.
-        source: Box<Error>,
+        cause: Box<Error>,
     },
     /// An op is given elements of a type that it does not read.
     #[error("{op}: input {input} is {found}, it reads {expected}")]
@@ -392,6 +454,11 @@ fn list(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
+fn waiters(ranks: &[usize]) -> String {
+    let ranks: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    if ranks.is_empty() { String::new() } else { format!("; waited for by rank {}", ranks.join(", ")) }
+}
+
 /// A plan, or its lowering to a program.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -419,12 +486,12 @@ pub enum PlanError {
     #[error("ratios: {0}")]
     Ratios(String),
     /// A node's cut cannot be used.
-    #[error("plan, node {node}: {source}")]
+    #[error("plan, node {node}: {cause}")]
     Node {
         /// The node.
         node: String,
         /// Why.
-        source: Box<Error>,
+        cause: Box<Error>,
     },
     /// A state would be held in two different cuts.
     #[error("node {node} uses the state {state} in another cut than the node that writes it")]
@@ -553,7 +620,7 @@ pub enum DeviceError {
         reason: String,
     },
     /// The device did not finish in time.
-    #[error("device {device} did not finish within {deadline:?}")]
+    #[error("device {device} made no progress within {deadline:?}")]
     Deadline {
         /// The device.
         device: String,
@@ -636,7 +703,7 @@ fn context_advice(tokens: usize, capacity: usize, limit: Option<usize>) -> Strin
 #[non_exhaustive]
 pub enum SessionError {
     /// A rank failed and ended the others.
-    #[error("rank {rank} ({device}){}: {source}", node.as_ref().map(|n| format!(", node {n}")).unwrap_or_default())]
+    #[error("rank {rank} ({device}){}: {cause}", node.as_ref().map(|n| format!(", node {n}")).unwrap_or_default())]
     Rank {
         /// The rank.
         rank: usize,
@@ -645,14 +712,32 @@ pub enum SessionError {
         /// The node it was at, if any.
         node: Option<String>,
         /// Why.
-        source: Box<Error>,
+        cause: Box<Error>,
     },
-    /// The session has failed before.
+    /// The session has failed before. Nothing revives it, `Engine::reset` neither.
     #[error("the session has ended after an error: open a new one")]
     Ended,
-    /// No rank made progress in time.
-    #[error("no rank made progress within {deadline:?}")]
-    Deadline {
+    /// A rank's thread panicked. It is what a [`SessionError::Rank`] is caused by.
+    #[error("panicked: {words}")]
+    Panicked {
+        /// What the panic said.
+        words: String,
+    },
+    /// A rank answered nothing, and no rank made progress in time.
+    #[error(
+        "rank {rank} ({device}){}: no progress within {deadline:?}{}",
+        node.as_ref().map(|n| format!(", node {n}")).unwrap_or_default(),
+        waiters(waiting)
+    )]
+    Stalled {
+        /// The rank.
+        rank: usize,
+        /// Its device.
+        device: String,
+        /// The node it is at, if any.
+        node: Option<String>,
+        /// The ranks that gave up waiting for it.
+        waiting: Vec<usize>,
         /// The deadline.
         deadline: Duration,
     },

@@ -156,7 +156,7 @@ impl Graph {
     /// that it does not read, or when it reads what a node before it has overwritten in place.
     pub fn node(&mut self, name: &str, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
         let op = op.into();
-        let wrap = |source: Error| GraphError::Node { node: name.to_string(), source: Box::new(source) };
+        let wrap = |cause: Error| GraphError::Node { node: name.to_string(), cause: Box::new(cause) };
         inputs.iter().try_for_each(|&value| self.check_known(value)).map_err(wrap)?;
         let shapes: Vec<Shape> = inputs.iter().map(|&v| self.value(v).shape.clone()).collect();
         let rule = op.rule(&shapes).map_err(wrap)?;

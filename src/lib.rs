@@ -80,6 +80,7 @@ pub mod sharding;
 pub mod tensor;
 pub mod text;
 pub mod verify;
+pub mod wait;
 
 pub use error::{Error, Result};
 pub use generate::{Engine, EngineOptions};

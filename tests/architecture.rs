@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Layers, lowest first; modules on one line may not use each other unless they are the same module.
 const LAYERS: &[&[&str]] = &[
-    &["tensor", "error"],
+    &["tensor", "error", "wait"],
     &["sharding", "kernel"],
     &["ops"],
     &["graph"],

@@ -100,11 +100,11 @@ fn a_file_that_changes_while_it_is_in_use() {
         let devices: Vec<Box<dyn fanfold::device::Device>> = vec![Box::new(fanfold::device::host::HostDevice::new())];
         let options = fanfold::EngineOptions::default();
         let opened = fanfold::Engine::open(model, &plan, devices, options, std::sync::Arc::new(|_| ()));
-        let Err(Error::Session(fanfold::error::SessionError::Rank { source, .. })) = opened.map(|_| ()) else {
+        let Err(Error::Session(fanfold::error::SessionError::Rank { cause, .. })) = opened.map(|_| ()) else {
             panic!("{change}: no rank failed")
         };
-        assert!(matches!(*source, Error::Import(ImportError::Io { .. })), "{source:?}");
-        assert!(source.to_string().contains(says) && source.to_string().contains(MODEL), "{source}");
+        assert!(matches!(*cause, Error::Import(ImportError::Io { .. })), "{cause:?}");
+        assert!(cause.to_string().contains(says) && cause.to_string().contains(MODEL), "{cause}");
     }
 }
 

@@ -2,12 +2,16 @@
 
 mod common;
 
-use common::{Fault, Faulty, hosts, values};
+use common::{Fault, Faulty, fixture, hosts, values};
 use fanfold::device::host::HostDevice;
+use fanfold::device::{Counters, Device};
 use fanfold::error::{DeviceError, Error, SessionError};
 use fanfold::generate::{Engine, EngineOptions};
+use fanfold::graph::Weights;
 use fanfold::import::Model;
 use fanfold::plan::{Strategy, plan};
+use fanfold::program::{Instr, RankProgram, lower};
+use fanfold::tensor::{Env, Limits, Region, Tensor};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,28 +29,175 @@ fn a_lost_device_is_the_one_error() {
     let mut engine = engine(Fault::Lost, Duration::from_secs(30));
     let started = Instant::now();
     let error = engine.feed(&[1, 2, 3]).unwrap_err();
-    let Error::Session(SessionError::Rank { rank, device, node, source }) = &error else { panic!("{error}") };
+    let Error::Session(SessionError::Rank { rank, device, node, cause }) = &error else { panic!("{error}") };
     assert_eq!((*rank, device.as_str()), (2, "faulty"));
     assert!(node.as_ref().is_some_and(|n| n.starts_with("model.layers.")), "{node:?}");
-    assert!(matches!(**source, Error::Device(DeviceError::Lost { .. })), "{source}");
+    assert!(matches!(**cause, Error::Device(DeviceError::Lost { .. })), "{cause}");
     assert!(started.elapsed() < Duration::from_secs(10), "the others waited for their deadlines");
     assert!(matches!(engine.feed(&[1]), Err(Error::Session(SessionError::Ended))));
 }
 
 #[test]
-fn a_hanging_device_meets_the_deadline() {
-    let mut engine = engine(Fault::Hangs(Duration::from_secs(4)), Duration::from_millis(300));
+fn a_hanging_device_meets_the_deadline_and_is_named() {
+    let mut engine = engine(Fault::Hangs(Duration::from_secs(20)), Duration::from_secs(1));
     let started = Instant::now();
-    engine.feed(&[1, 2, 3]).unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(3), "nobody may wait for the hanging one");
+    let error = engine.feed(&[1, 2, 3]).unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(10), "nobody may wait for the hanging one");
+    let Error::Session(SessionError::Stalled { rank, device, node, waiting, .. }) = &error else { panic!("{error}") };
+    assert_eq!((*rank, device.as_str()), (2, "faulty"), "{error}");
+    assert!(node.as_ref().is_some_and(|n| n.starts_with("model.layers.")), "{error}");
+    assert!(!waiting.is_empty() && !waiting.contains(&2), "{error}");
+    assert!(error.to_string().contains("waited for by rank"), "{error}");
+    assert!(matches!(engine.feed(&[1]), Err(Error::Session(SessionError::Ended))));
+}
+
+/// Its peers wait for it for longer than the deadline, which is for waits without progress.
+#[test]
+fn a_slow_device_is_waited_for() {
+    let mut engine = engine(Fault::Slow(Duration::from_millis(200), 12), Duration::from_secs(1));
+    let started = Instant::now();
+    engine.feed(&[1, 2, 3]).unwrap();
+    assert!(started.elapsed() > Duration::from_millis(2400));
+}
+
+/// A rank's panic, wherever it arises: the error says which rank, on which device, at which node, and in what words.
+#[track_caller]
+fn panics(opened: fanfold::Result<Engine>, rank_and_device: (usize, &str), at: Option<&str>, says: &str) {
+    let started = Instant::now();
+    let error = opened.and_then(|mut engine| engine.feed(&[1, 2, 3])).unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(10), "the others waited for their deadlines");
+    let Error::Session(SessionError::Rank { rank, device, node, cause }) = &error else { panic!("{error}") };
+    assert_eq!((*rank, device.as_str()), rank_and_device, "{error}");
+    assert_eq!(at.is_some(), node.is_some(), "{error}");
+    assert!(node.iter().zip(at).all(|(node, start)| node.starts_with(start)), "{error}");
+    let Error::Session(SessionError::Panicked { words }) = &**cause else { panic!("{error}") };
+    assert!(words.contains(says) && error.to_string().contains(says), "{error}");
 }
 
 #[test]
-fn a_panic_in_a_rank_ends_the_call() {
-    let mut engine = engine(Fault::Panics, Duration::from_secs(30));
-    let started = Instant::now();
-    engine.feed(&[1, 2, 3]).unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(10));
+fn a_panic_in_a_rank_is_told_with_its_words() {
+    panics(Ok(engine(Fault::Panics, Duration::from_secs(30))), (2, "faulty"), Some("model."), "a defect in a driver");
+}
+
+/// Weights whose reader has a defect.
+struct Unreadable;
+
+impl Weights for Unreadable {
+    fn read(&self, name: &str, _shape: &[usize], _region: &Region) -> fanfold::Result<Tensor> {
+        panic!("cannot read {name}");
+    }
+}
+
+#[test]
+fn a_panic_while_loading_is_told_with_its_words() {
+    let model = Arc::new(Model::demo().unwrap());
+    let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
+    let options = EngineOptions { context: 64, ..EngineOptions::default() };
+    let opened = Engine::with_weights(model, Arc::new(Unreadable), &plan, hosts(2), options, Arc::new(|_| ()));
+    panics(opened, (0, "host"), None, "cannot read ");
+}
+
+/// A device that is lost at one instruction of its program: where it executes, or where its value is read or written.
+struct LostAt {
+    host: HostDevice,
+    instr: usize,
+    program: Option<Arc<RankProgram>>,
+}
+
+impl LostAt {
+    fn lose(&self, here: impl Fn(&Instr) -> bool) -> fanfold::Result<()> {
+        match self.program.as_ref().is_some_and(|program| here(&program.instrs[self.instr])) {
+            true => Err(DeviceError::Lost { device: "lost".into(), reason: "unplugged".into() }.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Device for LostAt {
+    fn name(&self) -> &str {
+        "lost"
+    }
+
+    fn load(
+        &mut self,
+        program: Arc<RankProgram>,
+        limits: &Limits,
+        weights: &Arc<dyn Weights>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> fanfold::Result<()> {
+        self.program = Some(program.clone());
+        self.host.load(program, limits, weights, progress)
+    }
+
+    fn begin(&mut self, env: &Env) -> fanfold::Result<()> {
+        self.host.begin(env)
+    }
+
+    fn execute(&mut self, index: usize) -> fanfold::Result<()> {
+        self.lose(|_| index == self.instr)?;
+        self.host.execute(index)
+    }
+
+    fn write(&mut self, value: usize, bytes: &[u8]) -> fanfold::Result<()> {
+        self.lose(|instr| match instr {
+            Instr::Input { value: v, .. } | Instr::Exchange { to: v, .. } => *v == value,
+            _ => false,
+        })?;
+        self.host.write(value, bytes)
+    }
+
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> fanfold::Result<()> {
+        self.lose(|instr| matches!(instr, Instr::Output { value: v, .. } if *v == value))?;
+        self.host.read(value, bytes)
+    }
+
+    fn counters(&self) -> Counters {
+        self.host.counters()
+    }
+}
+
+/// Every instruction bears the name of what it makes: in the program, where it is printed, and in the error of a rank that
+/// fails there.
+#[test]
+fn instructions_are_called_by_what_they_make() {
+    let mut kinds = std::collections::HashSet::new();
+    for (name, strategy) in [("llama-uneven", Strategy::Tensor), ("gpt2", Strategy::Row), ("mixtral", Strategy::Column)]
+    {
+        let model = Arc::new(Model::open(fixture(name)).unwrap());
+        let plan = plan(model.graph(), strategy, &[2.0, 1.0]).unwrap();
+        let program = lower(model.graph(), &plan).unwrap();
+        let rank = &program.ranks[1];
+        let printed = rank.to_string();
+        let lines: Vec<&str> = printed.lines().skip(rank.weights.len()).collect();
+        assert_eq!(lines.len(), rank.instrs.len());
+        for (i, instr) in rank.instrs.iter().enumerate() {
+            let node = rank.node(i).unwrap();
+            let made = match instr {
+                Instr::Input { value: v, .. } | Instr::Compute { output: v, .. } | Instr::Zero { output: v } => Some(v),
+                Instr::Exchange { to, .. } => Some(to),
+                Instr::Output { .. } => None,
+            };
+            assert!(made.is_none_or(|&v| rank.values[v].name == node), "{name}, instruction {i}: {node}");
+            assert!(lines[i].split(' ').any(|word| word == node), "{name}: {node} is not in {}", lines[i]);
+            // One layer stands for the others, and one instruction of each kind and node for those like it.
+            let kind = std::mem::discriminant(instr);
+            if node.contains(".1.") || !kinds.insert((name, kind, node.to_string())) {
+                continue;
+            }
+            let mut devices = hosts(2);
+            devices[1] = Box::new(LostAt { host: HostDevice::new(), instr: i, program: None });
+            let options = EngineOptions { context: 16, ..EngineOptions::default() };
+            let mut engine = Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ())).unwrap();
+            match engine.feed(&[1, 2, 3]) {
+                Err(Error::Session(SessionError::Rank { rank: 1, node: Some(found), .. })) => {
+                    assert_eq!(found, node, "{name}, instruction {i}: {instr:?}");
+                }
+                other => panic!("{name}, instruction {i} of {node}: {other:?}"),
+            }
+        }
+    }
+    let kinds: std::collections::HashSet<_> = kinds.into_iter().map(|(_, kind, _)| kind).collect();
+    assert_eq!(kinds.len(), 5, "all kinds of instructions are met");
 }
 
 #[test]

@@ -149,6 +149,13 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What git calls these contents, and so a hub where they are not large.
+fn git_name(bytes: &[u8]) -> String {
+    use sha1::Sha1;
+    let digest = Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Large files, as a hub sees it: they lie on another host, under the name of their SHA-256.
 fn is_large(name: &str) -> bool {
     name.ends_with(".safetensors")
@@ -211,7 +218,7 @@ fn answer(stream: TcpStream, behaviour: &Mutex<Behaviour>, ends: &AtomicBool, is
         );
         return send(302, &headers, if method == "HEAD" { b"" } else { b"see there" });
     }
-    let etag = format!("etag: \"{}\"\r\nx-repo-commit: {COMMIT}\r\n", &hex(&whole)[..40]);
+    let etag = format!("etag: \"{}\"\r\nx-repo-commit: {COMMIT}\r\n", git_name(&whole));
     if method == "HEAD" {
         return send(200, &format!("content-length: {size}\r\n{etag}"), b"");
     }
@@ -304,6 +311,62 @@ fn what_is_read_is_fetched_once_and_found_again() {
     assert_eq!(hub.pull_as(&cache, "owner/name", &known).unwrap(), found);
     let again = hub.asked();
     assert!(again.iter().all(|line| !line.contains("GET") || line.contains("/api/")), "{again:?}");
+}
+
+/// A blob of the right name and length and other contents, as a failing disk or another program may leave it.
+#[test]
+fn what_is_wrong_in_the_cache_is_found_and_fetched_anew() {
+    let (hub, cache) = (Hub::new(), folder());
+    let found = hub.pull(&cache).unwrap();
+    let blobs = repository(cache.path()).join("blobs");
+    for name in [WEIGHTS, "config.json", "tokenizer.json"] {
+        let right = fs::read(found.join(name)).unwrap();
+        let blob = blobs.join(if is_large(name) { hex(&right) } else { git_name(&right) });
+        assert!(blob.is_file(), "{name}");
+        let mut flipped = right.clone();
+        flipped[right.len() / 2] ^= 1;
+        for wrong in [flipped, right[..right.len() - 1].to_vec(), vec![]] {
+            fs::write(&blob, wrong).unwrap();
+            hub.asked();
+            is_the_fixture(&hub.pull(&cache).unwrap());
+            let asked = hub.asked();
+            let fetched =
+                |line: &&String| line.contains("GET") && !line.contains("/api/") && !line.starts_with("store");
+            assert_eq!(asked.iter().filter(fetched).count(), 1, "{asked:?}");
+        }
+        // What stands in the place of a link, such as a copy, is looked at, too.
+        let mut wrong = right.clone();
+        wrong[0] ^= 1;
+        fs::remove_file(found.join(name)).unwrap();
+        fs::write(found.join(name), wrong).unwrap();
+        is_the_fixture(&hub.pull(&cache).unwrap());
+    }
+    hub.asked();
+    hub.pull(&cache).unwrap();
+    let asked = hub.asked();
+    assert!(asked.iter().all(|line| !line.contains("GET") || line.contains("/api/")), "{asked:?}");
+}
+
+/// A reference is replaced as a whole, never written into: whoever reads it meanwhile sees the old one or the new one.
+#[test]
+fn a_reference_is_replaced_as_a_whole() {
+    let (hub, cache) = (Hub::new(), folder());
+    let reference = repository(cache.path()).join("refs/main");
+    let old = cache.path().join("as a reader has it open");
+    fs::create_dir_all(reference.parent().unwrap()).unwrap();
+    fs::write(&reference, "f".repeat(40)).unwrap();
+    fs::hard_link(&reference, &old).unwrap();
+    hub.pull(&cache).unwrap();
+    assert_eq!(fs::read_to_string(&reference).unwrap(), COMMIT);
+    assert_eq!(fs::read_to_string(&old).unwrap(), "f".repeat(40), "it was written into");
+    assert_eq!(fs::read_dir(reference.parent().unwrap()).unwrap().count(), 1, "something is left beside it");
+    let left = fs::read_dir(repository(cache.path()).join("blobs")).unwrap();
+    assert_eq!(left.filter(|blob| blob.as_ref().unwrap().path().extension().is_some()).count(), 0);
+    // A folder where the reference is to be: an error, and nothing is left.
+    fs::remove_file(&reference).unwrap();
+    fs::create_dir_all(reference.join("in the way")).unwrap();
+    assert!(matches!(refused(hub.pull(&cache)), HubError::Disk { .. }));
+    assert_eq!(fs::read_dir(repository(cache.path()).join("blobs")).unwrap().count(), 4);
 }
 
 #[test]
@@ -596,4 +659,33 @@ fn a_program_that_was_killed_goes_on_the_next_time() {
     hub.program(&home, &["pull", "owner/name"]).assert().success();
     let asked = hub.asked();
     assert!(asked.contains(&format!("store GET /store/{WEIGHTS} from 30000")), "{asked:?}");
+}
+
+/// Ctrl-C stops a fetch in good order, and the exit code says that it was that.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_that_is_interrupted_says_so_and_goes_on_the_next_time() {
+    let (hub, home) = (Hub::new(), folder());
+    hub.change(|b| (b.breaks, b.stalls) = (vec![30_000], true));
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("fanfold"));
+    command.args(["pull", "owner/name", "--timeout", "1"]);
+    command.env("HF_HOME", home.path()).env("HF_ENDPOINT", hub.endpoint()).stderr(std::process::Stdio::piped());
+    for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env_remove(name);
+    }
+    let child = command.spawn().unwrap();
+    let partial = incomplete(&home.path().join("hub"));
+    let started = Instant::now();
+    while fs::metadata(&partial).map_or(0, |m| m.len()) < 30_000 {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing arrives");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let interrupt = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped; what was fetched is kept"), "{said}");
+    hub.change(|b| b.breaks.clear());
+    hub.program(&home, &["pull", "owner/name"]).assert().success();
 }

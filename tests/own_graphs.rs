@@ -344,9 +344,9 @@ fn lengths_that_only_a_call_knows() {
     let shape: Vec<Dim> = vec![Symbol::Batch.into(), Symbol::Seq.into(), 4.into()];
     let x = graph.input("x", shape, DType::F32).unwrap();
     let joined = graph.node("joined", Reshape::new("b s d -> (b s) d", &[]), &[x]);
-    let Err(Error::Graph(GraphError::Node { source, .. })) = joined else { panic!("{joined:?}") };
-    assert!(matches!(*source, Error::Sharding(ShardingError::Inputs { .. })), "{source}");
-    assert!(source.to_string().contains("b = batch, s = seq"), "{source}");
+    let Err(Error::Graph(GraphError::Node { cause, .. })) = joined else { panic!("{joined:?}") };
+    assert!(matches!(*cause, Error::Sharding(ShardingError::Inputs { .. })), "{cause}");
+    assert!(cause.to_string().contains("b = batch, s = seq"), "{cause}");
     let vast = [1usize << 31, 1 << 31, 4].map(|n| Dim::Fixed(n)).to_vec();
     assert!(Reshape::new("b s d -> (b s d)", &[]).rule(&[vast]).is_err());
 

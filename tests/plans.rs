@@ -118,9 +118,9 @@ fn refused(change: impl FnOnce(&mut Plan), at: &str, says: &str) {
     let (model, mut plan) = llama();
     change(&mut plan);
     match lower(model.graph(), &plan) {
-        Err(Error::Plan(PlanError::Node { node, source })) => {
+        Err(Error::Plan(PlanError::Node { node, cause })) => {
             assert_eq!(node, at);
-            assert!(source.to_string().contains(says), "{source}");
+            assert!(cause.to_string().contains(says), "{cause}");
         }
         other => panic!("{:?}", other.map(|_| "lowered")),
     }

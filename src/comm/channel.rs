@@ -6,6 +6,7 @@
 
 use super::{Bytes, Communicator};
 use crate::error::{CommError, Result};
+use crate::wait::{Progress, Wait};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::time::Duration;
 
@@ -13,15 +14,23 @@ use std::time::Duration;
 pub struct ChannelCommunicator {
     rank: usize,
     deadline: Duration,
+    progress: Progress,
     senders: Vec<Sender<Bytes>>,
     receivers: Vec<Receiver<Bytes>>,
 }
 
-/// The ends of `world_size` connected ranks, each waiting at most `deadline` for a message.
+/// The ends of `world_size` connected ranks, each waiting for a message until nobody has received one for `deadline`.
 pub fn channels(world_size: usize, deadline: Duration) -> Vec<ChannelCommunicator> {
-    let mut ends: Vec<ChannelCommunicator> = (0..world_size)
-        .map(|rank| ChannelCommunicator { rank, deadline, senders: Vec::new(), receivers: Vec::new() })
-        .collect();
+    channels_with(world_size, deadline, &Progress::default())
+}
+
+/// As [`channels`], between ranks that also count what else they do in `progress`.
+pub fn channels_with(world_size: usize, deadline: Duration, progress: &Progress) -> Vec<ChannelCommunicator> {
+    let end = |rank| {
+        let (progress, senders, receivers) = (progress.clone(), Vec::new(), Vec::new());
+        ChannelCommunicator { rank, deadline, progress, senders, receivers }
+    };
+    let mut ends: Vec<ChannelCommunicator> = (0..world_size).map(end).collect();
     for from in 0..world_size {
         for to in 0..world_size {
             let (sender, receiver) = unbounded();
@@ -51,9 +60,19 @@ impl Communicator for ChannelCommunicator {
         let Some(receiver) = self.receivers.get(from) else {
             return Err(CommError::PeerEnded { rank, peer }.into());
         };
-        receiver.recv_timeout(deadline).map_err(|error| match error {
-            RecvTimeoutError::Timeout => CommError::Deadline { rank, peer, deadline }.into(),
-            RecvTimeoutError::Disconnected => CommError::PeerEnded { rank, peer }.into(),
-        })
+        let mut wait = Wait::new(&self.progress, deadline);
+        loop {
+            match receiver.recv_timeout(wait.slice()) {
+                Ok(bytes) => {
+                    self.progress.step();
+                    return Ok(bytes);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(CommError::PeerEnded { rank, peer }.into()),
+                Err(RecvTimeoutError::Timeout) if wait.expired() => {
+                    return Err(CommError::Deadline { rank, peer, deadline }.into());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 }

@@ -13,8 +13,8 @@ pub type Bytes = Arc<[u8]>;
 
 /// One rank's end of the connections to all ranks, itself included.
 ///
-/// Every rank calls the same collectives in the same order. No call waits beyond the communicator's deadline; a rank
-/// that fails ends the waits of the others.
+/// Every rank calls the same collectives in the same order. No call waits once nobody has made progress for the
+/// communicator's deadline; a rank that fails ends the waits of the others.
 pub trait Communicator: Send {
     /// This rank.
     fn rank(&self) -> usize;
@@ -25,7 +25,8 @@ pub trait Communicator: Send {
     /// Sends `bytes` to rank `to`. Does not wait for it to receive. Errors when it has ended.
     fn send(&self, to: usize, bytes: Bytes) -> Result<()>;
 
-    /// The next message from rank `from`. Errors when it has ended or sends nothing before the deadline.
+    /// The next message from rank `from`. Errors when it has ended, or when it sends nothing and
+    /// nobody makes progress for the deadline.
     fn receive(&self, from: usize) -> Result<Bytes>;
 
     /// Gives `parts[q]` to each rank `q` and returns what each gave, by rank. Parts may have any lengths.

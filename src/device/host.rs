@@ -9,6 +9,7 @@ use crate::graph::Weights;
 use crate::ops::{Call, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart, WeightShard};
 use crate::tensor::{DType, Env, Limits, Region, Tensor, copy_region, resolve};
+use crate::wait::Progress;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub struct HostDevice {
     weights: Vec<Tensor>,
     states: Vec<Tensor>,
     counters: Counters,
+    progress: Progress,
 }
 
 impl HostDevice {
@@ -116,6 +118,10 @@ impl Device for HostDevice {
         "host"
     }
 
+    fn share_progress(&mut self, progress: &Progress) {
+        self.progress = progress.clone();
+    }
+
     fn load(
         &mut self,
         program: Arc<RankProgram>,
@@ -150,6 +156,8 @@ impl Device for HostDevice {
 
     fn execute(&mut self, index: usize) -> Result<()> {
         let (program, env) = self.loaded()?;
+        // An op of a large model takes minutes here, and ends.
+        let _computing = self.progress.computing();
         let value = |v: usize| &program.values[v];
         match &program.instrs[index] {
             Instr::Zero { output } => {

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::graph::Weights;
 use crate::program::RankProgram;
 use crate::tensor::{Env, Limits};
+use crate::wait::Progress;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -23,6 +24,11 @@ pub trait Device: Send {
     fn largest_tensor(&self) -> Option<u64> {
         None
     }
+
+    /// Counts in `progress`, from now on, what it does within a call to one of the other methods, so that nobody gives up on a
+    /// device that is slow but at work. Called at most once, before [`Device::load`]. Whoever drives a device counts
+    /// every call that returns; a device whose calls are all short has nothing to add.
+    fn share_progress(&mut self, _progress: &Progress) {}
 
     /// Takes `program`: allocates for calls up to `limits` and loads the rank's weight shards from `weights`.
     ///
@@ -45,7 +51,8 @@ pub trait Device: Send {
     /// Writes all of a value, row-major.
     fn write(&mut self, value: usize, bytes: &[u8]) -> Result<()>;
 
-    /// Reads all of a value, row-major, replacing what `bytes` held. Waits, but not beyond the device's deadline.
+    /// Reads all of a value, row-major, replacing what `bytes` held. Waits, but not once there was no
+    /// progress for the device's deadline.
     fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<()>;
 
     /// What has been done so far.

@@ -5,7 +5,7 @@
 //! Read [`Engine`](super::Engine) first.
 
 use super::Engine;
-use crate::error::{Result, SessionError};
+use crate::error::{Error, Result, SessionError};
 use crate::import::Pooling;
 use crate::tensor::{Limits, Region, Tensor};
 use crate::text::{FinishReason, Sampler};
@@ -47,20 +47,22 @@ pub(super) struct Call {
     pub(super) spans: Vec<Range<usize>>,
     /// How many of each row's first positions pooling leaves out.
     skipped: Vec<usize>,
+    /// Positions that lie before it in the context.
+    pub(super) past: usize,
 }
 
 impl Call {
-    /// The next tokens of rows that hold `spans`, without a second segment.
-    pub(super) fn of(tokens: Vec<u32>, spans: Vec<Range<usize>>) -> Call {
+    /// The tokens after `past` others of rows that hold `spans`, without a second segment.
+    pub(super) fn of(tokens: Vec<u32>, spans: Vec<Range<usize>>, past: usize) -> Call {
         let seq = tokens.len() / spans.len().max(1);
-        Call { seq, types: vec![0; tokens.len()], tokens, skipped: vec![0; spans.len()], spans }
+        Call { seq, types: vec![0; tokens.len()], tokens, skipped: vec![0; spans.len()], spans, past }
     }
 
     /// Whole texts, padded on the right to `seq`.
     pub(super) fn padded(texts: &[&Text], seq: usize) -> Call {
         let spans = texts.iter().map(|text| 0..text.tokens.len()).collect();
         let skipped = texts.iter().map(|text| text.skipped).collect();
-        let mut call = Call { seq, tokens: Vec::new(), types: Vec::new(), spans, skipped };
+        let mut call = Call { seq, tokens: Vec::new(), types: Vec::new(), spans, skipped, past: 0 };
         for (row, text) in (1..).zip(texts) {
             call.tokens.extend(&text.tokens);
             call.types.extend(&text.types);
@@ -75,16 +77,16 @@ impl Call {
         self.spans.len()
     }
 
-    /// How many of its tokens are no padding, where `past` positions lie before it.
-    pub(super) fn tokens_after(&self, past: usize) -> usize {
-        let held = |span: &Range<usize>| span.end.min(past + self.seq).saturating_sub(span.start.max(past));
+    /// How many of its tokens are no padding.
+    pub(super) fn held(&self) -> usize {
+        let (past, end) = (self.past, self.past + self.seq);
+        let held = |span: &Range<usize>| span.end.min(end).saturating_sub(span.start.max(past));
         self.spans.iter().map(held).sum()
     }
 
-    /// The call's value of the input called `name`, where `past` positions lie before it. `offset` is the first number of
-    /// a position.
-    pub(super) fn input(&self, name: &str, past: usize, offset: usize, pooling: Pooling) -> Result<Tensor> {
-        let shape = [self.rows(), self.seq];
+    /// The call's value of the input called `name`. `offset` is the first number of a position.
+    pub(super) fn input(&self, name: &str, offset: usize, pooling: Pooling) -> Result<Tensor> {
+        let (shape, past) = ([self.rows(), self.seq], self.past);
         let each = |value: &dyn Fn(&Range<usize>, usize) -> u32| -> Vec<u32> {
             self.spans.iter().flat_map(|span| (past..past + self.seq).map(|at| value(span, at))).collect()
         };
@@ -136,16 +138,15 @@ impl Engine {
         output: &str,
         mut done: impl FnMut(usize),
     ) -> Result<Vec<Tensor>> {
-        self.reset();
         for text in texts {
-            self.check(&text.tokens)?;
+            self.check(&text.tokens, 0)?;
             self.check_types(text)?;
         }
+        self.reset();
         let lengths: Vec<usize> = texts.iter().map(|text| text.tokens.len()).collect();
         let mut results: Vec<Option<Tensor>> = vec![None; texts.len()];
         let mut finished = 0;
         for (seq, group) in groups(&lengths, self.limits()) {
-            self.reset();
             let rows: Vec<&Text> = group.iter().map(|&text| &texts[text]).collect();
             let whole = self.call(&Call::padded(&rows, seq), output)?;
             for (row, &text) in group.iter().enumerate() {
@@ -161,7 +162,6 @@ impl Engine {
             finished += group.len();
             done(finished);
         }
-        self.reset();
         Ok(results.into_iter().flatten().collect())
     }
 
@@ -183,8 +183,9 @@ impl Engine {
     ///
     /// There is one sampler to a prompt. A prompt's answer ends at an end token (which is not yielded) unless
     /// `ignore_end`; all end when the context is full, or when `stop` is set. The longest prompt decides what fits the
-    /// context, since the others are padded to it. Errors as [`Engine::feed`], and when there are more prompts than the
-    /// engine was opened for or not as many samplers.
+    /// context, since the others are padded to it. Starts the context anew, and the engine holds nothing after it, however
+    /// it ends. Errors as [`Engine::feed`], and when there are more prompts than the engine was opened for or not as
+    /// many samplers; a prompt that is refused refuses them all, before any is fed.
     pub fn generate_all<'a>(
         &'a mut self,
         prompts: &[Vec<u32>],
@@ -194,7 +195,6 @@ impl Engine {
         stop: Arc<AtomicBool>,
     ) -> Result<Answers<'a>> {
         self.require("logits", "predicts no tokens; use `embed`")?;
-        self.reset();
         let limits = *self.limits();
         let batch = prompts.len();
         if batch == 0 || batch > limits.batch || samplers.len() != batch {
@@ -203,9 +203,10 @@ impl Engine {
                 format!("{batch} prompts and {} samplers, the engine takes {} at most", samplers.len(), limits.batch);
             return Err(SessionError::Input { name, reason }.into());
         }
-        prompts.iter().try_for_each(|prompt| self.check(prompt))?;
+        prompts.iter().try_for_each(|prompt| self.check(prompt, 0))?;
+        self.reset();
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        self.spans = prompts.iter().map(|prompt| longest - prompt.len()..limits.capacity).collect();
+        let spans: Vec<_> = prompts.iter().map(|prompt| longest - prompt.len()..limits.capacity).collect();
         let step = (limits.tokens / batch).clamp(1, limits.seq);
         let mut logits = Vec::new();
         for start in (0..longest).step_by(step) {
@@ -214,19 +215,18 @@ impl Engine {
                 (at + prompt.len()).checked_sub(longest).map_or(0, |token| prompt[token])
             };
             let tokens = prompts.iter().flat_map(|prompt| columns.clone().map(move |at| padded(prompt, at)));
-            logits = self.next_logits(tokens.collect())?;
+            logits = self.next_logits(Call::of(tokens.collect(), spans.clone(), start))?;
         }
         let row = |((mut sampler, prompt), logits): ((Sampler, &Vec<u32>), Vec<f32>)| {
             sampler.accept(prompt);
             Row { sampler, logits, left: most, last: 0, finished: (most == 0).then_some(FinishReason::Length) }
         };
         let rows = samplers.into_iter().zip(prompts).zip(logits).map(row).collect();
-        Ok(Answers { engine: self, rows, ready: VecDeque::new(), ignore_end, stop })
+        Ok(Answers { engine: self, rows, spans, past: longest, ready: VecDeque::new(), failed: None, ignore_end, stop })
     }
 
     /// Feeds every row its next tokens, and returns each row's logits of the last.
-    fn next_logits(&mut self, tokens: Vec<u32>) -> Result<Vec<Vec<f32>>> {
-        let call = Call::of(tokens, self.spans.clone());
+    fn next_logits(&mut self, call: Call) -> Result<Vec<Vec<f32>>> {
         let logits = self.call(&call, "logits")?;
         let width = logits.shape().last().copied().unwrap_or(1).max(1);
         let each = logits.as_f32()?.chunks(logits.as_f32()?.len() / call.rows().max(1));
@@ -252,10 +252,19 @@ impl Row {
 }
 
 /// The tokens of several answers: `(number of the prompt, token)`.
+///
+/// What is in the cache is known here alone: the engine holds nothing all the while, since nothing can be fed after several
+/// prompts as if they were one.
 pub struct Answers<'a> {
     engine: &'a mut Engine,
     rows: Vec<Row>,
+    /// The positions of the context that each row holds.
+    spans: Vec<Range<usize>>,
+    /// Positions of the context in use.
+    past: usize,
     ready: VecDeque<(usize, u32)>,
+    /// What ends all answers, once the tokens that are ready are yielded.
+    failed: Option<Error>,
     ignore_end: bool,
     stop: Arc<AtomicBool>,
 }
@@ -286,14 +295,16 @@ impl Answers<'_> {
             return Ok(());
         }
         if self.rows.iter().any(|row| row.logits.is_empty()) {
-            if self.engine.past() >= self.engine.limits().capacity {
+            if self.past >= self.engine.limits().capacity {
                 self.finish_all(FinishReason::Context);
                 return Ok(());
             }
             let next = self.rows.iter().map(|row| row.last).collect();
-            for (row, logits) in self.rows.iter_mut().zip(self.engine.next_logits(next)?) {
+            let call = Call::of(next, self.spans.clone(), self.past);
+            for (row, logits) in self.rows.iter_mut().zip(self.engine.next_logits(call)?) {
                 row.logits = logits;
             }
+            self.past += 1;
         }
         for (n, row) in self.rows.iter_mut().enumerate() {
             let logits = std::mem::take(&mut row.logits);
@@ -318,6 +329,7 @@ impl Answers<'_> {
 impl Iterator for Answers<'_> {
     type Item = Result<(usize, u32)>;
 
+    /// The next token, or the error that kept the next ones from being chosen, after which there is nothing more.
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() && self.rows.iter().any(|row| row.left > 0) {
             if self.stop.load(Ordering::Relaxed) {
@@ -326,17 +338,10 @@ impl Iterator for Answers<'_> {
             }
             if let Err(error) = self.step() {
                 self.rows.iter_mut().for_each(|row| row.left = 0);
-                return Some(Err(error));
+                self.failed = Some(error);
             }
         }
-        self.ready.pop_front().map(Ok)
-    }
-}
-
-impl Drop for Answers<'_> {
-    fn drop(&mut self) {
-        // What is in the cache is of several prompts: nothing can be fed after it as if it were one.
-        self.engine.reset();
+        self.ready.pop_front().map(Ok).or_else(|| self.failed.take().map(Err))
     }
 }
 

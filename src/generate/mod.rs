@@ -95,12 +95,18 @@ pub fn prepare(model: &Model, plan: &Plan, options: &EngineOptions, rooms: &[Roo
 const CHUNK_BLOCK: usize = 8;
 
 /// A model on its devices.
+///
+/// It holds one sequence of tokens, whose keys and values are in the KV cache; [`Engine::past`] says how many.
+///
+/// **After an error** of any method the engine holds what it held before the call, or nothing where the method says that it
+/// starts the context anew, and the next call gives what it would give on an engine that never failed. The exceptions are
+/// errors that end the session (a rank, a device or an exchange failed): every call after one of these is
+/// [`SessionError::Ended`], and only a new engine helps.
 pub struct Engine {
     model: Arc<Model>,
     session: Session,
+    /// The tokens held. Whatever lies in the cache after so many positions is written over before it is read.
     past: usize,
-    /// The positions of the context that each sequence under way holds: one sequence holds all.
-    spans: Vec<Range<usize>>,
     all_logits: bool,
     pace: Pace,
 }
@@ -139,8 +145,7 @@ impl Engine {
         program.check(&limits, &rooms)?;
         let session_options = Options { limits, deadline: options.deadline };
         let session = Session::open(program, devices, weights, session_options, progress)?;
-        let spans = alone(&limits);
-        Ok(Engine { model, session, past: 0, spans, all_logits: options.all_logits, pace: Pace::default() })
+        Ok(Engine { model, session, past: 0, all_logits: options.all_logits, pace: Pace::default() })
     }
 
     /// The model.
@@ -161,7 +166,6 @@ impl Engine {
     /// Forgets all positions.
     pub fn reset(&mut self) {
         self.past = 0;
-        self.spans = alone(self.limits());
     }
 
     /// Forgets all positions from `to` on, so that what is fed next comes after the first `to` tokens.
@@ -186,34 +190,38 @@ impl Engine {
     /// Feeds `tokens` in chunks and returns the logits of the last position, or of every one where the engine was
     /// opened for them: `[positions, vocabulary]`.
     ///
-    /// Errors when there is no token, one is outside the vocabulary, or the context is full.
+    /// Errors when there is no token, one is outside the vocabulary, or they do not fit the context, or when a logit is no
+    /// finite number. The engine then holds what it held before, whichever chunk failed.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<Tensor> {
         self.require("logits", "predicts no tokens; use `embed`")?;
-        self.check(tokens)?;
+        self.check(tokens, self.past)?;
         let mut rows: Vec<f32> = Vec::new();
-        let mut width = 0;
+        let (mut width, mut past) = (0, self.past);
         for chunk in tokens.chunks(self.limits().seq) {
-            let logits = self.call(&Call::of(chunk.to_vec(), self.spans.clone()), "logits")?;
+            let logits = self.call(&Call::of(chunk.to_vec(), alone(self.limits()), past), "logits")?;
+            past += chunk.len();
             width = logits.shape().last().copied().unwrap_or(1).max(1);
             if !self.all_logits {
                 rows.clear();
             }
             rows.extend_from_slice(logits.as_f32()?);
         }
+        self.past = past;
         Tensor::f32([rows.len() / width, width], rows)
     }
 
     /// The model's last hidden states for `tokens` alone: `[positions, hidden]`, or `[1, hidden]` where the graph pools.
     ///
-    /// A pooled one is scaled to length 1 and cut to its first dimensions where the folder says so. Errors when there is
-    /// no token, one is outside the vocabulary, or there are more than the context.
+    /// A pooled one is scaled to length 1 and cut to its first dimensions where the folder says so. Starts the context
+    /// anew. Errors when there is no token, one is outside the vocabulary, or there are more than the context.
     pub fn embed(&mut self, tokens: &[u32]) -> Result<Tensor> {
         let mut all = self.embed_all(&[Text::from(tokens.to_vec())], |_| ())?;
         all.pop().ok_or_else(|| SessionError::EmptyPrompt.into())
     }
 
     /// As [`Engine::embed`], of many texts, several to a call where the engine was opened for it: those of like length
-    /// together, padded, and each as if it were alone. `done` is told how many are done.
+    /// together, padded, and each as if it were alone. `done` is told how many are done. One text that is refused refuses
+    /// them all, before any is embedded.
     pub fn embed_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>> {
         self.require("hidden", "was opened to predict tokens, not to embed")?;
         let hidden = self.encode_all(texts, "hidden", done)?;
@@ -257,17 +265,20 @@ impl Engine {
     ///
     /// Errors as [`Engine::feed`], and when the tokens are more than one call takes.
     pub fn outputs(&mut self, tokens: &[u32]) -> Result<Tensors> {
+        self.check(tokens, 0)?;
         self.reset();
-        self.check(tokens)?;
         // What pools a text has to know where it ends; what goes on after it has the whole context.
         let call = match self.model.info().generates {
-            true => Call::of(tokens.to_vec(), self.spans.clone()),
+            true => Call::of(tokens.to_vec(), alone(self.limits()), 0),
             false => Call::padded(&[&Text::from(tokens.to_vec())], tokens.len()),
         };
-        self.call_all(&call)
+        let outputs = self.call_all(&call)?;
+        self.past = tokens.len();
+        Ok(outputs)
     }
 
-    fn check(&self, tokens: &[u32]) -> Result<()> {
+    /// Errors unless `tokens` can be fed after `past` others.
+    fn check(&self, tokens: &[u32], past: usize) -> Result<()> {
         let info = self.model.info();
         if tokens.is_empty() {
             return Err(SessionError::EmptyPrompt.into());
@@ -275,7 +286,7 @@ impl Engine {
         if let Some(&token) = tokens.iter().find(|t| **t as usize >= info.vocabulary) {
             return Err(SessionError::Token { token, vocabulary: info.vocabulary }.into());
         }
-        let (total, capacity) = (self.past.saturating_add(tokens.len()), self.limits().capacity);
+        let (total, capacity) = (past.saturating_add(tokens.len()), self.limits().capacity);
         if total > capacity {
             return Err(SessionError::Context { tokens: total, capacity, limit: Some(info.context) }.into());
         }
@@ -293,19 +304,20 @@ impl Engine {
     /// The call's value of every input of the graph.
     fn inputs(&self, call: &Call) -> Result<Tensors> {
         let info = self.model.info();
-        let value = |name: &str| call.input(name, self.past, info.first_position, info.pooling);
+        let value = |name: &str| call.input(name, info.first_position, info.pooling);
         let ports = self.session.program().inputs.iter();
         ports.map(|port| Ok((port.name.clone(), value(&port.name)?))).collect()
     }
 
-    /// Every output of a call. Errors when one is no finite number, with the node where that began.
+    /// Every output of a call. Errors when one is no finite number, with the node where that began. What the engine holds
+    /// is the caller's to say, once all of its calls are done.
     fn call_all(&mut self, call: &Call) -> Result<Tensors> {
         let keep = if self.all_logits { call.seq } else { 1 };
         let (batch, capacity) = (call.rows(), self.limits().capacity);
-        let env = Env { batch, seq: call.seq, keep, past: self.past, capacity };
+        let env = Env { batch, seq: call.seq, keep, past: call.past, capacity };
         let started = Instant::now();
         let outputs = self.session.run(env, self.inputs(call)?)?;
-        self.pace.note([batch, call.seq, keep], call.tokens_after(self.past), started.elapsed());
+        self.pace.note([batch, call.seq, keep], call.held(), started.elapsed());
         for (output, tensor) in outputs.iter().filter(|(_, tensor)| tensor.dtype() == DType::F32) {
             if let Some(&value) = tensor.as_f32()?.iter().find(|value| !value.is_finite()) {
                 let output = output.clone();
@@ -320,7 +332,6 @@ impl Engine {
                 .into());
             }
         }
-        self.past += call.seq;
         Ok(outputs)
     }
 
@@ -329,7 +340,10 @@ impl Engine {
     /// [`Tokens::finish_reason`] tells afterwards why there are no more.
     /// The sampler is told of the prompt, for its penalties. Ends at an end token (which is not yielded) unless
     /// `ignore_end`, when the context is full, or when `stop` is set, which is looked at before every chunk of the
-    /// prompt and before every token.
+    /// prompt and before every token. Errors as [`Engine::feed`], of the whole prompt.
+    ///
+    /// A token is fed when the next one is asked for. So a step that fails comes after the token before it, and wherever the
+    /// iterator is dropped the engine holds the prompt and all tokens yielded but the last.
     pub fn generate<'a>(
         &'a mut self,
         prompt: &[u32],
@@ -338,18 +352,22 @@ impl Engine {
         ignore_end: bool,
         stop: Arc<AtomicBool>,
     ) -> Result<Tokens<'a>> {
-        self.check(prompt)?;
+        self.check(prompt, self.past)?;
         sampler.accept(prompt);
-        let mut logits = None;
+        let before = self.past;
+        let mut logits = Vec::new();
         for chunk in prompt.chunks(self.limits().seq) {
             if stop.load(Ordering::Relaxed) {
-                logits = None;
+                logits.clear();
                 break;
             }
-            logits = Some(last_row(self.feed(chunk)?)?);
+            let fed = self.feed(chunk).and_then(last_row);
+            logits = fed.inspect_err(|_| self.past = before)?;
         }
-        let (chosen_from, finished) = (Vec::new(), None);
-        Ok(Tokens { engine: self, logits, chosen_from, left: most, sampler, ignore_end, stop, finished })
+        // Without logits the prompt was interrupted.
+        let finished = logits.is_empty().then_some(FinishReason::Interrupted);
+        let over = finished.is_some();
+        Ok(Tokens { engine: self, logits, fresh: None, left: most, sampler, ignore_end, stop, over, finished })
     }
 }
 
@@ -391,12 +409,15 @@ fn last_row(logits: Tensor) -> Result<Vec<f32>> {
 /// The tokens of one generation.
 pub struct Tokens<'a> {
     engine: &'a mut Engine,
-    logits: Option<Vec<f32>>,
-    chosen_from: Vec<f32>,
+    /// The logits after what the engine holds.
+    logits: Vec<f32>,
+    /// The token that was yielded last. It is not fed before the next one is asked for.
+    fresh: Option<u32>,
     left: usize,
     sampler: Sampler,
     ignore_end: bool,
     stop: Arc<AtomicBool>,
+    over: bool,
     finished: Option<FinishReason>,
 }
 
@@ -408,53 +429,50 @@ impl Tokens<'_> {
 
     /// The logits that the last token was chosen from, as the model gave them; empty before the first.
     pub fn logits(&self) -> &[f32] {
-        &self.chosen_from
+        if self.fresh.is_some() { &self.logits } else { &[] }
     }
 
-    fn finish<T>(&mut self, reason: FinishReason) -> Option<T> {
-        self.finished = Some(reason);
-        None
+    /// The next token, or why there is none.
+    fn step(&mut self) -> Result<Result<u32, FinishReason>> {
+        if self.left == 0 {
+            return Ok(Err(FinishReason::Length));
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(Err(FinishReason::Interrupted));
+        }
+        if let Some(token) = self.fresh {
+            if self.engine.past >= self.engine.limits().capacity {
+                return Ok(Err(FinishReason::Context));
+            }
+            self.logits = self.engine.feed(&[token]).and_then(last_row)?;
+        }
+        let token = self.sampler.sample(&self.logits)?;
+        if !self.ignore_end && self.engine.model.info().end_tokens.contains(&token) {
+            return Ok(Err(FinishReason::EndToken(token)));
+        }
+        self.left -= 1;
+        self.fresh = Some(token);
+        Ok(Ok(token))
     }
 }
 
 impl Iterator for Tokens<'_> {
     type Item = Result<u32>;
 
+    /// The next token, or the error that kept it from being chosen, after which there is nothing more.
     fn next(&mut self) -> Option<Result<u32>> {
-        if self.finished.is_some() {
+        if self.over {
             return None;
         }
-        if self.left == 0 {
-            return self.finish(FinishReason::Length);
-        }
-        if self.stop.load(Ordering::Relaxed) {
-            return self.finish(FinishReason::Interrupted);
-        }
-        let full = self.engine.past >= self.engine.limits().capacity;
-        let Some(logits) = &self.logits else {
-            // Without logits the last step either failed, or was not made because the context is full.
-            return if full { self.finish(FinishReason::Context) } else { None };
-        };
-        let token = match self.sampler.sample(logits) {
-            Ok(token) => token,
-            Err(error) => {
-                self.logits = None;
-                return Some(Err(error));
+        let next = match self.step() {
+            Ok(Ok(token)) => return Some(Ok(token)),
+            Ok(Err(reason)) => {
+                self.finished = Some(reason);
+                None
             }
+            Err(error) => Some(Err(error)),
         };
-        if !self.ignore_end && self.engine.model.info().end_tokens.contains(&token) {
-            self.logits = None;
-            return self.finish(FinishReason::EndToken(token));
-        }
-        self.left -= 1;
-        self.chosen_from = self.logits.take().unwrap_or_default();
-        if self.left > 0 && !full {
-            match self.engine.feed(&[token]).and_then(last_row) {
-                Ok(logits) => self.logits = Some(logits),
-                // The token was chosen before the failure: it is still the caller's, the error comes next.
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        Some(Ok(token))
+        self.over = true;
+        next
     }
 }

@@ -178,7 +178,6 @@ impl<'a> Client<'a> {
     /// A HEAD ends at the answer that names the contents, though that sends on to where they lie. Weights lie elsewhere,
     /// and those who keep them are not to see the token.
     fn ask(&self, method: Method, mut url: String, from: u64) -> Result<(String, Response<Body>)> {
-        let home = format!("{}/", self.endpoint());
         for _ in 0..=MAX_REDIRECTS {
             let mut request = match method {
                 Method::HEAD => self.agent.head(&url),
@@ -189,7 +188,7 @@ impl<'a> Client<'a> {
             if from > 0 {
                 request = request.header(header::RANGE, format!("bytes={from}-"));
             }
-            if let Some(token) = self.access.token.as_ref().filter(|_| url.starts_with(&home)) {
+            if let Some(token) = self.token(&url) {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
             let response = request.call().map_err(|error| network(&url, &error))?;
@@ -203,11 +202,28 @@ impl<'a> Client<'a> {
         Err(HubError::Answer { url, reason: "sends on to elsewhere without end".to_string() }.into())
     }
 
+    /// The token, where `url` is the hub's: no other host is to see it, wherever the hub sends on to.
+    fn token(&self, url: &str) -> Option<&str> {
+        let own = url.strip_prefix(self.endpoint()).is_some_and(|path| path.starts_with('/'));
+        self.access.token.as_deref().filter(|_| own)
+    }
+
     /// The address that `url` sends on to.
+    ///
+    /// From https it may not lead to http: whoever is in between could then read what is fetched, and change what no
+    /// SHA-256 is known of.
     fn location(&self, url: &str, location: Option<&str>) -> Result<String> {
         let answer = |reason: &str| HubError::Answer { url: url.to_string(), reason: reason.to_string() };
         let location = location.ok_or_else(|| answer("sends on to nowhere"))?;
-        if location.starts_with("https://") || location.starts_with("http://") {
+        // The scheme of an address may be written in any case.
+        let is =
+            |address: &str, scheme: &str| address.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
+        if is(location, "http://") && is(url, "https://") {
+            let elsewhere: String = location.chars().take(200).collect();
+            let reason = format!("sends on from https to http, where anyone may listen: {elsewhere} is not asked");
+            return Err(answer(&reason).into());
+        }
+        if is(location, "https://") || is(location, "http://") {
             return Ok(location.to_string());
         }
         let host = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
@@ -262,4 +278,55 @@ fn network(url: &str, error: &ureq::Error) -> HubError {
 fn encoded(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
     path.bytes().map(|b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(endpoint: &str) -> Access {
+        Access { endpoint: endpoint.to_string(), token: Some("hf_secret".to_string()), ..Access::default() }
+    }
+
+    #[test]
+    fn https_is_never_left_for_http() {
+        let (access, id) = (access("https://hub.example"), "owner/name".parse().unwrap());
+        let client = Client::new(&access, &id).unwrap();
+        for location in ["http://hub.example/a", "HTTP://hub.example/a", "http://store.example/a"] {
+            for url in ["https://hub.example/b", "HTTPS://hub.example/b"] {
+                let said = client.location(url, Some(location)).unwrap_err().to_string();
+                assert!(said.contains("from https to http"), "{said}");
+            }
+        }
+        let goes = |url: &str, location: &str| client.location(url, Some(location)).unwrap();
+        assert_eq!(goes("https://hub.example/b", "https://store.example/a"), "https://store.example/a");
+        assert_eq!(goes("https://hub.example/b", "/a"), "https://hub.example/a");
+        assert_eq!(goes("http://hub.example/b", "https://hub.example/a"), "https://hub.example/a");
+        // On a network of one's own.
+        assert_eq!(goes("http://hub.example/b", "http://store.example/a"), "http://store.example/a");
+        for location in ["//elsewhere/a", "ftp://elsewhere", "a", "", "\u{e9}"] {
+            assert!(client.location("https://hub.example/b", Some(location)).is_err(), "{location}");
+        }
+    }
+
+    #[test]
+    fn the_token_is_for_the_hub_alone() {
+        let id = "owner/name".parse().unwrap();
+        for endpoint in ["https://hub.example", "https://hub.example/"] {
+            let access = access(endpoint);
+            let client = Client::new(&access, &id).unwrap();
+            assert_eq!(client.token("https://hub.example/api/models/x"), Some("hf_secret"));
+            for other in [
+                "https://store.example/api",
+                "http://hub.example/api",
+                "https://hub.example.evil/api",
+                "https://hub.example:8080/api",
+                "https://hub.example@evil/api",
+                "https://hub.example\\@evil/api",
+                "https://hub.example",
+            ] {
+                assert_eq!(client.token(other), None, "{other}");
+            }
+        }
+    }
 }

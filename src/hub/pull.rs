@@ -1,19 +1,22 @@
 //! Fetches what fanfold reads of a repository into the cache, in the layout that Hugging Face's own tools use.
 //!
 //! A file is fetched into `blobs/ETAG.incomplete`, goes on where it stopped, and gets its name once it is whole and, as
-//! far as the hub names it by its SHA-256, right; a snapshot links to it. It deliberately asks a hub only through
+//! far as the hub names it by its SHA-256, right; a snapshot links to it. What is in the cache already is hashed before
+//! it is trusted. It deliberately asks a hub only through
 //! `client.rs`. Read [`super::Cache`] for how the files are found again.
 
 use super::client::{Access, Client, FileInfo};
 use super::{Cache, ModelId, is_commit, reads};
 use crate::error::{Error, HubError, Result};
 use crate::import::Index;
+use crate::wait::{Progress, Wait};
 use fd_lock::RwLock;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The unsharded weights, and the list of the others.
@@ -39,7 +42,7 @@ pub enum Event {
 
 /// Fetches `id` into `cache` and returns the folder of its files.
 ///
-/// What is there already is not fetched again, and what was interrupted goes on. A `stop` that becomes true ends it
+/// What is there already and right is not fetched again, and what was interrupted goes on. A `stop` that becomes true ends it
 /// soon. Errors when the hub has no such model, cannot be reached or refuses; the repository holds no safetensors; a
 /// file arrives damaged; or the disk is full. Whatever the error, the cache holds no file that is not whole.
 pub fn pull(
@@ -77,7 +80,7 @@ pub fn pull(
     if !is_commit(id.revision()) {
         let reference = cache.reference(id);
         reference.parent().map_or(Ok(()), create_folder)?;
-        fs::write(&reference, &info.commit).map_err(|error| disk(&reference, &error))?;
+        replace(&reference, &info.commit, &cache.blobs(id))?;
     }
     Ok(cache.snapshot(id, &info.commit))
 }
@@ -105,31 +108,94 @@ impl Puller<'_> {
     fn fetch(&mut self, file: &FileInfo) -> Result<()> {
         let blobs = self.cache.blobs(self.client.id);
         let blob = blobs.join(&file.etag);
-        if !is_whole(&blob, file) {
+        if !self.is_right(&blob, file)? {
             create_folder(&blobs)?;
             let mut lock = self.lock(file)?;
-            let started = Instant::now();
+            // Whoever holds the lock makes progress as long as what it fetches grows.
+            let (partial, progress) = (incomplete(&blob, file), Progress::default());
+            let (mut wait, mut length) = (Wait::new(&progress, self.client.access.deadline), None);
             loop {
                 match lock.try_write() {
                     // Whoever held the lock may have fetched it.
-                    Ok(_guard) if is_whole(&blob, file) => break,
+                    Ok(_guard) if self.is_right(&blob, file)? => break,
                     Ok(_guard) => {
                         self.download(file, &blob)?;
                         break;
                     }
                     Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(disk(&blob, &error).into()),
-                    Err(_) if started.elapsed() > self.client.access.deadline => {
+                    Err(_) if wait.expired() => {
                         let reason = "another process is fetching it: wait until it is done".to_string();
                         return Err(HubError::Disk { path: blob, reason }.into());
                     }
-                    Err(_) => self.sleep(Duration::from_millis(100))?,
+                    Err(_) => {
+                        let now = fs::metadata(&partial).ok().map(|metadata| metadata.len());
+                        if std::mem::replace(&mut length, now) != now {
+                            progress.step();
+                        }
+                        self.sleep(wait.slice())?;
+                    }
                 }
             }
         }
-        link(&blob, &self.cache.snapshot(self.client.id, self.commit), file)?;
+        self.link(&blob, &self.cache.snapshot(self.client.id, self.commit), file)?;
         self.done += file.size;
         (self.progress)(Event::At(self.done));
         Ok(())
+    }
+
+    /// Whether all of `file` is at `path`, and no other contents, as far as its ETag tells.
+    ///
+    /// Hugging Face names large files by their SHA-256 and the others by git's SHA-1. Another hub may mean something else by
+    /// 40 digits; its small files are then fetched on every pull.
+    fn is_right(&self, path: &Path, file: &FileInfo) -> Result<bool> {
+        if !is_whole(path, file) {
+            return Ok(false);
+        }
+        match file.etag.len() {
+            64 if is_hex(&file.etag) => self.is_named(path, file, Sha256::new()),
+            40 if is_hex(&file.etag) => {
+                self.is_named(path, file, Sha1::new().chain_update(format!("blob {}\0", file.size)))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether the digest that begins as `digest`, of what is at `path`, is the file's ETag.
+    fn is_named<D: Digest>(&self, path: &Path, file: &FileInfo, mut digest: D) -> Result<bool> {
+        let wrong = |error: io::Error| disk(path, &error);
+        let mut contents = File::open(path).map_err(wrong)?;
+        let mut block = vec![0; BLOCK];
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(HubError::Stopped.into());
+            }
+            match contents.read(&mut block) {
+                Ok(0) => return Ok(hex(&digest.finalize()) == file.etag.to_ascii_lowercase()),
+                Ok(n) => digest.update(&block[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(wrong(error).into()),
+            }
+        }
+    }
+
+    /// Gives `blob` the file's name in the snapshot. What a commit's file holds never changes.
+    fn link(&self, blob: &Path, snapshot: &Path, file: &FileInfo) -> Result<()> {
+        let pointer = snapshot.join(&file.name);
+        // A link to the contents, which are right by now; or a copy, where links cannot be made.
+        let points = || fs::canonicalize(&pointer).ok().is_some_and(|to| fs::canonicalize(blob).is_ok_and(|b| b == to));
+        if points() || self.is_right(&pointer, file)? {
+            return Ok(());
+        }
+        create_folder(pointer.parent().unwrap_or(snapshot))?;
+        let removed = match fs::remove_file(&pointer) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        match removed.and_then(|()| point(&pointer, blob, file)) {
+            // Another process was faster.
+            Err(_) if points() || self.is_right(&pointer, file)? => Ok(()),
+            result => result.map_err(|error| disk(&pointer, &error).into()),
+        }
     }
 
     /// The lock that whoever fetches these contents holds.
@@ -142,7 +208,7 @@ impl Puller<'_> {
 
     /// Fetches `file` and gives it its name; a connection that breaks is made anew.
     fn download(&mut self, file: &FileInfo, blob: &Path) -> Result<()> {
-        let path = blob.with_file_name(format!("{}.incomplete", file.etag));
+        let path = incomplete(blob, file);
         let mut partial = Partial::open(path.clone(), file)?;
         let access = self.client.access;
         let mut failures = 0;
@@ -266,8 +332,37 @@ impl Partial {
     /// Writes all of it out and returns its SHA-256.
     fn finish(self) -> Result<String> {
         self.file.sync_all().map_err(|error| disk(&self.path, &error))?;
-        Ok(self.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(&self.digest.finalize()))
     }
+}
+
+/// Where the contents `blob` lie until they are whole.
+fn incomplete(blob: &Path, file: &FileInfo) -> PathBuf {
+    blob.with_file_name(format!("{}.incomplete", file.etag))
+}
+
+/// Writes `contents` to `path` so that whoever reads it finds what was there or all of it, also after a crash.
+///
+/// It is written in `folder` first, on the same disk: other tools take every file beside a reference for one.
+fn replace(path: &Path, contents: &str, folder: &Path) -> Result<()> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let own = (std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed));
+    let whole = folder.join(format!("{contents}.{}.{}.incomplete", own.0, own.1));
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&whole)?;
+        file.write_all(contents.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&whole, path)
+    };
+    write().map_err(|error| {
+        // What is left of it does no harm.
+        let _ = fs::remove_file(&whole);
+        disk(path, &error).into()
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_hex(text: &str) -> bool {
@@ -277,24 +372,6 @@ fn is_hex(text: &str) -> bool {
 /// Whether all of `file` is at `path`.
 fn is_whole(path: &Path, file: &FileInfo) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == file.size)
-}
-
-/// Gives `blob` the file's name in the snapshot. What a commit's file holds never changes.
-fn link(blob: &Path, snapshot: &Path, file: &FileInfo) -> Result<()> {
-    let pointer = snapshot.join(&file.name);
-    if is_whole(&pointer, file) {
-        return Ok(());
-    }
-    create_folder(pointer.parent().unwrap_or(snapshot))?;
-    let removed = match fs::remove_file(&pointer) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    };
-    match removed.and_then(|()| point(&pointer, blob, file)) {
-        // Another process was faster.
-        Err(_) if is_whole(&pointer, file) => Ok(()),
-        result => result.map_err(|error| disk(&pointer, &error).into()),
-    }
 }
 
 /// Relative, so that the cache can be moved.

@@ -120,7 +120,7 @@ impl Plan {
         }
         let mut resolved = vec![None; graph.nodes().len()];
         for entry in &self.nodes {
-            let fail = |source| PlanError::Node { node: entry.node.clone(), source: Box::new(source) };
+            let fail = |cause| PlanError::Node { node: entry.node.clone(), cause: Box::new(cause) };
             let unknown = |problem: String| fail(PlanError::Format(problem).into());
             let index = graph.nodes().iter().position(|n| n.name == entry.node);
             let index = index.ok_or_else(|| unknown("the model has no such node".to_string()))?;

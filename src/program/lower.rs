@@ -36,9 +36,7 @@ pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program> {
     for ((n, node), cut) in graph.nodes().iter().enumerate().zip(&cuts) {
         let decision = node.rule.decision(plan.world_size);
         let cut = cut.or(decision.as_ref().map(|(factor, cut)| (*factor, cut)));
-        lowering
-            .node(n, cut)
-            .map_err(|source| PlanError::Node { node: node.name.clone(), source: Box::new(source) })?;
+        lowering.node(n, cut).map_err(|cause| PlanError::Node { node: node.name.clone(), cause: Box::new(cause) })?;
     }
     let mut outputs = Vec::new();
     for (name, value) in graph.outputs() {

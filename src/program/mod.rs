@@ -282,6 +282,16 @@ impl RankProgram {
         }
     }
 
+    /// What the instruction of this number makes, or what it returns: the name of the graph's node, input or output, or of
+    /// the value that is redistributed. None where there is no such instruction.
+    pub fn node(&self, instr: usize) -> Option<&str> {
+        self.instrs.get(instr).map(|instr| match instr {
+            Instr::Input { name, .. } | Instr::Output { name, .. } => name.as_str(),
+            Instr::Compute { node, .. } | Instr::Exchange { node, .. } => node.as_str(),
+            Instr::Zero { output } => self.values[*output].name.as_str(),
+        })
+    }
+
     /// How many exchanges a call makes.
     pub fn exchanges(&self) -> usize {
         self.instrs.iter().filter(|i| matches!(i, Instr::Exchange { .. })).count()
@@ -321,7 +331,9 @@ impl fmt::Display for RankProgram {
         for instr in &self.instrs {
             match instr {
                 Instr::Input { name, value: v } => writeln!(f, "{:<5}= input {name}", value(*v))?,
-                Instr::Zero { output } => writeln!(f, "{:<5}= zero", value(*output))?,
+                Instr::Zero { output } => {
+                    writeln!(f, "{:<5}= zero # {}", value(*output), self.values[*output].name)?;
+                }
                 Instr::Compute { node, op, inputs, output, extents } => {
                     let inputs: Vec<String> = inputs
                         .iter()

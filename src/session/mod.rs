@@ -6,27 +6,28 @@
 
 mod worker;
 
-use crate::comm::channel::channels;
+use crate::comm::channel::channels_with;
 use crate::device::{Counters, Device};
 use crate::error::{CommError, Error, Result, SessionError};
 use crate::graph::Weights;
 use crate::program::Program;
 use crate::tensor::{Env, Limits, Region, Tensor, copy_region, display_shape, resolve};
+use crate::wait::{Progress, Wait};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-use worker::{Answer, Command, RankState};
+use std::time::Duration;
+use worker::{Answer, Command, RankState, Site};
 
 /// How a session is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The largest call there will be; memory is taken for it.
     pub limits: Limits,
-    /// How long any wait may last without progress.
+    /// How long any wait may last without progress of any rank: a rank that loads or computes is no reason to give up.
     pub deadline: Duration,
 }
 
@@ -66,9 +67,11 @@ pub struct NotFinite {
 }
 
 struct Worker {
+    device: String,
     commands: Sender<Command>,
-    answers: Receiver<Answer>,
-    progress: Arc<AtomicU64>,
+    answers: Receiver<Result<Answer>>,
+    /// The instruction that the rank is at.
+    at: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -77,6 +80,7 @@ pub struct Session {
     workers: Vec<Worker>,
     program: Arc<Program>,
     options: Options,
+    progress: Progress,
     ended: bool,
 }
 
@@ -97,40 +101,39 @@ impl Session {
             return Err(crate::error::PlanError::WorldSize { plan, devices }.into());
         }
         let program = Arc::new(program);
-        let ends = channels(devices.len(), options.deadline);
+        let steps = Progress::default();
+        let ends = channels_with(devices.len(), options.deadline, &steps);
         let mut workers = Vec::new();
-        for ((device, end), rank) in devices.into_iter().zip(ends).zip(&program.ranks) {
+        for ((mut device, end), rank) in devices.into_iter().zip(ends).zip(&program.ranks) {
             let (commands, inbox) = unbounded();
             let (outbox, answers) = unbounded();
-            let name = device.name().to_string();
-            let ticks = Arc::new(AtomicU64::new(0));
-            let mut state = RankState::new(Arc::new(rank.clone()), device, Box::new(end), ticks.clone());
+            let (rank, name) = (Arc::new(rank.clone()), device.name().to_string());
+            let site = Site::new(rank.clone(), name.clone());
+            let at = site.instr.clone();
+            device.share_progress(&steps);
+            let mut state = RankState::new(rank.clone(), device, Box::new(end), steps.clone(), site.clone());
             let (weights, progress) = (weights.clone(), progress.clone());
             let thread = std::thread::Builder::new().name(format!("rank {}", rank.rank)).spawn(move || {
-                let loaded = state.load(&options.limits, &weights, progress.as_ref());
-                let failed = loaded.is_err();
-                // A session that is gone wants no answer.
-                let _ = outbox.send(Answer::Loaded(loaded));
-                drop(weights);
-                if !failed {
-                    state.serve(&inbox, &outbox);
+                let work = || state.work(&options.limits, weights, progress.as_ref(), &inbox, &outbox);
+                if let Err(error) = site.caught(work) {
+                    // A session that is gone wants no answer.
+                    let _ = outbox.send(Err(error));
                 }
+                // Ends the others' waits for this rank. Not before the error is sent: a driver may hang here.
+                drop(state);
             });
             let thread = thread.map_err(|error| SessionError::Rank {
                 rank: rank.rank,
                 device: name.clone(),
                 node: None,
-                source: Box::new(
+                cause: Box::new(
                     crate::error::DeviceError::Refused { device: name.clone(), reason: error.to_string() }.into(),
                 ),
             })?;
-            workers.push(Worker { commands, answers, progress: ticks, thread: Some(thread) });
+            workers.push(Worker { device: name, commands, answers, at, thread: Some(thread) });
         }
-        let mut session = Session { workers, program, options, ended: false };
-        session.collect(|answer| match answer {
-            Answer::Loaded(result) => result,
-            Answer::Outputs(_) | Answer::Watched(_) | Answer::Report(_) => Ok(()),
-        })?;
+        let mut session = Session { workers, program, options, progress: steps, ended: false };
+        session.collect(|_| ())?;
         Ok(session)
     }
 
@@ -152,7 +155,7 @@ impl Session {
         let env = self.begin(env, inputs, false)?;
         let parts = self.collect(|answer| match answer {
             Answer::Outputs(parts) => parts,
-            Answer::Loaded(_) | Answer::Watched(_) | Answer::Report(_) => Ok(Vec::new()),
+            Answer::Loaded | Answer::Watched(_) | Answer::Report(_) => Vec::new(),
         })?;
         let mut outputs = Tensors::new();
         for port in &self.program.outputs {
@@ -178,7 +181,7 @@ impl Session {
         self.begin(env, inputs, true)?;
         let found = self.collect(|answer| match answer {
             Answer::Watched(found) => found,
-            Answer::Loaded(_) | Answer::Outputs(_) | Answer::Report(_) => Ok(None),
+            Answer::Loaded | Answer::Outputs(_) | Answer::Report(_) => None,
         })?;
         // Ranks run the same nodes in the same order, so the earliest instruction is the origin.
         Ok(found.into_iter().flatten().min_by_key(|found| (found.instr, found.rank)))
@@ -199,14 +202,17 @@ impl Session {
         Ok(env)
     }
 
-    /// What happened on every rank since the session was opened.
+    /// What happened on every rank since the session was opened. Errors when the session has ended.
     pub fn report(&mut self) -> Result<Vec<RankReport>> {
+        if self.ended {
+            return Err(SessionError::Ended.into());
+        }
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Report);
         }
         let reports = self.collect(|answer| match answer {
-            Answer::Report(report) => Ok(Some(report)),
-            Answer::Loaded(_) | Answer::Outputs(_) | Answer::Watched(_) => Ok(None),
+            Answer::Report(report) => Some(report),
+            Answer::Loaded | Answer::Outputs(_) | Answer::Watched(_) => None,
         })?;
         Ok(reports.into_iter().flatten().map(|report| *report).collect())
     }
@@ -246,53 +252,72 @@ impl Session {
         Ok(())
     }
 
-    /// One answer of every worker, by rank. The first failure that is a cause, not a consequence, ends the session.
-    fn collect<T>(&mut self, take: impl Fn(Answer) -> Result<T>) -> Result<Vec<T>> {
+    /// One answer of every worker, by rank. A failure ends the session; of several, the one that explains the others is
+    /// returned.
+    fn collect<T>(&mut self, take: impl Fn(Answer) -> T) -> Result<Vec<T>> {
         let mut results = Vec::new();
         let mut failures: Vec<Error> = Vec::new();
+        let mut silent = Vec::new();
+        // Ranks that wait for a silent one are to give up before this does, and to say whom they waited for.
+        let deadline = self.options.deadline + (self.options.deadline / 4).min(Duration::from_secs(2));
+        let mut wait = Wait::new(&self.progress, deadline);
         for rank in 0..self.workers.len() {
-            match self.answer(rank) {
-                Ok(answer) => match take(answer) {
-                    Ok(result) => results.push(result),
-                    Err(error) => failures.push(error),
-                },
-                Err(error) => failures.push(error),
+            match self.answer(rank, &mut wait) {
+                Some(Ok(answer)) => results.push(take(answer)),
+                Some(Err(error)) => failures.push(error),
+                None => silent.push(rank),
             }
         }
-        if failures.is_empty() {
+        if failures.is_empty() && silent.is_empty() {
             return Ok(results);
         }
         self.ended = true;
-        let consequence = |error: &Error| match error {
-            Error::Session(SessionError::Rank { source, .. }) => {
-                matches!(**source, Error::Comm(CommError::PeerEnded { .. }))
-            }
-            _ => false,
-        };
-        let cause = failures.iter().position(|error| !consequence(error)).unwrap_or(0);
+        failures.extend(silent.into_iter().map(|rank| self.stalled(rank, &failures).into()).collect::<Vec<_>>());
+        let cause = (0..failures.len()).min_by_key(|&i| remoteness(&failures[i])).unwrap_or(0);
         Err(failures.swap_remove(cause))
     }
 
-    fn answer(&self, rank: usize) -> Result<Answer> {
-        let total = || self.workers.iter().map(|w| w.progress.load(Ordering::Relaxed)).sum::<u64>();
-        let deadline = self.options.deadline;
-        let mut seen = total();
-        let mut since = Instant::now();
+    /// What `rank` answers; none when the wait has expired.
+    fn answer(&self, rank: usize, wait: &mut Wait) -> Option<Result<Answer>> {
         let worker = &self.workers[rank];
         loop {
-            match worker.answers.recv_timeout(deadline.min(Duration::from_millis(500))) {
-                Ok(answer) => return Ok(answer),
-                Err(RecvTimeoutError::Disconnected) => return Err(SessionError::Ended.into()),
-                Err(RecvTimeoutError::Timeout) => {
-                    let now = total();
-                    if now != seen {
-                        (seen, since) = (now, Instant::now());
-                    } else if since.elapsed() > deadline {
-                        return Err(SessionError::Deadline { deadline }.into());
-                    }
-                }
+            match worker.answers.recv_timeout(wait.slice()) {
+                Ok(answer) => return Some(answer),
+                // A thread that goes without a word was ended by something else than this program.
+                Err(RecvTimeoutError::Disconnected) => return Some(Err(SessionError::Ended.into())),
+                Err(RecvTimeoutError::Timeout) if wait.expired() => return None,
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+
+    /// What is known of a rank that answers nothing, `failures` being what the others say.
+    fn stalled(&self, rank: usize, failures: &[Error]) -> SessionError {
+        let waits = |error: &Error| match error {
+            Error::Session(SessionError::Rank { cause, .. }) => match **cause {
+                Error::Comm(CommError::Deadline { rank: who, peer, .. }) if peer == rank => Some(who),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Worker { device, at, .. } = &self.workers[rank];
+        let node = self.program.ranks[rank].node(at.load(Ordering::Relaxed)).map(str::to_string);
+        let (device, waiting) = (device.clone(), failures.iter().filter_map(waits).collect());
+        SessionError::Stalled { rank, device, node, waiting, deadline: self.options.deadline }
+    }
+}
+
+/// How far a rank's failure is from being the cause of the others': 0 is a cause. A rank whose peer ended tells the
+/// least, and one whose peer kept silent only that.
+fn remoteness(error: &Error) -> u8 {
+    match error {
+        Error::Session(SessionError::Rank { cause, .. }) => match **cause {
+            Error::Comm(CommError::PeerEnded { .. }) => 3,
+            Error::Comm(CommError::Deadline { .. }) => 2,
+            _ => 0,
+        },
+        Error::Session(SessionError::Stalled { .. }) => 1,
+        _ => 4,
     }
 }
 

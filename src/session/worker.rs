@@ -10,9 +10,11 @@ use crate::error::{CommError, Error, Result, SessionError};
 use crate::graph::Weights;
 use crate::program::{Instr, RankProgram, Window};
 use crate::tensor::{DType, Env, Limits, Region, Tensor, copy_region, resolve};
+use crate::wait::Progress;
 use crossbeam::channel::{Receiver, Sender};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What the session asks of a worker.
@@ -26,12 +28,46 @@ pub(super) enum Command {
     Report,
 }
 
-/// What a worker answers.
+/// What a worker answers, unless it fails.
 pub(super) enum Answer {
-    Loaded(Result<()>),
-    Outputs(Result<Vec<Part>>),
-    Watched(Result<Option<NotFinite>>),
+    Loaded,
+    Outputs(Vec<Part>),
+    Watched(Option<NotFinite>),
     Report(Box<RankReport>),
+}
+
+/// Where a rank is, for whoever tells of its failure: the rank itself, or the session when the rank says nothing.
+#[derive(Clone)]
+pub(super) struct Site {
+    program: Arc<RankProgram>,
+    device: String,
+    /// The instruction it is at; none has this number outside a call.
+    pub(super) instr: Arc<AtomicUsize>,
+}
+
+impl Site {
+    /// A rank that has done nothing yet.
+    pub(super) fn new(program: Arc<RankProgram>, device: String) -> Site {
+        Site { program, device, instr: Arc::new(AtomicUsize::new(usize::MAX)) }
+    }
+
+    /// `cause`, with the rank, its device and the node it is at.
+    fn fail(&self, cause: Error) -> Error {
+        let node = self.program.node(self.instr.load(Ordering::Relaxed)).map(str::to_string);
+        let (rank, device, cause) = (self.program.rank, self.device.clone(), Box::new(cause));
+        SessionError::Rank { rank, device, node, cause }.into()
+    }
+
+    /// What `work` returns; as an error with the panic's words where it panics, in a device, a communicator or a reader
+    /// of weights alike.
+    pub(super) fn caught(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        // What `work` owns goes with it, and all that is left is this site.
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let words = words.unwrap_or("without a word").to_string();
+            Err(self.fail(SessionError::Panicked { words }.into()))
+        })
+    }
 }
 
 /// A part of an output, as one rank returns it.
@@ -46,7 +82,8 @@ pub(super) struct RankState {
     program: Arc<RankProgram>,
     device: Box<dyn Device>,
     end: Box<dyn Communicator>,
-    ticks: Arc<AtomicU64>,
+    progress: Progress,
+    site: Site,
     scratch: Vec<u8>,
     exchanges: u64,
     sent_bytes: u64,
@@ -55,18 +92,20 @@ pub(super) struct RankState {
 }
 
 impl RankState {
-    /// A rank that has done nothing yet; it counts every instruction in `ticks`.
+    /// A rank that has done nothing yet; it counts every instruction in `progress`, and says in `site` where it is.
     pub(super) fn new(
         program: Arc<RankProgram>,
         device: Box<dyn Device>,
         end: Box<dyn Communicator>,
-        ticks: Arc<AtomicU64>,
+        progress: Progress,
+        site: Site,
     ) -> RankState {
         RankState {
             program,
             device,
             end,
-            ticks,
+            progress,
+            site,
             scratch: Vec::new(),
             exchanges: 0,
             sent_bytes: 0,
@@ -75,35 +114,28 @@ impl RankState {
         }
     }
 
-    fn fail(&self, node: Option<&str>, source: Error) -> Error {
-        SessionError::Rank {
-            rank: self.program.rank,
-            device: self.device.name().to_string(),
-            node: node.map(str::to_string),
-            source: Box::new(source),
-        }
-        .into()
-    }
-
-    /// Loads the rank's shard.
-    pub(super) fn load(
+    /// Loads the rank's shard, then answers commands until the session goes. Errors when the rank fails; it is to be
+    /// dropped then, which ends the others' waits for it at once.
+    pub(super) fn work(
         &mut self,
         limits: &Limits,
-        weights: &Arc<dyn Weights>,
-        progress: &(dyn Fn(u64) + Sync),
+        weights: Arc<dyn Weights>,
+        told: &(dyn Fn(u64) + Sync),
+        inbox: &Receiver<Command>,
+        outbox: &Sender<Result<Answer>>,
     ) -> Result<()> {
-        let ticks = self.ticks.clone();
-        let told = |bytes| {
-            ticks.fetch_add(1, Ordering::Relaxed);
-            progress(bytes);
+        let progress = self.progress.clone();
+        let tell = |bytes| {
+            progress.step();
+            told(bytes);
         };
-        self.device.load(self.program.clone(), limits, weights, &told).map_err(|error| self.fail(None, error))
-    }
-
-    /// Answers commands until the session goes or the rank fails.
-    pub(super) fn serve(mut self, inbox: &Receiver<Command>, outbox: &Sender<Answer>) {
-        while let Ok(command) = inbox.recv() {
-            let answer = match command {
+        self.device.load(self.program.clone(), limits, &weights, &tell).map_err(|error| self.site.fail(error))?;
+        drop(weights);
+        let mut answer = Answer::Loaded;
+        // A session that is gone wants no answer.
+        while outbox.send(Ok(answer)).is_ok() {
+            let Ok(command) = inbox.recv() else { break };
+            answer = match command {
                 Command::Report => Answer::Report(Box::new(RankReport {
                     device: self.device.name().to_string(),
                     counters: self.device.counters(),
@@ -115,61 +147,49 @@ impl RankState {
                 Command::Run { env, inputs, watch } => {
                     let started = Instant::now();
                     let mut found = None;
-                    let result = self.call(&env, &inputs, watch.then_some(&mut found));
+                    let parts = self.call(&env, &inputs, watch.then_some(&mut found));
                     self.call_time += started.elapsed();
-                    let failed = result.is_err();
-                    let result = match watch {
-                        true => Answer::Watched(result.map(|_| found)),
-                        false => Answer::Outputs(result),
-                    };
-                    if failed {
-                        let _ = outbox.send(result);
-                        // Leaving drops this rank's end, which ends the others' waits for it at once.
-                        return;
-                    }
-                    result
+                    let parts = parts.map_err(|error| self.site.fail(error))?;
+                    self.site.instr.store(usize::MAX, Ordering::Relaxed);
+                    if watch { Answer::Watched(found) } else { Answer::Outputs(parts) }
                 }
             };
-            if outbox.send(answer).is_err() {
-                return;
-            }
         }
+        Ok(())
     }
 
     /// Runs the program once. Into `watched` goes the first value that is no finite number.
     fn call(&mut self, env: &Env, inputs: &Tensors, mut watched: Option<&mut Option<NotFinite>>) -> Result<Vec<Part>> {
         let program = self.program.clone();
-        self.device.begin(env).map_err(|error| self.fail(None, error))?;
+        self.device.begin(env)?;
+        self.progress.step();
         let mut parts = Vec::new();
         for (index, instr) in program.instrs.iter().enumerate() {
-            let (node, done) = match instr {
+            self.site.instr.store(index, Ordering::Relaxed);
+            match instr {
                 Instr::Input { name, value } => {
                     let bytes = inputs.get(name).map(Tensor::bytes).unwrap_or_default();
-                    (name, self.device.write(*value, bytes))
+                    self.device.write(*value, bytes)?;
                 }
                 Instr::Compute { node, output, .. } => {
-                    let mut done = self.device.execute(index);
-                    if let (Ok(()), Some(found @ None)) = (&done, &mut watched) {
-                        done = self.look(index, node, *output).map(|seen| **found = seen);
+                    self.device.execute(index)?;
+                    if let Some(found @ None) = &mut watched {
+                        **found = self.look(index, node, *output)?;
                     }
-                    (node, done)
                 }
-                Instr::Zero { .. } => (&program.values[0].name, self.device.execute(index)),
-                Instr::Exchange { node, from, to, send, receive, .. } => {
+                Instr::Zero { .. } => self.device.execute(index)?,
+                Instr::Exchange { from, to, send, receive, .. } => {
                     let started = Instant::now();
-                    let done = self.exchange(env, (*from, send), (*to, receive));
+                    self.exchange(env, (*from, send), (*to, receive))?;
                     self.exchange_time += started.elapsed();
-                    (node, done)
                 }
                 Instr::Output { name, value, window } => {
                     let mut bytes = Vec::new();
-                    let done = self.device.read(*value, &mut bytes);
+                    self.device.read(*value, &mut bytes)?;
                     parts.push(Part { name: name.clone(), window: window.clone(), bytes });
-                    (name, done)
                 }
-            };
-            done.map_err(|error| self.fail(Some(node), error))?;
-            self.ticks.fetch_add(1, Ordering::Relaxed);
+            }
+            self.progress.step();
         }
         Ok(parts)
     }

@@ -114,31 +114,55 @@ impl Cut {
         Cut::new(self.ranges.iter().map(image).collect())
     }
 
-    /// What is wrong with it as a cut of `extent` over `world_size` ranks, if anything.
+    /// What is wrong with it as a cut of `extent`, if anything.
     ///
-    /// `partition` forbids overlaps: what is contracted must not be counted twice.
+    /// `partition` forbids overlaps: what is contracted must not be counted twice. What is left out or held twice is told
+    /// before the order of the parts is, since parts in another order than the ranks' may well cover everything once.
     pub(super) fn problem(&self, extent: usize, partition: bool) -> Option<String> {
-        let mut covered = 0;
-        let mut start = 0;
+        let part = |rank: usize| format!("{}..{}", self.ranges[rank].start, self.ranges[rank].end);
         for (rank, range) in self.ranges.iter().enumerate() {
-            if range.start > range.end || range.end > extent {
+            if range.start > range.end {
+                return Some(format!("gives rank {rank} the part {}, which ends before it starts", part(rank)));
+            }
+            if range.end > extent {
                 return Some(format!("leaves 0..{extent} at rank {rank}"));
             }
-            if range.is_empty() {
-                continue;
-            }
+        }
+        let held: Vec<usize> = (0..self.ranges.len()).filter(|&rank| !self.ranges[rank].is_empty()).collect();
+        let mut sorted = held.clone();
+        sorted.sort_by_key(|&rank| (self.ranges[rank].start, self.ranges[rank].end));
+        let mut covered = 0;
+        let mut furthest = None;
+        for rank in sorted {
+            let range = &self.ranges[rank];
             if range.start > covered {
                 return Some(format!("leaves {covered}..{} to no rank", range.start));
             }
-            if range.start < start || range.end < covered {
-                return Some(format!("falls back at rank {rank}: intervals must rise with the rank"));
+            if let Some(other) = furthest.filter(|_| partition && range.start < covered) {
+                let (both, a, b) = (range.start..covered.min(range.end), rank.min(other), rank.max(other));
+                let overlap = format!("{}..{}", both.start, both.end);
+                return Some(format!("gives {overlap} to two ranks, {a} and {b}: what is summed must not overlap"));
             }
-            if partition && range.start < covered {
-                return Some(format!("gives {}..{covered} to two ranks: what is summed must not overlap", range.start));
+            if range.end > covered {
+                (covered, furthest) = (range.end, Some(rank));
             }
-            (start, covered) = (range.start, range.end);
         }
-        (covered < extent).then(|| format!("leaves {covered}..{extent} to no rank"))
+        if covered < extent {
+            return Some(format!("leaves {covered}..{extent} to no rank"));
+        }
+        let falls = |pair: &&[usize]| {
+            let (before, after) = (&self.ranges[pair[0]], &self.ranges[pair[1]]);
+            after.start < before.start || after.end < before.end
+        };
+        held.windows(2).find(falls).map(|pair| {
+            format!(
+                "gives rank {} the part {} and rank {} the part {}: parts must follow one another in the order of ranks",
+                pair[0],
+                part(pair[0]),
+                pair[1],
+                part(pair[1])
+            )
+        })
     }
 }
 
@@ -164,5 +188,56 @@ mod tests {
         assert_eq!((0..5).map(|r| kv.owned(r).len()).collect::<Vec<_>>(), [1, 0, 0, 0, 0]);
         assert_eq!(kv.problem(1, false), None);
         assert!(kv.problem(1, true).is_some());
+    }
+
+    /// What a cut must be, rank by rank: parts that rise, none left out, and none twice where they are summed.
+    fn allowed(cut: &Cut, extent: usize, partition: bool) -> bool {
+        let (mut start, mut covered) = (0, 0);
+        for range in &cut.ranges {
+            if range.start > range.end || range.end > extent {
+                return false;
+            }
+            if range.is_empty() {
+                continue;
+            }
+            let follows = if partition { range.start == covered } else { range.start <= covered };
+            if !follows || range.start < start || range.end < covered {
+                return false;
+            }
+            (start, covered) = (range.start, range.end);
+        }
+        covered == extent
+    }
+
+    /// Every cut of a short factor over three ranks: refused where it must be, and for a reason that holds.
+    #[test]
+    fn a_refused_cut_is_told_the_true_reason() {
+        const EXTENT: usize = 4;
+        let ranges: Vec<Range<usize>> = (0..=EXTENT + 1).flat_map(|a| (0..=EXTENT + 1).map(move |b| a..b)).collect();
+        for a in &ranges {
+            for b in &ranges {
+                for c in &ranges {
+                    let cut = Cut::new(vec![a.clone(), b.clone(), c.clone()]);
+                    let holders = |i: usize| cut.ranges.iter().filter(|range| range.contains(&i)).count();
+                    let outside = cut.ranges.iter().any(|r| r.start > r.end || r.end > EXTENT);
+                    let gap = (0..EXTENT).any(|i| holders(i) == 0);
+                    let twice = (0..EXTENT).any(|i| holders(i) > 1);
+                    for partition in [false, true] {
+                        let Some(said) = cut.problem(EXTENT, partition) else {
+                            assert!(allowed(&cut, EXTENT, partition), "{cut} is taken");
+                            continue;
+                        };
+                        assert!(!allowed(&cut, EXTENT, partition), "{cut}: {said}");
+                        let holds = match said.as_str() {
+                            _ if said.contains("ends before") || said.contains("leaves 0..4 at rank") => outside,
+                            _ if said.contains("to no rank") => gap,
+                            _ if said.contains("two ranks") => twice && partition,
+                            _ => said.contains("in the order of ranks") && !outside && !gap && !(partition && twice),
+                        };
+                        assert!(holds, "{cut}: {said}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -196,6 +196,8 @@ pub enum Fault {
     Lost,
     Hangs(Duration),
     Panics,
+    /// From then on so many instructions take so long each.
+    Slow(Duration, usize),
     /// Every value that is read begins with another number.
     Lies,
 }
@@ -234,6 +236,11 @@ impl Device for Faulty {
                 }
                 Fault::Hangs(time) => std::thread::sleep(time),
                 Fault::Panics => panic!("a defect in a driver"),
+                Fault::Slow(_, 0) => {}
+                Fault::Slow(time, left) => {
+                    std::thread::sleep(time);
+                    self.fault = Fault::Slow(time, left - 1);
+                }
                 Fault::Lies => {}
             }
         }

@@ -4,7 +4,8 @@
 //! `run`.
 
 use crate::asking::{SamplingArgs, TalkArgs, ended};
-use crate::common::{Target, clear, decide, generator, open, stop_on_interrupt, tell, tokenizer, usage, waiting};
+use crate::common::{Target, clear, decide, generator, open, tell, tokenizer, usage, waiting};
+use crate::interrupt;
 use crate::values::limit;
 use anyhow::Result;
 use fanfold::Error;
@@ -46,9 +47,8 @@ pub fn main(args: &Args) -> Result<()> {
     let tokenizer = tokenizer(&model)?;
     let template = args.talk.template(&model)?;
     let decision = decide(&model, &args.target, false)?;
-    let stop = stop_on_interrupt()?;
-    // Where no answer is under way, Ctrl-C finds itself to be the second one, and ends the program.
-    stop.store(true, Ordering::Relaxed);
+    // Ctrl-C stops an answer; where none is under way the flag is set, and it ends the program.
+    let stop = interrupt::flag();
     let asking = args.sampling.asking(args.tokens, stop.clone());
     // What cannot be is refused before the weights are loaded, which may take minutes.
     Sampler::new(asking.sampling)?;

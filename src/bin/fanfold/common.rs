@@ -22,7 +22,6 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A mistake in how the program was called.
@@ -259,12 +258,17 @@ pub fn decide_as(model: &Model, target: &Target, options: EngineOptions) -> Resu
 pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions) -> Result<Decision> {
     let mut choices = choose(placing)?;
     let listed = choices.len();
+    // What is wrong with a plan from a file is told with the file's name.
+    let of_plan = |error: fanfold::Error| match (&placing.plan, &error) {
+        (Some(file), fanfold::Error::Plan(_)) => anyhow::Error::from(error).context(file.display().to_string()),
+        _ => error.into(),
+    };
     let plan = match &placing.plan {
         Some(file) => {
-            let plan = Plan::from_json(&input::text_within(file, LONGEST_PLAN)?)?;
+            let plan = Plan::from_json(&input::text_within(file, LONGEST_PLAN)?).map_err(of_plan)?;
             if plan.world_size != choices.len() {
                 let (plan, devices) = (plan.world_size, choices.len());
-                return Err(fanfold::Error::from(PlanError::WorldSize { plan, devices }).into());
+                return Err(of_plan(PlanError::WorldSize { plan, devices }.into()));
             }
             plan
         }
@@ -283,7 +287,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     };
     one_each("--memory", "sizes", placing.memory.len(), listed, choices.len())?;
     if placing.exact {
-        plan.check_exact(model.graph())?;
+        plan.check_exact(model.graph()).map_err(of_plan)?;
         if let Some(other) = choices.iter().find(|choice| *choice != &choices[0]) {
             let reason = format!("{} and {other} are different adapters, whose arithmetic may differ", choices[0]);
             return Err(fanfold::Error::from(PlanError::Inexact(reason)).into());
@@ -292,7 +296,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     let deadline = Duration::from_secs(placing.timeout);
     let options = EngineOptions { deadline, ..options };
     let rooms = rooms(&choices, &placing.memory);
-    let (program, limits) = prepare(model, &plan, &options, &rooms)?;
+    let (program, limits) = prepare(model, &plan, &options, &rooms).map_err(of_plan)?;
     Ok(Decision { plan, program, limits, choices, rooms, options, made_for: model.info().context })
 }
 
@@ -366,16 +370,4 @@ pub fn clear(bar: &ProgressBar) {
 /// Shows on stderr that something is going on of which it is not known how long it takes, until it is cleared.
 pub fn waiting(what: &str) -> ProgressBar {
     progress_bar(0, &format!("{{spinner}} {what}, {{elapsed}}"))
-}
-
-/// A flag that the first Ctrl-C sets; the second ends the program.
-pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })?;
-    Ok(stop)
 }

@@ -1,7 +1,7 @@
 //! `fanfold demo`: the embedded model over several devices, from plan to proof.
 
 use crate::asking::ended;
-use crate::common::{Placing, Target, decide, open, open_model, say, stop_on_interrupt, tokenizer};
+use crate::common::{Placing, Target, decide, open, open_model, say, tokenizer};
 use crate::values::limit;
 use crate::verify::{compare, decide_single, open_single, sentence};
 use anyhow::Result;
@@ -11,6 +11,7 @@ use fanfold::report;
 use fanfold::text::{Sampler, Sampling};
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 #[derive(clap::Args)]
@@ -63,13 +64,12 @@ pub fn main(args: &Args) -> Result<()> {
         started.elapsed().as_secs_f64(),
         decision.choices.len()
     ))?;
-    let stop = stop_on_interrupt()?;
     let sampler = Sampler::new(Sampling { temperature: 0.7, seed: 1, ..Sampling::default() })?;
     let mut stream = tokenizer.stream_after(&ids, true)?;
     let mut out = std::io::stdout();
     write!(out, "{PROMPT}")?;
     let mut count = 0usize;
-    let mut tokens = engine.generate(&ids, args.tokens, sampler, true, stop)?;
+    let mut tokens = engine.generate(&ids, args.tokens, sampler, true, Arc::default())?;
     for token in tokens.by_ref() {
         count += 1;
         if let Some(piece) = stream.push(token?)? {

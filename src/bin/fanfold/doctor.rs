@@ -9,6 +9,7 @@ use anyhow::Result;
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
 use fanfold::selftest::{Check, checks, selftest};
+use fanfold::wait::{Progress, Wait};
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -175,16 +176,22 @@ impl Part {
         Ok(Part { child, lines })
     }
 
-    /// The next line; `None` at its end. Errs when the deadline has passed, and ends the process.
-    fn next(&mut self, deadline: Instant) -> Result<Option<String>, String> {
-        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => Ok(Some(line)),
-            Err(RecvTimeoutError::Disconnected) => self.child.wait().map_err(|e| e.to_string()).and_then(ended),
-            Err(RecvTimeoutError::Timeout) => {
-                // It may have ended just now, which is as well.
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                Err("the driver does not come back: its process was ended".to_string())
+    /// The next line; `None` at its end. Errs when it takes longer than `patience`, and ends the process.
+    fn next(&mut self, patience: Duration) -> Result<Option<String>, String> {
+        let mut wait = Wait::new(&Progress::default(), patience);
+        loop {
+            match self.lines.recv_timeout(wait.slice()) {
+                Ok(line) => return Ok(Some(line)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return self.child.wait().map_err(|e| e.to_string()).and_then(ended);
+                }
+                Err(RecvTimeoutError::Timeout) if !wait.expired() => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    // It may have ended just now, which is as well.
+                    let _ = self.child.kill();
+                    let _ = self.child.wait();
+                    return Err("the driver does not come back: its process was ended".to_string());
+                }
             }
         }
     }
@@ -201,9 +208,8 @@ fn ended(status: ExitStatus) -> Result<Option<String>, String> {
 /// The adapters.
 fn list() -> Result<Vec<Value>, String> {
     let mut part = Part::start(&[ADAPTERS]).map_err(|e| e.to_string())?;
-    let deadline = Instant::now() + PATIENCE;
     let mut text = String::new();
-    while let Some(line) = part.next(deadline)? {
+    while let Some(line) = part.next(PATIENCE)? {
         text += &line;
     }
     serde_json::from_str(&text).map_err(|e| e.to_string())
@@ -212,7 +218,7 @@ fn list() -> Result<Vec<Value>, String> {
 /// The checks of one adapter as they end; the last one says so where its driver ended them.
 fn examine(index: usize, seconds: u64) -> impl Iterator<Item = Check> {
     let started = Instant::now();
-    let deadline = started + Duration::from_secs(seconds) + PATIENCE;
+    let patience = Duration::from_secs(seconds) + PATIENCE;
     let broken = move |detail: String| {
         let seconds = started.elapsed().as_secs_f64();
         Some(Check { name: "driver".to_string(), passed: false, detail, seconds })
@@ -224,7 +230,7 @@ fn examine(index: usize, seconds: u64) -> impl Iterator<Item = Check> {
             return None;
         }
         let next = match &mut part {
-            Ok(part) => part.next(deadline),
+            Ok(part) => part.next(patience),
             Err(reason) => Err(reason.clone()),
         };
         match next.and_then(|line| line.map(|line| serde_json::from_str(&line).map_err(|e| e.to_string())).transpose())

@@ -21,6 +21,7 @@ mod embed;
 mod flags;
 mod huggingface;
 mod input;
+mod interrupt;
 mod man;
 mod memory;
 mod output;
@@ -36,7 +37,7 @@ mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use fanfold::Error;
-use fanfold::error::{CommError, DeviceError, HubError, PlanError, SessionError, TensorError, TextError};
+use fanfold::error::{CommError, DeviceError, HubError, PlanError, SessionError, TensorError, TextError, shown};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -46,7 +47,7 @@ use std::process::ExitCode;
 #[command(after_help = "Example:
   fanfold run MODEL -p \"Once upon a time\" --devices 0,1 --ratios 3,2
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 bad model, 4 does not fit, 5 device lost")]
+Exit codes: 0 done, 1 failed, 2 usage, 3 bad model, 4 does not fit, 5 device lost, 130 ended by Ctrl-C")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
     // Mesa's device-select layer reorders adapters and complains on stderr where there is no desktop session.
     // SAFETY: no other thread runs yet, so nothing reads the environment at the same time.
     unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    interrupt::listen();
     ExitCode::from(run_with(std::env::args_os()))
 }
 
@@ -141,8 +143,12 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         Err(error) if closed_pipe(&error) => 0,
         Err(error) => {
-            common::tell(format_args!("error: {error:#}"));
-            exit_code(&error)
+            let code = exit_code(&error);
+            if !error.is::<interrupt::Interrupted>() {
+                // The one place where errors are printed.
+                common::tell(format_args!("error: {}", shown(&format!("{error:#}"))));
+            }
+            code
         }
     }
 }
@@ -153,10 +159,14 @@ fn closed_pipe(error: &anyhow::Error) -> bool {
     kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
-/// 2 usage, 3 bad model, 4 does not fit, 5 a device was lost, refused a call or did not answer in time, 1 anything else.
+/// 2 usage, 3 bad model, 4 does not fit, 5 a device was lost, refused a call or did not answer in time, 130 ended by
+/// Ctrl-C, 1 anything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<common::Usage>() {
         return 2;
+    }
+    if error.is::<interrupt::Interrupted>() {
+        return interrupt::CODE;
     }
     error.downcast_ref::<Error>().map_or(1, code)
 }
@@ -166,6 +176,7 @@ fn code(error: &Error) -> u8 {
         Error::Tensor(TensorError::Memory { .. }) => 4,
         Error::Import(_) => 3,
         Error::Hub(HubError::Name { .. }) => 2,
+        Error::Hub(HubError::Stopped) => interrupt::CODE,
         Error::Hub(HubError::NotCached { .. } | HubError::NoWeights { .. } | HubError::NotFound { .. }) => 3,
         Error::Graph(_) | Error::Sharding(_) | Error::Tensor(_) => 3,
         Error::Text(TextError::Sampling { .. } | TextError::Prompt { .. }) => 2,
@@ -176,10 +187,11 @@ fn code(error: &Error) -> u8 {
         Error::Device(DeviceError::List { .. } | DeviceError::NotFound { .. } | DeviceError::NoAdapter) => 2,
         Error::Device(DeviceError::OutOfMemory { .. }) => 4,
         Error::Device(_) => 5,
-        Error::Session(SessionError::Rank { source, .. }) => code(source),
+        Error::Session(SessionError::Rank { cause, .. }) => code(cause),
         Error::Session(SessionError::Context { .. } | SessionError::EmptyPrompt | SessionError::Model { .. }) => 2,
         Error::Session(SessionError::Token { .. }) => 3,
         Error::Comm(CommError::PeerEnded { .. } | CommError::Deadline { .. }) => 5,
+        Error::Session(SessionError::Stalled { .. }) => 5,
         _ => 1,
     }
 }

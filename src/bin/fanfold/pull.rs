@@ -24,8 +24,9 @@ pub struct Args {
 
 #[cfg(feature = "hub")]
 pub fn main(args: &Args) -> Result<()> {
-    use crate::common::{progress_bar, say, stop_on_interrupt, usage};
+    use crate::common::{progress_bar, say, usage};
     use crate::huggingface::{cache, endpoint, offline, token};
+    use crate::interrupt;
     use fanfold::hub::{Access, Event, Proxy, pull};
     use std::time::Duration;
 
@@ -39,9 +40,10 @@ pub fn main(args: &Args) -> Result<()> {
         deadline: Duration::from_secs(args.timeout),
         ..Access::default()
     };
-    let stop = stop_on_interrupt()?;
+    // What is fetched is kept in good order, and the person is told.
+    interrupt::stoppable();
     let bar = progress_bar(0, "fetching {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    let folder = pull(&cache(), &args.id, &access, &stop, &mut |event| match event {
+    let folder = pull(&cache(), &args.id, &access, &interrupt::flag(), &mut |event| match event {
         Event::Files { bytes, .. } => bar.set_length(bytes),
         Event::At(bytes) => bar.set_position(bytes),
     });

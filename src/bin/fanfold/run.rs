@@ -2,10 +2,11 @@
 
 use crate::asking::{SamplingArgs, TalkArgs, counted, ended, timed};
 use crate::common::{
-    Decision, Target, check_tokens, clear, count, decide_as, generator, open, progress_bar, say, stop_on_interrupt,
-    tell, tokenizer, usage, waiting,
+    Decision, Target, check_tokens, clear, count, decide_as, generator, open, progress_bar, say, tell, tokenizer,
+    usage, waiting,
 };
 use crate::input;
+use crate::interrupt;
 use crate::output::OutputFile;
 use crate::values::limit;
 use anyhow::Result;
@@ -75,10 +76,9 @@ pub fn main(args: &Args) -> Result<()> {
         return Err(usage("--logprobs and --logits take one text"));
     }
     let logits = args.logits.as_deref().map(OutputFile::open).transpose()?;
-    let stop = stop_on_interrupt()?;
     // A template of one's own and a word of the system make sense in a conversation alone.
     let talks = args.chat || args.talk.template.is_some() || args.talk.system.is_some();
-    let asking = Asking { continues: !talks, ..args.sampling.asking(args.tokens, stop) };
+    let asking = Asking { continues: !talks, ..args.sampling.asking(args.tokens, interrupt::flag()) };
     Sampler::new(asking.sampling)?;
     let model = generator(&args.target)?;
     let tokenizer = tokenizer(&model)?;
@@ -90,7 +90,9 @@ pub fn main(args: &Args) -> Result<()> {
     encoded.iter().try_for_each(|ids| check_tokens(ids, &decision))?;
     let mut engine = open(&model, &decision)?;
     let [ids] = encoded.as_slice() else {
-        return together(&mut engine, &tokenizer, &decision, &prompts, &encoded, &asking);
+        interrupt::stoppable();
+        together(&mut engine, &tokenizer, &decision, &prompts, &encoded, &asking)?;
+        return Ok(interrupt::check()?);
     };
     if let Some(file) = logits {
         let bar = waiting("computing the prompt's logits");
@@ -110,6 +112,7 @@ pub fn main(args: &Args) -> Result<()> {
     }
     let mut written = Ok(());
     let bar = waiting("reading the prompt");
+    interrupt::stoppable();
     let answer = answer(&mut engine, &tokenizer, ids, &asking, |piece| {
         clear(&bar);
         if written.is_ok() {
@@ -132,7 +135,7 @@ pub fn main(args: &Args) -> Result<()> {
         asking.sampling.seed
     ));
     tell(ended(&answer.finish_reason, answer.tokens.len(), &decision, &tokenizer));
-    Ok(())
+    Ok(interrupt::check()?)
 }
 
 /// Continues several texts at once, and prints them one after the other under their prompts.

@@ -122,8 +122,10 @@ pub fn sentence(comparison: &Comparison) -> String {
     };
     let bits = if comparison.bits_equal { "bits equal" } else { "bits differ" };
     let verdict = if comparison.passed() { "verified" } else { "FAILED" };
-    let Comparison { positions, error, tolerance, .. } = comparison;
-    format!("{verdict}: {positions} positions, error {error:.1e} (tolerance {tolerance:.0e}), {tokens}, {bits}")
+    let Comparison { positions, measure, error, tolerance, .. } = comparison;
+    format!(
+        "{verdict}: {positions} positions, error of {measure} {error:.1e} (tolerance {tolerance:.0e}), {tokens}, {bits}"
+    )
 }
 
 /// As many tokens as the default text is of a small vocabulary, the same in every process.

@@ -8,16 +8,14 @@ use super::adapter::{AdapterInfo, largest_tensor, open};
 use crate::device::Counters;
 use crate::error::{DeviceError, Result};
 use crate::tensor::display_bytes;
+use crate::wait::{Progress, Wait};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Sizes of buffers and bindings are multiples of this: the widest vector a kernel loads.
 pub(super) const ALIGNMENT: u64 = 16;
-
-/// How long one poll may take before the loss of the device is looked for.
-const POLL: Duration = Duration::from_millis(100);
 
 /// Why a device is of no more use.
 #[derive(Clone, Debug)]
@@ -82,6 +80,8 @@ pub(super) struct Context {
     pub(super) limits: wgpu::Limits,
     pub(super) options: GpuOptions,
     pub(super) counters: Counters,
+    /// Counts submissions that are done, pipelines and buffers that are made: whatever may take long within one call.
+    pub(super) progress: Progress,
     faults: Faults,
 }
 
@@ -98,8 +98,9 @@ impl Context {
                 wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => Fault::Refused(error.to_string()),
             });
         }));
-        let (limits, counters) = (device.limits(), Counters::default());
-        Ok(Context { name: info.name.clone(), device, queue, limits, options: options.clone(), counters, faults })
+        let (limits, counters, progress) = (device.limits(), Counters::default(), Progress::default());
+        let (name, options) = (info.name.clone(), options.clone());
+        Ok(Context { name, device, queue, limits, options, counters, progress, faults })
     }
 
     pub(super) fn refused(&self, reason: impl Into<String>) -> DeviceError {
@@ -134,6 +135,7 @@ impl Context {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
         let scopes = [Internal, OutOfMemory, Validation].map(|filter| self.device.push_error_scope(filter));
         let made = make();
+        self.progress.step();
         let mut first = None;
         // Scopes nest, so the last pushed is the first to be popped.
         for scope in scopes.into_iter().rev() {
@@ -171,6 +173,15 @@ impl Context {
         largest_tensor(self.limits.max_storage_buffer_binding_size, self.limits.max_buffer_size)
     }
 
+    /// Submits `commands`, and counts them as progress when they are done.
+    pub(super) fn submit(&mut self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
+        let submission = self.queue.submit([commands]);
+        let progress = self.progress.clone();
+        self.queue.on_submitted_work_done(move || progress.step());
+        self.counters.submissions += 1;
+        submission
+    }
+
     /// Whether what was polled for has come.
     fn poll(&self, poll: wgpu::PollType) -> bool {
         // wgpu panics where a device is found lost while polling; the handles are not used after that.
@@ -184,25 +195,27 @@ impl Context {
         false
     }
 
-    /// Waits until `submission` is done. Errors at the deadline or when the device is lost.
+    /// Waits until `submission` is done. Errors when there is no progress for the deadline, or the device is lost.
     pub(super) fn settle(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
-        let (start, deadline) = (Instant::now(), self.options.deadline);
+        let mut wait = Wait::new(&self.progress, self.options.deadline);
         loop {
-            let wait = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(POLL) };
-            let done = self.poll(wait);
+            let timeout = Some(wait.slice());
+            let done = self.poll(wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout });
             self.check()?;
             if done {
                 return Ok(());
             }
-            if start.elapsed() >= deadline {
+            if wait.expired() {
                 self.faults.record(Fault::Deadline);
             }
         }
     }
 
-    /// Waits until `mapping`, which follows `submission`, has come. Errors at the deadline or when the device is lost.
+    /// Waits until `mapping`, which follows `submission`, has come. Errors when there is no progress for the deadline,
+    /// or the device is lost.
     pub(super) fn wait(&self, mapping: &Mapping, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
-        let (start, deadline) = (Instant::now(), self.options.deadline);
+        let start = Instant::now();
+        let mut wait = None;
         loop {
             match mapping.state() {
                 Mapping::MAPPED => return Ok(()),
@@ -212,18 +225,18 @@ impl Context {
                 }
                 _ => self.check()?,
             }
-            let elapsed = start.elapsed();
-            if elapsed >= deadline {
-                self.faults.record(Fault::Deadline);
-                return self.check();
-            }
             // A short answer is met faster awake than by being woken.
-            if elapsed < self.options.spin {
+            if start.elapsed() < self.options.spin {
                 self.poll(wgpu::PollType::Poll);
                 std::hint::spin_loop();
                 continue;
             }
-            let timeout = Some((deadline - elapsed).min(POLL));
+            let wait = wait.get_or_insert_with(|| Wait::new(&self.progress, self.options.deadline));
+            if wait.expired() {
+                self.faults.record(Fault::Deadline);
+                return self.check();
+            }
+            let timeout = Some(wait.slice());
             self.poll(wgpu::PollType::Wait { submission_index: submission.cloned(), timeout });
             if mapping.state() == 0 {
                 // The work is done but the callback is not: leave it the processor.
@@ -252,6 +265,7 @@ mod tests {
     use super::super::adapter::adapters;
     use super::*;
     use crate::error::Error;
+    use std::time::Duration;
 
     #[test]
     fn a_lost_device_ends_a_wait_and_refuses_what_follows() {

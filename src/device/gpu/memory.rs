@@ -219,8 +219,7 @@ impl Uploads {
     fn finish(&mut self, context: &mut Context) -> Result<()> {
         if let Some(encoder) = self.encoder.take() {
             self.writer.seal();
-            let submission = context.queue.submit([encoder.finish()]);
-            context.counters.submissions += 1;
+            let submission = context.submit(encoder.finish());
             self.writer.turn(&submission);
         }
         context.check()

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::graph::Weights;
 use crate::program::{Instr, RankProgram, Size};
 use crate::tensor::{Env, Limits, resolve};
+use crate::wait::Progress;
 use context::{ALIGNMENT, Context};
 use memory::Memory;
 use prepared::{Calls, Rank};
@@ -32,7 +33,7 @@ const RUN: u64 = 16;
 /// How a GPU is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuOptions {
-    /// No wait is longer.
+    /// No wait lasts once there was no progress for so long.
     pub deadline: Duration,
     /// Splits weights over bindings of at most so many bytes; `None`: the adapter's own limit.
     pub max_binding: Option<u64>,
@@ -112,6 +113,10 @@ impl Device for GpuDevice {
 
     fn largest_tensor(&self) -> Option<u64> {
         Some(self.context.largest_binding())
+    }
+
+    fn share_progress(&mut self, progress: &Progress) {
+        self.context.progress = progress.clone();
     }
 
     fn load(

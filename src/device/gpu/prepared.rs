@@ -95,7 +95,7 @@ fn prepare(context: &mut Context, pipelines: &mut Pipelines, rank: Rank<'_>, env
         if let Instr::Compute { node, op, inputs, output, extents } = &program.instrs[instr] {
             let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
             step.operations = op.operations().saturating_mul(space);
-            let at_node = |source| GraphError::Node { node: node.clone(), source: Box::new(source) };
+            let at_node = |cause| GraphError::Node { node: node.clone(), cause: Box::new(cause) };
             for launch in launches(rank, &env, op, inputs, *output, extents).map_err(at_node)? {
                 check(context, node, &launch)?;
                 if !launch.groups.contains(&0) {
@@ -212,7 +212,7 @@ fn check(context: &Context, node: &str, launch: &Launch) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(GraphError::Node { node: node.to_string(), source: Box::new(context.refused(reason).into()) }.into())
+    Err(GraphError::Node { node: node.to_string(), cause: Box::new(context.refused(reason).into()) }.into())
 }
 
 /// The parameter blocks of a call, in one buffer, each block once.

@@ -119,8 +119,7 @@ impl Recorder {
         self.pass = None;
         let Some(encoder) = self.encoder.take() else { return Ok(None) };
         self.writer.seal();
-        let submission = context.queue.submit([encoder.finish()]);
-        context.counters.submissions += 1;
+        let submission = context.submit(encoder.finish());
         self.writer.turn(&submission);
         let unread = self.unread.get_or_insert_with(|| Unread { since: Instant::now(), operations: 0, largest: 0 });
         unread.operations += self.operations;

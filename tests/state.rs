@@ -1,0 +1,283 @@
+//! What an engine holds after an error, a refusal or an iterator that was dropped: the next call gives what a fresh engine
+//! gives, bit for bit, or says that a new engine is needed.
+
+mod common;
+
+use common::{Expected, Fault, Faulty, adapters, fixture, gpus, hosts, ratios};
+use fanfold::device::Device;
+use fanfold::device::host::HostDevice;
+use fanfold::error::{Error, SessionError};
+use fanfold::generate::{Engine, EngineOptions, Text};
+use fanfold::graph::Weights;
+use fanfold::import::{Folder, Head, Model, Pooling};
+use fanfold::plan::{Strategy, plan};
+use fanfold::tensor::{Region, Tensor};
+use fanfold::text::{Sampler, Sampling};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const CONTEXT: usize = 24;
+
+/// A model's weights, in which the embedding of one token is not a number: a call with this token fails, and leaves what is
+/// not a number in the KV cache.
+struct Poisoned {
+    model: Arc<Model>,
+    token: u32,
+}
+
+impl Weights for Poisoned {
+    fn read(&self, name: &str, shape: &[usize], region: &Region) -> fanfold::Result<Tensor> {
+        let tensor = self.model.read(name, shape, region)?;
+        let token = self.token as usize;
+        if name != "model.embed_tokens.weight" || !region.0[0].contains(&token) {
+            return Ok(tensor);
+        }
+        let mut values = tensor.as_f32()?.to_vec();
+        let width = region.0[1].len();
+        values[(token - region.0[0].start) * width..][..width].fill(f32::NAN);
+        Tensor::f32(tensor.shape().to_vec(), values)
+    }
+}
+
+/// An engine that feeds two tokens at a time, and fails on `token`.
+fn engine(token: u32, devices: Vec<Box<dyn Device>>) -> Engine {
+    let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
+    let plan = plan(model.graph(), Strategy::Tensor, &ratios(devices.len())).unwrap();
+    let weights = Arc::new(Poisoned { model: model.clone(), token });
+    let options = EngineOptions { context: CONTEXT, chunk: 2, batch: 2, ..EngineOptions::default() };
+    Engine::with_weights(model, weights, &plan, devices, options, Arc::new(|_| ())).unwrap()
+}
+
+fn greedy() -> Sampler {
+    Sampler::new(Sampling::greedy()).unwrap()
+}
+
+fn prompt() -> Vec<u32> {
+    Expected::of("llama-uneven").u32("ids_0")[..3].to_vec()
+}
+
+/// What is generated after the prompt where nothing fails.
+fn answer(engine: &mut Engine, n: usize) -> Vec<u32> {
+    engine.reset();
+    engine.generate(&prompt(), n, greedy(), true, Arc::default()).unwrap().collect::<fanfold::Result<_>>().unwrap()
+}
+
+#[track_caller]
+fn not_finite<T>(result: fanfold::Result<T>) {
+    match result {
+        Err(Error::Session(SessionError::NotFinite { .. })) => {}
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("nothing fails"),
+    }
+}
+
+/// `used` holds `held`: feeding it another token gives the bits that a fresh engine gives that was fed the same.
+#[track_caller]
+fn holds(used: &mut Engine, fresh: &mut Engine, held: &[u32]) {
+    assert_eq!(used.past(), held.len());
+    fresh.reset();
+    held.iter().for_each(|&token| drop(fresh.feed(&[token]).unwrap()));
+    let last = used.past();
+    let (a, b) = (used.feed(&[1]).unwrap(), fresh.feed(&[1]).unwrap());
+    // Chunks of other lengths may add in another order on a GPU.
+    let error = fanfold::tensor::relative_error(a.as_f32().unwrap(), b.as_f32().unwrap());
+    assert!(error < 1e-6, "error {error:e} after {held:?}");
+    assert_eq!(used.rewind(last), last);
+}
+
+/// A token that no text here holds.
+const NEVER: u32 = 383;
+
+fn check_errors(devices: &dyn Fn() -> Vec<Box<dyn Device>>) {
+    let mut fresh = engine(NEVER, devices());
+    let prompt = prompt();
+    let wanted = answer(&mut fresh, 8);
+    let fourth = wanted[3];
+    assert!(!wanted[..3].contains(&fourth) && !prompt.contains(&fourth) && fourth != 1, "{prompt:?} {wanted:?}");
+    let mut used = engine(fourth, devices());
+    assert_eq!(used.feed(&prompt).unwrap().shape(), [1, 384]);
+    holds(&mut used, &mut fresh, &prompt);
+
+    // In the first, the second and the third chunk.
+    for at in 0..5 {
+        let mut text = vec![2; 5];
+        text[at] = fourth;
+        not_finite(used.feed(&text));
+        holds(&mut used, &mut fresh, &prompt);
+        not_finite(used.generate(&text, 4, greedy(), true, Arc::default()));
+        holds(&mut used, &mut fresh, &prompt);
+    }
+    used.rewind(1);
+    holds(&mut used, &mut fresh, &prompt[..1]);
+
+    // A step that fails: no token is lost, and the engine holds all but the one that could not be fed.
+    used.reset();
+    let mut told = Vec::new();
+    let mut tokens = used.generate(&prompt, 8, greedy(), true, Arc::default()).unwrap();
+    let failed = loop {
+        match tokens.next() {
+            Some(Ok(token)) => told.push(token),
+            other => break other,
+        }
+    };
+    not_finite(failed.expect("the error is told"));
+    assert_eq!(tokens.next().map(|_| ()), None, "nothing comes after an error");
+    assert_eq!(told, wanted[..4]);
+    let held = [&prompt, &wanted[..3]].concat();
+    holds(&mut used, &mut fresh, &held);
+
+    // Several prompts: what fails in one of them leaves nothing of any.
+    let other = vec![5, 6];
+    not_finite(used.generate_all(&[prompt.clone(), vec![7, fourth]], 4, vec![greedy(); 2], true, Arc::default()));
+    holds(&mut used, &mut fresh, &[]);
+    used.feed(&prompt).unwrap();
+    let answers = used.generate_all(&[prompt.clone(), other], 8, vec![greedy(); 2], true, Arc::default()).unwrap();
+    let (mut told, mut errors) = (Vec::new(), 0);
+    for answer in answers {
+        match answer {
+            Ok((0, token)) => told.push(token),
+            Ok(_) => assert_eq!(errors, 0, "tokens come before the error that ends them"),
+            Err(error) => {
+                errors += 1;
+                not_finite::<()>(Err(error));
+            }
+        }
+    }
+    assert_eq!((told.as_slice(), errors), (&wanted[..4], 1));
+    holds(&mut used, &mut fresh, &[]);
+    used.feed(&prompt).unwrap();
+    not_finite(used.outputs(&[1, fourth]));
+    holds(&mut used, &mut fresh, &[]);
+}
+
+#[test]
+fn after_an_error_an_engine_is_as_before_on_host() {
+    check_errors(&|| hosts(1));
+    check_errors(&|| hosts(3));
+}
+
+#[test]
+fn after_an_error_an_engine_is_as_before_on_gpus() {
+    for adapter in adapters() {
+        check_errors(&|| gpus(&adapter, 2));
+    }
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let (mut used, mut fresh) = (engine(NEVER, hosts(2)), engine(NEVER, hosts(2)));
+    let prompt = prompt();
+    used.feed(&prompt).unwrap();
+    let (long, unknown) = (vec![1; CONTEXT + 1], vec![1, 384]);
+    for refused in [vec![], long.clone(), unknown.clone()] {
+        assert!(used.feed(&refused).is_err() && used.outputs(&refused).is_err());
+        assert!(used.generate(&refused, 4, greedy(), true, Arc::default()).is_err());
+        let prompts = [prompt.clone(), refused];
+        assert!(used.generate_all(&prompts, 4, vec![greedy(); 2], true, Arc::default()).is_err());
+        holds(&mut used, &mut fresh, &prompt);
+    }
+    assert!(used.embed(&prompt).is_err() && used.scores(&prompt, &[]).is_err());
+    assert!(used.generate_all(&vec![prompt.clone(); 3], 4, vec![greedy(); 3], true, Arc::default()).is_err());
+    holds(&mut used, &mut fresh, &prompt);
+}
+
+#[test]
+fn one_text_that_is_refused_refuses_all_and_the_next_are_as_ever() {
+    let hidden =
+        |name: &str| Folder::open(fixture(name)).and_then(|f| Model::from_folder(f, Head::Hidden(Pooling::Mean)));
+    let models = [hidden("bert").unwrap(), Model::open(fixture("bert-rerank")).unwrap()].map(Arc::new);
+    for (model, scores) in models.into_iter().zip([false, true]) {
+        let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
+        let options = EngineOptions { context: 16, batch: 2, ..EngineOptions::default() };
+        let mut engine = Engine::open(model.clone(), &plan, hosts(2), options, Arc::new(|_| ())).unwrap();
+        let mut run = |texts: &[Text]| match scores {
+            true => engine.scores_all(texts, |_| ()),
+            false => engine.embed_all(texts, |_| ()),
+        };
+        let good = [vec![1, 2, 3].into(), vec![4, 5].into(), vec![6].into()];
+        let wanted = run(&good).unwrap();
+        for refused in [vec![], vec![1; 17], vec![1 << 30]] {
+            assert!(run(&[good[0].clone(), good[1].clone(), refused.into()]).is_err());
+            assert_eq!(run(&good).unwrap(), wanted);
+        }
+    }
+}
+
+#[test]
+fn iterators_may_be_dropped_anywhere() {
+    let (mut used, mut fresh) = (engine(NEVER, hosts(2)), engine(NEVER, hosts(2)));
+    let prompt = prompt();
+    let wanted = answer(&mut fresh, 8);
+    for taken in 0..5 {
+        used.reset();
+        let tokens = used.generate(&prompt, 8, greedy(), true, Arc::default()).unwrap();
+        let told: Vec<u32> = tokens.take(taken).collect::<fanfold::Result<_>>().unwrap();
+        assert_eq!(told, wanted[..taken]);
+        // The last one was not fed.
+        let held = [&prompt, &wanted[..taken.saturating_sub(1)]].concat();
+        holds(&mut used, &mut fresh, &held);
+        let prompts = [prompt.clone(), vec![4]];
+        let mut answers = used.generate_all(&prompts, 8, vec![greedy(); 2], true, Arc::default()).unwrap();
+        answers.by_ref().take(taken).for_each(|answer| drop(answer.unwrap()));
+        // Not even what is never dropped leaves anything behind.
+        if taken % 2 == 0 {
+            drop(answers)
+        } else {
+            std::mem::forget(answers)
+        }
+        holds(&mut used, &mut fresh, &[]);
+    }
+}
+
+#[test]
+fn a_text_ends_where_the_context_does() {
+    let mut used = engine(NEVER, hosts(2));
+    let prompt = prompt();
+    let room = CONTEXT - prompt.len();
+    let told = answer(&mut used, 100);
+    // The last token is chosen from a full cache and has no place in it.
+    assert_eq!((told.len(), used.past()), (room + 1, CONTEXT));
+    assert_eq!(answer(&mut used, room)[..], told[..room]);
+    used.reset();
+    let answers = used.generate_all(&[prompt], 100, vec![greedy()], true, Arc::default()).unwrap();
+    assert_eq!(answers.map(|answer| answer.unwrap().1).collect::<Vec<_>>(), told);
+}
+
+#[test]
+fn a_text_that_is_stopped_holds_what_was_fed() {
+    let (mut used, mut fresh) = (engine(NEVER, hosts(2)), engine(NEVER, hosts(2)));
+    let (prompt, stop) = (prompt(), Arc::new(AtomicBool::new(false)));
+    let mut tokens = used.generate(&prompt, 8, greedy(), true, stop.clone()).unwrap();
+    assert!(tokens.logits().is_empty());
+    let told = [tokens.next(), tokens.next()].map(|token| token.unwrap().unwrap());
+    assert_eq!(fanfold::verify::argmax(tokens.logits()) as u32, told[1]);
+    stop.store(true, Ordering::Relaxed);
+    assert!(tokens.next().is_none());
+    holds(&mut used, &mut fresh, &[&prompt, &told[..1]].concat());
+    used.reset();
+    let stopped = used.generate(&prompt, 8, greedy(), true, stop).unwrap();
+    assert_eq!(stopped.count(), 0);
+    holds(&mut used, &mut fresh, &[]);
+}
+
+#[test]
+fn an_engine_that_lost_a_rank_says_so_whatever_is_asked() {
+    let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
+    let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
+    let mut devices = hosts(2);
+    devices[1] = Box::new(Faulty { host: HostDevice::new(), at: 9, fault: Fault::Lost });
+    let options = EngineOptions { context: CONTEXT, deadline: Duration::from_secs(20), ..EngineOptions::default() };
+    let mut engine = Engine::open(model, &plan, devices, options, Arc::new(|_| ())).unwrap();
+    assert!(engine.feed(&[1]).is_err());
+    let ended = |result: fanfold::Result<()>| matches!(result, Err(Error::Session(SessionError::Ended)));
+    for _ in 0..2 {
+        assert!(ended(engine.feed(&[1]).map(drop)));
+        assert!(ended(engine.outputs(&[1]).map(drop)));
+        assert!(ended(engine.generate(&[1], 2, greedy(), true, Arc::default()).map(drop)));
+        assert!(ended(engine.generate_all(&[vec![1]], 2, vec![greedy()], true, Arc::default()).map(drop)));
+        assert!(ended(engine.report().map(drop)));
+        // Nothing of it is undone.
+        engine.reset();
+    }
+}
