@@ -466,6 +466,9 @@ pub enum PlanError {
     /// A plan file cannot be read.
     #[error("the plan cannot be read: {0}")]
     Format(String),
+    /// A plan says of a node, or of its ranks, what cannot be so.
+    #[error("{0}")]
+    Content(String),
     /// A plan was made for another model.
     #[error("the plan is for model {plan}, this is {model}: make one with `fanfold plan -o`")]
     Model {

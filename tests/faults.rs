@@ -7,11 +7,16 @@ use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
 use fanfold::error::{DeviceError, Error, SessionError};
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::graph::Weights;
+use fanfold::graph::{Graph, Weights};
 use fanfold::import::Model;
-use fanfold::plan::{Strategy, plan};
-use fanfold::program::{Instr, RankProgram, lower};
-use fanfold::tensor::{Env, Limits, Region, Tensor};
+use fanfold::ops::{Linear, Softmax};
+use fanfold::plan::{NodeCut, Strategy, plan};
+use fanfold::program::{Instr, Program, RankProgram, lower};
+use fanfold::session::{Options, Session};
+use fanfold::sharding::Cut;
+use fanfold::tensor::{DType, Env, Limits, Region, Tensor};
+use std::collections::{HashMap, HashSet};
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -156,48 +161,76 @@ impl Device for LostAt {
     }
 }
 
-/// Every instruction bears the name of what it makes: in the program, where it is printed, and in the error of a rank that
-/// fails there.
+/// Every instruction of the second rank bears the name of what it makes: in the program, where it is printed, and in the
+/// error of a rank that fails there. `run` opens devices and runs the program on them. Returns the kinds of instructions.
+fn check_names(
+    program: &Program,
+    run: impl Fn(Vec<Box<dyn Device>>) -> fanfold::Result<()>,
+) -> HashSet<Discriminant<Instr>> {
+    let rank = &program.ranks[1];
+    let printed = rank.to_string();
+    let lines: Vec<&str> = printed.lines().skip(rank.weights.len()).collect();
+    assert_eq!(lines.len(), rank.instrs.len());
+    let mut tried = HashSet::new();
+    for (i, instr) in rank.instrs.iter().enumerate() {
+        let node = rank.node(i).unwrap();
+        let made = match instr {
+            Instr::Input { value: v, .. } | Instr::Compute { output: v, .. } | Instr::Zero { output: v } => Some(v),
+            Instr::Exchange { to, .. } => Some(to),
+            Instr::Output { .. } => None,
+        };
+        assert!(made.is_none_or(|&v| rank.values[v].name == node), "instruction {i}: {node}");
+        assert!(lines[i].split(' ').any(|word| word == node), "{node} is not in {}", lines[i]);
+        // One layer stands for the others, and one instruction of each kind and node for those like it.
+        if node.contains(".1.") || !tried.insert((discriminant(instr), node)) {
+            continue;
+        }
+        let mut devices = hosts(2);
+        devices[1] = Box::new(LostAt { host: HostDevice::new(), instr: i, program: None });
+        match run(devices) {
+            Err(Error::Session(SessionError::Rank { rank: 1, node: Some(found), .. })) => {
+                assert_eq!(found, node, "instruction {i}: {instr:?}");
+            }
+            other => panic!("instruction {i} of {node}: {other:?}"),
+        }
+    }
+    tried.into_iter().map(|(kind, _)| kind).collect()
+}
+
 #[test]
 fn instructions_are_called_by_what_they_make() {
-    let mut kinds = std::collections::HashSet::new();
     for (name, strategy) in [("llama-uneven", Strategy::Tensor), ("gpt2", Strategy::Row), ("mixtral", Strategy::Column)]
     {
         let model = Arc::new(Model::open(fixture(name)).unwrap());
         let plan = plan(model.graph(), strategy, &[2.0, 1.0]).unwrap();
-        let program = lower(model.graph(), &plan).unwrap();
-        let rank = &program.ranks[1];
-        let printed = rank.to_string();
-        let lines: Vec<&str> = printed.lines().skip(rank.weights.len()).collect();
-        assert_eq!(lines.len(), rank.instrs.len());
-        for (i, instr) in rank.instrs.iter().enumerate() {
-            let node = rank.node(i).unwrap();
-            let made = match instr {
-                Instr::Input { value: v, .. } | Instr::Compute { output: v, .. } | Instr::Zero { output: v } => Some(v),
-                Instr::Exchange { to, .. } => Some(to),
-                Instr::Output { .. } => None,
-            };
-            assert!(made.is_none_or(|&v| rank.values[v].name == node), "{name}, instruction {i}: {node}");
-            assert!(lines[i].split(' ').any(|word| word == node), "{name}: {node} is not in {}", lines[i]);
-            // One layer stands for the others, and one instruction of each kind and node for those like it.
-            let kind = std::mem::discriminant(instr);
-            if node.contains(".1.") || !kinds.insert((name, kind, node.to_string())) {
-                continue;
-            }
-            let mut devices = hosts(2);
-            devices[1] = Box::new(LostAt { host: HostDevice::new(), instr: i, program: None });
+        check_names(&lower(model.graph(), &plan).unwrap(), |devices| {
             let options = EngineOptions { context: 16, ..EngineOptions::default() };
-            let mut engine = Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ())).unwrap();
-            match engine.feed(&[1, 2, 3]) {
-                Err(Error::Session(SessionError::Rank { rank: 1, node: Some(found), .. })) => {
-                    assert_eq!(found, node, "{name}, instruction {i}: {instr:?}");
-                }
-                other => panic!("{name}, instruction {i} of {node}: {other:?}"),
-            }
-        }
+            let mut engine = Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ()))?;
+            engine.feed(&[1, 2, 3]).map(drop)
+        });
     }
-    let kinds: std::collections::HashSet<_> = kinds.into_iter().map(|(_, kind, _)| kind).collect();
-    assert_eq!(kinds.len(), 5, "all kinds of instructions are met");
+    // A bias that comes with the call, under a contracted cut: the second rank holds zeros in its place.
+    let mut graph = Graph::new();
+    let ids = [("x", [1.into(), 4.into()].to_vec()), ("bias", vec![6.into()])]
+        .map(|(name, shape)| graph.input(name, shape, DType::F32).unwrap());
+    let weight = graph.weight("w", [6.into(), 4.into()], DType::F32).unwrap();
+    let sum = graph.node("product", Linear, &[ids[0], weight, ids[1]]).unwrap();
+    let whole = graph.node("shares", Softmax, &[sum]).unwrap();
+    graph.output("y", whole).unwrap();
+    let cut = NodeCut { node: "product".into(), factor: "k".into(), cut: Cut::by_ratio(4, &[1.0; 2]).unwrap() };
+    let program = lower(&graph, &common::plan_of(&graph, Some(cut), 2)).unwrap();
+    let kinds = check_names(&program, |devices| {
+        let env = Env::prompt(1);
+        let options = Options { limits: env.into(), deadline: Duration::from_secs(30) };
+        let weights = HashMap::from([("w".to_string(), Tensor::f32([6, 4], vec![0.5; 24])?)]);
+        let mut session = Session::open(program.clone(), devices, Arc::new(weights), options, Arc::new(|_| ()))?;
+        let inputs = [
+            ("x".to_string(), Tensor::f32([1, 4], vec![1.0; 4])?),
+            ("bias".to_string(), Tensor::f32([6], vec![0.0; 6])?),
+        ];
+        session.run(env, inputs.into()).map(drop)
+    });
+    assert_eq!(kinds.len(), 5, "all kinds of instructions are met: {program:?}");
 }
 
 #[test]

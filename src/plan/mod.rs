@@ -116,12 +116,13 @@ impl Plan {
             return Err(PlanError::Model { plan: self.model.clone(), model }.into());
         }
         if self.world_size == 0 || self.world_size > MAX_RANKS {
-            return Err(PlanError::Format(format!("{} ranks; there may be 1 to {MAX_RANKS}", self.world_size)).into());
+            let reason = format!("the plan is for {} ranks; there may be 1 to {MAX_RANKS}", self.world_size);
+            return Err(PlanError::Content(reason).into());
         }
         let mut resolved = vec![None; graph.nodes().len()];
         for entry in &self.nodes {
             let fail = |cause| PlanError::Node { node: entry.node.clone(), cause: Box::new(cause) };
-            let unknown = |problem: String| fail(PlanError::Format(problem).into());
+            let unknown = |problem: String| fail(PlanError::Content(problem).into());
             let index = graph.nodes().iter().position(|n| n.name == entry.node);
             let index = index.ok_or_else(|| unknown("the model has no such node".to_string()))?;
             let rule = &graph.nodes()[index].rule;
