@@ -100,8 +100,8 @@ fn check_errors(devices: &dyn Fn() -> Vec<Box<dyn Device>>) {
     assert_eq!(used.feed(&prompt).unwrap().shape(), [1, 384]);
     holds(&mut used, &mut fresh, &prompt);
 
-    // In the first, the second and the third chunk.
-    for at in 0..5 {
+    // In the first and in the last of three chunks.
+    for at in [1, 4] {
         let mut text = vec![2; 5];
         text[at] = bad;
         not_finite(used.feed(&text));
@@ -154,7 +154,6 @@ fn check_errors(devices: &dyn Fn() -> Vec<Box<dyn Device>>) {
 
 #[test]
 fn after_an_error_an_engine_is_as_before_on_host() {
-    check_errors(&|| hosts(1));
     check_errors(&|| hosts(3));
 }
 
