@@ -464,9 +464,56 @@ fn what_well_known_files_add_is_understood() {
         ),
         ("gpt_neox", r#"{"rope_parameters": null, "rotary_emb_base": 10000, "rotary_pct": 0.25}"#),
         ("mixtral", r#"{"rope_parameters": null, "rope_theta": 1e6, "output_router_logits": false}"#),
+        // As published, before transformers saved them anew.
+        ("llama", r#"{"max_sequence_length": 2048, "pad_token_id": -1, "bias": false}"#),
+        (
+            "llama",
+            r#"{"rope_parameters": null, "rope_scaling": {"factor": 16.0, "finetuned": true, "type": "yarn",
+                "original_max_position_embeddings": 4096}}"#,
+        ),
+        ("gpt2", r#"{"n_ctx": 1024, "n_special": 0, "predict_special_tokens": true, "output_past": true}"#),
+        ("gpt2", r#"{"hidden_size": 768, "num_hidden_layers": 12.0, "_num_labels": 1, "eos_token_ids": 0}"#),
+        ("xlm-roberta", r#"{"output_past": true}"#),
+        ("roberta", r#"{"output_past": true, "pad_token_id": -1, "eos_token_ids": 0}"#),
+        ("distilbert", r#"{"output_past": true, "finetuning_task": "sst-2"}"#),
+        ("bert", r#"{"export_model_type": "transformer", "do_lower_case": true}"#),
+        ("falcon", r#"{"apply_residual_connection_post_layernorm": false, "n_embed": 4544, "head_dim": 64}"#),
+        ("gemma2", r#"{"hidden_act": "gelu_pytorch_tanh", "sliding_window_size": 4096}"#),
+        ("gemma3", r#"{"boi_token_id": 255999, "eoi_token_id": 256000, "image_token_id": 262144}"#),
+        (
+            "qwen3_moe",
+            r#"{"max_window_layers": 48, "qkv_bias": false, "use_qk_norm": true, "shared_expert_intermediate_size": 0}"#,
+        ),
+        (
+            "gpt_neox",
+            r#"{"rope_parameters": null, "rotary_emb_base": 10000, "rotary_pct": 0.25, "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.25, "num_steps": "global_step320000", "is_decoder": true}"#,
+        ),
+        ("starcoder2", r#"{"eos_token_id": 50256, "bos_token_id": 50256, "vocab_size": 49152}"#),
     ] {
         configured(family, more).unwrap_or_else(|error| panic!("{family}: {error}"));
     }
+}
+
+/// Python writes numbers that are not JSON, and reads them. No setting takes one.
+#[test]
+fn a_number_that_only_python_has_is_named_with_its_field() {
+    let refused = |family: &str, field: &str, constant: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let text =
+            format!(r#"{{"model_type": "{family}", "time_step_limit": [0.0, Infinity], "{field}": {constant}}}"#);
+        fs::write(&path, text).unwrap();
+        let model = Model::random(&path, fanfold::tensor::DType::F16, 0, Head::Default);
+        import_error(model.map(|model| model.info().family)).to_string()
+    };
+    assert!(refused("mamba9", "x", "NaN").contains("model_type \"mamba9\" is not supported"));
+    for (constant, field) in [("Infinity", "rms_norm_eps"), ("-Infinity", "vocab_size"), ("NaN", "rope_theta")] {
+        let message = refused("llama", field, constant);
+        assert!(message.contains(field) && message.ends_with(&format!("found {constant}")), "{message}");
+    }
+    assert!(refused("llama", "rope_scaling", "NaN").ends_with("rope_scaling: expected an object, found NaN"));
+    assert!(refused("llama", "use_cache", "NaN").contains("\n  time_step_limit: [0.0,Infinity]\n"));
 }
 
 /// Settings of decoders that contradict each other or make no sense.
@@ -490,7 +537,6 @@ fn a_decoder_that_cannot_be() {
             r#"{"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"theta": 1e4}}}"#,
             "\n  rope_parameters.sliding_attention.theta: 10000.0\n",
         ),
-        ("gemma3", r#"{"text_config": null}"#, "text_config: is missing"),
         ("gemma3", r#"{"text_config": 5}"#, "text_config: expected an object, found 5"),
         ("qwen2", r#"{"max_window_layers": -1}"#, "max_window_layers: expected a whole number from 0"),
         (
@@ -498,7 +544,7 @@ fn a_decoder_that_cannot_be() {
             r#"{"num_hidden_layers": 1, "layer_types": ["sliding_attention"]}"#,
             "sliding_window: is missing, and there are layers that slide",
         ),
-        ("llama", r#"{"num_hidden_layers": 5000}"#, "num_hidden_layers: 5000 layers; there may be 4096"),
+        ("llama", r#"{"num_hidden_layers": 5000}"#, "num_hidden_layers: 5000 layers; there may be 1024"),
         (
             "llama",
             r#"{"rope_parameters": {"rope_type": "ntk"}}"#,
@@ -519,6 +565,46 @@ fn a_decoder_that_cannot_be() {
             "0.7 of heads of 96 turns 67 dimensions",
         ),
         ("phi3", r#"{"lm_head_bias": true}"#, "\n  lm_head_bias: true\n"),
+        (
+            "phi3",
+            r#"{"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}"#,
+            "rope_scaling or rope_parameters: only longrope is supported in this family",
+        ),
+        ("qwen3_moe", r#"{"use_qk_norm": false}"#, "\n  use_qk_norm: false\n"),
+        ("qwen3_moe", r#"{"qkv_bias": true}"#, "\n  qkv_bias: true\n"),
+        ("qwen3_moe", r#"{"shared_expert_intermediate_size": 512}"#, "\n  shared_expert_intermediate_size: 512\n"),
+        ("qwen2", r#"{"qkv_bias": false}"#, "\n  qkv_bias: false\n"),
+        ("llama", r#"{"max_window_layers": 28}"#, "\n  max_window_layers: 28\n"),
+        (
+            "falcon",
+            r#"{"apply_residual_connection_post_layernorm": true}"#,
+            "\n  apply_residual_connection_post_layernorm: true\n",
+        ),
+        ("falcon", r#"{"n_embed": 4096}"#, "\n  n_embed: 4096\n"),
+        ("gemma2", r#"{"sliding_window_size": 512}"#, "\n  sliding_window_size: 512\n"),
+        (
+            "gpt_neox",
+            r#"{"rope_parameters": null, "rotary_emb_base": 10000, "rope_theta": 20000.0}"#,
+            "\n  rope_theta: 20000.0\n",
+        ),
+        ("llama", r#"{"rope_theta": 20000.0}"#, "\n  rope_theta: 20000.0\n"),
+        (
+            "qwen2",
+            r#"{"dual_chunk_attention_config": {"chunk_size": 262144}}"#,
+            "\n  dual_chunk_attention_config: {\"chunk_size\":262144} (attention in chunks, which is not supported; leaving",
+        ),
+        (
+            "qwen3",
+            r#"{"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "attn_factor": 0.8, "rope_theta": 1e6}}"#,
+            "\n  rope_parameters.attn_factor: 0.8 (multiplies attention in other programs; transformers reads",
+        ),
+        ("roberta", r#"{"pad_token_id": null}"#, "pad_token_id: positions are counted from it"),
+        ("roberta", r#"{"pad_token_id": -2}"#, "pad_token_id: positions are counted from it"),
+        (
+            "llama",
+            r#"{"vocab_size": null}"#,
+            "vocab_size: expected a whole number from 1 to 2^31, found null; left out",
+        ),
     ] {
         let message = import_error(configured(family, more).map(|model| model.info().family)).to_string();
         assert!(message.contains(says), "{family} {more}: {message}");

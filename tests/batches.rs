@@ -55,6 +55,40 @@ fn many_texts_give_each_its_own_vectors_on_host() {
     }
 }
 
+/// RoBERTa counts positions past padding tokens: one that a text spells out has the padding's own row, and what comes
+/// after it goes on counting as if it were not there. The expected numbers, the first three of each position, are
+/// transformers 5.23.0's `last_hidden_state` of the fixture.
+#[test]
+fn a_padding_token_in_a_text_takes_no_position() {
+    const EXPECTED: [[f32; 3]; 7] = [
+        [0.409231, -1.249418, 1.066366],
+        [0.372789, -1.632675, 0.872278],
+        [0.055479, -1.886904, 0.287341],
+        [0.372789, -1.632675, 0.872278],
+        [0.372789, -1.632675, 0.872278],
+        [0.726954, -1.915096, 0.379758],
+        [0.372789, -1.632675, 0.872278],
+    ];
+    let model = Arc::new(Model::open(fixture("roberta")).unwrap());
+    assert_eq!(model.info().padding, Some(5));
+    let ids = vec![7, 5, 9, 5, 5, 11, 5];
+    let whole = open(&model, 1, hosts(1)).embed(&ids).unwrap();
+    let first: Vec<f32> = values(&whole).chunks(42).flat_map(|row| row[..3].to_vec()).collect();
+    let error = relative_error(&first, EXPECTED.as_flattened());
+    assert!(error <= 1e-5, "{error:e}");
+    // Beside texts that it is padded to, or that are padded to it.
+    let texts = [ids.clone(), vec![5; 9], [ids.clone(), vec![12; 5], ids].concat(), vec![8], vec![5]];
+    let texts: Vec<Text> = texts.into_iter().map(Text::from).collect();
+    for devices in [1, 3] {
+        let together = open(&model, 5, hosts(devices)).embed_all(&texts, |_| ()).unwrap();
+        let mut alone = open(&model, 1, hosts(devices));
+        for (text, together) in texts.iter().zip(&together) {
+            let one = alone.embed(&text.tokens).unwrap();
+            assert!(relative_error(values(together), values(&one)) <= 1e-5, "{:?}", text.tokens);
+        }
+    }
+}
+
 #[test]
 fn many_texts_give_each_its_own_vectors_on_gpus() {
     let adapters = adapters();

@@ -195,12 +195,28 @@ fn end_tokens_are_those_of_the_configurations_and_the_tokenizer() {
     assert_eq!(ends(&[generation(json!([7, 3])), names("<|endoftext|>".into())]), Ok(vec![7, 3, 0]));
     assert_eq!(ends(&[generation(json!(7)), names(json!({"content": "*"})), tokenizer]), Ok(vec![7, 9]));
     assert_eq!(ends(&[generation(json!([0])), names("no such token".into())]), Ok(vec![0]));
-    for senseless in [json!(384), json!([0, 99_999])] {
-        let error = ends(&[generation(senseless)]).unwrap_err();
-        assert!(
-            error.contains("generation_config.json: eos_token_id") && error.contains("vocabulary of 384"),
-            "{error}"
-        );
+    // As transformers takes them: a token outside the vocabulary is never produced.
+    assert_eq!(ends(&[generation(json!([0, 99_999])), names(Value::Null)]), Ok(vec![0]));
+    for never in [json!(384), json!(-1), json!([-1, 1u64 << 40])] {
+        assert_eq!(ends(&[generation(never), names(Value::Null)]), Ok(vec![]));
+    }
+    let error = ends(&[generation(json!("</s>"))]).unwrap_err();
+    assert!(error.contains("generation_config.json: eos_token_id: expected a token id"), "{error}");
+    // Without a generation_config.json config.json counts, and where it says nothing, its class.
+    let config = |eos: Option<Value>| {
+        let text = fs::read_to_string(fixture("llama-uneven").join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config.as_object_mut().unwrap().remove("eos_token_id");
+        eos.into_iter().for_each(|eos| config["eos_token_id"] = eos);
+        ("config.json", config)
+    };
+    for (eos, expected) in [
+        (None, vec![2]),
+        (Some(json!([7, 50_256])), vec![7]),
+        (Some(json!(50_256)), vec![]),
+        (Some(json!(null)), vec![]),
+    ] {
+        assert_eq!(ends(&[config(eos), generation(Value::Null), names(Value::Null)]), Ok(expected));
     }
 }
 

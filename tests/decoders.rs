@@ -18,7 +18,7 @@ fn settings_that_would_make_another_model() {
     refused("falcon-grouped", &[("num_kv_heads", json!(4))], &["num_kv_heads", "4 does not divide 6 query heads"]);
     refused("falcon-grouped", &[("parallel_attn", json!(false))], &["parallel_attn"]);
     refused("gpt-neox", &[("num_attention_heads", json!(5))], &["num_attention_heads", "5 does not divide"]);
-    refused("starcoder2", &[("num_key_value_heads", json!(null))], &["num_key_value_heads", "is missing"]);
+    refused("starcoder2", &[("num_key_value_heads", json!(null))], &["num_key_value_heads", "found null", "it is 2"]);
     // One layout of the fused weight taken for another is seen by its shape.
     let says = ["transformer.h.0.self_attention.query_key_value.weight: [72, 56], expected [168, 56]"];
     refused("falcon", &[("multi_query", json!(false))], &says);

@@ -241,7 +241,7 @@ fn settings_that_make_no_sense() {
     refused("mixtral", "num_experts_per_tok", json!(6), "6 of 5 experts");
     refused("mixtral", "num_experts_per_tok", json!(0), "num_experts_per_tok: expected a whole number from 1");
     refused("mixtral", "num_local_experts", json!(-1), "expected a whole number from 1");
-    refused("mixtral", "num_local_experts", json!(null), "num_local_experts or num_experts: is missing");
+    refused("mixtral", "num_local_experts", json!(null), "found null; left out, it is 8");
     refused("qwen2-moe", "mlp_only_layers", json!([3]), "names layer 3 of 3");
     refused("qwen2-moe", "mlp_only_layers", json!([-1]), "expected a list of whole numbers");
     refused("qwen2-moe", "decoder_sparse_step", json!(0), "decoder_sparse_step: expected a whole number from 1");

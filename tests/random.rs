@@ -94,7 +94,7 @@ fn configurations_that_no_machine_holds() {
     gpt2["n_layer"] = (1u64 << 31).into();
     std::fs::write(&path, gpt2.to_string()).unwrap();
     let says = Model::random(&path, DType::F16, 0, Head::Default).map(|_| ()).unwrap_err().to_string();
-    assert!(says.contains("any name.json: calls for far more layers"), "{says}");
+    assert!(says.contains("any name.json: n_layer or num_hidden_layers: 2147483648 layers"), "{says}");
     // As large as sizes may be: what it would take is counted without overflow, and nothing is allocated for that.
     let mut config = config.clone();
     for (field, value) in [("intermediate_size", 1u64 << 31), ("max_position_embeddings", 1 << 31)] {
@@ -108,6 +108,69 @@ fn configurations_that_no_machine_holds() {
     let (program, limits) = fanfold::generate::prepare(&model, &plan, &options, &rooms).unwrap();
     let error = program.check(&limits, &rooms).unwrap_err().to_string();
     assert!(error.contains("does not fit"), "{error}");
+}
+
+/// No count of any family leads to a loop or an allocation that is as large as it says.
+#[test]
+fn absurd_counts_end_soon() {
+    let text = std::fs::read("tests/fixtures/configs.json").unwrap();
+    let families: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    // What comes of it does not matter here: a model that no machine holds may be planned.
+    let planned = |config: &serde_json::Value| -> fanfold::Result<()> {
+        std::fs::write(&path, config.to_string()).unwrap();
+        let model = Model::random(&path, DType::F16, 0, Head::Default)?;
+        let plan = plan(model.graph(), Strategy::Tensor, &[1.0, 2.0])?;
+        let options = fanfold::EngineOptions { context: usize::MAX, chunk: usize::MAX, ..all_logits() };
+        let (program, limits) = fanfold::generate::prepare(&model, &plan, &options)?;
+        program.check_memory(&limits, &vec![("a".to_string(), Some(1 << 60)); 2])
+    };
+    let start = std::time::Instant::now();
+    let mut tried = 0;
+    for (family, mut whole) in families {
+        let small = if family == "gemma3" { &mut whole["text_config"] } else { &mut whole };
+        for layers in ["num_hidden_layers", "n_layer", "n_layers"] {
+            if small[layers].is_u64() {
+                small[layers] = 2.into();
+            }
+        }
+        small.as_object_mut().unwrap().remove("layer_types");
+        let counts: Vec<String> =
+            small.as_object().unwrap().iter().filter(|(_, v)| v.is_u64()).map(|(k, _)| k.clone()).collect();
+        let mut at_once = whole.clone();
+        for field in &counts {
+            for value in [1u64 << 31, (1 << 31) - 1, 1 << 16, 1025] {
+                let mut config = whole.clone();
+                let place = if family == "gemma3" { &mut config["text_config"] } else { &mut config };
+                place[field.as_str()] = serde_json::Value::from(value);
+                _ = planned(&config);
+                tried += 1;
+            }
+            let place = if family == "gemma3" { &mut at_once["text_config"] } else { &mut at_once };
+            if !field.contains("layer") {
+                place[field.as_str()] = serde_json::Value::from(1u64 << 31);
+            }
+        }
+        _ = planned(&at_once);
+    }
+    let took = start.elapsed();
+    assert!(tried > 500 && took.as_secs() < 60, "{tried} in {took:?}");
+    // Experts are tensors: the field that there are too many of is named.
+    let experts = |family: &str, field: &str, count: u64| {
+        let families: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let mut config = families[family].clone();
+        config[field] = count.into();
+        planned(&config).unwrap_err().to_string()
+    };
+    for (family, field) in
+        [("mixtral", "num_local_experts"), ("qwen2_moe", "num_experts"), ("qwen3_moe", "num_experts")]
+    {
+        for count in [1u64 << 31, 4000] {
+            let says = experts(family, field, count);
+            assert!(says.contains(field) && says.contains(&format!("{count} experts in each of")), "{says}");
+        }
+    }
 }
 
 #[test]

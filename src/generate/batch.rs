@@ -6,7 +6,7 @@
 
 use super::Engine;
 use crate::error::{Error, Result, SessionError};
-use crate::import::Pooling;
+use crate::import::ModelInfo;
 use crate::tensor::{Limits, Region, Tensor};
 use crate::text::{FinishReason, Sampler};
 use std::collections::VecDeque;
@@ -84,23 +84,20 @@ impl Call {
         self.spans.iter().map(held).sum()
     }
 
-    /// The call's value of the input called `name`. `offset` is the first number of a position.
-    pub(super) fn input(&self, name: &str, offset: usize, pooling: Pooling) -> Result<Tensor> {
-        let (shape, past) = ([self.rows(), self.seq], self.past);
-        let each = |value: &dyn Fn(&Range<usize>, usize) -> u32| -> Vec<u32> {
-            self.spans.iter().flat_map(|span| (past..past + self.seq).map(|at| value(span, at))).collect()
-        };
+    /// The call's value of the input called `name` of the model that `info` tells of.
+    pub(super) fn input(&self, name: &str, info: &ModelInfo) -> Result<Tensor> {
+        let shape = [self.rows(), self.seq];
         match name {
             "input_ids" => Tensor::u32(shape, self.tokens.clone()),
             "token_type_ids" => Tensor::u32(shape, self.types.clone()),
-            "position_ids" => Tensor::u32(shape, each(&|span, at| (at.saturating_sub(span.start) + offset) as u32)),
+            "position_ids" => Tensor::u32(shape, self.positions(info)),
             "key_range" => {
                 let ends = self.spans.iter().flat_map(|span| [span.start as u32, span.end as u32]);
                 Tensor::u32([self.rows(), 2], ends.collect())
             }
             "pooling_weights" => {
                 let row = |(span, &skipped): (&Range<usize>, &usize)| {
-                    let weights = pooling.weights_from(skipped, span.len());
+                    let weights = info.pooling.weights_from(skipped, span.len());
                     let padding = std::iter::repeat_n(0.0, self.seq.saturating_sub(span.len()));
                     weights.into_iter().chain(padding)
                 };
@@ -108,6 +105,29 @@ impl Call {
             }
             _ => Err(SessionError::Input { name: name.to_string(), reason: "is not known".to_string() }.into()),
         }
+    }
+
+    /// The position of every token, `[rows, seq]`: counted from the first one of its row, from `info.first_position` up.
+    ///
+    /// With `info.padding`, as transformers' `create_position_ids_from_input_ids` has it for RoBERTa: that token, where a
+    /// text spells it, takes the position before the first and is not counted. Such models take a text in one call, so
+    /// nothing of it lies in the `past`.
+    fn positions(&self, info: &ModelInfo) -> Vec<u32> {
+        let mut positions = Vec::with_capacity(self.tokens.len());
+        for (span, tokens) in self.spans.iter().zip(self.tokens.chunks(self.seq.max(1))) {
+            let mut passed = 0;
+            for (at, token) in (self.past..).zip(tokens) {
+                let counted = info.first_position + at.saturating_sub(span.start);
+                positions.push(match info.padding {
+                    Some(padding) if padding == *token && span.contains(&at) => {
+                        passed += 1;
+                        padding
+                    }
+                    _ => (counted - passed) as u32,
+                });
+            }
+        }
+        positions
     }
 }
 

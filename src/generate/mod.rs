@@ -304,7 +304,7 @@ impl Engine {
     /// The call's value of every input of the graph.
     fn inputs(&self, call: &Call) -> Result<Tensors> {
         let info = self.model.info();
-        let value = |name: &str| call.input(name, info.first_position, info.pooling);
+        let value = |name: &str| call.input(name, info);
         let ports = self.session.program().inputs.iter();
         ports.map(|port| Ok((port.name.clone(), value(&port.name)?))).collect()
     }

@@ -20,9 +20,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-/// More weights than this are a mistake in the number of layers, which would otherwise be built until memory ends.
-const MAX_WEIGHTS: usize = 1 << 16;
-
 /// What a family's builder leaves for the head.
 pub(super) struct Family {
     /// The last hidden states, `[batch, seq, hidden]`.
@@ -37,8 +34,12 @@ pub(super) struct Family {
     pub(super) context: usize,
     /// The id of a text's first position.
     pub(super) first_position: usize,
+    /// The padding token, where positions pass over it when it stands in a text.
+    pub(super) padding: Option<u32>,
     /// Token types are below this; 0 where it has none.
     pub(super) token_types: usize,
+    /// Ids that end a generation by the text model's own configuration, where that is a part of the whole one.
+    pub(super) end_tokens: Vec<i64>,
 }
 
 impl Family {
@@ -49,8 +50,17 @@ impl Family {
 
     /// One that ends in hidden states.
     pub(super) fn encoder(hidden: ValueId, vocabulary: usize, context: usize) -> Family {
-        let (logits, scores, first_position, token_types) = Default::default();
-        Family { hidden, logits, scores, vocabulary, context, first_position, token_types }
+        Family {
+            hidden,
+            logits: None,
+            scores: None,
+            vocabulary,
+            context,
+            first_position: 0,
+            padding: None,
+            token_types: 0,
+            end_tokens: Vec::new(),
+        }
     }
 }
 
@@ -84,13 +94,14 @@ impl Heads {
         if !hidden.is_multiple_of(heads) {
             return Err(config.error(field, format!("{heads} does not divide hidden {hidden}")));
         }
+        config.agrees("head_dim", hidden / heads);
         Ok(Heads { heads, kv_heads: heads, head_dim: hidden / heads })
     }
 
     /// The heads that a configuration states, checked against each other.
     pub(super) fn read(config: &Config, hidden: usize) -> Result<Heads> {
-        let heads = config.usize(["num_attention_heads", "n_head"])?;
-        let kv_heads = config.usize_or("num_key_value_heads", heads)?;
+        let heads = config.usize("num_attention_heads")?;
+        let kv_heads = config.opt_usize("num_key_value_heads")?.unwrap_or(heads);
         if !heads.is_multiple_of(kv_heads) {
             return Err(config.error("num_key_value_heads", format!("{kv_heads} does not divide {heads} query heads")));
         }
@@ -99,7 +110,7 @@ impl Heads {
             None if hidden.is_multiple_of(heads) => hidden / heads,
             None => {
                 let reason = format!("{heads} does not divide hidden {hidden}");
-                return Err(config.error(["num_attention_heads", "n_head"], reason));
+                return Err(config.error("num_attention_heads", reason));
             }
         };
         Ok(Heads { heads, kv_heads, head_dim })
@@ -218,10 +229,6 @@ impl<'a> Builder<'a> {
         if let Some(known) = self.graph.find(name) {
             return Ok(known);
         }
-        if self.origins.len() + self.mismatches.len() >= MAX_WEIGHTS {
-            let (path, reason) = (self.config.path().to_path_buf(), "calls for far more layers than any model has");
-            return Err(ImportError::Folder { path, reason: reason.into() }.into());
-        }
         let (mut views, mut dtype) = (Vec::new(), None);
         for &(tensor, file_shape) in tensors {
             let expected = display_shape(file_shape);
@@ -324,7 +331,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The activation that a configuration names.
-    pub(super) fn activation(&self, config: &Config, field: impl Names, default: &str) -> Result<UnaryFunction> {
+    pub(super) fn activation(&self, config: &Config, field: impl Names) -> Result<UnaryFunction> {
         const KNOWN: &[(&str, UnaryFunction)] = &[
             ("silu", UnaryFunction::Silu),
             ("swish", UnaryFunction::Silu),
@@ -336,7 +343,7 @@ impl<'a> Builder<'a> {
             ("relu", UnaryFunction::Relu),
             ("tanh", UnaryFunction::Tanh),
         ];
-        let name = config.str_or(field, default)?;
+        let name = config.str(field)?;
         KNOWN.iter().find(|(n, _)| *n == name).map(|(_, f)| *f).ok_or_else(|| {
             let supported = KNOWN.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ");
             ImportError::Unsupported { what: "activation", name: name.to_string(), supported }.into()

@@ -4,6 +4,7 @@
 //! Read [`super::safetensors`] next for what the mapped bytes mean, [`super::config`] for the small files.
 
 use crate::error::{Error, ImportError};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::ops::Deref;
@@ -146,6 +147,55 @@ pub(super) fn json_error(path: &Path, text: &[u8], error: &serde_json::Error) ->
     ImportError::File { path: path.to_owned(), offset: offset as u64, reason }.into()
 }
 
+/// The numbers that Python's json writes and reads, and that are not JSON. The longer of two that begin alike stands
+/// first.
+pub(super) const PYTHON_CONSTANTS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+
+/// Marks such a number: `{"__float__": "Infinity"}`. transformers 5 writes them so itself.
+pub(super) const FLOAT_TAG: &str = "__float__";
+
+/// What the JSON `text` of `path` holds, read as Python's json reads it: `Infinity`, `-Infinity` and `NaN` are values.
+/// They become objects of [`FLOAT_TAG`], which no field takes for a number.
+pub(super) fn python_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, Error> {
+    let error = match serde_json::from_slice(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    // Numbers of the same length keep every byte in its place, for an error that points at one.
+    let plain = spelt(text, |constant| format!("{:<1$}", 0, constant.len()));
+    if plain == text {
+        return Err(json_error(path, text, &error));
+    }
+    serde_json::from_slice::<IgnoredAny>(&plain).map_err(|e| json_error(path, &plain, &e))?;
+    let tagged = spelt(text, |constant| format!("{{\"{FLOAT_TAG}\": \"{constant}\"}}"));
+    serde_json::from_slice(&tagged).map_err(|e| json_error(path, &tagged, &e))
+}
+
+/// `text` with Python's constants, where they stand outside of texts, spelt as `spell` has them.
+fn spelt(text: &[u8], spell: impl Fn(&str) -> String) -> Vec<u8> {
+    let (mut spelt, mut rest, mut quoted) = (Vec::with_capacity(text.len()), text, false);
+    while let Some(&byte) = rest.first() {
+        let found = PYTHON_CONSTANTS.iter().find(|constant| !quoted && rest.starts_with(constant.as_bytes()));
+        let step = match (byte, found) {
+            (_, Some(constant)) => {
+                spelt.extend(spell(constant).bytes());
+                rest = &rest[constant.len()..];
+                continue;
+            }
+            // What is escaped does not end the text.
+            (b'\\', None) if quoted => rest.len().min(2),
+            (b'"', None) => {
+                quoted = !quoted;
+                1
+            }
+            _ => 1,
+        };
+        spelt.extend(&rest[..step]);
+        rest = &rest[step..];
+    }
+    spelt
+}
+
 /// `text` cut to `limit` characters, so that a hostile file cannot flood a terminal.
 pub(super) fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
@@ -184,6 +234,20 @@ mod tests {
         let long = File::create(path("long.json")).unwrap();
         long.set_len(MAX_JSON + 1).unwrap();
         assert!(read_small(&path("long.json")).unwrap_err().to_string().contains("67108865 bytes, more than"));
+    }
+
+    #[test]
+    fn the_numbers_that_only_python_has_are_read() {
+        let read = |text: &str| python_json::<serde_json::Value>(Path::new("c.json"), text.as_bytes());
+        let value = read(r#"{"a": [0.0, Infinity], "b": -Infinity, "c": "NaN, \"Infinity", "d": NaN}"#).unwrap();
+        assert_eq!(value["a"][1][FLOAT_TAG], "Infinity");
+        assert_eq!(value["b"][FLOAT_TAG], "-Infinity");
+        assert_eq!(value["c"], "NaN, \"Infinity");
+        assert_eq!(value["d"][FLOAT_TAG], "NaN");
+        for (text, byte) in [(r#"{"a": Infinity, "b": !}"#, 21), (r#"{"a": Infinite}"#, 6), (r#"{"a": NaNa}"#, 9)] {
+            let error = read(text).unwrap_err();
+            assert!(matches!(&error, Error::Import(ImportError::File { offset, .. }) if *offset == byte), "{error}");
+        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! This module deliberately knows no model family: which fields there are, and what they mean together, is theirs. It
 //! remembers which were read, so that what nobody understood can be listed.
-//! Read [`super::folder`] next: it finds the files; and `inert.rs`: what need not be read.
+//! Read [`super::folder`] next: it finds the files; `defaults.rs`: what fields that are left out have as their value; and
+//! `inert.rs`: what need not be read.
 
-use super::bytes::{json_error, shortened};
-use super::inert::inert;
+use super::bytes::{FLOAT_TAG, PYTHON_CONSTANTS, python_json, shortened};
+use super::defaults::{self, FieldDefault};
+use super::inert::{inert, same};
 use crate::error::{Error, ImportError, Result};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -39,7 +41,11 @@ impl Names for &[&str] {
     }
 }
 
-/// The settings of one file, or of one object in it. A field that is `null` counts as absent.
+/// The settings of one file, or of one object in it.
+///
+/// A field that is left out has the default that its family's class in transformers gives it, where this is the
+/// configuration of a model of a known family; otherwise it is absent. A field that is `null` is absent, whatever its
+/// default; `null` where the class takes none is an error.
 #[derive(Clone, Debug)]
 pub struct Config {
     path: PathBuf,
@@ -48,6 +54,8 @@ pub struct Config {
     /// `1_Pooling/config.json:`, which tells a person how to name a field of this file; empty for config.json itself.
     file: String,
     map: Map<String, Value>,
+    /// The family whose defaults it has.
+    family: Option<&'static str>,
     /// The fields that were read, by their whole names; an object whose fields are read one by one ends in a point.
     read: Arc<Mutex<HashSet<String>>>,
 }
@@ -55,25 +63,29 @@ pub struct Config {
 impl Config {
     /// Reads the object `json`; `path` is for messages.
     pub fn parse(path: &Path, json: &[u8]) -> Result<Config> {
-        let map = serde_json::from_slice(json).map_err(|e| json_error(path, json, &e))?;
-        Ok(Config::new(path, String::new(), map))
+        Ok(Config::new(path, String::new(), python_json(path, json)?))
     }
 
     /// Reads a list of objects, such as modules.json.
     pub fn parse_list(path: &Path, json: &[u8]) -> Result<Vec<Config>> {
-        let maps: Vec<Map<String, Value>> = serde_json::from_slice(json).map_err(|e| json_error(path, json, &e))?;
+        let maps: Vec<Map<String, Value>> = python_json(path, json)?;
         let configs = maps.into_iter().enumerate();
         Ok(configs.map(|(i, map)| Config::new(path, format!("{i}."), map)).collect())
     }
 
     fn new(path: &Path, prefix: String, map: Map<String, Value>) -> Config {
-        Config { path: path.to_owned(), prefix, file: String::new(), map, read: Arc::default() }
+        Config { path: path.to_owned(), prefix, file: String::new(), map, family: None, read: Arc::default() }
     }
 
     /// The same settings, whose fields a person names as `FILE:FIELD`, because they are not those of config.json.
     pub(super) fn of_file(mut self, file: &str) -> Config {
         self.file = format!("{file}:");
         self
+    }
+
+    /// The same configuration, with the defaults of `family`'s class for fields that it leaves out.
+    pub(super) fn of_family(&self, family: &'static str) -> Config {
+        Config { family: Some(family), ..self.clone() }
     }
 
     /// The same without `fields`, which are named as errors name them: `rope_parameters.factor`. Errors when one is not
@@ -94,16 +106,17 @@ impl Config {
 
     /// Errors when there are fields that nobody read and that may change what the model computes: lists them all.
     pub fn understood(&self) -> Result<()> {
-        self.understood_but(inert)
+        let family = self.family.unwrap_or_default();
+        self.understood_but(&|name, value| inert(family, name, value))
     }
 
     /// As [`Config::understood`], of a file other than config.json: the list of harmless fields is not for it, and only
     /// names with a leading underscore, which are notes on who wrote the file, may be left unread.
     pub fn wholly_understood(&self) -> Result<()> {
-        self.understood_but(|name, _| name.starts_with('_'))
+        self.understood_but(&|name, _| name.starts_with('_'))
     }
 
-    fn understood_but(&self, harmless: fn(&str, &Value) -> bool) -> Result<()> {
+    fn understood_but(&self, harmless: &dyn Fn(&str, &Value) -> bool) -> Result<()> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fields = Vec::new();
         unread(&self.prefix, &self.map, &read, harmless, &mut fields);
@@ -111,7 +124,11 @@ impl Config {
             return Ok(());
         }
         let names = fields.iter().map(|(name, _)| format!("{}{name}", self.file)).collect::<Vec<_>>().join(",");
-        let fields = fields.iter().map(|(name, value)| format!("{name}: {}", shortened(value, 60))).collect();
+        let line = |(name, value): &(String, &Value)| {
+            let what = super::inert::what(name).map(|what| format!(" ({what})")).unwrap_or_default();
+            format!("{name}: {}{what}", shown(value))
+        };
+        let fields = fields.iter().map(line).collect();
         Err(ImportError::NotUnderstood { path: self.path.clone(), fields, names }.into())
     }
 
@@ -126,7 +143,7 @@ impl Config {
         ImportError::Config { path: self.path.clone(), field, reason: reason.into() }.into()
     }
 
-    /// Whether the field is there.
+    /// Whether the field has a value.
     pub fn has(&self, field: impl Names) -> bool {
         self.entry(&field).is_some()
     }
@@ -136,11 +153,17 @@ impl Config {
         self.map.keys().map(String::as_str)
     }
 
-    /// The field as it is. Of several names that are there, the first counts.
+    /// The field as it is. Of several names that are there, the first counts; another one counts as read only where it
+    /// says the same.
     pub fn value(&self, field: impl Names) -> Option<&Value> {
-        let (name, value) = self.entry(&field)?;
-        self.mark(format!("{}{name}", self.prefix));
+        let (_, value) = self.entry(&field)?;
+        self.mark(field.names(), value);
         Some(value)
+    }
+
+    /// Counts the field as read where it says that something is `value`, which follows from other fields.
+    pub fn agrees(&self, field: &str, value: impl Into<Value>) {
+        self.mark(&[field], &value.into());
     }
 
     /// A size: a whole number from 1 to [`MAX_SIZE`].
@@ -153,14 +176,14 @@ impl Config {
         Ok(self.size(&field)?.unwrap_or(default))
     }
 
-    /// [`Config::usize`] of a field that may be absent, or `null` to say that there is no such thing.
-    pub fn usize_or_null(&self, field: &str, default: usize) -> Result<Option<usize>> {
-        Ok(self.size(&field)?.or_else(|| self.absent(field).then_some(default)))
+    /// A whole number from 0 to [`MAX_SIZE`].
+    pub fn whole(&self, field: impl Names) -> Result<usize> {
+        self.required(&field, self.at_least(&field, 0)?)
     }
 
     /// A whole number from 0 to [`MAX_SIZE`] that may be absent.
     pub fn whole_or(&self, field: impl Names, default: usize) -> Result<usize> {
-        Ok(self.whole(&field, 0)?.unwrap_or(default))
+        Ok(self.at_least(&field, 0)?.unwrap_or(default))
     }
 
     /// [`Config::usize`] of a field that may be absent.
@@ -198,11 +221,6 @@ impl Config {
         self.above_zero(&field)
     }
 
-    /// [`Config::positive`] of a field that may be absent, or `null` to say that there is no such thing.
-    pub fn positive_or_null(&self, field: &str, default: f64) -> Result<Option<f64>> {
-        Ok(self.above_zero(&field)?.or_else(|| self.absent(field).then_some(default)))
-    }
-
     /// A list of finite numbers.
     pub fn numbers(&self, field: impl Names) -> Result<Vec<f64>> {
         let number = |v: &Value| v.as_f64().filter(|n| n.is_finite());
@@ -215,6 +233,11 @@ impl Config {
         let whole = |v: &Value| usize::try_from(v.as_u64()?).ok();
         let numbers = self.typed(&field, "a list of whole numbers", |v| v.as_array()?.iter().map(whole).collect())?;
         Ok(numbers.unwrap_or_default())
+    }
+
+    /// A truth value that is false when absent, as Python takes `None`.
+    pub fn flag(&self, field: impl Names) -> Result<bool> {
+        self.bool_or(field, false)
     }
 
     /// A truth value that may be absent.
@@ -248,9 +271,10 @@ impl Config {
         Ok(texts.unwrap_or_default())
     }
 
-    /// Token ids, written as one number or as a list; empty when absent. Unlike a size, an id may be zero.
-    pub fn ids(&self, field: impl Names) -> Result<Vec<u32>> {
-        let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
+    /// Token ids, written as one number or as a list; empty when absent. Files write -1, or an id outside the vocabulary,
+    /// for a token that is never produced.
+    pub fn ids(&self, field: impl Names) -> Result<Vec<i64>> {
+        let id = Value::as_i64;
         let ids = self.typed(&field, "a token id or a list of them", |v| match v {
             Value::Array(list) => list.iter().map(id).collect(),
             one => id(one).map(|id| vec![id]),
@@ -258,23 +282,53 @@ impl Config {
         Ok(ids.unwrap_or_default())
     }
 
+    /// A nested object; without any field where it is absent.
+    pub fn object_or_empty(&self, field: &str) -> Result<Config> {
+        let (path, file) = (self.path.clone(), self.file.clone());
+        let prefix = format!("{}{field}.", self.prefix);
+        let empty = || Config { path, prefix, file, map: Map::new(), family: None, read: self.read.clone() };
+        Ok(self.object(field)?.unwrap_or_else(empty))
+    }
+
     /// A nested object that may be absent.
     pub fn object(&self, field: impl Names) -> Result<Option<Config>> {
-        let Some(map) = self.typed(&field, "an object", Value::as_object)? else { return Ok(None) };
+        let plain = |value| Value::as_object(value).filter(|map| !map.contains_key(FLOAT_TAG));
+        let Some(map) = self.typed(&field, "an object", plain)? else { return Ok(None) };
         let name = self.entry(&field).map_or("", |(name, _)| name);
         let prefix = format!("{}{name}.", self.prefix);
-        self.mark(prefix.clone());
-        let (path, file) = (self.path.clone(), self.file.clone());
-        Ok(Some(Config { path, prefix, file, map: map.clone(), read: self.read.clone() }))
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(prefix.clone());
+        let (path, file, map, read) = (self.path.clone(), self.file.clone(), map.clone(), self.read.clone());
+        Ok(Some(Config { path, prefix, file, map, family: None, read }))
     }
 
+    /// Whether it says nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The field's value and the name it goes by: what the file says, else the default.
     fn entry<'n>(&self, field: &'n impl Names) -> Option<(&'n str, &Value)> {
-        let mut present = field.names().iter().filter_map(|&name| Some((name, self.map.get(name)?)));
-        present.find(|(_, value)| !value.is_null())
+        let names = field.names();
+        let mut stated = names.iter().filter_map(|&name| Some((name, self.map.get(name)?)));
+        if let Some(found) = stated.find(|(_, value)| !value.is_null()) {
+            return Some(found);
+        }
+        let (name, default) = self.default(names)?;
+        let left_out = names.iter().all(|name| !self.map.contains_key(*name));
+        (left_out && !default.value.is_null()).then_some((name, &default.value))
     }
 
-    fn mark(&self, name: String) {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+    /// What the family's class says of the field.
+    fn default<'n>(&self, names: &[&'n str]) -> Option<(&'n str, &'static FieldDefault)> {
+        let family = self.family?;
+        names.iter().find_map(|name| Some((*name, defaults::find(family, name)?)))
+    }
+
+    /// Counts the names that say `value` as read.
+    fn mark(&self, names: &[&str], value: &Value) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let saying = names.iter().filter(|name| self.map.get(**name).is_some_and(|said| same(said, value)));
+        read.extend(saying.map(|name| format!("{}{name}", self.prefix)));
     }
 
     /// The field read by `read`, absent or of the wrong type being told apart.
@@ -284,21 +338,24 @@ impl Config {
         expected: &str,
         read: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>> {
-        let Some((name, value)) = self.entry(field) else { return Ok(None) };
-        self.mark(format!("{}{name}", self.prefix));
-        read(value).map(Some).ok_or_else(|| self.wrong(field, expected))
-    }
-
-    /// Whether the file does not even say `null`.
-    fn absent(&self, field: &str) -> bool {
-        !self.map.contains_key(field)
+        if let Some((_, value)) = self.entry(field) {
+            self.mark(field.names(), value);
+            return read(value).map(Some).ok_or_else(|| self.wrong(field, expected));
+        }
+        match self.default(field.names()) {
+            Some((name, default)) if self.map.contains_key(name) && !default.nullable => {
+                let reason = format!("expected {expected}, found null; left out, it is {}", shown(&default.value));
+                Err(self.error(name, reason))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn size(&self, field: &impl Names) -> Result<Option<usize>> {
-        self.whole(field, 1)
+        self.at_least(field, 1)
     }
 
-    fn whole(&self, field: &impl Names, least: usize) -> Result<Option<usize>> {
+    fn at_least(&self, field: &impl Names, least: usize) -> Result<Option<usize>> {
         self.typed(field, &format!("a whole number from {least} to 2^31"), |value| {
             usize::try_from(value.as_u64()?).ok().filter(|n| (least..=MAX_SIZE).contains(n))
         })
@@ -318,21 +375,28 @@ impl Config {
 
     fn wrong(&self, field: &impl Names, expected: &str) -> Error {
         match self.entry(field) {
-            Some((name, value)) => {
-                self.error(name, format!("expected {expected}, found {}", shortened(&value.to_string(), 60)))
-            }
+            Some((name, value)) => self.error(name, format!("expected {expected}, found {}", shown(value))),
             None => self.error(field.names(), format!("expected {expected}")),
         }
     }
 }
 
+/// A value as the file has it, for messages.
+fn shown(value: &Value) -> String {
+    let mut text = value.to_string();
+    for constant in PYTHON_CONSTANTS {
+        text = text.replace(&format!("{{\"{FLOAT_TAG}\":\"{constant}\"}}"), constant);
+    }
+    shortened(&text, 60)
+}
+
 /// The fields below `prefix` that are not in `read` and not harmless, with their values.
-fn unread(
+fn unread<'a>(
     prefix: &str,
-    map: &Map<String, Value>,
+    map: &'a Map<String, Value>,
     read: &HashSet<String>,
-    harmless: fn(&str, &Value) -> bool,
-    found: &mut Vec<(String, String)>,
+    harmless: &dyn Fn(&str, &Value) -> bool,
+    found: &mut Vec<(String, &'a Value)>,
 ) {
     for (name, value) in map.iter().filter(|(name, value)| !value.is_null() && !harmless(name, value)) {
         let whole = format!("{prefix}{name}");
@@ -340,7 +404,7 @@ fn unread(
         match value {
             Value::Object(map) if read.contains(&inside) => unread(&inside, map, read, harmless, found),
             _ if read.contains(&whole) => {}
-            _ => found.push((whole, value.to_string())),
+            _ => found.push((whole, value)),
         }
     }
 }
@@ -368,6 +432,7 @@ mod tests {
             (c.ids("eos").unwrap(), c.ids("bos").unwrap(), c.ids("pad").unwrap()),
             (vec![0, 7], vec![0], vec![])
         );
+        assert_eq!(config(r#"{"pad": -1}"#).ids("pad").unwrap(), [-1]);
         assert_eq!(c.strings("names").unwrap(), ["a", "b"]);
         assert_eq!((c.str("kind").unwrap(), c.str_or("sort", "y").unwrap()), ("x", "y"));
         let rope = c.object("rope").unwrap().unwrap();
@@ -417,7 +482,7 @@ mod tests {
         }
         assert_eq!(config(r#"{"a": 2147483648}"#).usize("a").unwrap(), MAX_SIZE);
         assert!(config(r#"{"a": -1}"#).positive_or("a", 1.0).is_err());
-        assert!(config(r#"{"a": 4294967296}"#).ids("a").is_err());
+        assert!(config(r#"{"a": 1e30}"#).ids("a").is_err());
         assert!(config(r#"{"a": 1}"#).str("a").is_err());
     }
 }

@@ -7,14 +7,12 @@
 
 use super::Config;
 use super::builder::{Attending, Builder, Family, Heads, Logits};
+use super::layers;
 use super::rope::Rope;
 use crate::error::Result;
 use crate::graph::ValueId;
 use crate::ops::{NormalizationKind, Reshape, UnaryFunction};
 use std::fmt;
-
-/// More layers than this are a mistake, and would be built before any weight is missed.
-const MAX_LAYERS: usize = 4096;
 
 /// One of the three products that attention reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,6 +77,18 @@ pub(super) struct Norm {
     pub(super) offset: f32,
 }
 
+impl Norm {
+    /// RMSNormalization with the epsilon of `rms_norm_eps`.
+    pub(super) fn rms(config: &Config) -> Result<Norm> {
+        Ok(Norm { kind: NormalizationKind::Rms, epsilon: config.positive("rms_norm_eps")?, offset: 0.0 })
+    }
+
+    /// LayerNormalization with the epsilon that `field` says.
+    pub(super) fn layer(config: &Config, field: &str) -> Result<Norm> {
+        Ok(Norm { kind: NormalizationKind::Layer, epsilon: config.positive(field)?, offset: 0.0 })
+    }
+}
+
 /// Where a block normalises, as the names of the weights.
 #[derive(Clone, Copy)]
 pub(super) struct Norms {
@@ -126,6 +136,17 @@ pub(super) struct Names {
     pub(super) head: &'static str,
 }
 
+/// The settings that families name in ways of their own.
+pub(super) struct Settings {
+    pub(super) hidden: usize,
+    pub(super) heads: Heads,
+    /// The width of the MLP.
+    pub(super) inner: usize,
+    pub(super) activation: UnaryFunction,
+    pub(super) norm: Norm,
+    pub(super) rope: Rope,
+}
+
 /// A decoder as its family states it.
 pub(super) struct Decoder {
     pub(super) hidden: usize,
@@ -166,18 +187,16 @@ impl Decoder {
 
     /// As [`Decoder::read`], with heads turned by `rope`.
     pub(super) fn turned(b: &Builder<'_>, config: &Config, rope: Rope) -> Result<Decoder> {
-        let heads = Heads::read(config, config.usize("hidden_size")?)?;
-        Decoder::sized(b, config, heads, config.usize("intermediate_size")?, rope)
+        let hidden = config.usize("hidden_size")?;
+        let (heads, inner) = (Heads::read(config, hidden)?, config.usize("intermediate_size")?);
+        let (activation, norm) = (b.activation(config, "hidden_act")?, Norm::rms(config)?);
+        Decoder::of(b, config, Settings { hidden, heads, inner, activation, norm, rope })
     }
 
-    /// As [`Decoder::turned`], with sizes that the family names its own way.
-    pub(super) fn sized(b: &Builder<'_>, config: &Config, heads: Heads, inner: usize, rope: Rope) -> Result<Decoder> {
-        let hidden = config.usize("hidden_size")?;
-        let count = config.usize("num_hidden_layers")?;
-        if count > MAX_LAYERS {
-            return Err(config.error("num_hidden_layers", format!("{count} layers; there may be {MAX_LAYERS}")));
-        }
-        let activation = b.activation(config, "hidden_act", "silu")?;
+    /// As [`Decoder::turned`], with settings that the family names its own way.
+    pub(super) fn of(b: &Builder<'_>, config: &Config, settings: Settings) -> Result<Decoder> {
+        let Settings { hidden, heads, inner, activation, norm, rope } = settings;
+        let count = layers::count(config, "num_hidden_layers")?;
         Ok(Decoder {
             hidden,
             vocabulary: config.usize("vocab_size")?,
@@ -193,11 +212,7 @@ impl Decoder {
                 last_norm: "norm",
                 head: "lm_head",
             },
-            norm: Norm {
-                kind: NormalizationKind::Rms,
-                epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
-                offset: 0.0,
-            },
+            norm,
             norms: Norms {
                 before_attention: Some("input_layernorm"),
                 after_attention: None,
@@ -210,7 +225,7 @@ impl Decoder {
             attention_scale: 1.0 / (heads.head_dim as f32).sqrt(),
             attention_softcap: None,
             logit_softcap: None,
-            tied: config.bool_or("tie_word_embeddings", false)?,
+            tied: config.flag("tie_word_embeddings")?,
             project: projections(hidden, heads, false),
             output: output("self_attn.o_proj", [hidden, heads.width()], false),
             mlp: gated_mlp("mlp", [inner, hidden], activation, false),

@@ -1,11 +1,24 @@
-//! Which layers look back without end and which a limited way, in the spellings that families share.
+//! How many layers there are, and which look back without end and which a limited way, in the spellings that families
+//! share.
 //!
 //! It deliberately knows no block: it says what `layer_types` says, and what families take in its place. Read
 //! `decoder.rs` for what a layer is.
 
-use super::Config;
 use super::decoder::Layer;
+use super::{Config, Names};
 use crate::error::{ImportError, Result};
+
+/// More layers than this are a mistake, and would be built before any weight is missed.
+const MAX_LAYERS: usize = 1024;
+
+/// How many layers `field` says there are.
+pub(super) fn count(config: &Config, field: impl Names) -> Result<usize> {
+    let count = config.usize(field.names())?;
+    if count > MAX_LAYERS {
+        return Err(config.error(field, format!("{count} layers; there may be {MAX_LAYERS}")));
+    }
+    Ok(count)
+}
 
 /// Gives layers `window` where `layer_types`, or else `otherwise`, has them slide.
 pub(super) fn slide(
@@ -27,10 +40,17 @@ pub(super) fn slide(
 /// The windows of Qwen's families: `use_sliding_window` turns them on, for layers from `max_window_layers` up unless
 /// `layer_types` says which.
 pub(super) fn qwen(config: &Config, layers: &mut [Layer]) -> Result<()> {
-    let (on, window) = (config.bool_or("use_sliding_window", false)?, config.usize_or_null("sliding_window", 4096)?);
-    let window = window.filter(|_| on);
-    let first = config.whole_or("max_window_layers", 28)?;
+    let (window, first) = (window(config)?, config.whole("max_window_layers")?);
     slide(config, layers, window, |layer| window.is_some() && layer >= first)
+}
+
+/// The window of the layers that slide, in families where `use_sliding_window` says whether any may.
+pub(super) fn window(config: &Config) -> Result<Option<usize>> {
+    match config.flag("use_sliding_window")? {
+        true => config.opt_usize("sliding_window"),
+        // Where none may, files say null or 0.
+        false => config.whole_or("sliding_window", 0).map(|_| None),
+    }
 }
 
 /// For each of `count` layers, whether its attention slides.

@@ -5,10 +5,13 @@
 
 use super::builder::Builder;
 use super::decoder::{Block, Make};
-use super::{Config, View};
+use super::{Config, View, layers};
 use crate::error::Result;
 use crate::graph::ValueId;
 use crate::ops::{Experts, ExpertsKind, Routing, UnaryFunction};
+
+/// More tensors of experts than this, in all layers together, are a mistake: the largest models known have some 70,000.
+const MAX_EXPERT_TENSORS: usize = 1 << 18;
 
 /// `mixed` for the layers where `sparse` says so, `dense` for the others.
 pub(super) fn by_layer(sparse: Vec<bool>, mixed: Make, dense: Make) -> Make {
@@ -50,16 +53,22 @@ impl Mixture {
         if top > experts {
             return Err(config.error("num_experts_per_tok", format!("{top} of {experts} experts")));
         }
-        // They steer training, and what a training step returns.
-        config.bool_or("output_router_logits", false)?;
-        config.f64_or("router_aux_loss_coef", 0.0)?;
+        let layers = layers::count(config, "num_hidden_layers")?;
+        // Neither product can overflow: each count is at most `MAX_SIZE`.
+        if experts * layers > MAX_EXPERT_TENSORS / names.parts.len() {
+            let reason = format!(
+                "{experts} experts in each of {layers} layers; there may be {} together",
+                MAX_EXPERT_TENSORS / names.parts.len()
+            );
+            return Err(config.error(["num_local_experts", "num_experts"], reason));
+        }
         Ok(Mixture {
             names,
             hidden: config.usize("hidden_size")?,
             inner,
             experts,
             routing: Routing { top, normalize },
-            activation: b.activation(config, "hidden_act", "silu")?,
+            activation: b.activation(config, "hidden_act")?,
         })
     }
 

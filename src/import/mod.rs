@@ -11,6 +11,7 @@ mod check;
 mod classifier;
 mod config;
 mod decoder;
+mod defaults;
 mod demo;
 mod families;
 mod folder;

@@ -99,6 +99,9 @@ pub struct ModelInfo {
     pub end_tokens: Vec<u32>,
     /// The id of a text's first position: what `position_ids` count from.
     pub first_position: usize,
+    /// The padding token of a model that gives it no position of its own: where it stands in a text, its position is the
+    /// one before [`ModelInfo::first_position`], and the tokens after it go on counting as if it were not there.
+    pub padding: Option<u32>,
     /// Token types that it tells apart, as the two texts of a pair are marked; 0 where it has none.
     pub token_types: usize,
     /// Whether it predicts tokens: its output is `logits`. Otherwise it is `scores` or `hidden`.
@@ -167,8 +170,7 @@ impl Model {
     }
 
     fn build(folder: Folder, tensors: Box<dyn Tensors>, head: Head) -> Result<Model> {
-        let config = folder.config();
-        let name = config.str("model_type")?;
+        let name = folder.config().str("model_type")?;
         let supported = || FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let family = FAMILIES.iter().find(|(n, _)| *n == name);
         let Some((name, build)) = family else {
@@ -179,6 +181,7 @@ impl Model {
             }
             .into());
         };
+        let config = &folder.config().of_family(name);
         if config.has("quantization_config") {
             let reason = "quantised weights are not supported; get the model's folder in f32, f16 or bf16";
             return Err(config.error("quantization_config", reason));
@@ -220,13 +223,14 @@ impl Model {
         config.understood()?;
         let (graph, origins, tensors) = builder.finish(folder.path())?;
         special::check_letters(&folder)?;
-        let end_tokens = special::end_tokens(&folder, family.vocabulary)?;
+        let end_tokens = special::end_tokens(&folder, config, &family)?;
         let info = ModelInfo {
             family: name,
             vocabulary: family.vocabulary,
             context: family.context,
             end_tokens,
             first_position: family.first_position,
+            padding: family.padding,
             token_types: family.token_types,
             generates,
             missing_head,

@@ -35,6 +35,8 @@ impl fmt::Display for Angle {
 pub(super) struct Rope {
     name: &'static str,
     pub(super) theta: f64,
+    /// What part of a head is turned.
+    pub(super) part: f64,
     /// Dimensions of a head that are turned, in pairs.
     pub(super) rotated: usize,
     pub(super) scaling: Scaling,
@@ -81,43 +83,50 @@ impl Rope {
 
     /// As [`Rope::of_whole_heads`], where `partial_rotary_factor` may leave the end of each head as it is.
     pub(super) fn of_part(config: &Config, head_dim: usize) -> Result<Rope> {
-        Rope::of_part_or(config, head_dim, 1.0)
+        Rope::named(config, ["rope_theta", "partial_rotary_factor"], head_dim)
     }
 
-    /// As [`Rope::of_part`], where a head is turned as far as `part` unless the settings say how far.
-    pub(super) fn of_part_or(config: &Config, head_dim: usize, part: f64) -> Result<Rope> {
-        let parameters = match config.object("rope_scaling")? {
+    /// As [`Rope::of_part`], of a family that has names of its own for the base and for the part.
+    pub(super) fn named(config: &Config, names: [&str; 2], head_dim: usize) -> Result<Rope> {
+        let parameters = match config.object("rope_scaling")?.filter(|scaling| !scaling.is_empty()) {
             Some(scaling) => Some(scaling),
             None => config.object("rope_parameters")?,
         };
-        let theta = config.positive_or(["rope_theta", "rotary_emb_base"], 10_000.0)?;
-        Rope::read(config, parameters.as_ref(), "rope", (theta, part), head_dim)
+        Rope::read(config, parameters.as_ref(), "rope", names, head_dim)
     }
 
-    /// What `parameters` say, whose tables are called `name`; `theta` and `part` where they do not say it.
+    /// What `parameters` say, whose tables are called `name`; what they leave out, the fields `theta` and `part` of
+    /// `config` say.
     pub(super) fn read(
         config: &Config,
         parameters: Option<&Config>,
         name: &'static str,
-        (theta, part): (f64, f64),
+        [theta, part]: [&str; 2],
         head_dim: usize,
     ) -> Result<Rope> {
-        let theta = parameters.map_or(Ok(theta), |p| p.positive_or("rope_theta", theta))?;
+        let inner = |field: &str| parameters.map_or(Ok(None), |p| p.opt_positive(field));
+        let either = |within: Option<f64>, field: &str, default: f64| match within {
+            Some(value) => {
+                config.agrees(field, value);
+                Ok(value)
+            }
+            None => config.positive_or(field, default),
+        };
+        let theta = either(inner("rope_theta")?, theta, 10_000.0)?;
+        let part = either(inner("partial_rotary_factor")?, part, 1.0)?;
         if theta <= 1.0 {
             return Err(config.error("rope_theta", format!("{theta} is not above 1")));
         }
         if head_dim > MAX_HEAD {
             return Err(config.error("head_dim", format!("{head_dim} is wider than any head, {MAX_HEAD} at most")));
         }
-        let part = config.positive_or(["partial_rotary_factor", "rotary_pct"], part)?;
-        let part = parameters.map_or(Ok(part), |p| p.positive_or("partial_rotary_factor", part))?;
         let rotated = (head_dim as f64 * part) as usize;
         if part > 1.0 || rotated == 0 || !rotated.is_multiple_of(2) {
             let reason = format!("{part} of heads of {head_dim} turns {rotated} dimensions, which must be some pairs");
             return Err(config.error(["partial_rotary_factor", "head_dim"], reason));
         }
         let scaling = Scaling::read(config, parameters, rotated)?;
-        Ok(Rope { name, theta, rotated, scaling })
+        Ok(Rope { name, theta, part, rotated, scaling })
     }
 
     /// What its tables are called.

@@ -4,7 +4,8 @@
 //! [`super::folder`] for where files come from; `text::ChatTemplate` runs the template.
 
 use super::Folder;
-use super::bytes::json_error;
+use super::builder::Family;
+use super::bytes::{json_error, python_json};
 use super::config::Config;
 use crate::error::{ImportError, Result};
 use serde::Deserialize;
@@ -25,7 +26,7 @@ pub(super) fn names(folder: &Folder) -> Result<Vec<(String, String)>> {
     for file in [TOKENIZER_CONFIG, "special_tokens_map.json"] {
         let Some(bytes) = folder.bytes(file)? else { continue };
         let path = folder.path().join(file);
-        let fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|e| json_error(&path, &bytes, &e))?;
+        let fields: Map<String, Value> = python_json(&path, &bytes)?;
         for (name, value) in fields.iter().filter(|(name, _)| name.ends_with("_token")) {
             if let Some(text) = token(value).filter(|_| names.iter().all(|(known, _)| known != name)) {
                 names.push((name.clone(), text.to_owned()));
@@ -78,21 +79,20 @@ fn named(config: &Config, list: &Value) -> Result<String> {
 
 /// The ids that end a generation: those of generation_config.json, or else of config.json, and the tokenizer's own.
 ///
-/// Errors when one is outside the vocabulary.
-pub(super) fn end_tokens(folder: &Folder, vocabulary: usize) -> Result<Vec<u32>> {
-    let mut ends = Vec::new();
-    let generation = folder.json("generation_config.json")?;
-    for config in [generation.as_ref(), Some(folder.config())].into_iter().flatten() {
-        if ends.is_empty() && config.has("eos_token_id") {
-            ends = config.ids("eos_token_id")?;
-            if let Some(id) = ends.iter().find(|id| **id as usize >= vocabulary) {
-                return Err(config.error("eos_token_id", format!("{id} is outside the vocabulary of {vocabulary}")));
-            }
-        }
-    }
+/// As transformers takes it, an id outside the vocabulary is one that is never produced. Errors when a file cannot be
+/// read.
+pub(super) fn end_tokens(folder: &Folder, config: &Config, family: &Family) -> Result<Vec<u32>> {
+    let told = match folder.json("generation_config.json")? {
+        Some(generation) => generation.ids("eos_token_id")?,
+        None => Vec::new(),
+    };
+    let told = if told.is_empty() { config.ids("eos_token_id")? } else { told };
+    let told = if told.is_empty() { family.end_tokens.clone() } else { told };
+    let known = |id: &i64| u32::try_from(*id).ok().filter(|id| (*id as usize) < family.vocabulary);
+    let mut ends: Vec<u32> = told.iter().filter_map(known).collect();
     // A chat model's tokenizer names the token that ends a turn, which its generation_config.json may lack.
     if let Some((_, text)) = names(folder)?.into_iter().find(|(name, _)| name == "eos_token") {
-        let id = added_id(folder, &text)?.filter(|id| (*id as usize) < vocabulary);
+        let id = added_id(folder, &text)?.filter(|id| (*id as usize) < family.vocabulary);
         ends.extend(id.filter(|id| !ends.contains(id)));
     }
     Ok(ends)

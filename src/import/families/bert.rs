@@ -7,6 +7,7 @@
 use crate::error::Result;
 use crate::import::builder::{Attending, Builder, Family, Heads};
 use crate::import::classifier::{Classifier, Ending, ending};
+use crate::import::layers;
 use crate::ops::UnaryFunction;
 
 /// What the families that share this block vary.
@@ -58,7 +59,7 @@ pub(super) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder>
         return Err(config.error("position_embedding_type", format!("{kind:?}: only \"absolute\" is supported")));
     }
     for field in ["is_decoder", "add_cross_attention"] {
-        if config.bool_or(field, false)? {
+        if config.flag(field)? {
             return Err(config.error(field, "only encoders are supported"));
         }
     }
@@ -75,13 +76,13 @@ pub(super) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder>
     Ok(Encoder {
         heads: Heads::dividing(config, "num_attention_heads", config.usize("hidden_size")?)?,
         inner: config.usize("intermediate_size")?,
-        layers: config.usize("num_hidden_layers")?,
+        layers: layers::count(config, "num_hidden_layers")?,
         vocabulary: config.usize("vocab_size")?,
         positions: config.usize("max_position_embeddings")?,
         first_position: 0,
         types: Some(config.usize("type_vocab_size")?),
-        epsilon: config.positive_or("layer_norm_eps", 1e-12)?,
-        activation: b.activation(config, "hidden_act", "gelu")?,
+        epsilon: config.positive("layer_norm_eps")?,
+        activation: b.activation(config, "hidden_act")?,
         names,
     })
 }

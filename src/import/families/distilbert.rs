@@ -6,12 +6,13 @@ use super::bert::{Encoder, Names, encoder};
 use crate::error::Result;
 use crate::import::builder::{Builder, Family, Heads};
 use crate::import::classifier::{Classifier, Ending, ending};
+use crate::import::layers;
 use crate::ops::UnaryFunction;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     // Sinusoidal positions only fill the table when training starts: the files hold it either way.
-    config.bool_or("sinusoidal_pos_embds", false)?;
+    config.flag("sinusoidal_pos_embds")?;
     let names = Names {
         prefix: "distilbert.",
         layers: "transformer.layer",
@@ -25,13 +26,13 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let settings = Encoder {
         heads: Heads::dividing(config, ["n_heads", "num_attention_heads"], config.usize(["dim", "hidden_size"])?)?,
         inner: config.usize("hidden_dim")?,
-        layers: config.usize(["n_layers", "num_hidden_layers"])?,
+        layers: layers::count(config, ["n_layers", "num_hidden_layers"])?,
         vocabulary: config.usize("vocab_size")?,
         positions: config.usize("max_position_embeddings")?,
         first_position: 0,
         types: None,
         epsilon: 1e-12,
-        activation: b.activation(config, "activation", "gelu")?,
+        activation: b.activation(config, "activation")?,
         names,
     };
     let ending = ending(config, "DistilBert")?;

@@ -5,20 +5,20 @@
 
 use crate::error::Result;
 use crate::import::builder::{Builder, Family, Heads};
-use crate::import::decoder::{Decoder, Names, Norm, Norms, output, plain_mlp};
+use crate::import::decoder::{Decoder, Names, Norm, Norms, Settings, output, plain_mlp};
 use crate::import::interleaved::projections;
 use crate::import::rope::Rope;
-use crate::ops::NormalizationKind;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
-    if config.bool_or("alibi", false)? {
+    if config.flag("alibi")? {
         return Err(config.error("alibi", "only rotary positions are supported"));
     }
-    let hidden = config.usize("hidden_size")?;
+    let hidden = config.usize(["hidden_size", "n_embed"])?;
     let mut heads = Heads::dividing(config, "num_attention_heads", hidden)?;
-    let newer = config.bool_or("new_decoder_architecture", false)?;
-    let (told, shared) = (config.usize_or("num_kv_heads", heads.heads)?, config.bool_or("multi_query", true)?);
+    let newer = config.flag("new_decoder_architecture")?;
+    let told = config.opt_usize("num_kv_heads")?.unwrap_or(heads.heads);
+    let shared = config.flag("multi_query")?;
     heads.kv_heads = match (newer, shared) {
         (true, _) => told,
         (false, true) => 1,
@@ -27,8 +27,10 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     if !heads.heads.is_multiple_of(heads.kv_heads) {
         return Err(config.error("num_kv_heads", format!("{told} does not divide {} query heads", heads.heads)));
     }
-    let inner = config.usize_or("ffn_hidden_size", 4 * hidden)?;
-    let mut decoder = Decoder::sized(b, config, heads, inner, Rope::of_whole_heads(config, heads.head_dim)?)?;
+    let inner = config.opt_usize("ffn_hidden_size")?.unwrap_or(4 * hidden);
+    let (norm, activation) = (Norm::layer(config, "layer_norm_epsilon")?, b.activation(config, "activation")?);
+    let rope = Rope::of_whole_heads(config, heads.head_dim)?;
+    let mut decoder = Decoder::of(b, config, Settings { hidden, heads, inner, activation, norm, rope })?;
     decoder.names = Names {
         prefix: b.prefix(&["transformer."], "word_embeddings.weight").to_string(),
         embedding: "word_embeddings",
@@ -38,16 +40,14 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         last_norm: "ln_f",
         head: "lm_head",
     };
-    let epsilon = config.positive_or("layer_norm_epsilon", 1e-5)?;
-    decoder.norm = Norm { kind: NormalizationKind::Layer, epsilon, offset: 0.0 };
-    decoder.parallel = config.bool_or("parallel_attn", true)?;
+    decoder.parallel = config.flag("parallel_attn")?;
     let beside = |before_attention, before_mlp| Norms {
         before_attention: Some(before_attention),
         after_attention: None,
         before_mlp,
         after_mlp: None,
     };
-    let norms = config.usize_or("num_ln_in_parallel_attn", if newer { 2 } else { 1 })?;
+    let norms = config.opt_usize("num_ln_in_parallel_attn")?.unwrap_or(if newer { 2 } else { 1 });
     decoder.norms = match (decoder.parallel, newer, norms) {
         (true, true, 2) => beside("ln_attn", Some("ln_mlp")),
         (true, _, 1) => beside("input_layernorm", None),
@@ -60,11 +60,9 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
             return Err(config.error("parallel_attn", "the newer architecture has no other than parallel attention"));
         }
     };
-    decoder.tied = config.bool_or("tie_word_embeddings", true)?;
-    let bias = config.bool_or("bias", false)?;
+    let bias = config.flag("bias")?;
     decoder.project = projections("self_attention", hidden, heads, bias);
     decoder.output = output("self_attention.dense", [hidden, hidden], bias);
-    let activation = b.activation(config, "activation", "gelu")?;
     decoder.mlp = plain_mlp("mlp", ["dense_h_to_4h", "dense_4h_to_h"], [inner, hidden], activation, bias);
     decoder.build(b)
 }

@@ -5,29 +5,34 @@
 
 use crate::error::Result;
 use crate::import::Config;
-use crate::import::builder::{Builder, Family};
-use crate::import::decoder::{Decoder, Norms, gated_mlp};
+use crate::import::builder::{Builder, Family, Heads};
+use crate::import::decoder::{Decoder, Norm, Norms, Settings};
 use crate::import::layers;
+use crate::import::rope::Rope;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
-    let mut decoder = gemma(b, config)?;
-    let window = config.usize_or_null("sliding_window", 4096)?;
+    let heads = Heads::read(config, config.usize("hidden_size")?)?;
+    let mut decoder = gemma(b, config, heads, Rope::of_whole_heads(config, heads.head_dim)?)?;
+    let window = config.opt_usize("sliding_window")?;
+    if let Some(window) = window {
+        // The first files say it under both names.
+        config.agrees("sliding_window_size", window);
+    }
     layers::slide(config, &mut decoder.layers, window, |layer| layer % 2 == 0)?;
-    decoder.attention_softcap = config.positive_or_null("attn_logit_softcapping", 50.0)?.map(|cap| cap as f32);
-    decoder.logit_softcap = config.positive_or_null("final_logit_softcapping", 30.0)?.map(|cap| cap as f32);
+    decoder.attention_softcap = config.opt_positive("attn_logit_softcapping")?.map(|cap| cap as f32);
     decoder.build(b)
 }
 
-/// What Gemma 2 and 3 share.
-pub(super) fn gemma(b: &Builder<'_>, config: &Config) -> Result<Decoder> {
-    if config.bool_or("use_bidirectional_attention", false)? {
+/// What Gemma 2 and 3 share, with heads turned by `rope`.
+pub(super) fn gemma(b: &Builder<'_>, config: &Config, heads: Heads, rope: Rope) -> Result<Decoder> {
+    if config.flag("use_bidirectional_attention")? {
         return Err(config.error("use_bidirectional_attention", "only false is supported"));
     }
-    let mut decoder = Decoder::read(b, config)?;
-    let activation = b.activation(config, "hidden_activation", "gelu_pytorch_tanh")?;
-    decoder.mlp = gated_mlp("mlp", [config.usize("intermediate_size")?, decoder.hidden], activation, false);
-    decoder.norm.offset = 1.0;
+    let (hidden, inner) = (config.usize("hidden_size")?, config.usize("intermediate_size")?);
+    let norm = Norm { offset: 1.0, ..Norm::rms(config)? };
+    let activation = b.activation(config, "hidden_activation")?;
+    let mut decoder = Decoder::of(b, config, Settings { hidden, heads, inner, activation, norm, rope })?;
     decoder.norms = Norms {
         before_attention: Some("input_layernorm"),
         after_attention: Some("post_attention_layernorm"),
@@ -35,8 +40,8 @@ pub(super) fn gemma(b: &Builder<'_>, config: &Config) -> Result<Decoder> {
         after_mlp: Some("post_feedforward_layernorm"),
     };
     decoder.embedding_scale = Some((decoder.hidden as f64).sqrt() as f32);
-    decoder.attention_scale = (1.0 / config.positive_or("query_pre_attn_scalar", 256.0)?.sqrt()) as f32;
-    decoder.biased_attention(config.bool_or("attention_bias", false)?);
-    decoder.tied = config.bool_or("tie_word_embeddings", true)?;
+    decoder.attention_scale = (1.0 / config.positive("query_pre_attn_scalar")?.sqrt()) as f32;
+    decoder.biased_attention(config.flag("attention_bias")?);
+    decoder.logit_softcap = config.opt_positive("final_logit_softcapping")?.map(|cap| cap as f32);
     Ok(decoder)
 }

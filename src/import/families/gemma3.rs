@@ -6,7 +6,7 @@
 use super::gemma2::gemma;
 use crate::error::Result;
 use crate::import::Config;
-use crate::import::builder::{Builder, Family};
+use crate::import::builder::{Builder, Family, Heads};
 use crate::import::decoder::QkNorm;
 use crate::import::layers;
 use crate::import::rope::Rope;
@@ -18,19 +18,28 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
 
 /// `gemma3`: the text model's configuration is an object in it, and its tensors have names of their own.
 pub(super) fn build_within(b: &mut Builder<'_>) -> Result<Family> {
-    const SIGHT: [&str; 5] =
-        ["vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"];
+    const SIGHT: [&str; 8] = [
+        "vision_config",
+        "mm_tokens_per_image",
+        "boi_token_index",
+        "boi_token_id",
+        "eoi_token_index",
+        "eoi_token_id",
+        "image_token_index",
+        "image_token_id",
+    ];
     // What turns images into embeddings is not built, so what it is does not matter.
     SIGHT.iter().for_each(|field| _ = b.config.value(*field));
-    let Some(config) = b.config.object("text_config")? else {
-        return Err(b.config.error("text_config", "is missing"));
-    };
-    let tied = b.config.bool_or("tie_word_embeddings", true)?;
-    text(b, &config, &["model.language_model.", "language_model.model.", "language_model."], tied)
+    let config = b.config.object_or_empty("text_config")?.of_family("gemma3_text");
+    let tied = b.config.flag("tie_word_embeddings")?;
+    let family = text(b, &config, &["model.language_model.", "language_model.model.", "language_model."], tied)?;
+    Ok(Family { end_tokens: config.ids("eos_token_id")?, ..family })
 }
 
 fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: bool) -> Result<Family> {
-    let mut decoder = gemma(b, config)?;
+    let heads = Heads::read(config, config.usize("hidden_size")?)?;
+    let [global, local] = ropes(config, heads.head_dim)?;
+    let mut decoder = gemma(b, config, heads, global.clone())?;
     decoder.names.prefix = b.prefix(prefixes, "embed_tokens.weight").to_string();
     // Older files keep the head with the part that reads text.
     if decoder.names.prefix == "language_model.model." {
@@ -41,11 +50,9 @@ fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: b
     if config.opt_f64("attn_logit_softcapping")?.is_some() {
         return Err(config.error("attn_logit_softcapping", "only null is supported: transformers applies none either"));
     }
-    decoder.logit_softcap = config.opt_positive("final_logit_softcapping")?.map(|cap| cap as f32);
-    let window = config.usize_or_null("sliding_window", 4096)?;
-    let pattern = config.usize_or(["sliding_window_pattern", "_sliding_window_pattern"], 6)?;
+    let window = config.opt_usize("sliding_window")?;
+    let pattern = config.usize_or("sliding_window_pattern", 6)?;
     layers::slide(config, &mut decoder.layers, window, |layer| (layer + 1) % pattern != 0)?;
-    let [global, local] = ropes(config, decoder.heads.head_dim)?;
     for layer in &mut decoder.layers {
         layer.rope = Some(if layer.window.is_some() { local.clone() } else { global.clone() });
     }
@@ -57,13 +64,17 @@ fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: b
 fn ropes(config: &Config, head_dim: usize) -> Result<[Rope; 2]> {
     let parameters = config.object("rope_parameters")?;
     let of = |kind| parameters.as_ref().map_or(Ok(None), |p| p.object(kind));
-    let scaling = match config.object("rope_scaling")? {
+    let scaling = match config.object("rope_scaling")?.filter(|scaling| !scaling.is_empty()) {
         Some(scaling) => Some(scaling),
         None => of("full_attention")?,
     };
-    let (global, local) = (config.positive_or("rope_theta", 1e6)?, config.positive_or("rope_local_base_freq", 1e4)?);
-    Ok([
-        Rope::read(config, scaling.as_ref(), "rope", (global, 1.0), head_dim)?,
-        Rope::read(config, of("sliding_attention")?.as_ref(), "rope.local", (local, 1.0), head_dim)?,
-    ])
+    let names = |theta| [theta, "partial_rotary_factor"];
+    let ropes = [
+        Rope::read(config, scaling.as_ref(), "rope", names("rope_theta"), head_dim)?,
+        Rope::read(config, of("sliding_attention")?.as_ref(), "rope.local", names("rope_local_base_freq"), head_dim)?,
+    ];
+    if ropes.iter().any(|rope| rope.part != 1.0) {
+        return Err(config.error("partial_rotary_factor", "only 1 is supported in this family"));
+    }
+    Ok(ropes)
 }

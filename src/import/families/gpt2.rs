@@ -5,6 +5,7 @@
 use crate::error::Result;
 use crate::graph::ValueId;
 use crate::import::builder::{Attending, Builder, Family, Heads, Logits};
+use crate::import::layers;
 use crate::ops::Linear;
 
 /// Columns `from..from + out` of a Conv1D's weight, which lies `[in, all]`, as a product with its bias.
@@ -27,25 +28,27 @@ fn conv1d(
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
-    let (hidden, layers) = (config.usize("n_embd")?, config.usize("n_layer")?);
-    let (vocabulary, context) = (config.usize("vocab_size")?, config.usize("n_positions")?);
+    let hidden = config.usize(["n_embd", "hidden_size"])?;
+    let layers = layers::count(config, ["n_layer", "num_hidden_layers"])?;
+    let vocabulary = config.usize("vocab_size")?;
+    let context = config.usize(["n_positions", "max_position_embeddings"])?;
     // The same as n_positions, once.
     config.value("n_ctx");
-    let inner = config.usize_or("n_inner", 4 * hidden)?;
-    let epsilon = config.positive_or("layer_norm_epsilon", 1e-5)?;
-    for (field, supported) in
-        [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("reorder_and_upcast_attn", false)]
-    {
-        if config.bool_or(field, supported)? != supported {
-            return Err(config.error(field, format!("only {supported} is supported")));
-        }
+    let inner = config.opt_usize("n_inner")?.unwrap_or(4 * hidden);
+    let epsilon = config.positive("layer_norm_epsilon")?;
+    // It keeps 16-bit products from overflowing; here they are f32 in any case.
+    config.flag("reorder_and_upcast_attn")?;
+    let by_layer = config.flag("scale_attn_by_inverse_layer_idx")?;
+    let heads = Heads::dividing(config, ["n_head", "num_attention_heads"], hidden)?;
+    let mut attending = Attending::plain(heads);
+    if !config.flag("scale_attn_weights")? {
+        attending.scale = 1.0;
     }
-    let heads = Heads::dividing(config, "n_head", hidden)?;
-    let activation = b.activation(config, "activation_function", "gelu_new")?;
+    let activation = b.activation(config, "activation_function")?;
     let prefix = b.prefix(&["transformer."], "wte.weight");
     let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
     let (embedding, shape) = (format!("{prefix}wte"), [vocabulary, hidden]);
-    let tied = config.bool_or("tie_word_embeddings", true)?;
+    let tied = config.flag("tie_word_embeddings")?;
     let tables = b.vocabulary(tied, &format!("{embedding}.weight"), "lm_head.weight")?;
     let tokens = b.gather_of(&embedding, &tables.embedding, ids, shape)?;
     let places = b.gather(&format!("{prefix}wpe"), positions, [context, hidden])?;
@@ -58,7 +61,8 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
             let names = (name(&format!("attn.{part}")), name("attn.c_attn"));
             *slot = conv1d(b, (&names.0, &names.1), normed, [hidden, hidden], (i * hidden, 3 * hidden))?;
         }
-        let attended = b.cached_attention(&name("attn"), Attending::plain(heads), qkv)?;
+        let scale = if by_layer { attending.scale / (layer + 1) as f32 } else { attending.scale };
+        let attended = b.cached_attention(&name("attn"), Attending { scale, ..attending }, qkv)?;
         let proj = name("attn.c_proj");
         let out = conv1d(b, (&proj, &proj), attended, [hidden, hidden], (0, hidden))?;
         x = b.add(&name("attn.residual"), x, out)?;

@@ -5,17 +5,20 @@
 
 use crate::error::Result;
 use crate::import::builder::{Builder, Family, Heads};
-use crate::import::decoder::{Decoder, Names, Norm, output, plain_mlp};
+use crate::import::decoder::{Decoder, Names, Norm, Settings, output, plain_mlp};
 use crate::import::interleaved::projections;
 use crate::import::rope::Rope;
-use crate::ops::NormalizationKind;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
-    let heads = Heads::dividing(config, "num_attention_heads", config.usize("hidden_size")?)?;
-    let mut decoder = Decoder::turned(b, config, Rope::of_part_or(config, heads.head_dim, 0.25)?)?;
-    let hidden = decoder.hidden;
-    decoder.heads = heads;
+    let (hidden, inner) = (config.usize("hidden_size")?, config.usize("intermediate_size")?);
+    let heads = Heads::dividing(config, "num_attention_heads", hidden)?;
+    let (norm, activation) = (Norm::layer(config, "layer_norm_eps")?, b.activation(config, "hidden_act")?);
+    let rope = Rope::named(config, ["rotary_emb_base", "rotary_pct"], heads.head_dim)?;
+    // Some releases wrote both under the names of other families too; no release reads them there.
+    config.agrees("rope_theta", rope.theta);
+    config.agrees("partial_rotary_factor", rope.part);
+    let mut decoder = Decoder::of(b, config, Settings { hidden, heads, inner, activation, norm, rope })?;
     decoder.names = Names {
         prefix: b.prefix(&["gpt_neox."], "embed_in.weight").to_string(),
         embedding: "embed_in",
@@ -25,14 +28,10 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         last_norm: "final_layer_norm",
         head: "embed_out",
     };
-    let epsilon = config.positive_or("layer_norm_eps", 1e-5)?;
-    decoder.norm = Norm { kind: NormalizationKind::Layer, epsilon, offset: 0.0 };
-    decoder.parallel = config.bool_or("use_parallel_residual", true)?;
-    let bias = config.bool_or("attention_bias", true)?;
+    decoder.parallel = config.flag("use_parallel_residual")?;
+    let bias = config.flag("attention_bias")?;
     decoder.project = projections("attention", hidden, heads, bias);
     decoder.output = output("attention.dense", [hidden, heads.width()], bias);
-    let sizes = [config.usize("intermediate_size")?, hidden];
-    let activation = b.activation(config, "hidden_act", "gelu")?;
-    decoder.mlp = plain_mlp("mlp", ["dense_h_to_4h", "dense_4h_to_h"], sizes, activation, true);
+    decoder.mlp = plain_mlp("mlp", ["dense_h_to_4h", "dense_4h_to_h"], [inner, hidden], activation, true);
     decoder.build(b)
 }

@@ -9,10 +9,10 @@ use crate::import::decoder::{Decoder, gated_mlp};
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
-    decoder.biased_attention(config.bool_or("attention_bias", false)?);
-    if config.bool_or("mlp_bias", false)? {
+    decoder.biased_attention(config.flag("attention_bias")?);
+    if config.flag("mlp_bias")? {
         let sizes = [config.usize("intermediate_size")?, decoder.hidden];
-        decoder.mlp = gated_mlp("mlp", sizes, b.activation(config, "hidden_act", "silu")?, true);
+        decoder.mlp = gated_mlp("mlp", sizes, b.activation(config, "hidden_act")?, true);
     }
     decoder.build(b)
 }

@@ -8,7 +8,7 @@ use crate::import::decoder::Decoder;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let mut decoder = Decoder::read(b, b.config)?;
-    let window = b.config.usize_or_null("sliding_window", 4096)?;
+    let window = b.config.opt_usize("sliding_window")?;
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);
     decoder.build(b)
 }

@@ -15,7 +15,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let window = config.opt_usize("sliding_window")?;
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);
     // It shakes the router in training only.
-    config.f64_or("router_jitter_noise", 0.0)?;
+    config.f64("router_jitter_noise")?;
     let mixture = Mixture::read(b, config, NAMES, config.usize("intermediate_size")?, true)?;
     decoder.mlp = Box::new(move |b, block, x| mixture.build(b, block, x));
     decoder.build(b)

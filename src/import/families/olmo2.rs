@@ -9,7 +9,6 @@ use crate::import::decoder::{Decoder, Norms, QkNorm};
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
-    decoder.norm.epsilon = config.positive_or("rms_norm_eps", 1e-5)?;
     decoder.norms = Norms {
         before_attention: None,
         after_attention: Some("post_attention_layernorm"),
@@ -17,6 +16,6 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         after_mlp: Some("post_feedforward_layernorm"),
     };
     decoder.qk_norm = QkNorm::Whole;
-    decoder.biased_attention(config.bool_or("attention_bias", false)?);
+    decoder.biased_attention(config.flag("attention_bias")?);
     decoder.build(b)
 }

@@ -8,14 +8,19 @@ use crate::error::Result;
 use crate::import::builder::{Builder, Family, Heads};
 use crate::import::decoder::Decoder;
 use crate::import::rope::Rope;
+use crate::import::scaling::Scaling;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let heads = Heads::read(config, config.usize("hidden_size")?)?;
-    let mut decoder = Decoder::turned(b, config, Rope::of_part(config, heads.head_dim)?)?;
-    decoder.norm.epsilon = config.positive_or("rms_norm_eps", 1e-5)?;
+    let rope = Rope::of_part(config, heads.head_dim)?;
+    if !matches!(rope.scaling, Scaling::None | Scaling::Long { .. }) {
+        // transformers refuses the others, and takes "yarn" for longrope in this family alone.
+        return Err(config.error(["rope_scaling", "rope_parameters"], "only longrope is supported in this family"));
+    }
+    let mut decoder = Decoder::turned(b, config, rope)?;
     // Written also where no scaling asks for it.
-    config.opt_usize("original_max_position_embeddings")?;
+    config.usize("original_max_position_embeddings")?;
     let window = config.opt_usize("sliding_window")?;
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);
     let (hidden, inner) = (decoder.hidden, config.usize("intermediate_size")?);
@@ -24,7 +29,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         let (name, fused) = (block.name(&format!("self_attn.{part}_proj")), block.name("self_attn.qkv_proj"));
         b.linear_rows(&name, (&fused, [all, hidden]), part.rows(heads), x)
     });
-    let activation = b.activation(config, "hidden_act", "silu")?;
+    let activation = b.activation(config, "hidden_act")?;
     decoder.mlp = Box::new(move |b, block, x| {
         let name = |part: &str| block.name(&format!("mlp.{part}"));
         let (fused, all) = (name("gate_up_proj"), [2 * inner, hidden]);

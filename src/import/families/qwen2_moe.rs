@@ -3,7 +3,7 @@
 //! It knows nothing but those differences. Read `qwen3_moe.rs` for what it has in common with that, `mixture.rs` for the
 //! experts.
 
-use super::qwen3_moe::{mixture, sparse, window};
+use super::qwen3_moe::{mixture, sparse};
 use crate::error::Result;
 use crate::import::builder::{Builder, Family};
 use crate::import::decoder::{Block, Decoder, gated_mlp, projections};
@@ -14,10 +14,10 @@ use crate::ops::UnaryFunction;
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
-    let (window, last) = (window(config)?, config.whole_or("max_window_layers", 28)?);
+    let (window, last) = (layers::window(config)?, config.whole("max_window_layers")?);
     let slides = |layer: usize| window.is_some() && layer.is_multiple_of(2) && layer < last;
     layers::slide(config, &mut decoder.layers, window, slides)?;
-    decoder.project = projections(decoder.hidden, decoder.heads, config.bool_or("qkv_bias", true)?);
+    decoder.project = projections(decoder.hidden, decoder.heads, config.flag("qkv_bias")?);
     let (mixture, sparse) = (mixture(b)?, sparse(config, decoder.layers.len())?);
     let (hidden, inner) = (decoder.hidden, config.usize("shared_expert_intermediate_size")?);
     let shared = gated_mlp("mlp.shared_expert", [inner, hidden], mixture.activation, false);

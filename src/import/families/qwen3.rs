@@ -11,6 +11,6 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let mut decoder = Decoder::read(b, b.config)?;
     layers::qwen(b.config, &mut decoder.layers)?;
     decoder.qk_norm = QkNorm::Heads;
-    decoder.biased_attention(b.config.bool_or("attention_bias", false)?);
+    decoder.biased_attention(b.config.flag("attention_bias")?);
     decoder.build(b)
 }

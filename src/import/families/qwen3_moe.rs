@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::import::Config;
 use crate::import::builder::{Builder, Family};
 use crate::import::decoder::{Block, Decoder, QkNorm};
+use crate::import::layers;
 use crate::import::mixture::{Mixture, Names, by_layer};
 
 /// How Qwen's files name a mixture.
@@ -14,10 +15,10 @@ const NAMES: Names = Names { mixture: "mlp", parts: ["gate_proj", "up_proj", "do
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
-    let window = window(config)?;
+    let window = layers::window(config)?;
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);
     decoder.qk_norm = QkNorm::Heads;
-    decoder.biased_attention(config.bool_or("attention_bias", false)?);
+    decoder.biased_attention(config.flag("attention_bias")?);
     let mixture = mixture(b)?;
     let sparse = sparse(config, decoder.layers.len())?;
     let mixed = Box::new(move |b: &mut Builder<'_>, block: &Block, x| mixture.build(b, block, x));
@@ -25,24 +26,15 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     decoder.build(b)
 }
 
-/// The window of layers that slide, where any may.
-pub(super) fn window(config: &Config) -> Result<Option<usize>> {
-    // Where none may, files say null or 0.
-    match config.bool_or("use_sliding_window", false)? {
-        true => config.usize_or_null("sliding_window", 4096),
-        false => config.whole_or("sliding_window", 0).map(|_| None),
-    }
-}
-
 /// The mixture of Qwen's families.
 pub(super) fn mixture(b: &Builder<'_>) -> Result<Mixture> {
-    let normalize = b.config.bool_or("norm_topk_prob", false)?;
+    let normalize = b.config.flag("norm_topk_prob")?;
     Mixture::read(b, b.config, NAMES, b.config.usize("moe_intermediate_size")?, normalize)
 }
 
 /// For each of `count` layers whether its MLP is a mixture.
 pub(super) fn sparse(config: &Config, count: usize) -> Result<Vec<bool>> {
-    let step = config.usize_or("decoder_sparse_step", 1)?;
+    let step = config.usize("decoder_sparse_step")?;
     let dense = config.wholes("mlp_only_layers")?;
     if let Some(layer) = dense.iter().find(|layer| **layer >= count) {
         return Err(config.error("mlp_only_layers", format!("names layer {layer} of {count}")));

@@ -19,10 +19,16 @@ pub(super) fn build_xlm(b: &mut Builder<'_>) -> Result<Family> {
 fn family(b: &mut Builder<'_>, class: &str) -> Result<Family> {
     let mut settings = settings(b, "roberta.")?;
     // fairseq's numbering: the padding token's own row stays unused, and so do those before it.
-    let padding = b.config.ids("pad_token_id")?.first().copied().unwrap_or(1);
-    settings.first_position = padding as usize + 1;
+    // -1 is a padding token that no text has.
+    let padding = match b.config.ids("pad_token_id")?.as_slice() {
+        [padding] => usize::try_from(padding.saturating_add(1)).ok(),
+        _ => None,
+    };
+    let wrong = || b.config.error("pad_token_id", "positions are counted from it: expected one id, or -1");
+    settings.first_position = padding.ok_or_else(wrong)?;
     let ending = ending(b.config, class)?;
     let (mut family, _) = encoder(b, &settings)?;
+    family.padding = settings.first_position.checked_sub(1).and_then(|padding| u32::try_from(padding).ok());
     if ending == Ending::Scores {
         let (dense, out) = ("classifier.dense", "classifier.out_proj");
         family.scores = Some(Classifier::new(b.config, dense, UnaryFunction::Tanh, out)?);
