@@ -140,7 +140,7 @@ fn absurd_counts_end_soon() {
             small.as_object().unwrap().iter().filter(|(_, v)| v.is_u64()).map(|(k, _)| k.clone()).collect();
         let mut at_once = whole.clone();
         for field in &counts {
-            for value in [1u64 << 31, (1 << 31) - 1, 1 << 16, 1025] {
+            for value in [1u64 << 31, 1 << 16, 1025] {
                 let mut config = whole.clone();
                 let place = if family == "gemma3" { &mut config["text_config"] } else { &mut config };
                 place[field.as_str()] = serde_json::Value::from(value);
@@ -155,7 +155,7 @@ fn absurd_counts_end_soon() {
         _ = planned(&at_once);
     }
     let took = start.elapsed();
-    assert!(tried > 500 && took.as_secs() < 60, "{tried} in {took:?}");
+    assert!(tried > 400 && took.as_secs() < 60, "{tried} in {took:?}");
     // Experts are tensors: the field that there are too many of is named.
     let experts = |family: &str, field: &str, count: u64| {
         let families: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -164,7 +164,7 @@ fn absurd_counts_end_soon() {
         planned(&config).unwrap_err().to_string()
     };
     for (family, field) in
-        [("mixtral", "num_local_experts"), ("qwen2_moe", "num_experts"), ("qwen3_moe", "num_experts")]
+        [("mixtral", "num_local_experts"), ("qwen2_moe", "num_experts"), ("qwen3_moe", "num_local_experts")]
     {
         for count in [1u64 << 31, 4000] {
             let says = experts(family, field, count);

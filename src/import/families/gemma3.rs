@@ -51,7 +51,7 @@ fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: b
         return Err(config.error("attn_logit_softcapping", "only null is supported: transformers applies none either"));
     }
     let window = config.opt_usize("sliding_window")?;
-    let pattern = config.usize_or("sliding_window_pattern", 6)?;
+    let pattern = config.usize("sliding_window_pattern")?;
     layers::slide(config, &mut decoder.layers, window, |layer| (layer + 1) % pattern != 0)?;
     for layer in &mut decoder.layers {
         layer.rope = Some(if layer.window.is_some() { local.clone() } else { global.clone() });

@@ -15,7 +15,8 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
     let (window, last) = (layers::window(config)?, config.whole("max_window_layers")?);
-    let slides = |layer: usize| window.is_some() && layer.is_multiple_of(2) && layer < last;
+    let on = config.flag("use_sliding_window")?;
+    let slides = |layer: usize| on && layer.is_multiple_of(2) && layer < last;
     layers::slide(config, &mut decoder.layers, window, slides)?;
     decoder.project = projections(decoder.hidden, decoder.heads, config.flag("qkv_bias")?);
     let (mixture, sparse) = (mixture(b)?, sparse(config, decoder.layers.len())?);
