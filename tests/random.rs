@@ -123,8 +123,9 @@ fn absurd_counts_end_soon() {
         let model = Model::random(&path, DType::F16, 0, Head::Default)?;
         let plan = plan(model.graph(), Strategy::Tensor, &[1.0, 2.0])?;
         let options = fanfold::EngineOptions { context: usize::MAX, chunk: usize::MAX, ..all_logits() };
-        let (program, limits) = fanfold::generate::prepare(&model, &plan, &options)?;
-        program.check_memory(&limits, &vec![("a".to_string(), Some(1 << 60)); 2])
+        let rooms: Vec<Room> = (0..2).map(|rank| Room::new("a", Some(1 << 60), rank)).collect();
+        let (program, limits) = fanfold::generate::prepare(&model, &plan, &options, &rooms)?;
+        program.check(&limits, &rooms)
     };
     let start = std::time::Instant::now();
     let mut tried = 0;
