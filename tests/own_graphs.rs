@@ -347,7 +347,7 @@ fn lengths_that_only_a_call_knows() {
     let Err(Error::Graph(GraphError::Node { cause, .. })) = joined else { panic!("{joined:?}") };
     assert!(matches!(*cause, Error::Sharding(ShardingError::Inputs { .. })), "{cause}");
     assert!(cause.to_string().contains("b = batch, s = seq"), "{cause}");
-    let vast = [1usize << 31, 1 << 31, 4].map(|n| Dim::Fixed(n)).to_vec();
+    let vast = [1usize << 31, 1 << 31, 4].map(Dim::Fixed).to_vec();
     assert!(Reshape::new("b s d -> (b s d)", &[]).rule(&[vast]).is_err());
 
     // A window that a short call does not have is refused by every device; a longer call runs.

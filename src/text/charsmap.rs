@@ -98,7 +98,7 @@ fn check(map: &[u8]) -> Result<usize, String> {
 /// Base64 with the standard alphabet, padded.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let padding = text.bytes().rev().take(2).take_while(|&c| c == b'=').count();
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return None;
     }
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
