@@ -63,7 +63,7 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
         "sort" => {
             let [reverse, case, attribute] = arguments.bind(name, ["reverse", "case_sensitive", "attribute"])?;
             let getters: Vec<Getter> = match attribute.and_then(Value::as_str) {
-                Some(names) => names.split(',').map(|name| Getter::named(name)).collect(),
+                Some(names) => names.split(',').map(Getter::named).collect(),
                 None => vec![Getter::new(attribute.unwrap_or(&Value::None), None)],
             };
             let case = case.is_some_and(Value::truth);

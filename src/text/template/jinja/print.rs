@@ -134,8 +134,8 @@ pub(super) fn ascii(out: &mut Buffer, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Python's `str.isprintable` of one character. The standard library's debug form asks the same question of Unicode, and
-/// does not escape what extends the character before it where one stands there.
+/// Python's `str.isprintable` of one character. The standard library's debug form asks the same question of Unicode,
+/// and does not escape what extends the character before it where one stands there.
 fn is_printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
