@@ -39,8 +39,8 @@ pub struct ChatTemplate {
 
 /// The largest template; those of the known models have some 10 KB.
 const SOURCE: usize = 256 << 10;
-/// Stack to run it on. Nesting is counted and ends long before: a level takes well below 16 KB.
-const STACK: usize = 64 << 20;
+/// Stack to run it on. Nesting is counted and ends long before, in a build without optimisation too.
+const STACK: usize = 256 << 20;
 
 impl ChatTemplate {
     /// Compiles the template `source`; `path` is for messages.
