@@ -2,7 +2,7 @@
 //!
 //! It deliberately never changes once it is made. Read `value.rs` for what it holds.
 
-use super::fault::{Result, failed};
+use super::fault::{Result, failed, refused};
 use super::limits::Limits;
 use super::value::{Inside, Value};
 use std::collections::HashMap;
@@ -36,6 +36,7 @@ impl Key {
             Value::None => Key::None,
             Value::Bool(value) => Key::Int(i128::from(*value)),
             Value::Int(value) => Key::Int(*value),
+            Value::Float(value) if value.is_nan() => return Err(refused("nan as a key")),
             Value::Float(value) if value.fract() == 0.0 && value.abs() < 1e38 => Key::Int(*value as i128),
             Value::Float(value) => Key::Float(value.to_bits()),
             Value::Str(text) | Value::Markup(text) => {
