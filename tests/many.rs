@@ -278,7 +278,7 @@ fn several_prompts_are_continued_at_once() {
     let prompts = ["ROMEO: But soft, what light", "A", "To be, or not to be, that"];
     let given: Vec<&str> = prompts.iter().flat_map(|prompt| ["-p", prompt]).collect();
     let (together, told) = fanfold(&[&["run", LLAMA], &given[..], &common].concat(), "", 0);
-    assert!(told.contains("3 prompts, 36 tokens at "), "{told}");
+    assert!(told.contains("3 prompts, in all 36 tokens in "), "{told}");
     let mut expected = String::new();
     for prompt in prompts {
         let (alone, _) = fanfold(&[&["run", LLAMA, "-p", prompt], &common[..]].concat(), "", 0);

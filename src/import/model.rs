@@ -215,11 +215,12 @@ impl Model {
             _ => builder.pooled(family.hidden, pooling)?,
         }
         let layers = std::mem::take(&mut builder.layers);
-        let texts = if generates {
+        let mut texts = if generates {
             TextSettings::default()
         } else {
             sentence.texts(&folder, family.context, scores.is_some())?
         };
+        texts.one_segment |= family.token_types == 1;
         config.understood()?;
         let (graph, origins, tensors) = builder.finish(folder.path())?;
         special::check_letters(&folder)?;

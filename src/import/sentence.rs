@@ -41,7 +41,8 @@ pub struct TextSettings {
     pub default_prompt: Option<String>,
     /// Whether pooling leaves a prompt's tokens out: `include_prompt` is false.
     pub skip_prompt: bool,
-    /// Whether the texts of a pair are not told apart: the tokenizer's `model_input_names` lacks `token_type_ids`.
+    /// Whether the texts of a pair are not told apart: the tokenizer's `model_input_names` lacks `token_type_ids`, or the
+    /// model knows one token type only, as RoBERTa does.
     pub one_segment: bool,
 }
 

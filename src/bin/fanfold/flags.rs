@@ -53,7 +53,9 @@ fn base(command: &Command) -> Vec<String> {
         ("n-prompt", "4"),
         ("n-gen", "2"),
     ];
-    for (name, value) in least {
+    // Where prompts have names, `--prompt` is not the text but what stands before it, and excludes `--prompt-name`.
+    let named = option(command, "prompt-name").is_some();
+    for (name, value) in least.into_iter().filter(|(name, _)| !(named && *name == "prompt")) {
         if option(command, name).is_some() {
             args.extend([format!("--{name}"), value.to_string()]);
         }

@@ -51,8 +51,12 @@ fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: b
         return Err(config.error("attn_logit_softcapping", "only null is supported: transformers applies none either"));
     }
     let window = config.opt_usize("sliding_window")?;
-    let pattern = config.usize("sliding_window_pattern")?;
-    layers::slide(config, &mut decoder.layers, window, |layer| (layer + 1) % pattern != 0)?;
+    // The pattern counts only where `layer_types` does not name each layer's kind. A file with both may say null.
+    let pattern = match config.has("layer_types") {
+        true => config.value("sliding_window_pattern").and(None),
+        false => Some(config.usize("sliding_window_pattern")?),
+    };
+    layers::slide(config, &mut decoder.layers, window, |layer| pattern.is_some_and(|every| (layer + 1) % every != 0))?;
     for layer in &mut decoder.layers {
         layer.rope = Some(if layer.window.is_some() { local.clone() } else { global.clone() });
     }
