@@ -556,6 +556,9 @@ fn a_model_larger_than_the_machine_is_refused_before_it_is_loaded() {
     let (_dir, model) = random_config(&[sizes.as_slice(), &[("head_dim", 128), ("vocab_size", 1 << 17)]].concat());
     let words = ["does not fit", "GiB", "--memory"];
     bad(&["verify", &model, "--devices", "host"], 4, &words);
+    // A plan may be made here for another machine: it is told, and made.
+    let (told, warned) = good(&["plan", &model, "--devices", "host"]);
+    assert!(told.contains("strategy ") && warned.contains("has free now"), "{told}{warned}");
     // Devices in the machine's own memory share it, whatever they are.
     bad(&["verify", &model, "--devices", "hostx2"], 4, &[&words, ["ranks 0, 1 (host)"].as_slice()].concat());
     if let Some(software) = adapters().iter().find(|adapter| adapter.is_software()) {

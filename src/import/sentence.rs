@@ -41,8 +41,8 @@ pub struct TextSettings {
     pub default_prompt: Option<String>,
     /// Whether pooling leaves a prompt's tokens out: `include_prompt` is false.
     pub skip_prompt: bool,
-    /// Whether the texts of a pair are not told apart: the tokenizer's `model_input_names` lacks `token_type_ids`, or the
-    /// model knows one token type only, as RoBERTa does.
+    /// Whether the texts of a pair are not told apart: the tokenizer's `model_input_names`, or else its `tokenizer_class`,
+    /// has no `token_type_ids`, or the model knows one token type only, as RoBERTa does.
     pub one_segment: bool,
 }
 
@@ -51,6 +51,24 @@ impl TextSettings {
     pub fn of_tokenizer(&self) -> TextSettings {
         TextSettings { cut_start: self.cut_start, one_segment: self.one_segment, ..TextSettings::default() }
     }
+}
+
+/// Whether transformers 5 gives a model token types: where `model_input_names` lists them, or else where the tokenizer's
+/// class does. A tokenizer.json may write types all the same; a class of no model, such as `PreTrainedTokenizerFast`,
+/// drops them.
+fn tells_pairs_apart(tokenizer: &Config) -> Result<bool> {
+    const CLASSES: [&str; 3] = ["Bert", "Electra", "DebertaV2"];
+    let inputs = tokenizer.strings("model_input_names")?;
+    if !inputs.is_empty() {
+        return Ok(inputs.contains(&"token_type_ids"));
+    }
+    let class = tokenizer.opt_str("tokenizer_class")?;
+    Ok(class.is_none_or(|class| CLASSES.iter().any(|known| class.strip_prefix(known).is_some_and(is_tokenizer))))
+}
+
+/// Whether this is how the names of tokenizer classes end.
+fn is_tokenizer(suffix: &str) -> bool {
+    ["Tokenizer", "TokenizerFast"].contains(&suffix)
 }
 
 /// All that the folder says.
@@ -156,13 +174,12 @@ impl Sentence {
             return Ok(TextSettings::default());
         }
         let tokenizer = folder.json("tokenizer_config.json")?;
-        let (mut told, mut side, mut inputs) = Default::default();
+        let (mut told, mut side, mut one_segment) = Default::default();
         if let Some(config) = &tokenizer {
             told = length(config, ["model_max_length", "max_len"])?;
             side = config.opt_str("truncation_side")?;
-            inputs = config.strings("model_input_names")?;
+            one_segment = !tells_pairs_apart(config)?;
         }
-        let one_segment = !inputs.is_empty() && !inputs.contains(&"token_type_ids");
         let cut_start = match side {
             None => special::cuts_start(folder)?,
             Some("right") => false,

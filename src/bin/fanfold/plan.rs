@@ -1,8 +1,9 @@
 //! `fanfold plan`: who would hold what.
 
-use crate::common::{Target, check_weights, decide_unchecked, open_model, say};
+use crate::common::{Decision, Target, check_weights, decide_unchecked, open_model, say, tell};
 use crate::output::OutputFile;
 use anyhow::Result;
+use fanfold::device::select;
 use fanfold::import::Head;
 use fanfold::report;
 use fanfold::tensor::Env;
@@ -73,5 +74,17 @@ pub fn main(args: &Args) -> Result<()> {
         }
         say(text.trim_end())?;
     }
-    Ok(decision.program.check(&decision.limits, &decision.rooms)?)
+    fits(&decision, &args.target)
+}
+
+/// Errors when the plan does not fit its devices.
+///
+/// A plan may be for another day or for another machine, so that too little free memory of this one is only told.
+fn fits(decision: &Decision, target: &Target) -> Result<()> {
+    let elsewhere = select::rooms(&decision.choices, &target.placing.memory, None);
+    decision.program.check(&decision.limits, &elsewhere)?;
+    if let Err(error) = decision.program.check(&decision.limits, &decision.rooms) {
+        tell(format_args!("as much as this machine has free now is too little: {error}"));
+    }
+    Ok(())
 }
