@@ -156,7 +156,9 @@ fn documents_that_a_reranker_is_sure_of_are_told_apart() {
     let plain = order(RERANK);
     assert_ne!(plain, [0, 1, 2, 3], "a useless test");
     let folder = common::altered("bert-rerank", &[("sentence_transformers", Value::Null)]);
-    fs::copy(fixture("bert-rerank").join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(fixture("bert-rerank").join(file), folder.path().join(file)).unwrap();
+    }
     let mut bytes = fs::read(fixture("bert-rerank").join("model.safetensors")).unwrap();
     let (weight, bias) = {
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
