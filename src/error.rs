@@ -245,9 +245,9 @@ pub enum GraphError {
         op: &'static str,
         /// Which input, from 0.
         input: usize,
-        /// What it reads there.
+        /// The element types that the op reads at this input.
         expected: &'static str,
-        /// What it is given.
+        /// The element type of the value given.
         found: DType,
     },
     /// A value cannot be what a graph makes of it.

@@ -30,7 +30,7 @@ fn cases() -> BTreeMap<String, BTreeMap<String, Case>> {
     serde_json::from_slice(&fs::read("tests/fixtures/left_out.json").unwrap()).unwrap()
 }
 
-/// All that a model of `family` computes by, as lines of text; or why there is none.
+/// Everything that decides what a model of `family` computes, as lines of text; or the error of reading it.
 fn model(family: &str, config: &Fields) -> Result<Vec<String>, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");

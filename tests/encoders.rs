@@ -191,7 +191,7 @@ fn a_sentence_transformers_folder_names_one_pooling() {
     assert_eq!(with(json!({"pooling_mode_weightedmean_tokens": true})).unwrap(), Pooling::WeightedMean);
     assert_eq!(with(json!({"pooling_mode_mean_tokens": true})).unwrap(), Pooling::Mean);
     assert_eq!(with(json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false})).unwrap(), Pooling::Cls);
-    // Where none is named it is the mean, as in sentence-transformers.
+    // A file that names no pooling mode means the mean, as in sentence-transformers.
     assert_eq!(with(json!({"embedding_dimension": 72})).unwrap(), Pooling::Mean);
     assert_eq!(with(json!({"pooling_mode": ["cls"]})).unwrap(), Pooling::Cls);
     for (pooling, says) in [

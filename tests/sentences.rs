@@ -412,7 +412,7 @@ fn an_adapter_is_never_passed_over() {
     refused(folder("bert", inner, &files).path(), "adapter_config.json");
 }
 
-/// What pools is compared before it pools: one position's error is lost in a mean.
+/// A model that pools is compared before pooling: the error of one position would be lost in a mean.
 #[test]
 fn a_proof_compares_every_position_of_what_embeds() {
     let folder = folder("bert", "", &third("sentence_transformers.models.Normalize"));

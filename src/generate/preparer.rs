@@ -17,7 +17,7 @@ pub enum Prompt<'a> {
     Default,
     /// The folder's prompt of this name.
     Named(&'a str),
-    /// This. An empty one is none, whatever the folder says.
+    /// This text. An empty one means no prompt, even where the folder has a default one.
     Text(&'a str),
 }
 

@@ -80,7 +80,7 @@ pub trait Operator {
     /// Its sharding rule, bound to the inputs' shapes. Errors when they do not fit.
     fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule>;
 
-    /// What it reads at input number `input`.
+    /// How the op reads input number `input`: as numbers, as indices or as the rows of a matrix.
     fn operand(&self, input: usize) -> Operand;
 
     /// Arithmetic operations per point of the space that its factors span.

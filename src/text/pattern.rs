@@ -84,7 +84,8 @@ impl Pattern {
     }
 }
 
-/// The product of all repetition counts in a pattern. A count in a set of characters is none, but is counted too.
+/// The product of all repetition counts in a pattern. Braces in a set of characters repeat nothing; they are counted all
+/// the same, which can only refuse more.
 fn repetitions(pattern: &str) -> u64 {
     let counts = pattern.split('{').skip(1).filter_map(|rest| rest.split_once('}')).filter_map(|(count, _)| {
         let numbers = count.split(',').map(|number| number.trim().parse::<u64>());

@@ -33,7 +33,7 @@ const NEGATIVE: [&str; 2] = ["-1", "-0.5"];
 /// Numbers that some options take.
 const EXTREME: [&str; 7] = ["0", "-1", "-0.5", "1e-30", "16777216", "4294967296", "18446744073709551615"];
 
-/// Texts that begin with a hyphen: a list's first line, a number, and what looks like an option and is none.
+/// Texts that begin with a hyphen: a list's first line, a number, and a word that looks like an option that no command has.
 const HYPHENS: [&str; 6] = ["- x", "-5", "--x", "-", "--", "-hello world"];
 
 fn subcommands() -> Vec<Command> {

@@ -1,7 +1,7 @@
 //! Texts that a person gives in a file or on standard input.
 //!
-//! Whatever else a path names is found out early: what is not text is refused at the first byte that is none, and a file
-//! that never ends, such as a device, is not read to its end. It deliberately knows no command. Read [`text`].
+//! A file that is not UTF-8 text is refused at the first byte that is not, and one that never ends, such as a device, is
+//! refused at a size limit instead of being read for ever. It deliberately knows no command. Read [`text`] first.
 
 use crate::common::usage;
 use anyhow::Result;

@@ -59,7 +59,7 @@ pub(super) fn int(value: &Value, what: &str) -> Result<i128> {
     value.as_int().ok_or_else(|| failed(format!("{what} is an integer, not {}", value.type_name())))
 }
 
-/// A size: a negative one is none.
+/// An argument that is a size. As in Python, a negative one counts as 0.
 pub(super) fn size(value: &Value, what: &str) -> Result<usize> {
     int(value, what).map(|value| usize::try_from(value.max(0)).unwrap_or(usize::MAX))
 }

@@ -36,7 +36,7 @@ pub(super) fn binary(limits: &Rc<Limits>, operator: Binary, a: &Value, b: &Value
         Binary::Multiply => {
             let (values, times) = if a.as_int().is_some() { (b, a) } else { (a, b) };
             if let Some(times) = times.as_int() {
-                // A negative number of times is none.
+                // As in Python, a negative number of times gives the empty sequence.
                 let times = usize::try_from(times.max(0)).unwrap_or(usize::MAX);
                 match values {
                     Value::Str(text) => {
