@@ -215,7 +215,7 @@ impl Context {
     /// or the device is lost.
     pub(super) fn wait(&self, mapping: &Mapping, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
         let start = Instant::now();
-        let mut wait = None;
+        let mut wait = Wait::new(&self.progress, self.options.deadline);
         loop {
             match mapping.state() {
                 Mapping::MAPPED => return Ok(()),
@@ -225,16 +225,15 @@ impl Context {
                 }
                 _ => self.check()?,
             }
+            if wait.expired() {
+                self.faults.record(Fault::Deadline);
+                return self.check();
+            }
             // A short answer is met faster awake than by being woken.
             if start.elapsed() < self.options.spin {
                 self.poll(wgpu::PollType::Poll);
                 std::hint::spin_loop();
                 continue;
-            }
-            let wait = wait.get_or_insert_with(|| Wait::new(&self.progress, self.options.deadline));
-            if wait.expired() {
-                self.faults.record(Fault::Deadline);
-                return self.check();
             }
             let timeout = Some(wait.slice());
             self.poll(wgpu::PollType::Wait { submission_index: submission.cloned(), timeout });
