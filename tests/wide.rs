@@ -118,7 +118,8 @@ fn logits_wider_than_a_binding_come_in_shorter_chunks() {
 
 #[test]
 fn what_no_shorter_chunk_makes_fit_is_refused_before_it_is_loaded() {
-    let Some(adapter) = adapters().into_iter().next() else { return };
+    // On an adapter of larger tensors the model's own context would end before one does.
+    let Some(adapter) = adapters().into_iter().min_by_key(|adapter| adapter.largest_tensor()) else { return };
     let (_folder, model) = wordy(64);
     let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
     // Keys of four numbers each.
