@@ -432,7 +432,7 @@ impl Tokens<'_> {
         if self.fresh.is_some() { &self.logits } else { &[] }
     }
 
-    /// The next token, or why there is none.
+    /// The next token; where there is no more, the reason that the text ended.
     fn step(&mut self) -> Result<Result<u32, FinishReason>> {
         if self.left == 0 {
             return Ok(Err(FinishReason::Length));

@@ -15,6 +15,7 @@ pub use client::{Access, Proxy};
 pub use pull::{Event, pull};
 
 use crate::error::{Error, HubError, Result};
+use crate::import::TRANSFORMER_SETTINGS;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ pub const ENDPOINT: &str = "https://huggingface.co";
 /// The revision that is meant unless another is named.
 const MAIN: &str = "main";
 
-/// What fanfold reads of a repository beside its weights. A test holds the list against the code that reads.
+/// What fanfold reads of a repository beside its weights and [`TRANSFORMER_SETTINGS`]. A test holds the list against the code that reads.
 const FILES: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -37,20 +38,14 @@ const FILES: &[&str] = &[
     "additional_chat_templates/default.jinja",
     "modules.json",
     "config_sentence_transformers.json",
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
     "adapter_config.json",
 ];
 
 /// Whether fanfold reads the file `name` of a model's folder, weights aside.
 pub fn reads(name: &str) -> bool {
     // modules.json may name any folder of the repository for its pooling.
-    FILES.contains(&name) || name.strip_suffix("/config.json").is_some_and(is_plain)
+    let listed = FILES.contains(&name) || TRANSFORMER_SETTINGS.contains(&name);
+    listed || name.strip_suffix("/config.json").is_some_and(is_plain)
 }
 
 /// Whether `name` is one part of a path on every system, and hides nothing.

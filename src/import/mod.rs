@@ -38,5 +38,6 @@ pub use folder::Folder;
 pub(crate) use index::Index;
 pub use model::{Head, Model, ModelInfo, Pooling, STATES};
 pub use random::RandomTensors;
+pub(crate) use sentence::TRANSFORMER_SETTINGS;
 pub use sentence::TextSettings;
 pub use tensors::{FileTensors, TensorId, Tensors, View};

@@ -13,7 +13,7 @@ use serde_json::Value;
 pub(super) const MODULES: &str = "modules.json";
 
 /// What a Transformer module's settings are called, the name in use today first.
-const TRANSFORMER: [&str; 7] = [
+pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
     "sentence_distilbert_config.json",
@@ -204,7 +204,7 @@ impl Sentence {
 
     /// The settings of the Transformer module.
     fn transformer(&mut self, folder: &Folder) -> Result<()> {
-        for file in TRANSFORMER {
+        for file in TRANSFORMER_SETTINGS {
             match folder.json(file)? {
                 // An empty one is passed over for an older one.
                 Some(config) if config.fields().next().is_some() => return self.transformer_settings(&config),

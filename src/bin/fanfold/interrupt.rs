@@ -30,7 +30,7 @@ pub fn listen() {
             end();
         }
     };
-    // Where there is no handler, the system ends the program, and a shell says 130, too.
+    // Without this handler the system ends the program, which a shell reports as 130, too.
     let _ = ctrlc::set_handler(heard);
 }
 
