@@ -89,8 +89,8 @@ fn spread(values: &[f32]) -> f64 {
 fn log_probability_error(a: &[f32], b: &[f32]) -> f64 {
     // What the softmax divides by, as a logarithm; the largest logit is taken out first so that nothing overflows.
     let normalizer = |row: &[f32]| {
-        let most = row.iter().fold(f64::NEG_INFINITY, |most, &x| most.max(x as f64));
-        most + row.iter().map(|&x| (x as f64 - most).exp()).sum::<f64>().ln()
+        let max = row.iter().fold(f64::NEG_INFINITY, |max, &x| max.max(x as f64));
+        max + row.iter().map(|&x| (x as f64 - max).exp()).sum::<f64>().ln()
     };
     let offset = normalizer(a) - normalizer(b);
     let each = a.iter().zip(b).map(|(&a, &b)| (a as f64 - b as f64 - offset).abs());

@@ -4,7 +4,7 @@ mod common;
 
 use assert_cmd::Command;
 use common::{adapters, engine, fixture, hosts, values};
-use fanfold::chat::{Answer, Asking, Chat, answer};
+use fanfold::chat::{Answer, Chat, GenerationRequest, answer};
 use fanfold::error::{SessionError, TextError};
 use fanfold::generate::{Engine, EngineOptions};
 use fanfold::import::Model;
@@ -43,9 +43,16 @@ fn chatml() -> String {
     fs::read_to_string(CHATML).unwrap()
 }
 
-fn greedy(most: usize) -> Asking {
+fn greedy(max: usize) -> GenerationRequest {
     let sampling = Sampling::greedy();
-    Asking { sampling, most, stops: Vec::new(), ignore_end: true, continues: false, interrupt: Arc::default() }
+    GenerationRequest {
+        sampling,
+        max,
+        stops: Vec::new(),
+        ignore_end: true,
+        continues: false,
+        interrupt: Arc::default(),
+    }
 }
 
 fn chat(source: &str, context: usize) -> Chat {
@@ -54,7 +61,7 @@ fn chat(source: &str, context: usize) -> Chat {
 }
 
 /// What a model that has nothing in its cache answers.
-fn afresh(source: &str, messages: &[Message], asking: &Asking) -> Answer {
+fn afresh(source: &str, messages: &[Message], asking: &GenerationRequest) -> Answer {
     let (model, tokenizer) = llama();
     let ids = template(source).encode(&tokenizer, messages).unwrap();
     answer(&mut open(&model, 512), &tokenizer, &ids, asking, |_| ()).unwrap()
@@ -135,7 +142,7 @@ fn an_answer_ends_at_what_ends_it() {
 
     chat.reset();
     let middle: String = whole.text.chars().skip(2).take(2).collect();
-    let stopped = chat.ask("Speak.", &Asking { stops: vec![middle.clone()], ..greedy(12) }, |_| ()).unwrap();
+    let stopped = chat.ask("Speak.", &GenerationRequest { stops: vec![middle.clone()], ..greedy(12) }, |_| ()).unwrap();
     assert_eq!(stopped.text, whole.text[..whole.text.find(&middle).unwrap()]);
     assert_eq!(stopped.finish_reason, FinishReason::StopText(middle));
 

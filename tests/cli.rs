@@ -893,8 +893,8 @@ fn why_a_text_ended_is_said() {
     // Where the model was made for no more, nobody is told to raise what cannot be raised.
     let small = configured(&[("max_position_embeddings", 24.into())]);
     let small = small.path().to_str().unwrap();
-    for most in ["2048", "0"] {
-        let full = said(small, &["-c", most, "-n", "-1", "--ignore-eos"]);
+    for max in ["2048", "0"] {
+        let full = said(small, &["-c", max, "-n", "-1", "--ignore-eos"]);
         assert!(full.contains("24 positions are full, and the model was made for no more"), "{full}");
         assert!(!full.contains("-c"), "{full}");
     }
@@ -997,8 +997,8 @@ fn words_of_which_there_are_a_few_stand_in_help_and_completion() {
 fn negative_numbers_mean_what_llama_cpp_means() {
     let run = |more: &[&'static str]| {
         let args = ["run", LLAMA, "-p", PROMPT, "--ignore-eos", "--devices", "host"];
-        let most = if more.contains(&"-n") { &[][..] } else { &["-n", "8"] };
-        good(&[&args[..], most, more].concat())
+        let max = if more.contains(&"-n") { &[][..] } else { &["-n", "8"] };
+        good(&[&args[..], max, more].concat())
     };
     let greedy = run(&["--temp", "0"]).0;
     assert_eq!(run(&["--temp", "-1"]).0, greedy);

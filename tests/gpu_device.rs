@@ -12,7 +12,7 @@ use fanfold::error::{DeviceError, Error};
 use fanfold::graph::{Graph, Source, Weights};
 use fanfold::ops::sample::{Random, Role, Sample};
 use fanfold::ops::{Linear, samples};
-use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, WeightPart, WeightShard, Window};
+use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, SymbolicRegion, WeightPart, WeightShard};
 use fanfold::sharding::Redistribute;
 use fanfold::tensor::{DType, Dim, Env, Shape, Tensor, relative_error};
 use std::collections::HashMap;
@@ -86,7 +86,7 @@ impl Cases {
                         shape: value.shape.clone(),
                         dtype: value.dtype,
                         layout: sample.op.operand(i).layout(),
-                        part: WeightPart::Window(Window::default()),
+                        part: WeightPart::SymbolicRegion(SymbolicRegion::default()),
                     });
                     Some(Place::Weight(self.program.weights.len() - 1))
                 }
@@ -114,7 +114,11 @@ impl Cases {
             output,
             extents: graph.nodes()[0].rule.extents(None, 0),
         });
-        self.program.instrs.push(Instr::Output { name: prefix.clone(), value: output, window: Window::default() });
+        self.program.instrs.push(Instr::Output {
+            name: prefix.clone(),
+            value: output,
+            window: SymbolicRegion::default(),
+        });
         self.cases.push(Case { name: prefix, instr, output, past: sample.past, writes });
     }
 

@@ -368,8 +368,8 @@ fn lengths_that_only_a_call_knows() {
     // What grows with the square of a call has room for it.
     let (b, s) = (Dim::from(Symbol::Batch), Dim::from(Symbol::Seq));
     let limits = Limits { each: Env { batch: 4, ..Env::prompt(10) }, tokens: 20 };
-    let most = |shape: &[Dim]| Size::of(shape).most(&limits);
-    assert_eq!([most(&[b, s]), most(&[b, s, s]), most(&[b, b, s]), most(&[b]), most(&[s, s])], [20, 200, 80, 4, 100]);
+    let max = |shape: &[Dim]| Size::of(shape).max(&limits);
+    assert_eq!([max(&[b, s]), max(&[b, s, s]), max(&[b, b, s]), max(&[b]), max(&[s, s])], [20, 200, 80, 4, 100]);
 }
 
 /// What a random graph draws its inputs from: every value so far, by shape and by whether it holds indices.

@@ -4,7 +4,7 @@
 
 use fanfold::kernel::{Kernel, Layout, weight_layout};
 use fanfold::ops::sample::{Random, Role, Sample};
-use fanfold::ops::{Site, samples};
+use fanfold::ops::{LaunchContext, samples};
 use fanfold::tensor::{DType, Dim, Env, Shape, Tensor, resolve};
 use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::BoundsCheckPolicies;
@@ -33,7 +33,7 @@ fn kernels(sample: &Sample) -> Vec<Kernel> {
     let env = Env { past: sample.past, ..Env::prompt(1) };
     let output = resolve(&rule.output_shape(), &env);
     let (dtypes, layouts, pieces, extents) = (&dtypes, &layouts, &pieces, &extents);
-    let site = Site { inputs: &whole, dtypes, layouts, pieces, extents, env: &env, output: &output };
+    let site = LaunchContext { inputs: &whole, dtypes, layouts, pieces, extents, env: &env, output: &output };
     let launches = sample.op.launches(&site).unwrap();
     launches.into_iter().map(|launch| launch.kernel).collect()
 }

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 /// How an answer is made.
 #[derive(Clone, Debug)]
-pub struct Asking {
+pub struct GenerationRequest {
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Tokens at most.
-    pub most: usize,
+    pub max: usize,
     /// Texts that end it and are not part of it.
     pub stops: Vec<String>,
     /// Whether it goes on after an end token.
@@ -62,7 +62,7 @@ pub fn answer(
     engine: &mut Engine,
     tokenizer: &Tokenizer,
     ids: &[u32],
-    asking: &Asking,
+    asking: &GenerationRequest,
     mut each: impl FnMut(Piece<'_>),
 ) -> Result<Answer> {
     let cached = engine.past().min(ids.len());
@@ -72,7 +72,7 @@ pub fn answer(
     let mut output = output(tokenizer, ids, asking)?;
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let started = Instant::now();
-    let mut generated = engine.generate(fresh, asking.most, sampler, asking.ignore_end, asking.interrupt.clone())?;
+    let mut generated = engine.generate(fresh, asking.max, sampler, asking.ignore_end, asking.interrupt.clone())?;
     let prefill = started.elapsed();
     while !output.stopped() {
         let Some(token) = generated.next().transpose()? else { break };
@@ -91,7 +91,7 @@ pub fn answer(
     Ok(Answer { text, tokens, finish_reason, prompt: ids.len(), cached, prefill, decode })
 }
 
-fn output(tokenizer: &Tokenizer, prompt: &[u32], asking: &Asking) -> Result<Output> {
+fn output(tokenizer: &Tokenizer, prompt: &[u32], asking: &GenerationRequest) -> Result<Output> {
     match asking.continues {
         true => Output::after(tokenizer, prompt, &asking.stops),
         false => Ok(Output::new(tokenizer, &asking.stops)),
@@ -113,7 +113,7 @@ pub fn answers(
     engine: &mut Engine,
     tokenizer: &Tokenizer,
     prompts: &[Vec<u32>],
-    asking: &Asking,
+    asking: &GenerationRequest,
     mut done: impl FnMut(usize),
 ) -> Result<Vec<Answer>> {
     let samplers = prompts.iter().map(|_| Sampler::new(asking.sampling)).collect::<Result<_>>()?;
@@ -121,7 +121,7 @@ pub fn answers(
     let mut texts: Vec<(Output, String, Vec<u32>)> = texts.collect::<Result<_>>()?;
     let started = Instant::now();
     let interrupt = asking.interrupt.clone();
-    let mut generated = engine.generate_all(prompts, asking.most, samplers, asking.ignore_end, interrupt)?;
+    let mut generated = engine.generate_all(prompts, asking.max, samplers, asking.ignore_end, interrupt)?;
     let prefill = started.elapsed();
     let mut count = 0;
     while let Some((prompt, token)) = generated.next().transpose()? {

@@ -6,7 +6,7 @@
 
 mod answer;
 
-pub use answer::{Answer, Asking, Piece, answer, answers};
+pub use answer::{Answer, GenerationRequest, Piece, answer, answers};
 
 use crate::error::{Result, SessionError};
 use crate::generate::{Engine, Pace};
@@ -62,7 +62,7 @@ impl Chat {
     /// so that it depends on what was said and not on how long earlier answers were. Errors when the template refuses
     /// the turn or the conversation does not fit the context; the turn is then forgotten and the chat goes on. An error
     /// of the engine ends it.
-    pub fn ask(&mut self, text: &str, asking: &Asking, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
+    pub fn ask(&mut self, text: &str, asking: &GenerationRequest, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
         self.messages.push(Message::new("user", text));
         let answer = self.respond(asking, each);
         match &answer {
@@ -72,7 +72,7 @@ impl Chat {
         answer
     }
 
-    fn respond(&mut self, asking: &Asking, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
+    fn respond(&mut self, asking: &GenerationRequest, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
         let ids = self.template.encode(&self.tokenizer, &self.messages)?;
         let (tokens, capacity, limit) = (ids.len(), self.engine.limits().capacity, self.engine.model().info().context);
         // One more must fit, or there is no room for an answer.

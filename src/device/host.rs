@@ -6,7 +6,7 @@
 use super::{Counters, Device};
 use crate::error::{DeviceError, Error, Result, TensorError};
 use crate::graph::Weights;
-use crate::ops::{Call, Op};
+use crate::ops::{EvalContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart, WeightShard};
 use crate::tensor::{DType, Env, Limits, Region, Tensor, copy_region, resolve};
 use crate::wait::Progress;
@@ -98,7 +98,7 @@ fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor>
     let shape = resolve(&shard.shape, env);
     match &shard.part {
         WeightPart::Zero => Tensor::try_zeros(DType::F32, shape),
-        WeightPart::Window(window) => weights.read(&shard.name, &shape, &window.resolve(&shape)),
+        WeightPart::SymbolicRegion(window) => weights.read(&shard.name, &shape, &window.resolve(&shape)),
     }
 }
 
@@ -172,7 +172,7 @@ impl Device for HostDevice {
                 let inputs: Vec<Cow<'_, Tensor>> =
                     inputs.iter().map(|&v| self.shaped(value(v), &env)).collect::<Result<_>>()?;
                 let inputs: Vec<&Tensor> = inputs.iter().map(|tensor| tensor.as_ref()).collect();
-                let result = op.evaluate(&Call { inputs: &inputs, extents, env: &env, output: &shape })?;
+                let result = op.evaluate(&EvalContext { inputs: &inputs, extents, env: &env, output: &shape })?;
                 self.counters.host_ops += 1;
                 self.store(value(*output).place, result);
             }

@@ -209,7 +209,7 @@ impl Engine {
     pub fn generate_all<'a>(
         &'a mut self,
         prompts: &[Vec<u32>],
-        most: usize,
+        max: usize,
         samplers: Vec<Sampler>,
         ignore_end: bool,
         stop: Arc<AtomicBool>,
@@ -239,7 +239,7 @@ impl Engine {
         }
         let row = |((mut sampler, prompt), logits): ((Sampler, &Vec<u32>), Vec<f32>)| {
             sampler.accept(prompt);
-            Row { sampler, logits, left: most, last: 0, finished: (most == 0).then_some(FinishReason::Length) }
+            Row { sampler, logits, left: max, last: 0, finished: (max == 0).then_some(FinishReason::Length) }
         };
         let rows = samplers.into_iter().zip(prompts).zip(logits).map(row).collect();
         Ok(Answers { engine: self, rows, spans, past: longest, ready: VecDeque::new(), failed: None, ignore_end, stop })

@@ -347,7 +347,7 @@ impl Engine {
     pub fn generate<'a>(
         &'a mut self,
         prompt: &[u32],
-        most: usize,
+        max: usize,
         mut sampler: Sampler,
         ignore_end: bool,
         stop: Arc<AtomicBool>,
@@ -367,7 +367,7 @@ impl Engine {
         // Without logits the prompt was interrupted.
         let finished = logits.is_empty().then_some(FinishReason::Interrupted);
         let over = finished.is_some();
-        Ok(Tokens { engine: self, logits, fresh: None, left: most, sampler, ignore_end, stop, over, finished })
+        Ok(Tokens { engine: self, logits, fresh: None, left: max, sampler, ignore_end, stop, over, finished })
     }
 }
 

@@ -51,12 +51,12 @@ impl Preparer {
         settings: &TextSettings,
         tokenizer: Tokenizer,
         prompt: Prompt<'_>,
-        most: Option<usize>,
+        max: Option<usize>,
     ) -> Result<Preparer> {
         let tokenizer = if settings.lowercase { tokenizer.lowercased()? } else { tokenizer };
-        let most = [settings.max_tokens, most].into_iter().flatten().min();
-        let cutting = match most {
-            Some(most) => Some((tokenizer.truncated(most, settings.cut_start)?, most)),
+        let max = [settings.max_tokens, max].into_iter().flatten().min();
+        let cutting = match max {
+            Some(max) => Some((tokenizer.truncated(max, settings.cut_start)?, max)),
             None => None,
         };
         let prompt = match prompt {
@@ -93,7 +93,7 @@ impl Preparer {
 
     fn prepare(&self, encode: impl Fn(&Tokenizer) -> Result<(Vec<u32>, Vec<u32>)>) -> Result<Prepared> {
         let (mut tokens, mut types) = encode(&self.tokenizer)?;
-        let cutting = self.cutting.as_ref().filter(|(_, most)| tokens.len() > *most);
+        let cutting = self.cutting.as_ref().filter(|(_, max)| tokens.len() > *max);
         if let Some((tokenizer, _)) = cutting {
             (tokens, types) = encode(tokenizer)?;
         }

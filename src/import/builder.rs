@@ -8,7 +8,7 @@ use super::decoder::Norm;
 use super::joined::Joined;
 use super::model::{Origin, Pooling};
 use super::rope::{Angle, Rope, RopeTable};
-use super::{Config, Names, Tensors, View};
+use super::{Config, FieldNames, Tensors, View};
 use crate::error::{ImportError, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::{
@@ -89,7 +89,7 @@ pub(super) struct Heads {
 
 impl Heads {
     /// As many as the field says, each with its own keys and values, and `hidden` wide together.
-    pub(super) fn dividing(config: &Config, field: impl Names, hidden: usize) -> Result<Heads> {
+    pub(super) fn dividing(config: &Config, field: impl FieldNames, hidden: usize) -> Result<Heads> {
         let heads = config.usize(field.names())?;
         if !hidden.is_multiple_of(heads) {
             return Err(config.error(field, format!("{heads} does not divide hidden {hidden}")));
@@ -124,7 +124,7 @@ impl Heads {
 
 /// How queries meet keys.
 #[derive(Clone, Copy)]
-pub(super) struct Attending {
+pub(super) struct AttentionConfig {
     pub(super) heads: Heads,
     /// Multiplies their products.
     pub(super) scale: f32,
@@ -134,10 +134,10 @@ pub(super) struct Attending {
     pub(super) softcap: Option<f32>,
 }
 
-impl Attending {
+impl AttentionConfig {
     /// Products scaled by the root of the head's width; no window, no cap.
-    pub(super) fn plain(heads: Heads) -> Attending {
-        Attending { heads, scale: 1.0 / (heads.head_dim as f32).sqrt(), window: None, softcap: None }
+    pub(super) fn plain(heads: Heads) -> AttentionConfig {
+        AttentionConfig { heads, scale: 1.0 / (heads.head_dim as f32).sqrt(), window: None, softcap: None }
     }
 }
 
@@ -331,7 +331,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The activation that a configuration names.
-    pub(super) fn activation(&self, config: &Config, field: impl Names) -> Result<UnaryFunction> {
+    pub(super) fn activation(&self, config: &Config, field: impl FieldNames) -> Result<UnaryFunction> {
         const KNOWN: &[(&str, UnaryFunction)] = &[
             ("silu", UnaryFunction::Silu),
             ("swish", UnaryFunction::Silu),
@@ -378,10 +378,10 @@ impl<'a> Builder<'a> {
     pub(super) fn cached_attention(
         &mut self,
         name: &str,
-        attending: Attending,
+        attention: AttentionConfig,
         [q, k, v]: [ValueId; 3],
     ) -> Result<ValueId> {
-        let heads = attending.heads;
+        let heads = attention.heads;
         let mut append = |part: &str, value: ValueId| {
             let width = heads.kv_heads * heads.head_dim;
             let shape = [Symbol::Batch.into(), Symbol::Capacity.into(), width.into()];
@@ -389,18 +389,18 @@ impl<'a> Builder<'a> {
             self.graph.node(&format!("{name}.{part}_append"), TensorScatter { heads: heads.kv_heads }, &[state, value])
         };
         let (k, v) = (append("k", k)?, append("v", v)?);
-        self.attention(name, attending, true, [q, k, v])
+        self.attention(name, attention, true, [q, k, v])
     }
 
     /// Attention of `q` over `k` and `v`.
     pub(super) fn attention(
         &mut self,
         name: &str,
-        attending: Attending,
+        attention: AttentionConfig,
         causal: bool,
         qkv: [ValueId; 3],
     ) -> Result<ValueId> {
-        let Attending { heads: Heads { heads, kv_heads, .. }, scale, window, softcap } = attending;
+        let AttentionConfig { heads: Heads { heads, kv_heads, .. }, scale, window, softcap } = attention;
         let op = Attention { heads, kv_heads, scale, causal, window, softcap };
         let [q, k, v] = qkv;
         let range = self.key_range()?;

@@ -11,7 +11,7 @@ use crate::ops::UnaryFunction;
 
 /// What a folder ends in, by the class that `architectures` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum HeadKind {
     /// Hidden states.
     Hidden,
     /// A score per label.
@@ -75,8 +75,8 @@ impl Probability {
             Probability::Identity => each.collect(),
             Probability::Sigmoid => each.map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
             Probability::Softmax => {
-                let most = each.clone().fold(f64::NEG_INFINITY, f64::max);
-                let powers: Vec<f64> = each.map(|x| (x - most).exp()).collect();
+                let max = each.clone().fold(f64::NEG_INFINITY, f64::max);
+                let powers: Vec<f64> = each.map(|x| (x - max).exp()).collect();
                 let sum: f64 = powers.iter().sum();
                 powers.into_iter().map(|power| power / sum).collect()
             }
@@ -106,15 +106,15 @@ pub(super) struct Classifier {
 /// What a folder of the classes that begin with `class` ends in. Errors on a head that is not supported.
 ///
 /// What predicts masked words is no loss: its encoder is what a person embeds with.
-pub(super) fn ending(config: &Config, class: &str) -> Result<Ending> {
-    const KNOWN: [(&str, Ending); 4] = [
-        ("Model", Ending::Hidden),
-        ("ForMaskedLM", Ending::Hidden),
-        ("ForPreTraining", Ending::Hidden),
-        ("ForSequenceClassification", Ending::Scores),
+pub(super) fn head_kind(config: &Config, class: &str) -> Result<HeadKind> {
+    const KNOWN: [(&str, HeadKind); 4] = [
+        ("Model", HeadKind::Hidden),
+        ("ForMaskedLM", HeadKind::Hidden),
+        ("ForPreTraining", HeadKind::Hidden),
+        ("ForSequenceClassification", HeadKind::Scores),
     ];
     let architectures = config.strings("architectures")?;
-    let Some(name) = architectures.first() else { return Ok(Ending::Hidden) };
+    let Some(name) = architectures.first() else { return Ok(HeadKind::Hidden) };
     let known = name.strip_prefix(class).and_then(|head| KNOWN.iter().find(|(known, _)| *known == head));
     known.map(|(_, ending)| *ending).ok_or_else(|| {
         let supported = KNOWN.map(|(head, _)| format!("{class}{head}")).join(", ");
@@ -126,16 +126,16 @@ pub(super) fn ending(config: &Config, class: &str) -> Result<Ending> {
 /// one of `LlamaForSequenceClassification`: its model would run, and be another.
 ///
 /// A class of a foreign name that ends in ForCausalLM is taken for the family's own, as transformers goes by `model_type`.
-pub(super) fn decoder_ending(config: &Config, model_type: &str) -> Result<Ending> {
-    const KNOWN: [(&str, Ending); 4] = [
-        ("Model", Ending::Hidden),
-        ("ForCausalLM", Ending::Logits),
-        ("LMHeadModel", Ending::Logits),
-        ("ForConditionalGeneration", Ending::Logits),
+pub(super) fn decoder_head_kind(config: &Config, model_type: &str) -> Result<HeadKind> {
+    const KNOWN: [(&str, HeadKind); 4] = [
+        ("Model", HeadKind::Hidden),
+        ("ForCausalLM", HeadKind::Logits),
+        ("LMHeadModel", HeadKind::Logits),
+        ("ForConditionalGeneration", HeadKind::Logits),
     ];
-    let Some(name) = config.strings("architectures")?.first().copied() else { return Ok(Ending::Logits) };
+    let Some(name) = config.strings("architectures")?.first().copied() else { return Ok(HeadKind::Logits) };
     if name.ends_with("ForCausalLM") {
-        return Ok(Ending::Logits);
+        return Ok(HeadKind::Logits);
     }
     let letters = |text: &str| -> String { text.chars().filter(|c| c.is_ascii_alphanumeric()).collect() };
     let family = letters(model_type);

@@ -18,24 +18,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const MAX_SIZE: usize = 1 << 31;
 
 /// The names one field goes by, the preferred first: `"vocab_size"`, or `["hidden_size", "n_embd"]`.
-pub trait Names {
+pub trait FieldNames {
     /// The names, at least one.
     fn names(&self) -> &[&str];
 }
 
-impl Names for &str {
+impl FieldNames for &str {
     fn names(&self) -> &[&str] {
         std::slice::from_ref(self)
     }
 }
 
-impl<const N: usize> Names for [&str; N] {
+impl<const N: usize> FieldNames for [&str; N] {
     fn names(&self) -> &[&str] {
         self
     }
 }
 
-impl Names for &[&str] {
+impl FieldNames for &[&str] {
     fn names(&self) -> &[&str] {
         self
     }
@@ -138,13 +138,13 @@ impl Config {
     }
 
     /// An error about a field, for what only its reader can know: that it contradicts another, say.
-    pub fn error(&self, field: impl Names, reason: impl Into<String>) -> Error {
+    pub fn error(&self, field: impl FieldNames, reason: impl Into<String>) -> Error {
         let field = format!("{}{}", self.prefix, field.names().join(" or "));
         ImportError::Config { path: self.path.clone(), field, reason: reason.into() }.into()
     }
 
     /// Whether the field has a value.
-    pub fn has(&self, field: impl Names) -> bool {
+    pub fn has(&self, field: impl FieldNames) -> bool {
         self.entry(&field).is_some()
     }
 
@@ -155,7 +155,7 @@ impl Config {
 
     /// The field as it is. Of several names that are there, the first counts; another one counts as read only where it
     /// says the same.
-    pub fn value(&self, field: impl Names) -> Option<&Value> {
+    pub fn value(&self, field: impl FieldNames) -> Option<&Value> {
         let (_, value) = self.entry(&field)?;
         self.mark(field.names(), value);
         Some(value)
@@ -167,113 +167,113 @@ impl Config {
     }
 
     /// A size: a whole number from 1 to [`MAX_SIZE`].
-    pub fn usize(&self, field: impl Names) -> Result<usize> {
+    pub fn usize(&self, field: impl FieldNames) -> Result<usize> {
         self.required(&field, self.size(&field)?)
     }
 
     /// [`Config::usize`] of a field that may be absent.
-    pub fn usize_or(&self, field: impl Names, default: usize) -> Result<usize> {
+    pub fn usize_or(&self, field: impl FieldNames, default: usize) -> Result<usize> {
         Ok(self.size(&field)?.unwrap_or(default))
     }
 
     /// A whole number from 0 to [`MAX_SIZE`].
-    pub fn whole(&self, field: impl Names) -> Result<usize> {
+    pub fn whole(&self, field: impl FieldNames) -> Result<usize> {
         self.required(&field, self.at_least(&field, 0)?)
     }
 
     /// A whole number from 0 to [`MAX_SIZE`] that may be absent.
-    pub fn whole_or(&self, field: impl Names, default: usize) -> Result<usize> {
+    pub fn whole_or(&self, field: impl FieldNames, default: usize) -> Result<usize> {
         Ok(self.at_least(&field, 0)?.unwrap_or(default))
     }
 
     /// [`Config::usize`] of a field that may be absent.
-    pub fn opt_usize(&self, field: impl Names) -> Result<Option<usize>> {
+    pub fn opt_usize(&self, field: impl FieldNames) -> Result<Option<usize>> {
         self.size(&field)
     }
 
     /// A finite number.
-    pub fn f64(&self, field: impl Names) -> Result<f64> {
+    pub fn f64(&self, field: impl FieldNames) -> Result<f64> {
         self.required(&field, self.number(&field)?)
     }
 
     /// [`Config::f64`] of a field that may be absent.
-    pub fn f64_or(&self, field: impl Names, default: f64) -> Result<f64> {
+    pub fn f64_or(&self, field: impl FieldNames, default: f64) -> Result<f64> {
         Ok(self.number(&field)?.unwrap_or(default))
     }
 
     /// [`Config::f64`] of a field that may be absent.
-    pub fn opt_f64(&self, field: impl Names) -> Result<Option<f64>> {
+    pub fn opt_f64(&self, field: impl FieldNames) -> Result<Option<f64>> {
         self.number(&field)
     }
 
     /// A number above zero.
-    pub fn positive(&self, field: impl Names) -> Result<f64> {
+    pub fn positive(&self, field: impl FieldNames) -> Result<f64> {
         self.required(&field, self.above_zero(&field)?)
     }
 
     /// A number above zero that may be absent: an epsilon, a rope base.
-    pub fn positive_or(&self, field: impl Names, default: f64) -> Result<f64> {
+    pub fn positive_or(&self, field: impl FieldNames, default: f64) -> Result<f64> {
         Ok(self.above_zero(&field)?.unwrap_or(default))
     }
 
     /// [`Config::positive`] of a field that may be absent.
-    pub fn opt_positive(&self, field: impl Names) -> Result<Option<f64>> {
+    pub fn opt_positive(&self, field: impl FieldNames) -> Result<Option<f64>> {
         self.above_zero(&field)
     }
 
     /// A list of finite numbers.
-    pub fn numbers(&self, field: impl Names) -> Result<Vec<f64>> {
+    pub fn numbers(&self, field: impl FieldNames) -> Result<Vec<f64>> {
         let number = |v: &Value| v.as_f64().filter(|n| n.is_finite());
         let numbers = self.typed(&field, "a list of finite numbers", |v| v.as_array()?.iter().map(number).collect())?;
         self.required(&field, numbers)
     }
 
     /// A list of whole numbers from 0, empty when absent.
-    pub fn wholes(&self, field: impl Names) -> Result<Vec<usize>> {
+    pub fn wholes(&self, field: impl FieldNames) -> Result<Vec<usize>> {
         let whole = |v: &Value| usize::try_from(v.as_u64()?).ok();
         let numbers = self.typed(&field, "a list of whole numbers", |v| v.as_array()?.iter().map(whole).collect())?;
         Ok(numbers.unwrap_or_default())
     }
 
     /// A truth value that is false when absent, as Python takes `None`.
-    pub fn flag(&self, field: impl Names) -> Result<bool> {
+    pub fn flag(&self, field: impl FieldNames) -> Result<bool> {
         self.bool_or(field, false)
     }
 
     /// A truth value that may be absent.
-    pub fn bool_or(&self, field: impl Names, default: bool) -> Result<bool> {
+    pub fn bool_or(&self, field: impl FieldNames, default: bool) -> Result<bool> {
         Ok(self.opt_bool(field)?.unwrap_or(default))
     }
 
     /// A truth value that may be absent.
-    pub fn opt_bool(&self, field: impl Names) -> Result<Option<bool>> {
+    pub fn opt_bool(&self, field: impl FieldNames) -> Result<Option<bool>> {
         self.typed(&field, "true or false", Value::as_bool)
     }
 
     /// A text.
-    pub fn str(&self, field: impl Names) -> Result<&str> {
+    pub fn str(&self, field: impl FieldNames) -> Result<&str> {
         self.required(&field, self.typed(&field, "a text", Value::as_str)?)
     }
 
     /// A text that may be absent.
-    pub fn str_or<'a>(&'a self, field: impl Names, default: &'a str) -> Result<&'a str> {
+    pub fn str_or<'a>(&'a self, field: impl FieldNames, default: &'a str) -> Result<&'a str> {
         Ok(self.opt_str(field)?.unwrap_or(default))
     }
 
     /// A text that may be absent.
-    pub fn opt_str(&self, field: impl Names) -> Result<Option<&str>> {
+    pub fn opt_str(&self, field: impl FieldNames) -> Result<Option<&str>> {
         self.typed(&field, "a text", Value::as_str)
     }
 
     /// A list of texts, empty when absent.
-    pub fn strings(&self, field: impl Names) -> Result<Vec<&str>> {
+    pub fn strings(&self, field: impl FieldNames) -> Result<Vec<&str>> {
         let texts = self.typed(&field, "a list of texts", |v| v.as_array()?.iter().map(Value::as_str).collect())?;
         Ok(texts.unwrap_or_default())
     }
 
     /// Token ids, written as one number or as a list; empty when absent. Files write -1, or an id outside the vocabulary,
     /// for a token that is never produced.
-    pub fn ids(&self, field: impl Names) -> Result<Vec<i64>> {
+    pub fn ids(&self, field: impl FieldNames) -> Result<Vec<i64>> {
         let id = Value::as_i64;
         let ids = self.typed(&field, "a token id or a list of them", |v| match v {
             Value::Array(list) => list.iter().map(id).collect(),
@@ -291,7 +291,7 @@ impl Config {
     }
 
     /// A nested object that may be absent.
-    pub fn object(&self, field: impl Names) -> Result<Option<Config>> {
+    pub fn object(&self, field: impl FieldNames) -> Result<Option<Config>> {
         let plain = |value| Value::as_object(value).filter(|map| !map.contains_key(FLOAT_TAG));
         let Some(map) = self.typed(&field, "an object", plain)? else { return Ok(None) };
         let name = self.entry(&field).map_or("", |(name, _)| name);
@@ -307,7 +307,7 @@ impl Config {
     }
 
     /// The field's value and the name it goes by: what the file says, else the default.
-    fn entry<'n>(&self, field: &'n impl Names) -> Option<(&'n str, &Value)> {
+    fn entry<'n>(&self, field: &'n impl FieldNames) -> Option<(&'n str, &Value)> {
         let names = field.names();
         let mut stated = names.iter().filter_map(|&name| Some((name, self.map.get(name)?)));
         if let Some(found) = stated.find(|(_, value)| !value.is_null()) {
@@ -334,7 +334,7 @@ impl Config {
     /// The field read by `read`, absent or of the wrong type being told apart.
     fn typed<'a, T>(
         &'a self,
-        field: &impl Names,
+        field: &impl FieldNames,
         expected: &str,
         read: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>> {
@@ -351,29 +351,29 @@ impl Config {
         }
     }
 
-    fn size(&self, field: &impl Names) -> Result<Option<usize>> {
+    fn size(&self, field: &impl FieldNames) -> Result<Option<usize>> {
         self.at_least(field, 1)
     }
 
-    fn at_least(&self, field: &impl Names, least: usize) -> Result<Option<usize>> {
+    fn at_least(&self, field: &impl FieldNames, least: usize) -> Result<Option<usize>> {
         self.typed(field, &format!("a whole number from {least} to 2^31"), |value| {
             usize::try_from(value.as_u64()?).ok().filter(|n| (least..=MAX_SIZE).contains(n))
         })
     }
 
-    fn above_zero(&self, field: &impl Names) -> Result<Option<f64>> {
+    fn above_zero(&self, field: &impl FieldNames) -> Result<Option<f64>> {
         self.typed(field, "a number above zero", |value| value.as_f64().filter(|n| n.is_finite() && *n > 0.0))
     }
 
-    fn number(&self, field: &impl Names) -> Result<Option<f64>> {
+    fn number(&self, field: &impl FieldNames) -> Result<Option<f64>> {
         self.typed(field, "a finite number", |value| value.as_f64().filter(|n| n.is_finite()))
     }
 
-    fn required<T>(&self, field: &impl Names, value: Option<T>) -> Result<T> {
+    fn required<T>(&self, field: &impl FieldNames, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| self.error(field.names(), "is missing"))
     }
 
-    fn wrong(&self, field: &impl Names, expected: &str) -> Error {
+    fn wrong(&self, field: &impl FieldNames, expected: &str) -> Error {
         match self.entry(field) {
             Some((name, value)) => self.error(name, format!("expected {expected}, found {}", shown(value))),
             None => self.error(field.names(), format!("expected {expected}")),

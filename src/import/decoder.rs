@@ -6,7 +6,7 @@
 //! the plain case, then `gemma2.rs` for one that differs in nearly everything.
 
 use super::Config;
-use super::builder::{Attending, Builder, Family, Heads, Logits};
+use super::builder::{AttentionConfig, Builder, Family, Heads, Logits};
 use super::layers;
 use super::rope::Rope;
 use crate::error::Result;
@@ -63,10 +63,10 @@ impl Block {
 }
 
 /// Makes a part of a block from the value it is given.
-pub(super) type Make = Box<dyn Fn(&mut Builder<'_>, &Block, ValueId) -> Result<ValueId>>;
+pub(super) type BuildModule = Box<dyn Fn(&mut Builder<'_>, &Block, ValueId) -> Result<ValueId>>;
 
 /// Makes one of a block's projections from the value it is given.
-pub(super) type Project = Box<dyn Fn(&mut Builder<'_>, &Block, Projection, ValueId) -> Result<ValueId>>;
+pub(super) type BuildProjection = Box<dyn Fn(&mut Builder<'_>, &Block, Projection, ValueId) -> Result<ValueId>>;
 
 /// How values are normalised.
 #[derive(Clone, Copy)]
@@ -122,7 +122,7 @@ pub(super) struct Layer {
 }
 
 /// The names of what is not in a function's hands.
-pub(super) struct Names {
+pub(super) struct TensorNames {
     /// What all but the head's begin with.
     pub(super) prefix: String,
     pub(super) embedding: &'static str,
@@ -155,7 +155,7 @@ pub(super) struct Decoder {
     pub(super) context: usize,
     pub(super) heads: Heads,
     pub(super) layers: Vec<Layer>,
-    pub(super) names: Names,
+    pub(super) names: TensorNames,
     pub(super) norm: Norm,
     pub(super) norms: Norms,
     pub(super) qk_norm: QkNorm,
@@ -172,10 +172,10 @@ pub(super) struct Decoder {
     pub(super) logit_softcap: Option<f32>,
     /// The configuration says that the head's weight is the embeddings'.
     pub(super) tied: bool,
-    pub(super) project: Project,
+    pub(super) project: BuildProjection,
     /// The product after attention.
-    pub(super) output: Make,
-    pub(super) mlp: Make,
+    pub(super) output: BuildModule,
+    pub(super) mlp: BuildModule,
 }
 
 impl Decoder {
@@ -203,7 +203,7 @@ impl Decoder {
             context: rope.context(config.usize("max_position_embeddings")?),
             heads,
             layers: vec![Layer { window: None, rope: Some(rope) }; count],
-            names: Names {
+            names: TensorNames {
                 prefix: b.prefix(&["model."], "embed_tokens.weight").to_string(),
                 embedding: "embed_tokens",
                 layers: "layers",
@@ -240,7 +240,7 @@ impl Decoder {
 
     /// The family whose graph this is.
     pub(super) fn build(self, b: &mut Builder<'_>) -> Result<Family> {
-        let Names { prefix, embedding, layers, mlp, last_norm, head, .. } = &self.names;
+        let TensorNames { prefix, embedding, layers, mlp, last_norm, head, .. } = &self.names;
         let top = |part: &str| format!("{prefix}{part}");
         let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
         let shape = [self.vocabulary, self.hidden];
@@ -307,13 +307,13 @@ impl Decoder {
                 *slot = b.rotate(&name(&format!(".{part}_rope")), *slot, part.heads(self.heads), rope, positions)?;
             }
         }
-        let attending = Attending {
+        let attention = AttentionConfig {
             heads: self.heads,
             scale: self.attention_scale,
             window: layer.window,
             softcap: self.attention_softcap,
         };
-        let attended = b.cached_attention(&name(""), attending, qkv)?;
+        let attended = b.cached_attention(&name(""), attention, qkv)?;
         (self.output)(b, block, attended)
     }
 
@@ -327,7 +327,7 @@ impl Decoder {
 }
 
 /// Queries, keys and values from a weight each.
-pub(super) fn projections(hidden: usize, heads: Heads, bias: bool) -> Project {
+pub(super) fn projections(hidden: usize, heads: Heads, bias: bool) -> BuildProjection {
     Box::new(move |b, block, part, x| {
         let rows = part.heads(heads) * heads.head_dim;
         b.linear(&block.name(&format!("self_attn.{part}_proj")), x, [rows, hidden], bias)
@@ -335,7 +335,7 @@ pub(super) fn projections(hidden: usize, heads: Heads, bias: bool) -> Project {
 }
 
 /// One product by the weight called `name`.
-pub(super) fn output(name: &'static str, shape: [usize; 2], bias: bool) -> Make {
+pub(super) fn output(name: &'static str, shape: [usize; 2], bias: bool) -> BuildModule {
     Box::new(move |b, block, x| b.linear(&block.name(name), x, shape, bias))
 }
 
@@ -345,7 +345,7 @@ pub(super) fn gated_mlp(
     [inner, hidden]: [usize; 2],
     activation: UnaryFunction,
     bias: bool,
-) -> Make {
+) -> BuildModule {
     Box::new(move |b, block, x| {
         let name = |part: &str| block.name(&format!("{name}.{part}"));
         let gate = b.linear(&name("gate_proj"), x, [inner, hidden], bias)?;
@@ -363,7 +363,7 @@ pub(super) fn plain_mlp(
     [inner, hidden]: [usize; 2],
     activation: UnaryFunction,
     bias: bool,
-) -> Make {
+) -> BuildModule {
     Box::new(move |b, block, x| {
         let name = |part: &str| block.name(&format!("{mlp}.{part}"));
         let wide = b.linear(&name(names[0]), x, [inner, hidden], bias)?;

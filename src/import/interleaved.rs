@@ -5,7 +5,7 @@
 
 use super::View;
 use super::builder::{Builder, Heads};
-use super::decoder::{Project, Projection};
+use super::decoder::{BuildProjection, Projection};
 use crate::error::Result;
 use crate::graph::ValueId;
 use crate::ops::Linear;
@@ -24,7 +24,7 @@ fn rows(part: Projection, heads: Heads) -> Vec<Range<usize>> {
 }
 
 /// The projections by `ATTENTION.query_key_value` of a block.
-pub(super) fn projections(attention: &'static str, hidden: usize, heads: Heads, bias: bool) -> Project {
+pub(super) fn projections(attention: &'static str, hidden: usize, heads: Heads, bias: bool) -> BuildProjection {
     let all = (heads.heads + 2 * heads.kv_heads) * heads.head_dim;
     Box::new(move |b, block, part, x| {
         let fused = block.name(&format!("{attention}.query_key_value"));

@@ -5,14 +5,14 @@
 //! `decoder.rs` for what a layer is.
 
 use super::decoder::Layer;
-use super::{Config, Names};
+use super::{Config, FieldNames};
 use crate::error::{ImportError, Result};
 
 /// More layers than this are a mistake, and would be built before any weight is missed.
 const MAX_LAYERS: usize = 1024;
 
 /// How many layers `field` says there are.
-pub(super) fn count(config: &Config, field: impl Names) -> Result<usize> {
+pub(super) fn count(config: &Config, field: impl FieldNames) -> Result<usize> {
     let count = config.usize(field.names())?;
     if count > MAX_LAYERS {
         return Err(config.error(field, format!("{count} layers; there may be {MAX_LAYERS}")));

@@ -4,7 +4,7 @@
 //! Read `mixtral.rs` for the plain case, `qwen2_moe.rs` for one with an expert that all tokens share.
 
 use super::builder::Builder;
-use super::decoder::{Block, Make};
+use super::decoder::{Block, BuildModule};
 use super::{Config, View, layers};
 use crate::error::Result;
 use crate::graph::ValueId;
@@ -14,13 +14,13 @@ use crate::ops::{Experts, ExpertsKind, Routing, UnaryFunction};
 const MAX_EXPERT_TENSORS: usize = 1 << 18;
 
 /// `mixed` for the layers where `sparse` says so, `dense` for the others.
-pub(super) fn by_layer(sparse: Vec<bool>, mixed: Make, dense: Make) -> Make {
+pub(super) fn by_layer(sparse: Vec<bool>, mixed: BuildModule, dense: BuildModule) -> BuildModule {
     Box::new(move |b, block, x| if sparse[block.index] { mixed(b, block, x) } else { dense(b, block, x) })
 }
 
 /// How the tensors of a mixture are called.
 #[derive(Clone, Copy)]
-pub(super) struct Names {
+pub(super) struct ExpertNames {
     /// The mixture in a block; its router is `NAME.gate`, an expert's products `NAME.experts.NUMBER.PART`.
     pub(super) mixture: &'static str,
     /// The products that lead into the activation, past it, and down.
@@ -30,7 +30,7 @@ pub(super) struct Names {
 /// A mixture of experts as its family states it.
 #[derive(Clone, Copy)]
 pub(super) struct Mixture {
-    pub(super) names: Names,
+    pub(super) names: ExpertNames,
     pub(super) hidden: usize,
     /// The width of one expert.
     pub(super) inner: usize,
@@ -44,7 +44,7 @@ impl Mixture {
     pub(super) fn read(
         b: &Builder<'_>,
         config: &Config,
-        names: Names,
+        names: ExpertNames,
         inner: usize,
         normalize: bool,
     ) -> Result<Mixture> {

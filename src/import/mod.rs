@@ -31,7 +31,7 @@ mod special;
 mod tensors;
 
 pub use classifier::{Probability, ScoreActivation, Scores};
-pub use config::{Config, MAX_SIZE, Names};
+pub use config::{Config, FieldNames, MAX_SIZE};
 pub use demo::demo;
 pub use folder::Folder;
 #[cfg(feature = "hub")]

@@ -4,7 +4,7 @@
 //! `builder.rs` for how families make one, and the family files for what they say.
 
 use super::builder::Builder;
-use super::classifier::{Ending, Probability};
+use super::classifier::{HeadKind, Probability};
 use super::families::FAMILIES;
 use super::joined::Joined;
 use super::rope::RopeTable;
@@ -190,7 +190,8 @@ impl Model {
         let mut builder = Builder::new(config, tensors);
         let family = build(&mut builder)?;
         sentence.check_width(builder.width(family.hidden))?;
-        let saved_headless = family.logits.is_some() && classifier::decoder_ending(config, name)? == Ending::Hidden;
+        let saved_headless =
+            family.logits.is_some() && classifier::decoder_head_kind(config, name)? == HeadKind::Hidden;
         let missing_head = family.logits.as_ref().filter(|head| builder.lacks(&head.tensor));
         let missing_head = missing_head.map(|head| head.tensor.clone());
         let pooling = match (head, sentence.pooling) {

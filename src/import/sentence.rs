@@ -191,15 +191,15 @@ impl Sentence {
             }
         };
         // A model without a limit of its own is one for as long a text as its configuration says.
-        let most =
+        let max =
             folder.config().opt_usize(["max_position_embeddings", "n_positions"])?.unwrap_or(context).min(context);
-        let most = told.unwrap_or(most).min(most);
+        let max = told.unwrap_or(max).min(max);
         // What a folder of the one kind says is not meant for a model of the other: sentence-transformers makes the
         // other of the model alone.
         if self.cross_encoder != scores {
-            return Ok(TextSettings { max_tokens: Some(most), cut_start, one_segment, ..TextSettings::default() });
+            return Ok(TextSettings { max_tokens: Some(max), cut_start, one_segment, ..TextSettings::default() });
         }
-        Ok(TextSettings { max_tokens: self.max_tokens.or(Some(most)), cut_start, one_segment, ..self.texts.clone() })
+        Ok(TextSettings { max_tokens: self.max_tokens.or(Some(max)), cut_start, one_segment, ..self.texts.clone() })
     }
 
     /// The settings of the Transformer module.

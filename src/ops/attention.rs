@@ -5,7 +5,7 @@
 //! the past. Read `shaders/attention.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -68,14 +68,14 @@ impl Operator for Attention {
         }
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let (q, k, v) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?, call.inputs[2].as_f32()?);
-        let ranges = call.inputs.get(3).map(|ranges| ranges.as_u32()).transpose()?;
-        let (s, t) = (call.part("s").len, call.part("t").len);
-        let (h, g, d, e) = (call.part("h"), call.part("g"), call.part("d").len, call.part("e").len);
-        let past = call.env.past;
-        let mut out = Tensor::zeros(DType::F32, call.output);
-        let rows = call.output.iter().product::<usize>() / e.max(1);
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let (q, k, v) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?, context.inputs[2].as_f32()?);
+        let ranges = context.inputs.get(3).map(|ranges| ranges.as_u32()).transpose()?;
+        let (s, t) = (context.extent("s").len, context.extent("t").len);
+        let (h, g, d, e) = (context.extent("h"), context.extent("g"), context.extent("d").len, context.extent("e").len);
+        let past = context.env.past;
+        let mut out = Tensor::zeros(DType::F32, context.output);
+        let rows = context.output.iter().product::<usize>() / e.max(1);
         let mut values = Vec::with_capacity(rows * e);
         for row in 0..rows {
             let (batch, position, head) = (row / (s * h.len), row / h.len % s, row % h.len);
@@ -94,8 +94,8 @@ impl Operator for Attention {
                     self.softcap.map_or(score, |cap| cap as f64 * (score / cap as f64).tanh())
                 })
                 .collect();
-            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
             let total: f64 = weights.iter().sum();
             for dim in 0..e {
                 let at = |j: usize| v[((batch * t + start + j) * g.len + kv) * e + dim] as f64;
@@ -107,10 +107,10 @@ impl Operator for Attention {
         Ok(out)
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let [b, s, t, d, e] = ["b", "s", "t", "d", "e"].map(|name| site.part(name).len);
-        let (h, g) = (site.part("h"), site.part("g"));
-        if site.numel() == 0 {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let [b, s, t, d, e] = ["b", "s", "t", "d", "e"].map(|name| context.extent(name).len);
+        let (h, g) = (context.extent("h"), context.extent("g"));
+        if context.numel() == 0 {
             return Ok(Vec::new());
         }
         let element = |len: usize| if len.is_multiple_of(4) { "vec4<f32>" } else { "f32" }.to_string();
@@ -123,7 +123,7 @@ impl Operator for Attention {
         let blocks = (s * group.min(h.len)).div_ceil(4);
         let counts = [b, s, t, h.len, h.offset, g.len, g.offset, group, blocks, d, e];
         let mut params: Vec<u32> = counts.iter().map(|&word| word as u32).collect();
-        let ranged = site.inputs.len() == 4;
+        let ranged = context.inputs.len() == 4;
         params.extend([self.causal as u32, ranged as u32, self.window.unwrap_or(0) as u32]);
         params.extend([self.softcap.unwrap_or(0.0).to_bits(), self.scale.to_bits()]);
         Ok(vec![Launch {

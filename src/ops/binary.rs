@@ -5,7 +5,7 @@
 //! The file does not know residuals from gates. Read `shaders/binary.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity, leading};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::{Extent, ShardingRule};
@@ -85,11 +85,11 @@ impl Operator for Binary {
         Operand::Numbers
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let (a, b) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?);
-        let repeat = Repeat::of(call.inputs[0].shape(), call.inputs[1].shape(), call.extents);
-        let width = call.part("k").len;
-        call.fill(|i| {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let (a, b) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?);
+        let repeat = Repeat::of(context.inputs[0].shape(), context.inputs[1].shape(), context.extents);
+        let width = context.extent("k").len;
+        context.fill(|i| {
             let at = match repeat {
                 Repeat::None => i,
                 Repeat::Row => i % width,
@@ -103,8 +103,8 @@ impl Operator for Binary {
         })
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let n = site.numel();
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let n = context.numel();
         if n == 0 {
             return Ok(Vec::new());
         }
@@ -112,14 +112,14 @@ impl Operator for Binary {
             BinaryFunction::Add => "add",
             BinaryFunction::Mul => "mul",
         };
-        let repeat = match Repeat::of(&site.inputs[0], &site.inputs[1], site.extents) {
+        let repeat = match Repeat::of(&context.inputs[0], &context.inputs[1], context.extents) {
             Repeat::None => 0,
             Repeat::Row => 1,
             Repeat::Column => 2,
         };
         Ok(vec![Launch {
             kernel: Kernel { constants: vec![("REPEAT", repeat)], ..Kernel::new(SHADER, entry) },
-            params: vec![n as u32, site.part("k").len as u32],
+            params: vec![n as u32, context.extent("k").len as u32],
             bindings: vec![Binding::input(0), Binding::input(1), Binding::Output],
             groups: linear_grid(n, 64),
         }])

@@ -4,7 +4,7 @@
 //! what the rows are. Read `shaders/cache.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -52,20 +52,20 @@ impl Operator for TensorScatter {
         Operand::Numbers
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let (mut state, update) = (call.inputs[0].clone(), call.inputs[1]);
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let (mut state, update) = (context.inputs[0].clone(), context.inputs[1]);
         let shape = state.shape().to_vec();
         let (mut from, mut to) = (Region::whole(update.shape()), Region::whole(&shape));
         // Positions past the capacity are dropped, as the kernel drops them.
-        let start = call.env.past.min(shape[1]);
+        let start = context.env.past.min(shape[1]);
         let count = update.shape()[1].min(shape[1] - start);
         (from.0[1], to.0[1]) = (0..count, start..start + count);
         copy_region(4, (update.bytes(), update.shape(), &from), (state.bytes_mut(), &shape, &to));
         Ok(state)
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let (update, capacity) = (&site.inputs[1], site.inputs[0][1]);
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let (update, capacity) = (&context.inputs[1], context.inputs[0][1]);
         let n: usize = update.iter().product();
         if n == 0 {
             return Ok(Vec::new());

@@ -5,7 +5,7 @@
 //! next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader};
 use crate::sharding::ShardingRule;
@@ -67,19 +67,19 @@ impl Operator for Experts {
         }
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let (x, w, gates) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?, call.inputs[2].as_f32()?);
-        let [e, n, k] = ["e", "n", "k"].map(|name| call.part(name).len);
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let (x, w, gates) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?, context.inputs[2].as_f32()?);
+        let [e, n, k] = ["e", "n", "k"].map(|name| context.extent(name).len);
         // Row `a` of x times row `b` of w.
         let dot = |a: usize, b: usize, len: usize| -> f64 {
             x[a * len..][..len].iter().zip(&w[b * len..][..len]).map(|(&x, &w)| x as f64 * w as f64).sum()
         };
         match self.kind {
-            ExpertsKind::Up => call.fill(|i| {
+            ExpertsKind::Up => context.fill(|i| {
                 let (token, expert, column) = (i / n / e, i / n % e, i % n);
                 if gates[token * e + expert] == 0.0 { 0.0 } else { dot(token, expert * n + column, k) }
             }),
-            ExpertsKind::Down => call.fill(|i| {
+            ExpertsKind::Down => context.fill(|i| {
                 let (token, column) = (i / k, i % k);
                 let of = |expert: usize| match gates[token * e + expert] {
                     0.0 => 0.0,
@@ -90,11 +90,11 @@ impl Operator for Experts {
         }
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        if site.numel() == 0 {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        if context.numel() == 0 {
             return Ok(Vec::new());
         }
-        let [b, s, e, n, k] = ["b", "s", "e", "n", "k"].map(|name| site.part(name).len);
+        let [b, s, e, n, k] = ["b", "s", "e", "n", "k"].map(|name| context.extent(name).len);
         let tokens = b * s;
         // What one row of x and of w has, and how many rows of w an expert has.
         let (len, width, rows) = match self.kind {
@@ -109,7 +109,7 @@ impl Operator for Experts {
         };
         let scalar = !len.is_multiple_of(4);
         let kernel = Kernel {
-            weight: Some(site.rows(1, len)),
+            weight: Some(context.rows(1, len)),
             aliases: vec![("X", if scalar { "f32" } else { "vec4<f32>" }.to_string())],
             constants: vec![("SCALAR", scalar as u32)],
             ..Kernel::new(SHADER, entry)
@@ -132,7 +132,7 @@ impl Operator for Experts {
                 groups: [width.div_ceil(8 * columns), tokens.div_ceil(block), experts].map(|n| n as u32),
             }
         };
-        Ok(site.pieces[1].iter().enumerate().map(launch).collect())
+        Ok(context.pieces[1].iter().enumerate().map(launch).collect())
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
         let rule = op.rule(&shapes).unwrap();
         let (extents, env) = (rule.extents(None, 0), Env::prompt(1));
         let output = crate::tensor::resolve(&rule.output_shape(), &env);
-        let call = Call { inputs: &inputs.each_ref(), extents: &extents, env: &env, output: &output };
+        let call = EvalContext { inputs: &inputs.each_ref(), extents: &extents, env: &env, output: &output };
         op.evaluate(&call).unwrap().as_f32().unwrap().to_vec()
     }
 

@@ -4,7 +4,7 @@
 //! The file does not know what the indices mean. Read `shaders/gather.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity, leading};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -43,22 +43,22 @@ impl Operator for Gather {
         }
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let (table, indices) = (call.inputs[0].as_f32()?, call.inputs[1].as_u32()?);
-        let (v, d) = (call.part("v"), call.part("d").len);
-        call.fill(|i| match (indices[i / d] as usize).checked_sub(v.offset) {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let (table, indices) = (context.inputs[0].as_f32()?, context.inputs[1].as_u32()?);
+        let (v, d) = (context.extent("v"), context.extent("d").len);
+        context.fill(|i| match (indices[i / d] as usize).checked_sub(v.offset) {
             Some(row) if row < v.len => table[row * d + i % d] as f64,
             _ => 0.0,
         })
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let (v, d) = (site.part("v"), site.part("d").len);
-        if site.numel() == 0 {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let (v, d) = (context.extent("v"), context.extent("d").len);
+        if context.numel() == 0 {
             return Ok(Vec::new());
         }
-        let (rows, packed) = (site.numel() / d, d.div_ceil(4));
-        let kernel = Kernel { weight: Some(site.rows(0, d)), ..Kernel::new(SHADER, "gather") };
+        let (rows, packed) = (context.numel() / d, d.div_ceil(4));
+        let kernel = Kernel { weight: Some(context.rows(0, d)), ..Kernel::new(SHADER, "gather") };
         let launch = |(piece, range): (usize, &Range<usize>)| Launch {
             kernel: kernel.clone(),
             params: [rows, d, packed, v.offset + range.start, range.len(), (piece == 0) as usize]
@@ -67,7 +67,7 @@ impl Operator for Gather {
             bindings: vec![Binding::Input { input: 0, piece }, Binding::input(1), Binding::Output],
             groups: linear_grid(rows * packed, 64),
         };
-        Ok(site.pieces[0].iter().enumerate().map(launch).collect())
+        Ok(context.pieces[0].iter().enumerate().map(launch).collect())
     }
 }
 

@@ -4,7 +4,7 @@
 //! states its compound factors, so a cut of `(h d)` becomes a cut of `h`. Read `shaders/layout.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity, leading};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -77,11 +77,11 @@ impl Operator for Reshape {
         Operand::Either
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        call.inputs[0].clone().reshaped(call.output)
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        context.inputs[0].clone().reshaped(context.output)
     }
 
-    fn launches(&self, _: &Site<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, _: &LaunchContext<'_>) -> Result<Vec<Launch>> {
         Ok(Vec::new())
     }
 
@@ -122,16 +122,16 @@ impl Operator for Transpose {
         Operand::Either
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let strides = row_major(call.inputs[0].shape());
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let strides = row_major(context.inputs[0].shape());
         let strides: Vec<usize> = self.order.iter().map(|&d| strides[d]).collect();
-        strided(call, 0, &strides)
+        strided(context, 0, &strides)
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let strides = row_major(&site.inputs[0]);
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let strides = row_major(&context.inputs[0]);
         let strides: Vec<usize> = self.order.iter().map(|&d| strides[d]).collect();
-        Ok(strided_launch(site, 0, &strides))
+        Ok(strided_launch(context, 0, &strides))
     }
 }
 
@@ -183,24 +183,24 @@ impl Operator for Slice {
         Operand::Either
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let mut region = Region::whole(call.inputs[0].shape());
-        let len = call.output[self.axis];
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let mut region = Region::whole(context.inputs[0].shape());
+        let len = context.output[self.axis];
         let start = self.start_in(region.0[self.axis].end, len);
         region.0[self.axis] = start..start.saturating_add(len);
-        call.inputs[0].slice(&region)
+        context.inputs[0].slice(&region)
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let strides = row_major(&site.inputs[0]);
-        let (n, len) = (site.inputs[0][self.axis], site.output[self.axis]);
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let strides = row_major(&context.inputs[0]);
+        let (n, len) = (context.inputs[0][self.axis], context.output[self.axis]);
         let start = self.start_in(n, len);
         // Lengths that only the call knows: the host evaluation refuses the same window.
         if start.saturating_add(len) > n {
             let reason = format!("a window of {len} from {start} leaves a dimension of {n}");
             return Err(GraphError::Attribute { op: "Slice", reason }.into());
         }
-        Ok(strided_launch(site, start * strides[self.axis], &strides))
+        Ok(strided_launch(context, start * strides[self.axis], &strides))
     }
 }
 
@@ -216,28 +216,28 @@ fn row_major(shape: &[usize]) -> Vec<usize> {
 }
 
 /// The output read from the input at `offset` with one stride per output dimension.
-fn strided(call: &Call<'_>, offset: usize, strides: &[usize]) -> Result<Tensor> {
-    let x = call.inputs[0];
-    let own = row_major(call.output);
-    let mut out = Tensor::zeros(x.dtype(), call.output);
+fn strided(context: &EvalContext<'_>, offset: usize, strides: &[usize]) -> Result<Tensor> {
+    let x = context.inputs[0];
+    let own = row_major(context.output);
+    let mut out = Tensor::zeros(x.dtype(), context.output);
     // Elements of four bytes, whatever they are: indices pass as numbers do.
     let from = x.bytes().as_chunks::<4>().0;
     for (i, to) in out.bytes_mut().as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        let at: usize = (0..own.len()).map(|d| i / own[d] % call.output[d] * strides[d]).sum();
+        let at: usize = (0..own.len()).map(|d| i / own[d] % context.output[d] * strides[d]).sum();
         *to = from[offset + at];
     }
     Ok(out)
 }
 
 /// The same as a launch.
-fn strided_launch(site: &Site<'_>, offset: usize, strides: &[usize]) -> Vec<Launch> {
-    let n = site.numel();
+fn strided_launch(context: &LaunchContext<'_>, offset: usize, strides: &[usize]) -> Vec<Launch> {
+    let n = context.numel();
     if n == 0 {
         return Vec::new();
     }
-    let missing = MAX_RANK - site.output.len();
+    let missing = MAX_RANK - context.output.len();
     let padded = |dims: &[usize]| [&vec![1; missing], dims].concat();
-    let words = [padded(site.output), padded(strides), vec![n, offset]].concat();
+    let words = [padded(context.output), padded(strides), vec![n, offset]].concat();
     vec![Launch {
         kernel: Kernel::new(SHADER, "strided"),
         params: words.into_iter().map(|word| word as u32).collect(),

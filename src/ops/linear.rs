@@ -4,7 +4,7 @@
 //! The file knows no layer that uses it. Read `shaders/linear.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity, leading};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader};
 use crate::sharding::ShardingRule;
@@ -47,11 +47,11 @@ impl Operator for Linear {
         }
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let (x, w) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?);
-        let bias = call.inputs.get(2).map(|b| b.as_f32()).transpose()?;
-        let (n, k) = (call.part("n").len, call.part("k").len);
-        call.fill(|i| {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let (x, w) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?);
+        let bias = context.inputs.get(2).map(|b| b.as_f32()).transpose()?;
+        let (n, k) = (context.extent("n").len, context.extent("k").len);
+        context.fill(|i| {
             let (row, column) = (i / n, i % n);
             let (x, w) = (&x[row * k..][..k], &w[column * k..][..k]);
             let sum: f64 = x.iter().zip(w).map(|(&x, &w)| x as f64 * w as f64).sum();
@@ -59,12 +59,12 @@ impl Operator for Linear {
         })
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let (n, k) = (site.part("n").len, site.part("k").len);
-        if site.numel() == 0 {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let (n, k) = (context.extent("n").len, context.extent("k").len);
+        if context.numel() == 0 {
             return Ok(Vec::new());
         }
-        let rows = site.numel() / n;
+        let rows = context.numel() / n;
         let scalar = !k.is_multiple_of(4);
         let (entry, columns, block) = match rows {
             1 => ("gemv", 4, 1),
@@ -72,12 +72,12 @@ impl Operator for Linear {
             _ => ("gemm", 8, 8),
         };
         let kernel = Kernel {
-            weight: Some(site.rows(1, k)),
+            weight: Some(context.rows(1, k)),
             aliases: vec![("X", if scalar { "f32" } else { "vec4<f32>" }.to_string())],
             constants: vec![("SCALAR", scalar as u32)],
             ..Kernel::new(SHADER, entry)
         };
-        let biased = site.inputs.len() == 3;
+        let biased = context.inputs.len() == 3;
         let launch = |(piece, range): (usize, &Range<usize>)| Launch {
             kernel: kernel.clone(),
             params: [rows, range.len(), range.start, n, k, biased as usize].map(|word| word as u32).to_vec(),
@@ -89,7 +89,7 @@ impl Operator for Linear {
             ],
             groups: [range.len().div_ceil(8 * columns) as u32, rows.div_ceil(block) as u32, 1],
         };
-        Ok(site.pieces[1].iter().enumerate().map(launch).collect())
+        Ok(context.pieces[1].iter().enumerate().map(launch).collect())
     }
 }
 

@@ -89,10 +89,10 @@ pub trait Operator {
     }
 
     /// Evaluates its part on the host: naive, obviously right, accumulating in f64. The oracle of every property test.
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor>;
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor>;
 
     /// The dispatches that evaluate its part on a GPU.
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>>;
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>>;
 
     /// The input that the output overwrites in place, if any.
     fn in_place(&self) -> Option<usize> {
@@ -107,7 +107,7 @@ pub trait Operator {
 
 /// One part of an op to evaluate on the host.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
+pub struct EvalContext<'a> {
     /// The rank's part of every input; weights widened to f32.
     pub inputs: &'a [&'a Tensor],
     /// The rank's part of every factor.
@@ -120,7 +120,7 @@ pub struct Call<'a> {
 
 /// One part of an op to launch on a GPU.
 #[derive(Clone, Copy, Debug)]
-pub struct Site<'a> {
+pub struct LaunchContext<'a> {
     /// The shapes of the rank's part of every input.
     pub inputs: &'a [Vec<usize>],
     /// The element types of the inputs as they lie on the device.
@@ -139,7 +139,7 @@ pub struct Site<'a> {
 
 /// The rank's part of one factor, resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct ResolvedExtent {
     /// Where it starts in the whole.
     pub offset: usize,
     /// Its length.
@@ -148,15 +148,15 @@ pub struct Part {
     pub global: usize,
 }
 
-fn part(extents: &[Extent], env: &Env, name: &str) -> Part {
+fn extent(extents: &[Extent], env: &Env, name: &str) -> ResolvedExtent {
     let (offset, len, global) = extents.iter().find(|e| e.name == name).map_or((0, 1, 1), |extent| extent.resolve(env));
-    Part { offset, len, global }
+    ResolvedExtent { offset, len, global }
 }
 
-impl Call<'_> {
+impl EvalContext<'_> {
     /// The rank's part of the factor called `name`; a factor the rule lacks has length 1.
-    pub fn part(&self, name: &str) -> Part {
-        part(self.extents, self.env, name)
+    pub fn extent(&self, name: &str) -> ResolvedExtent {
+        extent(self.extents, self.env, name)
     }
 
     /// The output filled by `value`, called with each index in row-major order.
@@ -167,10 +167,10 @@ impl Call<'_> {
     }
 }
 
-impl Site<'_> {
+impl LaunchContext<'_> {
     /// The rank's part of the factor called `name`; a factor the rule lacks has length 1.
-    pub fn part(&self, name: &str) -> Part {
-        part(self.extents, self.env, name)
+    pub fn extent(&self, name: &str) -> ResolvedExtent {
+        extent(self.extents, self.env, name)
     }
 
     /// How the rows of a matrix lie that have `len` elements.

@@ -4,7 +4,7 @@
 //! not know whether the dimension is a hidden state or a head. Read `shaders/normalization.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity, leading};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -70,10 +70,10 @@ impl Operator for Normalization {
         Operand::Numbers
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let (x, weight) = (call.inputs[0].as_f32()?, call.inputs[1].as_f32()?);
-        let bias = call.inputs.get(2).map(|b| b.as_f32()).transpose()?;
-        let d = call.part("d").global;
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let (x, weight) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?);
+        let bias = context.inputs.get(2).map(|b| b.as_f32()).transpose()?;
+        let d = context.extent("d").global;
         let statistics: Vec<(f64, f64)> = x
             .chunks_exact(d.max(1))
             .map(|row| {
@@ -85,19 +85,19 @@ impl Operator for Normalization {
                 (mean, 1.0 / (square / d as f64 + self.epsilon as f64).sqrt())
             })
             .collect();
-        call.fill(|i| {
+        context.fill(|i| {
             let ((mean, scale), column) = (statistics[i / d], i % d);
             (x[i] as f64 - mean) * scale * (self.offset as f64 + weight[column] as f64)
                 + bias.map_or(0.0, |b| b[column] as f64)
         })
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let d = site.part("d").len;
-        if site.numel() == 0 {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let d = context.extent("d").len;
+        if context.numel() == 0 {
             return Ok(Vec::new());
         }
-        let rows = site.numel() / d;
+        let rows = context.numel() / d;
         let mut bindings = vec![Binding::input(0), Binding::input(1), Binding::Output];
         let entry = match self.kind {
             NormalizationKind::Rms => "rms",

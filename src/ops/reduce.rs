@@ -5,7 +5,7 @@
 //! the weighted sum. Read `shaders/reduce.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity, leading};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -82,13 +82,13 @@ impl Operator for Reduce {
         Operand::Numbers
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let x = call.inputs[0];
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let x = context.inputs[0];
         let (n, inner): (usize, usize) = (x.shape()[self.axis], x.shape()[self.axis + 1..].iter().product());
-        let global = call.part(&self.letter(x.shape().len())).global;
+        let global = context.extent(&self.letter(x.shape().len())).global;
         let values = x.as_f32()?;
-        let weights = call.inputs.get(1).map(|weights| weights.as_f32()).transpose()?;
-        call.fill(|i| {
+        let weights = context.inputs.get(1).map(|weights| weights.as_f32()).transpose()?;
+        context.fill(|i| {
             let (outer, inner_index) = (i / inner, i % inner);
             let weight = |j: usize| weights.map_or(1.0, |w| w[outer * n + j] as f64);
             let sum: f64 = (0..n).map(|j| weight(j) * values[(outer * n + j) * inner + inner_index] as f64).sum();
@@ -99,16 +99,16 @@ impl Operator for Reduce {
         })
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let x = &site.inputs[0];
-        let n = site.numel();
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let x = &context.inputs[0];
+        let n = context.numel();
         if n == 0 {
             return Ok(Vec::new());
         }
         let (len, inner): (usize, usize) = (x[self.axis], x[self.axis + 1..].iter().product());
         let divisor = match self.kind {
             ReduceKind::Sum | ReduceKind::Weighted => 1.0,
-            ReduceKind::Mean => site.part(&self.letter(x.len())).global as f32,
+            ReduceKind::Mean => context.extent(&self.letter(x.len())).global as f32,
         };
         let mut bindings = vec![Binding::input(0), Binding::Output];
         let entry = match self.kind {

@@ -4,7 +4,7 @@
 //! not know how frequencies are scaled: an importer makes the tables. Read `shaders/rotary.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -61,12 +61,13 @@ impl Operator for RotaryEmbedding {
         }
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let x = call.inputs[0].as_f32()?;
-        let (cosines, sines) = (call.inputs[1].as_f32()?, call.inputs[2].as_f32()?);
-        let positions = call.inputs[3].as_u32()?;
-        let (h, d, r, c) = (call.part("h").len, call.part("d").len, call.part("r").len, call.part("c").len);
-        call.fill(|i| {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let x = context.inputs[0].as_f32()?;
+        let (cosines, sines) = (context.inputs[1].as_f32()?, context.inputs[2].as_f32()?);
+        let positions = context.inputs[3].as_u32()?;
+        let (h, d, r, c) =
+            (context.extent("h").len, context.extent("d").len, context.extent("r").len, context.extent("c").len);
+        context.fill(|i| {
             let (row, dim) = (i / (h * d), i % d);
             // A position past the tables has no angle; a session refuses it before a call, so this only bounds.
             let angle = (positions[row] as usize).min(c.saturating_sub(1)) * r + dim % r.max(1);
@@ -78,9 +79,10 @@ impl Operator for RotaryEmbedding {
         })
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let (h, d, r, c) = (site.part("h").len, site.part("d").len, site.part("r").len, site.part("c").len);
-        let n = site.numel();
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let (h, d, r, c) =
+            (context.extent("h").len, context.extent("d").len, context.extent("r").len, context.extent("c").len);
+        let n = context.numel();
         if n == 0 {
             return Ok(Vec::new());
         }

@@ -5,7 +5,7 @@
 //! `shaders/routing.wgsl` next, and `experts.rs` for who reads the gates.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -62,27 +62,27 @@ impl Operator for Routing {
         Operand::Numbers
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let e = call.part("e").len;
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let e = context.extent("e").len;
         let mut gates = Vec::new();
-        for row in call.inputs[0].as_f32()?.chunks_exact(e.max(1)) {
+        for row in context.inputs[0].as_f32()?.chunks_exact(e.max(1)) {
             let chosen = largest(row, self.top);
-            let most = row[chosen[0]] as f64;
-            let weight = |&i: &usize| (row[i] as f64 - most).exp();
+            let max = row[chosen[0]] as f64;
+            let weight = |&i: &usize| (row[i] as f64 - max).exp();
             let all: Vec<usize> = (0..e).collect();
             let total: f64 = if self.normalize { &chosen } else { &all }.iter().map(weight).sum();
             let gate = |i| if chosen.contains(i) { (weight(i) / total) as f32 } else { 0.0 };
             gates.extend(all.iter().map(gate));
         }
-        Tensor::f32(call.output, gates)
+        Tensor::f32(context.output, gates)
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let e = site.part("e").len;
-        if site.numel() == 0 {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let e = context.extent("e").len;
+        if context.numel() == 0 {
             return Ok(Vec::new());
         }
-        let rows = site.numel() / e;
+        let rows = context.numel() / e;
         Ok(vec![Launch {
             kernel: Kernel::new(SHADER, "route"),
             params: [rows, e, self.top, self.normalize as usize].map(|word| word as u32).to_vec(),
@@ -114,7 +114,7 @@ mod tests {
         let shape: Shape = x.shape().iter().map(|&d| Dim::Fixed(d)).collect();
         let rule = Op::from(op).rule(&[shape]).unwrap();
         let (extents, env) = (rule.extents(None, 0), Env::prompt(1));
-        let call = Call { inputs: &[&x], extents: &extents, env: &env, output: x.shape() };
+        let call = EvalContext { inputs: &[&x], extents: &extents, env: &env, output: x.shape() };
         op.evaluate(&call).unwrap().as_f32().unwrap().to_vec()
     }
 

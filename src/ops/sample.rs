@@ -74,7 +74,7 @@ impl Random {
 /// What an input of a case is to a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Given with the call.
+    /// Given with the context.
     Input,
     /// Held by the ranks.
     Weight,

@@ -4,7 +4,7 @@
 //! `shaders/softmax.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity, leading};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -39,25 +39,25 @@ impl Operator for Softmax {
         Operand::Numbers
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let x = call.inputs[0].as_f32()?;
-        let k = call.part("k").global;
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let x = context.inputs[0].as_f32()?;
+        let k = context.extent("k").global;
         let rows: Vec<(f64, f64)> = x
             .chunks_exact(k.max(1))
             .map(|row| {
-                let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-                (most, row.iter().map(|&x| (x as f64 - most).exp()).sum())
+                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+                (max, row.iter().map(|&x| (x as f64 - max).exp()).sum())
             })
             .collect();
-        call.fill(|i| (x[i] as f64 - rows[i / k].0).exp() / rows[i / k].1)
+        context.fill(|i| (x[i] as f64 - rows[i / k].0).exp() / rows[i / k].1)
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let k = site.part("k").len;
-        if site.numel() == 0 {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let k = context.extent("k").len;
+        if context.numel() == 0 {
             return Ok(Vec::new());
         }
-        let rows = site.numel() / k;
+        let rows = context.numel() / k;
         Ok(vec![Launch {
             kernel: Kernel::new(SHADER, "softmax"),
             params: vec![rows as u32, k as u32],

@@ -4,7 +4,7 @@
 //! stand in a model. Read `shaders/unary.wgsl` and `shaders/common/functions.wgsl` next.
 
 use super::sample::{Random, Role, Sample, Samples};
-use super::{Call, Operand, Operator, Site, arity, leading};
+use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::sharding::ShardingRule;
@@ -109,9 +109,9 @@ impl Operator for Unary {
         Operand::Numbers
     }
 
-    fn evaluate(&self, call: &Call<'_>) -> Result<Tensor> {
-        let x = call.inputs[0].as_f32()?;
-        call.fill(|i| {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+        let x = context.inputs[0].as_f32()?;
+        context.fill(|i| {
             let x = x[i] as f64;
             match self.function {
                 UnaryFunction::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
@@ -129,8 +129,8 @@ impl Operator for Unary {
         })
     }
 
-    fn launches(&self, site: &Site<'_>) -> Result<Vec<Launch>> {
-        let n = site.numel();
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+        let n = context.numel();
         if n == 0 {
             return Ok(Vec::new());
         }

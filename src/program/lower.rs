@@ -4,7 +4,7 @@
 //! redistributed. No op is named but the two that redistribution itself is made of, Slice and ReduceSum. Read
 //! [`crate::sharding`] first.
 
-use super::{Instr, LocalValue, Place, Port, Program, RankProgram, Size, WeightPart, WeightShard, Window};
+use super::{Instr, LocalValue, Place, Port, Program, RankProgram, Size, SymbolicRegion, WeightPart, WeightShard};
 use crate::error::{Error, PlanError, Result};
 use crate::graph::{Graph, Source, ValueId};
 use crate::kernel::{Layout, dense};
@@ -182,9 +182,9 @@ impl Lowering<'_> {
         };
         let place = |(r, rank): (usize, &mut Rank)| {
             let part = match placement {
-                Placement::Shard { dim, cut } => WeightPart::Window(Window(vec![(*dim, cut.range(r))])),
+                Placement::Shard { dim, cut } => WeightPart::SymbolicRegion(SymbolicRegion(vec![(*dim, cut.range(r))])),
                 Placement::Partial if r > 0 => WeightPart::Zero,
-                Placement::Partial | Placement::Replicate => WeightPart::Window(Window::default()),
+                Placement::Partial | Placement::Replicate => WeightPart::SymbolicRegion(SymbolicRegion::default()),
             };
             let (name, shape) = (value.name.clone(), value.shape.clone());
             rank.program.weights.push(WeightShard { name, shape, dtype: value.dtype, layout, part });
@@ -237,8 +237,8 @@ impl Lowering<'_> {
                 self.redistribute(id, &Placement::Replicate, &whole, to)
             }
             (Redistribute::AllGather, Placement::Shard { dim, cut }, _) => {
-                let mine = |r: usize, _| Window(vec![(*dim, relative(&cut.owned(r), &cut.range(r)))]);
-                let theirs = |_, q: usize| Window(vec![(*dim, cut.owned(q))]);
+                let mine = |r: usize, _| SymbolicRegion(vec![(*dim, relative(&cut.owned(r), &cut.range(r)))]);
+                let theirs = |_, q: usize| SymbolicRegion(vec![(*dim, cut.owned(q))]);
                 Ok(self.exchange((&name, value.dtype), kind, locals, |_| shape.clone(), mine, theirs))
             }
             (Redistribute::AllToAll, Placement::Shard { dim: i, cut: a }, Placement::Shard { dim: j, cut: b }) => {
@@ -248,11 +248,11 @@ impl Lowering<'_> {
                     if i == j {
                         let both = intersect(&owned, &b.range(q));
                         if both.is_empty() {
-                            return Window(vec![(*i, 0..0)]);
+                            return SymbolicRegion(vec![(*i, 0..0)]);
                         }
-                        Window(vec![(*i, relative(&both, &a.range(r)))])
+                        SymbolicRegion(vec![(*i, relative(&both, &a.range(r)))])
                     } else {
-                        Window(vec![(*i, relative(&owned, &a.range(r))), (*j, b.range(q))])
+                        SymbolicRegion(vec![(*i, relative(&owned, &a.range(r))), (*j, b.range(q))])
                     }
                 };
                 let receive = |r: usize, q: usize| {
@@ -260,11 +260,11 @@ impl Lowering<'_> {
                     if i == j {
                         let both = intersect(&owned, &b.range(r));
                         if both.is_empty() {
-                            return Window(vec![(*i, 0..0)]);
+                            return SymbolicRegion(vec![(*i, 0..0)]);
                         }
-                        Window(vec![(*i, relative(&both, &b.range(r)))])
+                        SymbolicRegion(vec![(*i, relative(&both, &b.range(r)))])
                     } else {
-                        Window(vec![(*i, owned), (*j, 0..b.range(r).len())])
+                        SymbolicRegion(vec![(*i, owned), (*j, 0..b.range(r).len())])
                     }
                 };
                 Ok(self.exchange((&name, value.dtype), kind, locals, target, send, receive))
@@ -275,12 +275,12 @@ impl Lowering<'_> {
                 let parts = |r: usize| [vec![Dim::Fixed(self.world)], kept(r)].concat();
                 let shapes: Vec<Shape> = (0..self.world).map(parts).collect();
                 let send = |_, q: usize| match to {
-                    Placement::Shard { dim, cut } => Window(vec![(*dim, cut.range(q))]),
-                    _ => Window::default(),
+                    Placement::Shard { dim, cut } => SymbolicRegion(vec![(*dim, cut.range(q))]),
+                    _ => SymbolicRegion::default(),
                 };
                 let receive = |r: usize, q: usize| {
                     let empty = matches!(to, Placement::Shard { cut, .. } if cut.range(r).is_empty());
-                    Window(vec![(0, if empty { q..q } else { q..q + 1 })])
+                    SymbolicRegion(vec![(0, if empty { q..q } else { q..q + 1 })])
                 };
                 let gathered = self.exchange((&name, value.dtype), kind, locals, |r| shapes[r].clone(), send, receive);
                 let fold = |_| Op::from(Reduce { kind: ReduceKind::Sum, axis: 0 });
@@ -322,11 +322,11 @@ impl Lowering<'_> {
         kind: Redistribute,
         from: &Locals,
         shape: impl Fn(usize) -> Shape,
-        send: impl Fn(usize, usize) -> Window,
-        receive: impl Fn(usize, usize) -> Window,
+        send: impl Fn(usize, usize) -> SymbolicRegion,
+        receive: impl Fn(usize, usize) -> SymbolicRegion,
     ) -> Locals {
         let world = self.world;
-        let some = |window: Window| (!window.is_empty()).then_some(window);
+        let some = |window: SymbolicRegion| (!window.is_empty()).then_some(window);
         let mut outputs = Vec::new();
         for (r, rank) in self.ranks.iter_mut().enumerate() {
             let to = rank.scratch(name, dtype, shape(r));
@@ -355,12 +355,12 @@ impl Lowering<'_> {
         };
         if let Some((dim, cut, locals)) = stacked {
             for (r, rank) in self.ranks.iter_mut().enumerate().filter(|(r, _)| !cut.range(*r).is_empty()) {
-                let window = Window(vec![(dim, cut.range(r))]);
+                let window = SymbolicRegion(vec![(dim, cut.range(r))]);
                 rank.program.instrs.push(Instr::Output { name: name.to_string(), value: locals[r], window });
             }
         } else {
             let value = self.obtain(id, &Placement::Replicate, Layout::Dense)?[0];
-            let output = Instr::Output { name: name.to_string(), value, window: Window::default() };
+            let output = Instr::Output { name: name.to_string(), value, window: SymbolicRegion::default() };
             self.ranks[0].program.instrs.push(output);
         }
         Ok(())

@@ -101,7 +101,7 @@ impl Size {
     }
 
     /// The most elements in calls up to `limits`.
-    pub fn most(&self, limits: &Limits) -> usize {
+    pub fn max(&self, limits: &Limits) -> usize {
         let product = |symbols: &mut dyn Iterator<Item = &Symbol>| {
             symbols.fold(1usize, |n, &s| n.saturating_mul(Dim::Symbol(s).resolve(limits)))
         };
@@ -141,7 +141,7 @@ pub struct WeightShard {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum WeightPart {
     /// The window of it; all of it when the window is empty of constraints.
-    Window(Window),
+    SymbolicRegion(SymbolicRegion),
     /// Zeros: the weight is an addend that enters on another rank.
     Zero,
 }
@@ -151,7 +151,7 @@ impl WeightShard {
     pub fn local_shape(&self, env: &Env) -> Vec<usize> {
         let shape = resolve(&self.shape, env);
         match &self.part {
-            WeightPart::Window(window) => window.resolve(&shape).shape(),
+            WeightPart::SymbolicRegion(window) => window.resolve(&shape).shape(),
             WeightPart::Zero => shape,
         }
     }
@@ -159,9 +159,9 @@ impl WeightShard {
 
 /// A box in a tensor whose other dimensions may be symbolic: intervals of some dimensions, all of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-pub struct Window(pub Vec<(usize, Range<usize>)>);
+pub struct SymbolicRegion(pub Vec<(usize, Range<usize>)>);
 
-impl Window {
+impl SymbolicRegion {
     /// The box in a tensor of `shape`.
     pub fn resolve(&self, shape: &[usize]) -> Region {
         let mut region = Region::whole(shape);
@@ -216,9 +216,9 @@ pub enum Instr {
         /// What is received into.
         to: usize,
         /// For each rank the box of `from` that it gets, if any.
-        send: Vec<Option<Window>>,
+        send: Vec<Option<SymbolicRegion>>,
         /// For each rank the box of `to` that it fills, if any.
-        receive: Vec<Option<Window>>,
+        receive: Vec<Option<SymbolicRegion>>,
     },
     /// Returns a part of the output `name`.
     Output {
@@ -227,7 +227,7 @@ pub enum Instr {
         /// What is returned.
         value: usize,
         /// Which box of the whole it is.
-        window: Window,
+        window: SymbolicRegion,
     },
 }
 
@@ -259,7 +259,7 @@ impl RankProgram {
     /// What the rank needs in sessions whose calls are at most `limits`.
     pub fn memory(&self, limits: &Limits) -> Memory {
         // Saturating: a made-up configuration may call for more than can be counted, and is refused for it.
-        let elements = |shape: &Shape| (Size::of(shape).most(limits) as u64).saturating_mul(4);
+        let elements = |shape: &Shape| (Size::of(shape).max(limits) as u64).saturating_mul(4);
         // What passes through the host: a call's inputs and the largest exchange twice over, since one may be filled
         // while the other is read, and the largest value read back.
         let (mut inputs, mut received, mut sent) = (0, 0, 0);
@@ -277,7 +277,7 @@ impl RankProgram {
         Memory {
             weights: sum(self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(limits), w.layout))),
             state: sum(self.states.iter().map(elements)),
-            activations: sum(self.buffers.iter().map(|b| (b.most(limits) as u64).saturating_mul(4))),
+            activations: sum(self.buffers.iter().map(|b| (b.max(limits) as u64).saturating_mul(4))),
             staging: sum([inputs, inputs, received, received, sent].into_iter()),
         }
     }
@@ -318,7 +318,7 @@ impl fmt::Display for RankProgram {
         for (id, weight) in self.weights.iter().enumerate() {
             let part = match &weight.part {
                 WeightPart::Zero => " zero".to_string(),
-                WeightPart::Window(window) => {
+                WeightPart::SymbolicRegion(window) => {
                     window.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect()
                 }
             };

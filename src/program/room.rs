@@ -114,7 +114,7 @@ impl RankProgram {
 
     /// The largest activation in one piece, in calls up to `limits`: its index and its bytes.
     fn widest_activation(&self, limits: &Limits) -> Option<(usize, u64)> {
-        let bytes = |v: usize| (Size::of(&self.values[v].shape).most(limits) as u64).saturating_mul(4);
+        let bytes = |v: usize| (Size::of(&self.values[v].shape).max(limits) as u64).saturating_mul(4);
         let activations = (0..self.values.len()).filter(|&v| matches!(self.values[v].place, Place::Buffer(_)));
         activations.map(|v| (v, bytes(v))).max_by_key(|(_, bytes)| *bytes)
     }
@@ -135,7 +135,7 @@ impl RankProgram {
         });
         let states = self.values.iter().filter(|value| matches!(value.place, Place::State(_)));
         let states = states.map(|value| {
-            let bytes = (Size::of(&value.shape).most(limits) as u64).saturating_mul(4);
+            let bytes = (Size::of(&value.shape).max(limits) as u64).saturating_mul(4);
             (format!("the state {}", value.name), bytes, advice(&value.shape, limits))
         });
         let weight = |w: &super::WeightShard| {

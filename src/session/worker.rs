@@ -8,7 +8,7 @@ use crate::comm::{Bytes, Communicator};
 use crate::device::Device;
 use crate::error::{CommError, Error, Result, SessionError};
 use crate::graph::Weights;
-use crate::program::{Instr, RankProgram, Window};
+use crate::program::{Instr, RankProgram, SymbolicRegion};
 use crate::tensor::{DType, Env, Limits, Region, Tensor, copy_region, resolve};
 use crate::wait::Progress;
 use crossbeam::channel::{Receiver, Sender};
@@ -73,7 +73,7 @@ impl Site {
 /// A part of an output, as one rank returns it.
 pub(super) struct Part {
     pub(super) name: String,
-    pub(super) window: Window,
+    pub(super) window: SymbolicRegion,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -210,8 +210,8 @@ impl RankState {
     fn exchange(
         &mut self,
         env: &Env,
-        (from, send): (usize, &[Option<Window>]),
-        (to, receive): (usize, &[Option<Window>]),
+        (from, send): (usize, &[Option<SymbolicRegion>]),
+        (to, receive): (usize, &[Option<SymbolicRegion>]),
     ) -> Result<()> {
         let program = self.program.clone();
         let rank = program.rank;
@@ -221,7 +221,7 @@ impl RankState {
         if send.iter().any(Option::is_some) {
             self.device.read(from, &mut self.scratch)?;
         }
-        let mut packed: Vec<(&Window, Bytes)> = Vec::new();
+        let mut packed: Vec<(&SymbolicRegion, Bytes)> = Vec::new();
         let mut parts: Vec<Option<Bytes>> = Vec::new();
         for window in send {
             let Some(window) = window else {

@@ -16,17 +16,17 @@ impl Scores {
     /// Scores `token` and the `most` likeliest tokens under `logits`.
     ///
     /// A token that the logits do not have has the log-probability -infinity.
-    pub fn of(logits: &[f32], token: u32, most: usize) -> Scores {
+    pub fn of(logits: &[f32], token: u32, max: usize) -> Scores {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total: f64 = logits.iter().map(|&logit| (f64::from(logit) - f64::from(largest)).exp()).sum();
         let logprob = |logit: f32| (f64::from(logit) - f64::from(largest) - total.ln()) as f32;
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         let likelier = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        let most = most.min(order.len());
-        if 0 < most && most < order.len() {
-            order.select_nth_unstable_by(most - 1, likelier);
+        let max = max.min(order.len());
+        if 0 < max && max < order.len() {
+            order.select_nth_unstable_by(max - 1, likelier);
         }
-        order.truncate(most);
+        order.truncate(max);
         order.sort_unstable_by(likelier);
         Scores {
             logprob: logits.get(token as usize).map_or(f32::NEG_INFINITY, |&logit| logprob(logit)),

@@ -26,7 +26,7 @@ const WORD: usize = 2048;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Truncation {
     /// Tokens that are left, special ones included.
-    pub most: usize,
+    pub max: usize,
     /// Whether the beginning of a text is lost, and not its end.
     pub start: bool,
 }
@@ -174,7 +174,7 @@ impl Cut {
 impl Pipeline {
     /// The ids of a text without any around it; no more than `most` are needed. As plain text, in which no added token
     /// counts, if `plain`.
-    pub fn ids(&self, text: &str, plain: bool, most: usize) -> tokenizers::Result<Vec<u32>> {
+    pub fn ids(&self, text: &str, plain: bool, max: usize) -> tokenizers::Result<Vec<u32>> {
         let none = AddedVocabulary::new();
         let added = if plain { &none } else { &self.added };
         let normalizing = Normalizing::new(&self.normalizers, Budget::of(text.len()));
@@ -187,7 +187,7 @@ impl Pipeline {
         }
         let mut ids = Vec::new();
         for (piece, _, tokens) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            if ids.len() >= most {
+            if ids.len() >= max {
                 break;
             }
             match tokens {
@@ -221,13 +221,13 @@ impl Pipeline {
         truncation: Option<Truncation>,
     ) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
         // Where the end of a text is kept, all of it is needed.
-        let limit = truncation.filter(|cut| !cut.start).map_or(usize::MAX, |cut| cut.most);
+        let limit = truncation.filter(|cut| !cut.start).map_or(usize::MAX, |cut| cut.max);
         let mut a = self.ids(first, false, limit)?;
         let mut b = second.map(|second| self.ids(second, false, limit)).transpose()?;
-        if let Some(Truncation { most, start }) = truncation {
+        if let Some(Truncation { max, start }) = truncation {
             let around = if add_special { self.around(b.is_some()) } else { 0 };
-            let most = most.checked_sub(around).ok_or_else(|| no_room(most, around))?;
-            let (kept, kept_second) = kept(a.len(), b.as_ref().map_or(0, Vec::len), most);
+            let max = max.checked_sub(around).ok_or_else(|| no_room(max, around))?;
+            let (kept, kept_second) = kept(a.len(), b.as_ref().map_or(0, Vec::len), max);
             let cut = |ids: &mut Vec<u32>, kept: usize| match start {
                 true => drop(ids.drain(..ids.len() - kept)),
                 false => ids.truncate(kept),
@@ -271,19 +271,19 @@ impl Pipeline {
     }
 }
 
-pub(super) fn no_room(most: usize, around: usize) -> String {
-    format!("a text cut to {most} tokens has no room for the {around} special tokens around it")
+pub(super) fn no_room(max: usize, around: usize) -> String {
+    format!("a text cut to {max} tokens has no room for the {around} special tokens around it")
 }
 
 /// How many tokens of each of two texts are kept where `most` are: the longer one is cut, or both to half. This is the
 /// tokenizers crate's strategy "longest first".
-fn kept(first: usize, second: usize, most: usize) -> (usize, usize) {
+fn kept(first: usize, second: usize, max: usize) -> (usize, usize) {
     let (short, long) = (first.min(second), first.max(second));
-    if first + second <= most {
+    if first + second <= max {
         return (first, second);
     }
-    let long_kept = if short > most { short } else { long.min(short.max(most - short)) };
-    let (short, long) = if short + long_kept > most { (most / 2, most / 2 + most % 2) } else { (short, long_kept) };
+    let long_kept = if short > max { short } else { long.min(short.max(max - short)) };
+    let (short, long) = if short + long_kept > max { (max / 2, max / 2 + max % 2) } else { (short, long_kept) };
     if first > second { (long, short) } else { (short, long) }
 }
 
@@ -295,13 +295,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_longer_text_is_cut_first(first in 0usize..40, second in 0usize..40, most in 1usize..60) {
+        fn the_longer_text_is_cut_first(first in 0usize..40, second in 0usize..40, max in 1usize..60) {
             let encoding = |length: usize| Encoding::from_tokens(vec![Token::new(0, String::new(), (0, 0)); length], 0);
-            let params = TruncationParams { max_length: most, ..TruncationParams::default() };
+            let params = TruncationParams { max_length: max, ..TruncationParams::default() };
             let (a, b) = truncate_encodings(encoding(first), Some(encoding(second)), &params).unwrap();
-            prop_assert_eq!(kept(first, second, most), (a.len(), b.unwrap().len()));
+            prop_assert_eq!(kept(first, second, max), (a.len(), b.unwrap().len()));
             let (a, _) = truncate_encodings(encoding(first), None, &params).unwrap();
-            prop_assert_eq!(kept(first, 0, most), (a.len(), 0));
+            prop_assert_eq!(kept(first, 0, max), (a.len(), 0));
         }
     }
 }

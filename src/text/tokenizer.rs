@@ -75,12 +75,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when `most` does not even hold the special tokens.
-    pub fn truncated(&self, most: usize, start: bool) -> Result<Self> {
+    pub fn truncated(&self, max: usize, start: bool) -> Result<Self> {
         let around = self.inner.pipeline.around(false);
-        if most < around {
-            return Err(self.error(no_room(most, around)).into());
+        if max < around {
+            return Err(self.error(no_room(max, around)).into());
         }
-        Ok(self.with(self.inner.pipeline.clone(), Some(Truncation { most, start })))
+        Ok(self.with(self.inner.pipeline.clone(), Some(Truncation { max, start })))
     }
 
     /// The same tokenizer, which turns texts into lower case before anything else is done to them.

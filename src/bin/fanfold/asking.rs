@@ -8,7 +8,7 @@ use crate::values::{Seed, limit, min_p, seed, temperature, top_k};
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use fanfold::Model;
-use fanfold::chat::Asking;
+use fanfold::chat::GenerationRequest;
 use fanfold::error::TextError;
 use fanfold::text::{ChatTemplate, FinishReason, Penalties, Sampling, Tokenizer};
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ pub struct SamplingArgs {
 
 impl SamplingArgs {
     /// What they ask for: at most `most` tokens, until `interrupt` is set, of an answer in a conversation.
-    pub fn asking(&self, most: usize, interrupt: Arc<AtomicBool>) -> Asking {
+    pub fn asking(&self, max: usize, interrupt: Arc<AtomicBool>) -> GenerationRequest {
         let drawn =
             || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |t| t.as_micros() as u64 % 1_000_000);
         let SamplingArgs { temperature, top_k, top_p, min_p, .. } = *self;
@@ -71,7 +71,14 @@ impl SamplingArgs {
             Seed::Drawn => drawn(),
         };
         let sampling = Sampling { temperature, top_k, top_p, min_p, penalties, seed };
-        Asking { sampling, most, stops: self.stop.clone(), ignore_end: self.ignore_eos, continues: false, interrupt }
+        GenerationRequest {
+            sampling,
+            max,
+            stops: self.stop.clone(),
+            ignore_end: self.ignore_eos,
+            continues: false,
+            interrupt,
+        }
     }
 }
 

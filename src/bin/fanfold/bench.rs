@@ -128,8 +128,8 @@ fn model_type(model: &Model) -> String {
         let numel = |shape: &[Dim]| shape.iter().map(|d| d.fixed().unwrap_or(0)).product::<usize>();
         weights().filter(|(_, value)| value.dtype == dtype).map(|(_, value)| numel(&value.shape)).sum()
     };
-    let most = [DType::F16, DType::BF16, DType::F32].into_iter().max_by_key(|dtype| elements(*dtype));
-    format!("{} {}", model.info().family, most.unwrap_or(DType::F32))
+    let max = [DType::F16, DType::BF16, DType::F32].into_iter().max_by_key(|dtype| elements(*dtype));
+    format!("{} {}", model.info().family, max.unwrap_or(DType::F32))
 }
 
 /// `2x llvmpipe, host`: neighbours that are alike counted.

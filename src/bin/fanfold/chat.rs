@@ -9,7 +9,7 @@ use crate::interrupt;
 use crate::values::limit;
 use anyhow::Result;
 use fanfold::Error;
-use fanfold::chat::{Answer, Asking, Chat};
+use fanfold::chat::{Answer, Chat, GenerationRequest};
 use fanfold::error::{SessionError, TextError};
 use fanfold::generate::Rate;
 use fanfold::text::{FinishReason, Message, Sampler};
@@ -121,7 +121,7 @@ fn read(terminal: bool) -> Result<Option<String>> {
     }
 }
 
-fn ask(chat: &mut Chat, text: &str, asking: &Asking) -> Result<Answer> {
+fn ask(chat: &mut Chat, text: &str, asking: &GenerationRequest) -> Result<Answer> {
     let mut out = std::io::stdout().lock();
     let mut written = Ok(());
     let bar = waiting("reading");

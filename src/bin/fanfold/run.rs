@@ -10,7 +10,7 @@ use crate::interrupt;
 use crate::output::OutputFile;
 use crate::values::limit;
 use anyhow::Result;
-use fanfold::chat::{Answer, Asking, Piece, answer, answers};
+use fanfold::chat::{Answer, GenerationRequest, Piece, answer, answers};
 use fanfold::generate::{Engine, EngineOptions};
 use fanfold::text::{ChatTemplate, FinishReason, Message, Sampler, Scores, Tokenizer};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ pub fn main(args: &Args) -> Result<()> {
     let logits = args.logits.as_deref().map(OutputFile::open).transpose()?;
     // A template of one's own and a word of the system make sense in a conversation alone.
     let talks = args.chat || args.talk.template.is_some() || args.talk.system.is_some();
-    let asking = Asking { continues: !talks, ..args.sampling.asking(args.tokens, interrupt::flag()) };
+    let asking = GenerationRequest { continues: !talks, ..args.sampling.asking(args.tokens, interrupt::flag()) };
     Sampler::new(asking.sampling)?;
     let model = generator(&args.target)?;
     let tokenizer = tokenizer(&model)?;
@@ -145,10 +145,10 @@ fn together(
     decision: &Decision,
     prompts: &[String],
     encoded: &[Vec<u32>],
-    asking: &Asking,
+    asking: &GenerationRequest,
 ) -> Result<()> {
-    let most = asking.most.min(decision.limits.capacity).saturating_mul(encoded.len());
-    let bar = progress_bar(most as u64, "{bar:30} {pos}/{len} tokens {eta}");
+    let max = asking.max.min(decision.limits.capacity).saturating_mul(encoded.len());
+    let bar = progress_bar(max as u64, "{bar:30} {pos}/{len} tokens {eta}");
     let texts = answers(engine, tokenizer, encoded, asking, |tokens| bar.set_position(tokens as u64));
     bar.finish_and_clear();
     let texts = texts?;
@@ -177,14 +177,14 @@ struct Printer<'a> {
 
 impl Printer<'_> {
     fn print(&mut self, piece: Piece<'_>) -> std::io::Result<()> {
-        let Some(most) = self.logprobs else {
+        let Some(max) = self.logprobs else {
             self.out.write_all(piece.text.as_bytes())?;
             return self.out.flush();
         };
         let spelled = |id: u32| self.tokenizer.token(id);
         match (piece.token, &mut self.last) {
             (Some((id, logits)), _) => {
-                let scores = Scores::of(logits, id, most);
+                let scores = Scores::of(logits, id, max);
                 let top =
                     scores.top.iter().map(|&(id, logprob)| json!({"id": id, "token": spelled(id), "logprob": logprob}));
                 let top: Vec<Value> = top.collect();

@@ -107,9 +107,9 @@ impl Texts {
             }
             prepared.push(text);
         }
-        if let Some(most) = cut.iter().max() {
+        if let Some(max) = cut.iter().max() {
             let (cut, all) = (cut.len(), self.all.len());
-            tell(format_args!("{cut} of {all} texts are longer than {most} tokens, and were cut"));
+            tell(format_args!("{cut} of {all} texts are longer than {max} tokens, and were cut"));
         }
         Ok(prepared)
     }
@@ -144,8 +144,8 @@ impl TextsArgs {
         prompt: Prompt<'_>,
         decision: &Decision,
     ) -> Result<Preparer> {
-        let most = self.truncate.then_some(decision.limits.capacity);
-        Ok(Preparer::new(settings, tokenizer, prompt, most)?)
+        let max = self.truncate.then_some(decision.limits.capacity);
+        Ok(Preparer::new(settings, tokenizer, prompt, max)?)
     }
 }
 

@@ -45,7 +45,7 @@ impl Memory {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Memory> {
         // Large things first: what does not fit is known before anything is read.
-        let buffers = program.buffers.iter().map(|size| size.most(limits) as u64);
+        let buffers = program.buffers.iter().map(|size| size.max(limits) as u64);
         let buffers = buffers.map(|n| tensor(context, "activations", n)).collect::<Result<_>>()?;
         let states = program.states.iter().map(|shape| resolve(shape, limits).iter().product::<usize>() as u64);
         let states = states.map(|n| tensor(context, "state", n)).collect::<Result<_>>()?;
@@ -53,7 +53,7 @@ impl Memory {
         let stored: Vec<Stored> = stored.collect::<Result<_>>()?;
         let mut uploads = Uploads::new(context, &program.weights, limits)?;
         for (shard, stored) in program.weights.iter().zip(&stored) {
-            if let WeightPart::Window(window) = &shard.part {
+            if let WeightPart::SymbolicRegion(window) = &shard.part {
                 let shape = resolve(&shard.shape, limits);
                 uploads.weight(context, stored, (&shard.name, &shape, window.resolve(&shape)), weights, progress)?;
             }
@@ -96,9 +96,9 @@ fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Resu
     let largest = context.options.max_binding.map_or(u64::MAX, |b| b - b % ALIGNMENT).min(context.largest_binding());
     let dense = shard.layout == Layout::Dense;
     // What lies densely is read whole.
-    let most = if dense { rows } else { (largest / row.max(1) as u64).min(rows as u64) as usize };
+    let max = if dense { rows } else { (largest / row.max(1) as u64).min(rows as u64) as usize };
     let whole = (rows as u64).saturating_mul(row as u64);
-    if (most == 0 && whole > 0) || (dense && whole > context.largest_binding()) {
+    if (max == 0 && whole > 0) || (dense && whole > context.largest_binding()) {
         let (bytes, part) = if dense { (whole, "all of it") } else { (row as u64, "one row") };
         let largest = display_bytes(if dense { context.largest_binding() } else { largest });
         let reason = format!("a binding of this adapter holds at most {largest}, less than {part}");
@@ -107,7 +107,7 @@ fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Resu
     let mut pieces = Vec::new();
     let mut start = 0;
     loop {
-        let end = (start + most.max(1)).min(rows);
+        let end = (start + max.max(1)).min(rows);
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
         let buffer = context.buffer(&shard.name, ((end - start) * row) as u64, usage, false)?;
         pieces.push((start..end, buffer));
@@ -119,19 +119,19 @@ fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Resu
 }
 
 /// Boxes of at most `most` bytes that make up `region`, in the order of its rows, none of which is divided.
-fn blocks(region: &Region, most: usize) -> Vec<Region> {
+fn blocks(region: &Region, max: usize) -> Vec<Region> {
     let mut done = Vec::new();
     let mut rest = if region.numel() == 0 { Vec::new() } else { vec![(region.clone(), 0)] };
     while let Some((part, dim)) = rest.pop() {
         // Four bytes for any type: a block may be smaller than it could be, not larger.
         let slab = part.0[dim + 1..].iter().map(|r| r.len()).product::<usize>() * 4;
-        let (range, step) = (part.0[dim].clone(), (most / slab).max(1));
+        let (range, step) = (part.0[dim].clone(), (max / slab).max(1));
         let parts = range.clone().step_by(step).map(|start| {
             let mut block = part.clone();
             block.0[dim] = start..(start + step).min(range.end);
             block
         });
-        if slab > most && dim + 2 < part.0.len() {
+        if slab > max && dim + 2 < part.0.len() {
             // An expert of a stack may be larger than a block: divided in turn, the first of them next.
             rest.extend(parts.map(|part| (part, dim + 1)).collect::<Vec<_>>().into_iter().rev());
         } else {
@@ -193,11 +193,11 @@ impl Uploads {
         let padded = stored.row;
         // Rows that need no padding are copied at once.
         let line = |rows: usize| if padded == length { rows * length } else { length };
-        let most = (BLOCK / padded).max(1);
+        let max = (BLOCK / padded).max(1);
         for (range, buffer) in &stored.pieces {
             let (mut row, end) = (range.start.max(at), range.end.min(at + count));
             while row < end {
-                let n = most.min(end - row);
+                let n = max.min(end - row);
                 let size = (n * padded) as u64;
                 if !self.writer.takes(size) {
                     self.finish(context)?;
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn blocks_are_the_rows_in_their_order() {
-        for (ranges, most, expected) in [
+        for (ranges, max, expected) in [
             (vec![3..10, 0..5], 60, 3),
             (vec![3..10, 0..5], 1, 7),
             (vec![0..3, 2..6, 1..4], 1 << 20, 1),
@@ -243,8 +243,8 @@ mod tests {
             (vec![0..3, 2..2, 1..4], 48, 0),
         ] {
             let region = Region(ranges);
-            let found = blocks(&region, most);
-            assert_eq!(found.len(), expected, "{region:?} in {most} bytes");
+            let found = blocks(&region, max);
+            assert_eq!(found.len(), expected, "{region:?} in {max} bytes");
             // The first elements of all rows, block after block.
             let rows = |region: &Region| {
                 region.0[..region.0.len() - 1].iter().fold(vec![vec![]], |heads: Vec<Vec<usize>>, range| {

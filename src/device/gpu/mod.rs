@@ -131,7 +131,7 @@ impl Device for GpuDevice {
         let memory = Memory::load(context, &program, limits, weights.as_ref(), progress)?;
         let run = context.buffer("run", RUN, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, false)?;
         let size = |v: usize| {
-            let bytes = Size::of(&program.values[v].shape).most(limits) as u64 * 4;
+            let bytes = Size::of(&program.values[v].shape).max(limits) as u64 * 4;
             bytes.next_multiple_of(ALIGNMENT)
         };
         // A slot takes a call's inputs and one exchange, so a step between two reads is one submission.
@@ -161,11 +161,11 @@ impl Device for GpuDevice {
 
     fn begin(&mut self, env: &Env) -> Result<()> {
         let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
-        let most = loaded.limits;
-        let env = Env { capacity: most.capacity, ..*env };
+        let max = loaded.limits;
+        let env = Env { capacity: max.capacity, ..*env };
         let tokens = env.batch.saturating_mul(env.seq);
-        if env.batch > most.batch || env.seq > most.seq || env.keep > most.keep || tokens > most.tokens {
-            return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {most:?}")).into());
+        if env.batch > max.batch || env.seq > max.seq || env.keep > max.keep || tokens > max.tokens {
+            return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {max:?}")).into());
         }
         let rank = Rank { program: &loaded.program, memory: &loaded.memory, run: &loaded.run };
         loaded.calls.begin(context, rank, &env)?;

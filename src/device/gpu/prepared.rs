@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::pipeline::Pipelines;
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Launch, Layout};
-use crate::ops::{Op, Site};
+use crate::ops::{LaunchContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram};
 use crate::sharding::Extent;
 use crate::tensor::{Env, resolve};
@@ -151,7 +151,7 @@ fn launches(
     let pieces: Vec<Vec<_>> = inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect();
     let layouts: Vec<Layout> = inputs.iter().map(|&v| layout(rank, value(v))).collect();
     let (dtypes, layouts, pieces) = (dtypes.as_slice(), layouts.as_slice(), pieces.as_slice());
-    let site = Site { inputs: &shapes, dtypes, layouts, pieces, extents, env, output: &shape };
+    let site = LaunchContext { inputs: &shapes, dtypes, layouts, pieces, extents, env, output: &shape };
     let launches = op.launches(&site)?;
     for (input, pieces) in pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
         let last = Binding::Input { input, piece: pieces.len() - 1 };
@@ -203,10 +203,10 @@ fn resource<'a>(rank: Rank<'a>, env: &Env, value: usize, piece: usize) -> Option
 /// Errors when a launch is beyond what the adapter can do.
 fn check(context: &Context, node: &str, launch: &Launch) -> Result<()> {
     let storage = launch.bindings.iter().filter(|b| !matches!(b, Binding::Run)).count();
-    let (most, groups) =
+    let (max, groups) =
         (context.limits.max_storage_buffers_per_shader_stage, context.limits.max_compute_workgroups_per_dimension);
-    let reason = if storage as u64 > most as u64 {
-        format!("needs {storage} storage buffers, the adapter binds {most}")
+    let reason = if storage as u64 > max as u64 {
+        format!("needs {storage} storage buffers, the adapter binds {max}")
     } else if let Some(n) = launch.groups.iter().find(|&&n| n > groups) {
         format!("needs {n} workgroups in one dimension, the adapter runs {groups}")
     } else {

@@ -5,8 +5,8 @@
 //! head that makes scores of them, and `roberta.rs` for how a variation is stated.
 
 use crate::error::Result;
-use crate::import::builder::{Attending, Builder, Family, Heads};
-use crate::import::classifier::{Classifier, Ending, ending};
+use crate::import::builder::{AttentionConfig, Builder, Family, Heads};
+use crate::import::classifier::{Classifier, HeadKind, head_kind};
 use crate::import::layers;
 use crate::ops::UnaryFunction;
 
@@ -24,11 +24,11 @@ pub(super) struct Encoder {
     pub(super) types: Option<usize>,
     pub(super) epsilon: f64,
     pub(super) activation: UnaryFunction,
-    pub(super) names: Names,
+    pub(super) names: TensorNames,
 }
 
 /// What tensors are called.
-pub(super) struct Names {
+pub(super) struct TensorNames {
     /// What all of the encoder begin with, where the folder does not leave it out.
     pub(super) prefix: &'static str,
     pub(super) layers: &'static str,
@@ -42,9 +42,9 @@ pub(super) struct Names {
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let settings = settings(b, "bert.")?;
-    let ending = ending(b.config, "Bert")?;
+    let head_kind = head_kind(b.config, "Bert")?;
     let (mut family, prefix) = encoder(b, &settings)?;
-    if ending == Ending::Scores {
+    if head_kind == HeadKind::Scores {
         let dense = format!("{prefix}pooler.dense");
         family.scores = Some(Classifier::new(b.config, &dense, UnaryFunction::Tanh, "classifier")?);
     }
@@ -63,7 +63,7 @@ pub(super) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder>
             return Err(config.error(field, "only encoders are supported"));
         }
     }
-    let names = Names {
+    let names = TensorNames {
         prefix,
         layers: "encoder.layer",
         qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
@@ -117,7 +117,7 @@ pub(super) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family,
         for (slot, part) in qkv.iter_mut().zip(names.qkv) {
             *slot = b.linear(&name(part), x, [hidden, hidden], true)?;
         }
-        let attended = b.attention(&name("attention.self"), Attending::plain(heads), false, qkv)?;
+        let attended = b.attention(&name("attention.self"), AttentionConfig::plain(heads), false, qkv)?;
         let out = b.linear(&name(names.attended), attended, [hidden, hidden], true)?;
         let sum = b.add(&name("attention.residual"), out, x)?;
         x = b.layer_norm(&name(names.attended_norm), sum, hidden, epsilon)?;

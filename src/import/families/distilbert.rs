@@ -2,10 +2,10 @@
 //!
 //! It knows nothing but those. Read `bert.rs` for the block.
 
-use super::bert::{Encoder, Names, encoder};
+use super::bert::{Encoder, TensorNames, encoder};
 use crate::error::Result;
 use crate::import::builder::{Builder, Family, Heads};
-use crate::import::classifier::{Classifier, Ending, ending};
+use crate::import::classifier::{Classifier, HeadKind, head_kind};
 use crate::import::layers;
 use crate::ops::UnaryFunction;
 
@@ -13,7 +13,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     // Sinusoidal positions only fill the table when training starts: the files hold it either way.
     config.flag("sinusoidal_pos_embds")?;
-    let names = Names {
+    let names = TensorNames {
         prefix: "distilbert.",
         layers: "transformer.layer",
         qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
@@ -35,9 +35,9 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
         activation: b.activation(config, "activation")?,
         names,
     };
-    let ending = ending(config, "DistilBert")?;
+    let head_kind = head_kind(config, "DistilBert")?;
     let (mut family, _) = encoder(b, &settings)?;
-    if ending == Ending::Scores {
+    if head_kind == HeadKind::Scores {
         family.scores = Some(Classifier::new(config, "pre_classifier", UnaryFunction::Relu, "classifier")?);
     }
     Ok(family)

@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::import::builder::{Builder, Family, Heads};
-use crate::import::decoder::{Decoder, Names, Norm, Norms, Settings, output, plain_mlp};
+use crate::import::decoder::{Decoder, Norm, Norms, Settings, TensorNames, output, plain_mlp};
 use crate::import::interleaved::projections;
 use crate::import::rope::Rope;
 
@@ -31,7 +31,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let (norm, activation) = (Norm::layer(config, "layer_norm_epsilon")?, b.activation(config, "activation")?);
     let rope = Rope::of_whole_heads(config, heads.head_dim)?;
     let mut decoder = Decoder::of(b, config, Settings { hidden, heads, inner, activation, norm, rope })?;
-    decoder.names = Names {
+    decoder.names = TensorNames {
         prefix: b.prefix(&["transformer."], "word_embeddings.weight").to_string(),
         embedding: "word_embeddings",
         layers: "h",

@@ -4,7 +4,7 @@
 
 use crate::error::Result;
 use crate::graph::ValueId;
-use crate::import::builder::{Attending, Builder, Family, Heads, Logits};
+use crate::import::builder::{AttentionConfig, Builder, Family, Heads, Logits};
 use crate::import::layers;
 use crate::ops::Linear;
 
@@ -40,9 +40,9 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     config.flag("reorder_and_upcast_attn")?;
     let by_layer = config.flag("scale_attn_by_inverse_layer_idx")?;
     let heads = Heads::dividing(config, ["n_head", "num_attention_heads"], hidden)?;
-    let mut attending = Attending::plain(heads);
+    let mut attention = AttentionConfig::plain(heads);
     if !config.flag("scale_attn_weights")? {
-        attending.scale = 1.0;
+        attention.scale = 1.0;
     }
     let activation = b.activation(config, "activation_function")?;
     let prefix = b.prefix(&["transformer."], "wte.weight");
@@ -61,8 +61,8 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
             let names = (name(&format!("attn.{part}")), name("attn.c_attn"));
             *slot = conv1d(b, (&names.0, &names.1), normed, [hidden, hidden], (i * hidden, 3 * hidden))?;
         }
-        let scale = if by_layer { attending.scale / (layer + 1) as f32 } else { attending.scale };
-        let attended = b.cached_attention(&name("attn"), Attending { scale, ..attending }, qkv)?;
+        let scale = if by_layer { attention.scale / (layer + 1) as f32 } else { attention.scale };
+        let attended = b.cached_attention(&name("attn"), AttentionConfig { scale, ..attention }, qkv)?;
         let proj = name("attn.c_proj");
         let out = conv1d(b, (&proj, &proj), attended, [hidden, hidden], (0, hidden))?;
         x = b.add(&name("attn.residual"), x, out)?;

@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::import::builder::{Builder, Family, Heads};
-use crate::import::decoder::{Decoder, Names, Norm, Settings, output, plain_mlp};
+use crate::import::decoder::{Decoder, Norm, Settings, TensorNames, output, plain_mlp};
 use crate::import::interleaved::projections;
 use crate::import::rope::Rope;
 
@@ -19,7 +19,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     config.agrees("rope_theta", rope.theta);
     config.agrees("partial_rotary_factor", rope.part);
     let mut decoder = Decoder::of(b, config, Settings { hidden, heads, inner, activation, norm, rope })?;
-    decoder.names = Names {
+    decoder.names = TensorNames {
         prefix: b.prefix(&["gpt_neox."], "embed_in.weight").to_string(),
         embedding: "embed_in",
         layers: "layers",

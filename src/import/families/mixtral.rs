@@ -5,9 +5,9 @@
 use crate::error::Result;
 use crate::import::builder::{Builder, Family};
 use crate::import::decoder::Decoder;
-use crate::import::mixture::{Mixture, Names};
+use crate::import::mixture::{ExpertNames, Mixture};
 
-const NAMES: Names = Names { mixture: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
+const NAMES: ExpertNames = ExpertNames { mixture: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;

@@ -7,10 +7,10 @@ use crate::import::Config;
 use crate::import::builder::{Builder, Family};
 use crate::import::decoder::{Block, Decoder, QkNorm};
 use crate::import::layers;
-use crate::import::mixture::{Mixture, Names, by_layer};
+use crate::import::mixture::{ExpertNames, Mixture, by_layer};
 
 /// How Qwen's files name a mixture.
-const NAMES: Names = Names { mixture: "mlp", parts: ["gate_proj", "up_proj", "down_proj"] };
+const NAMES: ExpertNames = ExpertNames { mixture: "mlp", parts: ["gate_proj", "up_proj", "down_proj"] };
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;

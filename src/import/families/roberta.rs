@@ -5,7 +5,7 @@
 use super::bert::{encoder, settings};
 use crate::error::Result;
 use crate::import::builder::{Builder, Family};
-use crate::import::classifier::{Classifier, Ending, ending};
+use crate::import::classifier::{Classifier, HeadKind, head_kind};
 use crate::ops::UnaryFunction;
 
 pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
@@ -26,10 +26,10 @@ fn family(b: &mut Builder<'_>, class: &str) -> Result<Family> {
     };
     let wrong = || b.config.error("pad_token_id", "positions are counted from it: expected one id, or -1");
     settings.first_position = padding.ok_or_else(wrong)?;
-    let ending = ending(b.config, class)?;
+    let head_kind = head_kind(b.config, class)?;
     let (mut family, _) = encoder(b, &settings)?;
     family.padding = settings.first_position.checked_sub(1).and_then(|padding| u32::try_from(padding).ok());
-    if ending == Ending::Scores {
+    if head_kind == HeadKind::Scores {
         let (dense, out) = ("classifier.dense", "classifier.out_proj");
         family.scores = Some(Classifier::new(b.config, dense, UnaryFunction::Tanh, out)?);
     }

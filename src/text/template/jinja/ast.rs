@@ -149,15 +149,15 @@ pub(super) struct Specials {
 impl ExprKind {
     /// The depth of the deepest child.
     pub(super) fn deepest_child(&self) -> u32 {
-        let most = |all: &[Expr]| all.iter().map(|e| e.depth).max().unwrap_or(0);
+        let max = |all: &[Expr]| all.iter().map(|e| e.depth).max().unwrap_or(0);
         let of = |e: &Option<Box<Expr>>| e.as_ref().map_or(0, |e| e.depth);
         let arguments = |a: &Arguments| {
             let named = a.named.iter().map(|(_, e)| e.depth).max().unwrap_or(0);
-            most(&a.positional).max(named).max(of(&a.unpacked)).max(of(&a.unpacked_named))
+            max(&a.positional).max(named).max(of(&a.unpacked)).max(of(&a.unpacked_named))
         };
         match self {
             Self::Text(_) | Self::Int(_) | Self::Float(_) | Self::Bool(_) | Self::None | Self::Name(_) => 0,
-            Self::List(all) | Self::Tuple(all) | Self::Concat(all) => most(all),
+            Self::List(all) | Self::Tuple(all) | Self::Concat(all) => max(all),
             Self::Dict(pairs) => pairs.iter().map(|(k, v)| k.depth.max(v.depth)).max().unwrap_or(0),
             Self::Negative(e) | Self::Positive(e) | Self::Not(e) | Self::Attribute(e, _) => e.depth,
             Self::Binary(_, a, b) | Self::And(a, b) | Self::Or(a, b) | Self::Item(a, b) => a.depth.max(b.depth),

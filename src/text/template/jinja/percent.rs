@@ -141,8 +141,8 @@ impl One<'_> {
                     print::ascii(&mut ascii, text.as_str())?;
                     text = ascii;
                 }
-                let most = self.precision.unwrap_or(usize::MAX);
-                self.pad(out, "", super::strings::char_range(text.as_str(), 0, most), false)
+                let max = self.precision.unwrap_or(usize::MAX);
+                self.pad(out, "", super::strings::char_range(text.as_str(), 0, max), false)
             }
             'c' => match (value.as_str(), value) {
                 (Some(text), _) if text.chars().count() == 1 => self.pad(out, "", text, false),

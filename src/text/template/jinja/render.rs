@@ -595,8 +595,8 @@ impl<'t> Render<'t> {
             if definition.reads.varargs {
                 scope.set("varargs", Value::tuple(&self.limits, extra.into_iter().flatten().collect())?);
             } else if !extra.is_empty() {
-                let most = definition.parameters.len();
-                return Err(failed(format!("macro '{title}' takes not more than {most} argument(s)")));
+                let max = definition.parameters.len();
+                return Err(failed(format!("macro '{title}' takes not more than {max} argument(s)")));
             }
             // Defaults see the parameters before them; those behind are not what the same name is outside.
             for ((name, _), value) in definition.parameters.iter().zip(&given) {

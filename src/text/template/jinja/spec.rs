@@ -82,7 +82,7 @@ pub(super) fn format(out: &mut Buffer, limits: &Rc<Limits>, value: &Value, spec:
                 return Err(failed("invalid format specifier for a text"));
             }
             let text = match spec.precision {
-                Some(most) => super::strings::char_range(text.as_str(), 0, most),
+                Some(max) => super::strings::char_range(text.as_str(), 0, max),
                 None => text.as_str(),
             };
             let fill = spec.fill.unwrap_or(if spec.zero { '0' } else { ' ' });

@@ -34,11 +34,11 @@ pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
 }
 
 /// Words between white space: at most `most` cuts from the left, the rest stays as it is.
-pub(super) fn words(text: &str, most: usize) -> Vec<&str> {
+pub(super) fn words(text: &str, max: usize) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
-        if words.len() == most {
+        if words.len() == max {
             words.push(rest);
             break;
         }
@@ -50,11 +50,11 @@ pub(super) fn words(text: &str, most: usize) -> Vec<&str> {
 }
 
 /// As [`words`], with the cuts from the right.
-pub(super) fn words_from_right(text: &str, most: usize) -> Vec<&str> {
+pub(super) fn words_from_right(text: &str, max: usize) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text.trim_end_matches(is_space);
     while !rest.is_empty() {
-        if words.len() == most {
+        if words.len() == max {
             words.push(rest);
             break;
         }

@@ -1,4 +1,4 @@
-//! Names that a block reads before the template sets them in a scope around that block.
+//! NameSet that a block reads before the template sets them in a scope around that block.
 //!
 //! Jinja2 decides when it compiles where a name lives: one that a scope sets, and has not read before, starts undefined
 //! there, and a block inside that scope does not see the variable of that name that transformers gives. Here the
@@ -15,20 +15,20 @@ pub(super) fn hidden(body: &[Statement]) -> BTreeSet<String> {
     hidden.into_iter().map(str::to_owned).collect()
 }
 
-type Names<'t> = BTreeSet<&'t str>;
+type NameSet<'t> = BTreeSet<&'t str>;
 
 /// One scope while its statements are gone through.
 #[derive(Default)]
 struct Frame<'t> {
-    /// Names that it has read or set.
-    known: Names<'t>,
-    /// Names that blocks within it have read so far.
-    read_within: Names<'t>,
+    /// NameSet that it has read or set.
+    known: NameSet<'t>,
+    /// NameSet that blocks within it have read so far.
+    read_within: NameSet<'t>,
     /// The blocks within it, with the names that they set from outside.
     blocks: Vec<(Vec<&'t str>, &'t [Statement])>,
 }
 
-fn frame<'t>(body: &'t [Statement], given: Vec<&'t str>, outer: &mut Vec<Names<'t>>, hidden: &mut Names<'t>) {
+fn frame<'t>(body: &'t [Statement], given: Vec<&'t str>, outer: &mut Vec<NameSet<'t>>, hidden: &mut NameSet<'t>) {
     let mut here = Frame { known: given.into_iter().collect(), ..Frame::default() };
     statements(body, false, &mut here, outer, hidden);
     outer.push(here.known);
@@ -42,8 +42,8 @@ fn statements<'t>(
     body: &'t [Statement],
     within_if: bool,
     here: &mut Frame<'t>,
-    outer: &[Names<'t>],
-    hidden: &mut Names<'t>,
+    outer: &[NameSet<'t>],
+    hidden: &mut NameSet<'t>,
 ) {
     for statement in body {
         match &statement.kind {
@@ -114,7 +114,7 @@ impl<'t> Frame<'t> {
     }
 }
 
-fn set<'t>(target: &'t Target, within_if: bool, here: &mut Frame<'t>, outer: &[Names<'t>], hidden: &mut Names<'t>) {
+fn set<'t>(target: &'t Target, within_if: bool, here: &mut Frame<'t>, outer: &[NameSet<'t>], hidden: &mut NameSet<'t>) {
     match target {
         Target::Name(name) => store(name, within_if, here, outer, hidden),
         Target::Attribute(name, _) => _ = here.known.insert(name),
@@ -122,7 +122,7 @@ fn set<'t>(target: &'t Target, within_if: bool, here: &mut Frame<'t>, outer: &[N
     }
 }
 
-fn store<'t>(name: &'t str, within_if: bool, here: &mut Frame<'t>, outer: &[Names<'t>], hidden: &mut Names<'t>) {
+fn store<'t>(name: &'t str, within_if: bool, here: &mut Frame<'t>, outer: &[NameSet<'t>], hidden: &mut NameSet<'t>) {
     let known = here.known.contains(name) || outer.iter().any(|names| names.contains(name));
     // What only a branch of an `if` sets is looked up outside, as what is read first.
     if !known && !within_if && here.read_within.contains(name) {

@@ -187,15 +187,15 @@ fn texts(limits: &Rc<Limits>, parts: &[&str]) -> Result<Value> {
 }
 
 fn split(limits: &Rc<Limits>, this: &str, name: &str, arguments: &Arguments) -> Result<Value> {
-    let [separator, most] = arguments.bind(name, ["sep", "maxsplit"])?;
-    let most = most.map(|most| int(most, "maxsplit")).transpose()?.unwrap_or(-1);
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let [separator, max] = arguments.bind(name, ["sep", "maxsplit"])?;
+    let max = max.map(|max| int(max, "maxsplit")).transpose()?.unwrap_or(-1);
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
     let right = name == "rsplit";
     // Each part becomes a value: count them before they are collected.
     limits.charge(this.len() as u64 / 4)?;
     let separator = match separator {
         None | Some(Value::None) => {
-            let words = if right { strings::words_from_right(this, most) } else { strings::words(this, most) };
+            let words = if right { strings::words_from_right(this, max) } else { strings::words(this, max) };
             return texts(limits, &words);
         }
         Some(separator) => text(separator, "a separator")?,
@@ -203,7 +203,7 @@ fn split(limits: &Rc<Limits>, this: &str, name: &str, arguments: &Arguments) -> 
     if separator.is_empty() {
         return Err(failed("empty separator"));
     }
-    let parts = most.saturating_add(1);
+    let parts = max.saturating_add(1);
     if right {
         let mut parts: Vec<&str> = this.rsplitn(parts, separator).collect();
         parts.reverse();
@@ -301,11 +301,11 @@ fn search(limits: &Limits, this: &str, name: &str, arguments: &Arguments) -> Res
 
 /// Python's `replace`; a negative count is no bound.
 pub(super) fn replace(limits: &Rc<Limits>, this: &str, old: &str, new: &str, count: i128) -> Result<Value> {
-    let most = usize::try_from(count).unwrap_or(usize::MAX);
+    let max = usize::try_from(count).unwrap_or(usize::MAX);
     limits.charge_bytes(this.len())?;
     let mut out = Buffer::new(limits);
     let mut from = 0;
-    for (at, _) in this.match_indices(old).take(most) {
+    for (at, _) in this.match_indices(old).take(max) {
         out.push(&this[from..at])?;
         out.push(new)?;
         from = at + old.len();
