@@ -5,15 +5,16 @@
 //! interleave, so that the machine's noise falls on all alike. Numbers are the median and the range of the rounds.
 //! Parallel efficiency is the sum of the shards' times run alone over their time together, without what they exchange.
 
-use fanfold::bench::{Phase, Test, measure, peak_memory};
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{DeviceChoice, open};
 use fanfold::generate::{Engine, EngineOptions, prepare};
-use fanfold::import::Model;
+use fanfold::measure::{Phase, Test, measure, peak_memory};
+use fanfold::model::Model;
 use fanfold::plan::{Strategy, plan};
 use fanfold::program::{Instr, Program};
 use fanfold::session::{Options, Session, Tensors};
-use fanfold::tensor::{Env, Limits, Tensor, resolve};
+use fanfold::shape::{Env, Limits, resolve};
+use fanfold::tensor::Tensor;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;

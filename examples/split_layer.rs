@@ -6,13 +6,14 @@
 
 use fanfold::device::{Device, host::HostDevice};
 use fanfold::graph::Graph;
-use fanfold::ops::sample::Random;
 use fanfold::ops::{Linear, Softmax};
 use fanfold::plan::{NodeCut, Plan};
 use fanfold::program::lower;
+use fanfold::random::Random;
 use fanfold::session::{Options, Session};
+use fanfold::shape::Env;
 use fanfold::sharding::Cut;
-use fanfold::tensor::{DType, Env, Tensor, relative_error};
+use fanfold::tensor::{DType, Tensor, relative_error};
 use fanfold::{Result, Strategy, report};
 use std::collections::HashMap;
 use std::sync::Arc;

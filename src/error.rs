@@ -5,7 +5,9 @@
 //! the derive would make that a `source()`, and a chain of causes would be printed with each cause twice. Each layer's own
 //! module documents when it returns which.
 
-use crate::tensor::{DType, Region, display_bytes, display_shape};
+use crate::tensor::{DType, Region, display_bytes};
+
+use crate::shape::display_shape;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;

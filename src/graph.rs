@@ -7,8 +7,9 @@
 use crate::error::{Error, GraphError, Result};
 use crate::kernel::dense;
 use crate::ops::{Op, Operand};
+use crate::shape::{Dim, Shape, Symbol, display_shape};
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Dim, Region, Shape, Symbol, Tensor, display_shape};
+use crate::tensor::{DType, Region, Tensor};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 

@@ -21,8 +21,8 @@
 //! | find and open GPUs | [`device::gpu::adapters`], [`device::select`] |
 //! | turn text into tokens and back | [`text`] |
 //! | hold a conversation | `chat::Chat` (feature `text`) |
-//! | measure speed, and how well a text is predicted | [`mod@bench`], [`mod@perplexity`] |
-//! | prove an answer, test a device | [`mod@verify`], [`mod@selftest`] |
+//! | measure speed, and how well a text is predicted | [`measure`] |
+//! | prove an answer, test a device | [`proof`] |
 //! | split a graph of your own | [`Graph`](graph::Graph), [`lower`](program::lower()), [`Session`](session::Session) |
 //! | see how an op may be split | [`sharding`], then [`ops`] |
 //!
@@ -58,7 +58,6 @@
 // The library returns what it has to say. `println!` would also panic where a stream cannot be written.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-pub mod bench;
 #[cfg(feature = "text")]
 pub mod chat;
 pub mod comm;
@@ -69,22 +68,24 @@ pub mod graph;
 pub mod hub;
 pub mod import;
 pub mod kernel;
+pub mod measure;
+pub mod model;
 pub mod ops;
-pub mod perplexity;
 pub mod plan;
 pub mod program;
+pub mod proof;
+pub mod random;
 pub mod report;
-pub mod selftest;
 pub mod session;
+pub mod shape;
 pub mod sharding;
 pub mod tensor;
 pub mod text;
-pub mod verify;
 pub mod wait;
 
 pub use error::{Error, Result};
 pub use generate::{Engine, EngineOptions};
-pub use import::Model;
+pub use model::Model;
 pub use plan::{Plan, Strategy};
 pub use text::{Sampler, Sampling};
 

@@ -2,7 +2,8 @@
 
 use fanfold::Error;
 use fanfold::error::ImportError;
-use fanfold::import::{self, FileTensors, Folder, Head, Model, Tensors, safetensors};
+use fanfold::import::{self, FileTensors, Folder, Head, Tensors, safetensors};
+use fanfold::model::Model;
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;

@@ -4,13 +4,14 @@ mod common;
 
 use assert_cmd::Command;
 use common::{adapters, engine, fixture, hosts, values};
+use fanfold::Error;
 use fanfold::chat::{Answer, Chat, GenerationRequest, answer};
 use fanfold::error::{SessionError, TextError};
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::import::Model;
+use fanfold::model::Model;
 use fanfold::plan::{Strategy, plan};
+use fanfold::proof::argmax;
 use fanfold::text::{ChatTemplate, FinishReason, Message, Sampling, Tokenizer};
-use fanfold::{Error, verify::argmax};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;

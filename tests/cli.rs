@@ -169,7 +169,7 @@ fn the_doctor_tests_every_adapter() {
             (&adapter.name.clone().into(), &adapter.max_binding.into())
         );
         let checks = entry["checks"].as_array().unwrap();
-        assert_eq!(checks.len(), fanfold::selftest::checks(), "{out}");
+        assert_eq!(checks.len(), fanfold::proof::checks(), "{out}");
         assert!(checks.iter().all(|check| check["passed"] == true), "{out}");
     }
 }

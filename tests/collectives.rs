@@ -3,7 +3,7 @@
 use fanfold::comm::channel::{ChannelCommunicator, channels};
 use fanfold::comm::{Bytes, Communicator, add_f32};
 use fanfold::error::{CommError, Error};
-use fanfold::ops::sample::Random;
+use fanfold::random::Random;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 

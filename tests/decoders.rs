@@ -3,10 +3,10 @@
 mod common;
 
 use common::{engine, fixture, hosts, ratios, refused};
-use fanfold::import::Model;
+use fanfold::model::Model;
 use fanfold::plan::{Strategy, plan};
 use fanfold::program::{Instr, RankProgram, WeightPart, WeightShard, lower};
-use fanfold::tensor::Env;
+use fanfold::shape::Env;
 use serde_json::json;
 use std::sync::Arc;
 

@@ -4,7 +4,8 @@
 //! (`tests/fixtures/defaults.py` asks them). A model of the smaller file is to be the model of the file that says it all.
 
 use fanfold::graph::Weights;
-use fanfold::import::{Head, Model};
+use fanfold::import::Head;
+use fanfold::model::Model;
 use fanfold::tensor::{DType, Region};
 use serde::Deserialize;
 use serde_json::{Map, Value};

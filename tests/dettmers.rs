@@ -5,14 +5,15 @@ mod common;
 
 use common::hosts;
 use fanfold::graph::Graph;
-use fanfold::ops::sample::Random;
 use fanfold::ops::{Linear, Softmax};
 use fanfold::plan::{NodeCut, Plan, Strategy};
 use fanfold::program::lower;
+use fanfold::random::Random;
 use fanfold::report::sent_bytes;
 use fanfold::session::{Options, Session};
+use fanfold::shape::Env;
 use fanfold::sharding::Cut;
-use fanfold::tensor::{DType, Env, Tensor, relative_error};
+use fanfold::tensor::{DType, Tensor, relative_error};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Expected, all_logits, altered, engine, fixture, hosts, refused, values};
 use fanfold::error::{Error, SessionError};
-use fanfold::import::{Folder, Head, Model, Pooling, Probability, ScoreActivation, Scores};
+use fanfold::import::{Folder, Head};
+use fanfold::model::{Model, Pooling, Probability, ScoreActivation, Scores};
 use fanfold::plan::Strategy;
 use fanfold::tensor::relative_error;
 use serde_json::{Value, json};

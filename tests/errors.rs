@@ -8,7 +8,7 @@ use fanfold::Error;
 use fanfold::device::host::HostDevice;
 use fanfold::error::{DeviceError, PlanError, SessionError, shown};
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::import::Model;
+use fanfold::model::Model;
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::lower;
 use fanfold::sharding::Cut;

@@ -10,11 +10,14 @@ use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
 use fanfold::error::{DeviceError, Error};
 use fanfold::graph::{Graph, Source, Weights};
-use fanfold::ops::sample::{Random, Role, Sample};
+use fanfold::ops::sample::{Role, Sample};
 use fanfold::ops::{Linear, samples};
-use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, SymbolicRegion, WeightPart, WeightShard};
+use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, WeightPart, WeightShard};
+use fanfold::random::Random;
+use fanfold::shape::{Dim, Env, Shape};
 use fanfold::sharding::Redistribute;
-use fanfold::tensor::{DType, Dim, Env, Shape, Tensor, relative_error};
+use fanfold::tensor::SymbolicRegion;
+use fanfold::tensor::{DType, Tensor, relative_error};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +89,7 @@ impl Cases {
                         shape: value.shape.clone(),
                         dtype: value.dtype,
                         layout: sample.op.operand(i).layout(),
-                        part: WeightPart::SymbolicRegion(SymbolicRegion::default()),
+                        part: WeightPart::Region(SymbolicRegion::default()),
                     });
                     Some(Place::Weight(self.program.weights.len() - 1))
                 }

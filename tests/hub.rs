@@ -473,7 +473,7 @@ fn a_sharded_model_and_its_pooling() {
     files.insert("consolidated.safetensors".into(), b"twice the same".to_vec());
     let (hub, cache) = (Hub::with(files), folder());
     let found = hub.pull(&cache).unwrap();
-    assert_eq!(Model::open(&found).unwrap().info().pooling, fanfold::import::Pooling::Cls);
+    assert_eq!(Model::open(&found).unwrap().info().pooling, fanfold::model::Pooling::Cls);
     assert!(!found.join("consolidated.safetensors").exists() && found.join("1_Pooling/config.json").is_file());
 
     // An index that names what is not there, or what leads elsewhere.

@@ -4,7 +4,7 @@ mod common;
 
 use assert_cmd::Command;
 use common::fixture;
-use fanfold::import::Model;
+use fanfold::model::Model;
 use serde_json::{Value, json};
 use std::fs;
 

@@ -8,7 +8,7 @@ mod common;
 
 use common::{adapters, fixture, gpus, mixed, values};
 use fanfold::generate::{Engine, EngineOptions, Preparer, Prompt};
-use fanfold::import::Model;
+use fanfold::model::Model;
 use fanfold::plan::{Strategy, plan};
 use fanfold::text::Tokenizer;
 use sha2::{Digest, Sha256};

@@ -6,12 +6,13 @@ use common::{Expected, engine_of, fixture, hosts, ratios, values};
 use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
 use fanfold::graph::Weights;
-use fanfold::import::Model;
+use fanfold::model::Model;
 use fanfold::ops::Op;
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::{Instr, Program, RankProgram, lower};
+use fanfold::shape::{Env, Limits, resolve};
 use fanfold::sharding::Redistribute;
-use fanfold::tensor::{Env, Limits, relative_error, resolve};
+use fanfold::tensor::relative_error;
 use std::sync::Arc;
 
 const MODELS: [&str; 3] = ["mixtral", "qwen2-moe", "qwen3-moe"];

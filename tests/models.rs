@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Expected, adapters, engine, fixture, gpus, hosts, mixed, ratios, values};
-use fanfold::import::Model;
+use fanfold::model::Model;
 use fanfold::plan::Strategy;
+use fanfold::proof::argmax;
 use fanfold::tensor::relative_error;
-use fanfold::verify::argmax;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -134,7 +134,7 @@ fn check(name: &str, kind: Kind, strategy: Strategy, world: usize, devices: Vec<
 /// Any strategy, any ratios with zeros among them, any number of ranks, and any nodes taken back to run whole.
 #[test]
 fn random_plans_match_transformers() {
-    use fanfold::ops::sample::Random;
+    use fanfold::random::Random;
     for seed in 0..64 {
         let mut random = Random::new(seed);
         let name = decoders()[seed as usize % decoders().len()];
@@ -226,7 +226,7 @@ fn column_plans_are_exact() {
             let mut single = engine(&model, Strategy::Single, &[1.0], gpus(&adapter, 1));
             for world in [2, 3, 5] {
                 let mut sharded = engine(&model, Strategy::Column, &ratios(world), gpus(&adapter, world));
-                let comparison = fanfold::verify::verify(&mut sharded, &mut single, &ids, 8, |_| ()).unwrap();
+                let comparison = fanfold::proof::verify(&mut sharded, &mut single, &ids, 8, |_| ()).unwrap();
                 assert!(comparison.bits_equal, "{name} on {world} of {adapter}: {comparison:?}");
             }
         }
@@ -273,11 +273,11 @@ fn weight_bytes_are_each_ranks_share() {
     let ratios = [5.0, 2.0, 1.0];
     let plan = fanfold::plan::plan(model.graph(), Strategy::Tensor, &ratios).unwrap();
     let program = fanfold::program::lower(model.graph(), &plan).unwrap();
-    let env = fanfold::tensor::Env::prompt(1);
+    let env = fanfold::shape::Env::prompt(1);
     let mut replicated = Vec::new();
     for rank in &program.ranks {
         for shard in &rank.weights {
-            let whole = fanfold::tensor::resolve(&shard.shape, &env);
+            let whole = fanfold::shape::resolve(&shard.shape, &env);
             let local = shard.local_shape(&env);
             let Some(dim) = (0..whole.len()).find(|&d| whole[d] != local[d]) else {
                 if rank.rank == 0 {
@@ -309,7 +309,8 @@ fn weight_bytes_are_each_ranks_share() {
 /// A text longer than a chunk is pooled whole, for decoders too.
 #[test]
 fn pooling_does_not_depend_on_the_chunk() {
-    use fanfold::import::{Folder, Head, Pooling};
+    use fanfold::import::{Folder, Head};
+    use fanfold::model::Pooling;
     let ids = Expected::of("llama-uneven").u32("ids_1");
     let pooled = |pooling, chunk| {
         let folder = Folder::open(fixture("llama-uneven")).unwrap();

@@ -7,16 +7,17 @@ use common::{adapters, hosts, mixed};
 use fanfold::device::Device;
 use fanfold::error::{Error, GraphError, ShardingError};
 use fanfold::graph::{Graph, ValueId};
-use fanfold::ops::sample::Random;
 use fanfold::ops::{
     Attention, Binary, BinaryFunction, Gather, Linear, Operator, Reshape, RotaryEmbedding, Slice, Softmax,
     TensorScatter, Transpose, Unary, UnaryFunction,
 };
 use fanfold::plan::{NodeCut, Plan, Strategy};
 use fanfold::program::{Size, lower};
+use fanfold::random::Random;
 use fanfold::session::{Options, Session, Tensors};
+use fanfold::shape::{Dim, Env, Limits, Symbol};
 use fanfold::sharding::Cut;
-use fanfold::tensor::{DType, Dim, Env, Limits, Symbol, Tensor, relative_error};
+use fanfold::tensor::{DType, Tensor, relative_error};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

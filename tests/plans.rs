@@ -5,7 +5,7 @@ mod common;
 use common::{Expected, all_logits, fixture, hosts, values};
 use fanfold::error::{Error, PlanError};
 use fanfold::generate::{Engine, prepare};
-use fanfold::import::Model;
+use fanfold::model::Model;
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::{Holding, Room, check, lower};
 use fanfold::sharding::Cut;

@@ -5,12 +5,14 @@ mod common;
 
 use common::{adapters, hosts, mixed, one_node, plan_of, run_graph};
 use fanfold::graph::Graph;
-use fanfold::ops::sample::{Random, Role, Sample};
+use fanfold::ops::sample::{Role, Sample};
 use fanfold::ops::{Binary, BinaryFunction, Linear, Normalization, NormalizationKind, Softmax, Unary, UnaryFunction};
 use fanfold::plan::{NodeCut, Plan, Strategy};
 use fanfold::program::{Instr, lower};
+use fanfold::random::Random;
+use fanfold::shape::Dim;
 use fanfold::sharding::{Cut, Factor, ShardingRule};
-use fanfold::tensor::{DType, Dim, Tensor, relative_error};
+use fanfold::tensor::{DType, Tensor, relative_error};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -95,7 +97,7 @@ proptest! {
     fn random_graphs_under_random_plans_equal_whole_graphs(seed: u64) {
         let mut random = Random::new(seed);
         let (graph, weights, inputs) = random_graph(&mut random);
-        let env = fanfold::tensor::Env::prompt(1);
+        let env = fanfold::shape::Env::prompt(1);
         let whole = run_graph(&graph, &weights, &inputs, env, None, 1, hosts(1));
         let world = random.range(1, 8);
         let mut nodes = Vec::new();

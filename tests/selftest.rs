@@ -8,7 +8,7 @@ use fanfold::device::gpu::GpuOptions;
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::{DeviceChoice, open};
 use fanfold::error::DeviceError;
-use fanfold::selftest::{Check, Open, checks, selftest};
+use fanfold::proof::{Check, Open, checks, selftest};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 

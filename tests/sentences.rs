@@ -8,7 +8,8 @@ use common::{Expected, altered, engine, fixture, hosts, values};
 use fanfold::Model;
 use fanfold::error::{Error, ImportError};
 use fanfold::generate::{Engine, Preparer, Prompt};
-use fanfold::import::{Folder, Head, Pooling, TextSettings};
+use fanfold::import::{Folder, Head};
+use fanfold::model::{Pooling, TextSettings};
 use fanfold::plan::Strategy;
 use fanfold::tensor::relative_error;
 use fanfold::text::Tokenizer;
@@ -191,7 +192,7 @@ fn two_files_that_disagree_on_letters() {
         "strip_accents": null, "lowercase": true});
     let with = |config: Value| {
         let folder = folder("bert", "", &json!({"tokenizer.json": tokenizer, "tokenizer_config.json": config}));
-        Model::open(folder.path()).map(|model| model.info().family).map_err(|error| error.to_string())
+        Model::open(folder.path()).map(|model| model.info().family.clone()).map_err(|error| error.to_string())
     };
     assert!(with(json!({"do_lower_case": true, "strip_accents": null, "tokenizer_class": "BertTokenizer"})).is_ok());
     assert!(with(json!({"do_lower_case": false, "tokenizer_class": "PreTrainedTokenizerFast"})).is_ok());
@@ -220,7 +221,7 @@ fn a_field_of_any_file_can_be_left_out_by_a_person_who_knows() {
         (vec!["2_Pooling/config.json:rank"], "holds no 2_Pooling/config.json"),
         (vec!["../config.json:rank"], "leads out of the folder"),
     ] {
-        let error = ignoring(&fields).map(|model| model.info().family).unwrap_err().to_string();
+        let error = ignoring(&fields).map(|model| model.info().family.clone()).unwrap_err().to_string();
         assert!(error.contains(says), "{fields:?}: {error}");
     }
 }
@@ -303,7 +304,7 @@ fn a_decoder_that_embeds_needs_no_head_and_no_prefix() {
     // A class that has a head was saved: without it the folder is incomplete, but what embeds does not miss it.
     let folder = altered("llama-uneven", &[]);
     resave("llama-uneven", folder.path(), |name| (name != heads[0]).then(|| name.to_string()), &[]);
-    let error = Model::open(folder.path()).map(|model| model.info().family).unwrap_err().to_string();
+    let error = Model::open(folder.path()).map(|model| model.info().family.clone()).unwrap_err().to_string();
     assert!(error.contains("lm_head.weight: missing"), "{error}");
     let ids = [5, 17];
     let whole = embedded(&fixture("llama-uneven"), Head::Embedding, &ids);
@@ -421,9 +422,9 @@ fn a_proof_compares_every_position_of_what_embeds() {
     let ids = expected.u32("ids_0");
     let mut single = engine(&model, Strategy::Single, &[1.0], hosts(1));
     let mut sharded = engine(&model, Strategy::Tensor, &[2.0, 1.0], hosts(2));
-    let states = single.outputs(&ids).unwrap().remove(fanfold::import::STATES).unwrap();
+    let states = single.outputs(&ids).unwrap().remove(fanfold::model::STATES).unwrap();
     assert!(relative_error(values(&states), &expected.f32("hidden_0")) <= 1e-4);
-    let comparison = fanfold::verify::verify_embedding(&mut sharded, &mut single, &ids).unwrap();
+    let comparison = fanfold::proof::verify_embedding(&mut sharded, &mut single, &ids).unwrap();
     assert!(comparison.passed() && comparison.positions == ids.len(), "{comparison:?}");
     // What is not pooled is not scaled either: these are the model's hidden states.
     let unpooled = embedded(folder.path(), Head::Hidden(Pooling::None), &ids);

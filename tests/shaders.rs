@@ -3,9 +3,11 @@
 //! No GPU is needed, so a machine that has one driver still covers the languages of all four.
 
 use fanfold::kernel::{Kernel, Layout, weight_layout};
-use fanfold::ops::sample::{Random, Role, Sample};
+use fanfold::ops::sample::{Role, Sample};
 use fanfold::ops::{LaunchContext, samples};
-use fanfold::tensor::{DType, Dim, Env, Shape, Tensor, resolve};
+use fanfold::random::Random;
+use fanfold::shape::{Dim, Env, Shape, resolve};
+use fanfold::tensor::{DType, Tensor};
 use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, ValidationFlags, Validator};

@@ -9,7 +9,8 @@ use fanfold::device::host::HostDevice;
 use fanfold::error::{Error, SessionError};
 use fanfold::generate::{Engine, EngineOptions, Text};
 use fanfold::graph::Weights;
-use fanfold::import::{Folder, Head, Model, Pooling};
+use fanfold::import::{Folder, Head};
+use fanfold::model::{Model, Pooling};
 use fanfold::plan::{Strategy, plan};
 use fanfold::tensor::{Region, Tensor};
 use fanfold::text::{Sampler, Sampling};
@@ -251,7 +252,7 @@ fn a_text_that_is_stopped_holds_what_was_fed() {
     let mut tokens = used.generate(&prompt, 8, greedy(), true, stop.clone()).unwrap();
     assert!(tokens.logits().is_empty());
     let told = [tokens.next(), tokens.next()].map(|token| token.unwrap().unwrap());
-    assert_eq!(fanfold::verify::argmax(tokens.logits()) as u32, told[1]);
+    assert_eq!(fanfold::proof::argmax(tokens.logits()) as u32, told[1]);
     stop.store(true, Ordering::Relaxed);
     assert!(tokens.next().is_none());
     holds(&mut used, &mut fresh, &[&prompt, &told[..1]].concat());

@@ -8,7 +8,8 @@ use crate::error::{DeviceError, Error, Result, TensorError};
 use crate::graph::Weights;
 use crate::ops::{EvalContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart, WeightShard};
-use crate::tensor::{DType, Env, Limits, Region, Tensor, copy_region, resolve};
+use crate::shape::{Env, Limits, resolve};
+use crate::tensor::{DType, Region, Tensor, copy_region};
 use crate::wait::Progress;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor>
     let shape = resolve(&shard.shape, env);
     match &shard.part {
         WeightPart::Zero => Tensor::try_zeros(DType::F32, shape),
-        WeightPart::SymbolicRegion(window) => weights.read(&shard.name, &shape, &window.resolve(&shape)),
+        WeightPart::Region(window) => weights.read(&shard.name, &shape, &window.resolve(&shape)),
     }
 }
 

@@ -10,7 +10,7 @@ pub mod select;
 use crate::error::Result;
 use crate::graph::Weights;
 use crate::program::RankProgram;
-use crate::tensor::{Env, Limits};
+use crate::shape::{Env, Limits};
 use crate::wait::Progress;
 use serde::Serialize;
 use std::sync::Arc;

@@ -6,8 +6,9 @@
 
 use super::Engine;
 use crate::error::{Error, Result, SessionError};
-use crate::import::ModelInfo;
-use crate::tensor::{Limits, Region, Tensor};
+use crate::model::ModelInfo;
+use crate::shape::Limits;
+use crate::tensor::{Region, Tensor};
 use crate::text::{FinishReason, Sampler};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -368,7 +369,7 @@ impl Iterator for Answers<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::Env;
+    use crate::shape::Env;
 
     #[test]
     fn texts_of_like_length_go_together_and_no_call_is_too_large() {

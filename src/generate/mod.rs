@@ -1,16 +1,17 @@
 //! Tokens: a model on its devices, prompts in, tokens or embeddings out.
 //!
 //! It feeds a [`Session`] chunk by chunk and step by step, and deliberately knows no text: ids in, ids out. Read
-//! [`crate::text`] for the tokenizer and the sampler, [`crate::verify`] for the proof.
+//! [`crate::text`] for the tokenizer and the sampler, [`crate::proof`] for the proof.
 
 use crate::device::Device;
 use crate::error::{Error, GraphError, Result, SessionError};
 use crate::graph::Weights;
-use crate::import::{Model, ModelInfo, Pooling};
+use crate::model::{Model, ModelInfo, Pooling};
 use crate::plan::Plan;
 use crate::program::{Program, Room, lower};
 use crate::session::{NotFinite, Options, RankReport, Session, Tensors};
-use crate::tensor::{DType, Env, Limits, Region, Tensor};
+use crate::shape::{Env, Limits};
+use crate::tensor::{DType, Region, Tensor};
 use crate::text::{FinishReason, Sampler};
 use std::ops::Range;
 use std::sync::Arc;

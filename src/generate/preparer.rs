@@ -6,7 +6,7 @@
 
 use super::Text;
 use crate::error::{Result, TextError};
-use crate::import::TextSettings;
+use crate::model::TextSettings;
 use crate::text::Tokenizer;
 
 /// What stands before every text.

@@ -15,7 +15,7 @@ pub use client::{Access, Proxy};
 pub use pull::{Event, pull};
 
 use crate::error::{Error, HubError, Result};
-use crate::import::TRANSFORMER_SETTINGS;
+use crate::import::files::sentence::TRANSFORMER_SETTINGS;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@
 use super::client::{Access, Client, FileInfo};
 use super::{Cache, ModelId, is_commit, reads};
 use crate::error::{Error, HubError, Result};
-use crate::import::Index;
+use crate::import::files::index::Index;
 use crate::wait::{Progress, Wait};
 use fd_lock::RwLock;
 use sha1::Sha1;

@@ -3,32 +3,16 @@
 //! It deliberately runs nothing and repairs nothing: it names the first tensor at fault. Read `model.rs` for what a
 //! model's weights are.
 
-use super::model::{Model, Origin};
-use super::{Tensors, View};
 use crate::error::{ImportError, Result};
+use crate::import::files::tensors::{Tensors, View};
 use crate::tensor::Region;
 
 /// Elements that are in memory at a time.
 const BLOCK: usize = 4 << 20;
 
-impl Model {
-    /// Reads every weight that ranks would read, block by block, and makes sure that all are finite.
-    ///
-    /// `progress` is told the bytes of each block; all together are at most [`Model::weight_bytes`]. Errors with
-    /// [`ImportError::NotFinite`] at the first NaN or infinity, in the order of the graph.
-    pub fn check(&self, progress: &dyn Fn(u64)) -> Result<()> {
-        for (_, value) in self.graph().values() {
-            if let Some(Origin::Tensor(joined)) = self.origins.get(&value.name) {
-                for view in joined.views() {
-                    check(&*self.tensors, view, progress)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) -> Result<()> {
+/// Errors with [`ImportError::NotFinite`] at the first element of `view` that is NaN or infinite; `progress` is told the
+/// bytes of each block read.
+pub(crate) fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) -> Result<()> {
     let rows = view.shape.first().copied().unwrap_or(1);
     let step = (BLOCK / (view.numel() / rows.max(1)).max(1)).max(1);
     for start in (0..rows).step_by(step) {
@@ -42,7 +26,7 @@ fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) -> Result<(
         if let Some((at, value)) = read.first_not_finite() {
             let (path, name) = (tensors.file(view.tensor)?.to_path_buf(), tensors.name(view.tensor)?);
             let index = index(block.element(at), tensors.shape(view.tensor)?);
-            let tensor = super::bytes::shortened(name, 200);
+            let tensor = crate::import::files::bytes::shortened(name, 200);
             return Err(ImportError::NotFinite { path, tensor, index, value }.into());
         }
     }

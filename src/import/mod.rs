@@ -5,39 +5,16 @@
 //! Read [`Model`] next; [`Folder`] and [`Tensors`] are what lies below it, and `families/` has a file for each
 //! family.
 
-mod builder;
-mod bytes;
+mod blocks;
 mod check;
-mod classifier;
-mod config;
-mod decoder;
-mod defaults;
-mod demo;
 mod families;
-mod folder;
-mod index;
-mod inert;
-mod interleaved;
-mod joined;
-mod layers;
-mod mixture;
-mod model;
-mod random;
-mod rope;
-pub mod safetensors;
-mod scaling;
-mod sentence;
-mod special;
-mod tensors;
+pub(crate) mod files;
+mod open;
 
-pub use classifier::{Probability, ScoreActivation, Scores};
-pub use config::{Config, FieldNames, MAX_SIZE};
-pub use demo::demo;
-pub use folder::Folder;
-#[cfg(feature = "hub")]
-pub(crate) use index::Index;
-pub use model::{Head, Model, ModelInfo, Pooling, STATES};
-pub use random::RandomTensors;
-pub(crate) use sentence::TRANSFORMER_SETTINGS;
-pub use sentence::TextSettings;
-pub use tensors::{FileTensors, TensorId, Tensors, View};
+pub use files::config::{Config, FieldNames, MAX_SIZE};
+pub use files::demo::demo;
+pub use files::folder::Folder;
+pub use files::random::RandomTensors;
+pub use files::safetensors;
+pub use files::tensors::{FileTensors, TensorId, Tensors, View};
+pub use open::Head;

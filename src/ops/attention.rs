@@ -4,12 +4,15 @@
 //! KV head serves any number of ranks. The file does not know where keys come from: a projection, or a state that holds
 //! the past. Read `shaders/attention.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::Shape;
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader { name: "attention", source: include_str!("../../shaders/attention.wgsl") };
 

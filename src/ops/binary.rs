@@ -4,12 +4,15 @@
 //! Add is linear in both together, Mul in each alone; where the second is repeated, Partial passes only as that allows.
 //! The file does not know residuals from gates. Read `shaders/binary.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::{Dim, Shape};
 use crate::sharding::{Extent, ShardingRule};
-use crate::tensor::{DType, Dim, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader { name: "binary", source: include_str!("../../shaders/binary.wgsl") };
 

@@ -3,12 +3,15 @@
 //! The state is appended to, never concatenated: a decode step moves only its own position. The file does not know
 //! what the rows are. Read `shaders/cache.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Dim, Region, Shape, Tensor, copy_region};
+use crate::tensor::{DType, Region, Tensor, copy_region};
 
 const SHADER: Shader = Shader { name: "cache", source: include_str!("../../shaders/cache.wgsl") };
 

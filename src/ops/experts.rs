@@ -4,12 +4,15 @@
 //! The file does not know how the gates were chosen, nor what lies between up and down. Read `shaders/experts.wgsl`
 //! next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader};
+use crate::shape::Shape;
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 use std::ops::Range;
 
 const SHADER: Shader = Shader { name: "experts", source: include_str!("../../shaders/experts.wgsl") };
@@ -160,14 +163,14 @@ fn sample(random: &mut Random, kind: ExpertsKind) -> Sample {
 mod tests {
     use super::*;
     use crate::ops::Op;
-    use crate::tensor::{Dim, Env};
+    use crate::shape::{Dim, Env};
 
     fn evaluate(kind: ExpertsKind, inputs: [Tensor; 3]) -> Vec<f32> {
         let op = Op::from(Experts { kind });
         let shapes = inputs.each_ref().map(|x| x.shape().iter().map(|&d| Dim::Fixed(d)).collect::<Shape>());
         let rule = op.rule(&shapes).unwrap();
         let (extents, env) = (rule.extents(None, 0), Env::prompt(1));
-        let output = crate::tensor::resolve(&rule.output_shape(), &env);
+        let output = crate::shape::resolve(&rule.output_shape(), &env);
         let call = EvalContext { inputs: &inputs.each_ref(), extents: &extents, env: &env, output: &output };
         op.evaluate(&call).unwrap().as_f32().unwrap().to_vec()
     }

@@ -3,12 +3,15 @@
 //! A rank that holds an interval of the rows writes zero for every other index, so a cut vocabulary yields Partial.
 //! The file does not know what the indices mean. Read `shaders/gather.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::Shape;
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 use std::ops::Range;
 
 const SHADER: Shader = Shader { name: "gather", source: include_str!("../../shaders/gather.wgsl") };

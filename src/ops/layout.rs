@@ -3,12 +3,15 @@
 //! They are linear, so Partial passes; Reshape moves nothing at all. None knows what the dimensions mean: a reshape
 //! states its compound factors, so a cut of `(h d)` becomes a cut of `h`. Read `shaders/layout.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Dim, Region, Shape, Tensor};
+use crate::tensor::{DType, Region, Tensor};
 
 const SHADER: Shader = Shader { name: "layout", source: include_str!("../../shaders/layout.wgsl") };
 

@@ -3,12 +3,15 @@
 //! Cutting `n` is column-parallel, cutting `k` row-parallel, cutting `b` or `s` data-parallel; none has code here.
 //! The file knows no layer that uses it. Read `shaders/linear.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader};
+use crate::shape::Shape;
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 use std::ops::Range;
 
 const SHADER: Shader = Shader { name: "linear", source: include_str!("../../shaders/linear.wgsl") };

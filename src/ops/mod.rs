@@ -35,8 +35,9 @@ pub use unary::{Unary, UnaryFunction};
 
 use crate::error::{GraphError, Result};
 use crate::kernel::{Launch, Layout, Rows};
+use crate::shape::{Env, Shape};
 use crate::sharding::{Extent, ShardingRule};
-use crate::tensor::{DType, Env, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 use std::ops::Range;
 
 /// What an op reads at one of its inputs. It decides which values may stand there, and how a weight lies that does.
@@ -226,7 +227,7 @@ macro_rules! operators {
         }
 
         /// Random cases of every op, for tests, benches and self-tests: `(op's name, maker of a case)`.
-        pub fn samples() -> Vec<(&'static str, fn(&mut sample::Random) -> sample::Sample)> {
+        pub fn samples() -> Vec<(&'static str, fn(&mut crate::random::Random) -> sample::Sample)> {
             [$($family::SAMPLES),*].concat()
         }
     };

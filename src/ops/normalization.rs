@@ -3,12 +3,15 @@
 //! The normalised dimension is whole: its mean divides by the global length and needs every element. The file does
 //! not know whether the dimension is a hidden state or a head. Read `shaders/normalization.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::Shape;
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader { name: "normalization", source: include_str!("../../shaders/normalization.wgsl") };
 

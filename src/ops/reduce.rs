@@ -4,12 +4,15 @@
 //! the ranks contributed is the same ReduceSum, over the ranks, in their order; pooling the positions of padded texts is
 //! the weighted sum. Read `shaders/reduce.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::Shape;
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader { name: "reduce", source: include_str!("../../shaders/reduce.wgsl") };
 

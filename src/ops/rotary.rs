@@ -3,12 +3,15 @@
 //! Angles come as tables of cosines and sines, because a GPU's own sine is too coarse for long contexts. The file does
 //! not know how frequencies are scaled: an importer makes the tables. Read `shaders/rotary.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Dim, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader { name: "rotary", source: include_str!("../../shaders/rotary.wgsl") };
 

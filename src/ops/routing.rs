@@ -4,12 +4,15 @@
 //! the others are sent what they need of the gates. The file does not know what an expert is. Read
 //! `shaders/routing.wgsl` next, and `experts.rs` for who reads the gates.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::Shape;
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader { name: "routing", source: include_str!("../../shaders/routing.wgsl") };
 
@@ -107,7 +110,7 @@ fn sample(random: &mut Random) -> Sample {
 mod tests {
     use super::*;
     use crate::ops::Op;
-    use crate::tensor::{Dim, Env};
+    use crate::shape::{Dim, Env};
 
     fn route(op: Routing, logits: &[f32]) -> Vec<f32> {
         let x = Tensor::f32([1, 1, logits.len()], logits.to_vec()).unwrap();

@@ -3,12 +3,15 @@
 //! Any dimension may be cut; Partial passes the scale, which alone is linear. The file does not know where they
 //! stand in a model. Read `shaders/unary.wgsl` and `shaders/common/functions.wgsl` next.
 
-use super::sample::{Random, Role, Sample, Samples};
+use crate::random::Random;
+
+use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::error::Result;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::shape::Shape;
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader { name: "unary", source: include_str!("../../shaders/unary.wgsl") };
 

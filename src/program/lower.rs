@@ -4,14 +4,17 @@
 //! redistributed. No op is named but the two that redistribution itself is made of, Slice and ReduceSum. Read
 //! [`crate::sharding`] first.
 
-use super::{Instr, LocalValue, Place, Port, Program, RankProgram, Size, SymbolicRegion, WeightPart, WeightShard};
+use super::{Instr, LocalValue, Place, Port, Program, RankProgram, Size, WeightPart, WeightShard};
+
 use crate::error::{Error, PlanError, Result};
 use crate::graph::{Graph, Source, ValueId};
 use crate::kernel::{Layout, dense};
 use crate::ops::{Op, Reduce, ReduceKind, Slice};
 use crate::plan::Plan;
+use crate::shape::{Dim, Shape};
 use crate::sharding::{Cut, Placement, Redistribute};
-use crate::tensor::{DType, Dim, Shape};
+use crate::tensor::DType;
+use crate::tensor::SymbolicRegion;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -182,9 +185,9 @@ impl Lowering<'_> {
         };
         let place = |(r, rank): (usize, &mut Rank)| {
             let part = match placement {
-                Placement::Shard { dim, cut } => WeightPart::SymbolicRegion(SymbolicRegion(vec![(*dim, cut.range(r))])),
+                Placement::Shard { dim, cut } => WeightPart::Region(SymbolicRegion(vec![(*dim, cut.range(r))])),
                 Placement::Partial if r > 0 => WeightPart::Zero,
-                Placement::Partial | Placement::Replicate => WeightPart::SymbolicRegion(SymbolicRegion::default()),
+                Placement::Partial | Placement::Replicate => WeightPart::Region(SymbolicRegion::default()),
             };
             let (name, shape) = (value.name.clone(), value.shape.clone());
             rank.program.weights.push(WeightShard { name, shape, dtype: value.dtype, layout, part });

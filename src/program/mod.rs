@@ -13,11 +13,11 @@ pub use room::{Holding, Room, Tenant, check};
 use crate::error::Result;
 use crate::kernel::{Layout, weight_bytes};
 use crate::ops::Op;
+use crate::shape::{Dim, Env, Limits, Shape, Symbol, display_shape, resolve};
 use crate::sharding::{Extent, Redistribute};
-use crate::tensor::{DType, Dim, Env, Limits, Region, Shape, Symbol, display_shape, resolve};
+use crate::tensor::{DType, SymbolicRegion};
 use serde::Serialize;
 use std::fmt;
-use std::ops::Range;
 
 /// One list of instructions per rank.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -88,7 +88,7 @@ pub struct Size {
     /// The number.
     pub count: usize,
     /// The symbols, sorted.
-    pub symbols: Vec<crate::tensor::Symbol>,
+    pub symbols: Vec<crate::shape::Symbol>,
 }
 
 impl Size {
@@ -141,7 +141,7 @@ pub struct WeightShard {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum WeightPart {
     /// The window of it; all of it when the window is empty of constraints.
-    SymbolicRegion(SymbolicRegion),
+    Region(SymbolicRegion),
     /// Zeros: the weight is an addend that enters on another rank.
     Zero,
 }
@@ -151,29 +151,9 @@ impl WeightShard {
     pub fn local_shape(&self, env: &Env) -> Vec<usize> {
         let shape = resolve(&self.shape, env);
         match &self.part {
-            WeightPart::SymbolicRegion(window) => window.resolve(&shape).shape(),
+            WeightPart::Region(window) => window.resolve(&shape).shape(),
             WeightPart::Zero => shape,
         }
-    }
-}
-
-/// A box in a tensor whose other dimensions may be symbolic: intervals of some dimensions, all of the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-pub struct SymbolicRegion(pub Vec<(usize, Range<usize>)>);
-
-impl SymbolicRegion {
-    /// The box in a tensor of `shape`.
-    pub fn resolve(&self, shape: &[usize]) -> Region {
-        let mut region = Region::whole(shape);
-        for (dim, range) in &self.0 {
-            region.0[*dim] = range.clone();
-        }
-        region
-    }
-
-    /// Whether it holds nothing, whatever the symbols.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().any(|(_, range)| range.is_empty())
     }
 }
 
@@ -318,7 +298,7 @@ impl fmt::Display for RankProgram {
         for (id, weight) in self.weights.iter().enumerate() {
             let part = match &weight.part {
                 WeightPart::Zero => " zero".to_string(),
-                WeightPart::SymbolicRegion(window) => {
+                WeightPart::Region(window) => {
                     window.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect()
                 }
             };

@@ -7,7 +7,8 @@
 use super::{Memory, Place, RankProgram, Size};
 use crate::error::{PlanError, Result, Shortfall, TooWide};
 use crate::kernel::{Layout, weight_bytes, weight_layout};
-use crate::tensor::{DType, Limits, Shape, Symbol};
+use crate::shape::{Limits, Shape, Symbol};
+use crate::tensor::DType;
 
 /// How a device holds weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

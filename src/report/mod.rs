@@ -7,8 +7,8 @@ use crate::graph::{Graph, Source};
 use crate::kernel::weight_bytes;
 use crate::plan::Plan;
 use crate::program::{Instr, Memory, Program, RankProgram, Room};
+use crate::shape::{Env, Limits, resolve};
 use crate::sharding::Cut;
-use crate::tensor::{Env, Limits, resolve};
 use std::fmt::Write as _;
 
 /// Columns that a cut is drawn in.

@@ -13,7 +13,7 @@ mod rule;
 pub use cut::Cut;
 pub use rule::{Extent, Factor, RuleBuilder, ShardingRule};
 
-use crate::tensor::{Dim, Shape};
+use crate::shape::{Dim, Shape};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -5,7 +5,7 @@
 
 use super::{Cut, Placement};
 use crate::error::{Result, ShardingError};
-use crate::tensor::{Dim, Env, Shape, display_shape};
+use crate::shape::{Dim, Env, Shape, display_shape};
 use serde::Serialize;
 use std::fmt;
 

@@ -6,7 +6,7 @@
 
 use super::penalty::Penalties;
 use crate::error::{Result, TextError};
-use crate::ops::sample::Random;
+use crate::random::Random;
 use std::collections::VecDeque;
 
 /// How the next token is chosen.

@@ -50,7 +50,7 @@ pub fn main(args: &Args) -> Result<()> {
     }
     say("\nPlan: who holds which part of every layer (a digit is a rank; + where shared)")?;
     say(report::picture(model.graph(), &decision.plan).trim_end())?;
-    let token = fanfold::tensor::Env { seq: 1, keep: 1, ..*decision.limits };
+    let token = fanfold::shape::Env { seq: 1, keep: 1, ..*decision.limits };
     say(report::exchanges(&decision.program, &token))?;
     let started = Instant::now();
     let mut engine = open(&model, &decision)?;

@@ -8,7 +8,7 @@ use crate::system::System;
 use anyhow::Result;
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
-use fanfold::selftest::{Check, checks, selftest};
+use fanfold::proof::{Check, checks, selftest};
 use fanfold::wait::{Progress, Wait};
 use serde::Serialize;
 use serde_json::Value;

@@ -4,7 +4,8 @@ use crate::common::{Target, open, open_model, say, tokenizer, usage};
 use crate::output::OutputFile;
 use crate::texts::{PromptArgs, TextsArgs, timed};
 use anyhow::Result;
-use fanfold::import::{Head, Pooling};
+use fanfold::import::Head;
+use fanfold::model::Pooling;
 use fanfold::tensor::Tensor;
 use std::path::PathBuf;
 

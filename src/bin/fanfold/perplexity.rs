@@ -7,7 +7,7 @@ use crate::asking::timed;
 use crate::common::{Target, decide, generator, open, positive, progress_bar, say, tell, tokenizer, usage};
 use crate::input;
 use anyhow::Result;
-use fanfold::perplexity::{Perplexity, perplexity, windows};
+use fanfold::measure::{Perplexity, perplexity, windows};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::PathBuf;

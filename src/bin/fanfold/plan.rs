@@ -6,7 +6,7 @@ use anyhow::Result;
 use fanfold::device::select;
 use fanfold::import::Head;
 use fanfold::report;
-use fanfold::tensor::Env;
+use fanfold::shape::Env;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ pub fn main(args: &Args) -> Result<()> {
     } else {
         let token = Env { seq: 1, keep: 1, ..*decision.limits };
         let (parameters, size) = (model.parameters(), report::bytes(model.weight_bytes()));
-        let (family, plan) = (model.info().family, &decision.plan);
+        let (family, plan) = (&model.info().family, &decision.plan);
         let ratios: Vec<String> = plan.ratios.iter().map(f64::to_string).collect();
         let ratios = ratios.join(",");
         let mut text = String::new();

@@ -8,7 +8,7 @@ use crate::input;
 use anyhow::{Context as _, Result};
 use fanfold::Model;
 use fanfold::generate::{Engine, EngineOptions, Prepared, Preparer, Prompt, Text};
-use fanfold::import::TextSettings;
+use fanfold::model::TextSettings;
 use fanfold::tensor::Tensor;
 use fanfold::text::Tokenizer;
 use std::ops::Deref;

@@ -9,11 +9,11 @@ use anyhow::Result;
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::{DeviceChoice, rooms};
 use fanfold::generate::{Engine, prepare};
-use fanfold::import::Model;
-use fanfold::ops::sample::Random;
+use fanfold::model::Model;
 use fanfold::plan::{Strategy, plan};
 use fanfold::program::{Holding, Room, check};
-use fanfold::verify::{Comparison, verify, verify_embedding, verify_layers};
+use fanfold::proof::{Comparison, verify, verify_embedding, verify_layers};
+use fanfold::random::Random;
 use std::sync::Arc;
 
 /// Decode steps after the prompt.

@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::graph::Weights;
 use crate::kernel::{Layout, weight_layout};
 use crate::program::{Place, RankProgram, WeightPart, WeightShard};
-use crate::tensor::{DType, Limits, Region, display_bytes, resolve};
+use crate::shape::{Limits, resolve};
+use crate::tensor::{DType, Region, display_bytes};
 use std::ops::Range;
 use wgpu::BufferUsages;
 
@@ -53,7 +54,7 @@ impl Memory {
         let stored: Vec<Stored> = stored.collect::<Result<_>>()?;
         let mut uploads = Uploads::new(context, &program.weights, limits)?;
         for (shard, stored) in program.weights.iter().zip(&stored) {
-            if let WeightPart::SymbolicRegion(window) = &shard.part {
+            if let WeightPart::Region(window) = &shard.part {
                 let shape = resolve(&shard.shape, limits);
                 uploads.weight(context, stored, (&shard.name, &shape, window.resolve(&shape)), weights, progress)?;
             }

@@ -17,7 +17,7 @@ use super::{Counters, Device};
 use crate::error::Result;
 use crate::graph::Weights;
 use crate::program::{Instr, RankProgram, Size};
-use crate::tensor::{Env, Limits, resolve};
+use crate::shape::{Env, Limits, resolve};
 use crate::wait::Progress;
 use context::{ALIGNMENT, Context};
 use memory::Memory;

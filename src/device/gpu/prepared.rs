@@ -10,8 +10,8 @@ use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Launch, Layout};
 use crate::ops::{LaunchContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram};
+use crate::shape::{Env, resolve};
 use crate::sharding::Extent;
-use crate::tensor::{Env, resolve};
 use std::collections::HashMap;
 
 /// How many prepared calls are kept.

@@ -5,42 +5,43 @@
 //! head that makes scores of them, and `roberta.rs` for how a variation is stated.
 
 use crate::error::Result;
-use crate::import::builder::{AttentionConfig, Builder, Family, Heads};
-use crate::import::classifier::{Classifier, HeadKind, head_kind};
-use crate::import::layers;
+use crate::import::blocks::builder::{AttentionConfig, Builder, Heads};
+use crate::import::blocks::classifier::{Classifier, HeadKind, head_kind};
+use crate::import::blocks::family::Family;
+use crate::import::blocks::layers;
 use crate::ops::UnaryFunction;
 
 /// What the families that share this block vary.
-pub(super) struct Encoder {
-    pub(super) heads: Heads,
-    pub(super) inner: usize,
-    pub(super) layers: usize,
-    pub(super) vocabulary: usize,
+pub(crate) struct Encoder {
+    pub(crate) heads: Heads,
+    pub(crate) inner: usize,
+    pub(crate) layers: usize,
+    pub(crate) vocabulary: usize,
     /// Rows of the table of positions.
-    pub(super) positions: usize,
+    pub(crate) positions: usize,
     /// The row of a text's first position.
-    pub(super) first_position: usize,
+    pub(crate) first_position: usize,
     /// Rows of the table of token types, where there is one.
-    pub(super) types: Option<usize>,
-    pub(super) epsilon: f64,
-    pub(super) activation: UnaryFunction,
-    pub(super) names: TensorNames,
+    pub(crate) types: Option<usize>,
+    pub(crate) epsilon: f64,
+    pub(crate) activation: UnaryFunction,
+    pub(crate) names: TensorNames,
 }
 
 /// What tensors are called.
-pub(super) struct TensorNames {
+pub(crate) struct TensorNames {
     /// What all of the encoder begin with, where the folder does not leave it out.
-    pub(super) prefix: &'static str,
-    pub(super) layers: &'static str,
-    pub(super) qkv: [&'static str; 3],
-    pub(super) attended: &'static str,
-    pub(super) attended_norm: &'static str,
-    pub(super) up: &'static str,
-    pub(super) down: &'static str,
-    pub(super) norm: &'static str,
+    pub(crate) prefix: &'static str,
+    pub(crate) layers: &'static str,
+    pub(crate) qkv: [&'static str; 3],
+    pub(crate) attended: &'static str,
+    pub(crate) attended_norm: &'static str,
+    pub(crate) up: &'static str,
+    pub(crate) down: &'static str,
+    pub(crate) norm: &'static str,
 }
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let settings = settings(b, "bert.")?;
     let head_kind = head_kind(b.config, "Bert")?;
     let (mut family, prefix) = encoder(b, &settings)?;
@@ -52,7 +53,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
 }
 
 /// What a configuration in BERT's words says.
-pub(super) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder> {
+pub(crate) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder> {
     let config = b.config;
     let kind = config.str_or("position_embedding_type", "absolute")?;
     if kind != "absolute" {
@@ -88,7 +89,7 @@ pub(super) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder>
 }
 
 /// The graph as far as the last hidden states, and the prefix that the encoder's tensors bear.
-pub(super) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family, &'static str)> {
+pub(crate) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family, &'static str)> {
     let Encoder { heads, inner, layers, vocabulary, positions, first_position, types, epsilon, activation, .. } =
         *encoder;
     // The head that predicts masked tokens is not built, so whose weight it has does not matter.

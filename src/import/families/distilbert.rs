@@ -4,12 +4,13 @@
 
 use super::bert::{Encoder, TensorNames, encoder};
 use crate::error::Result;
-use crate::import::builder::{Builder, Family, Heads};
-use crate::import::classifier::{Classifier, HeadKind, head_kind};
-use crate::import::layers;
+use crate::import::blocks::builder::{Builder, Heads};
+use crate::import::blocks::classifier::{Classifier, HeadKind, head_kind};
+use crate::import::blocks::family::Family;
+use crate::import::blocks::layers;
 use crate::ops::UnaryFunction;
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     // Sinusoidal positions only fill the table when training starts: the files hold it either way.
     config.flag("sinusoidal_pos_embds")?;

@@ -4,12 +4,14 @@
 //! It knows nothing but those differences. Read `decoder.rs` for the block, `interleaved.rs` for the weight.
 
 use crate::error::Result;
-use crate::import::builder::{Builder, Family, Heads};
-use crate::import::decoder::{Decoder, Norm, Norms, Settings, TensorNames, output, plain_mlp};
-use crate::import::interleaved::projections;
-use crate::import::rope::Rope;
+use crate::import::blocks::builder::{Builder, Heads};
+use crate::import::blocks::decoder::{Decoder, Norms, Settings, TensorNames, output, plain_mlp};
+use crate::import::blocks::family::Family;
+use crate::import::blocks::interleaved::projections;
+use crate::import::blocks::norm::Norm;
+use crate::import::blocks::rope::Rope;
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     if config.flag("alibi")? {
         return Err(config.error("alibi", "only rotary positions are supported"));

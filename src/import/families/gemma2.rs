@@ -4,13 +4,15 @@
 //! It knows nothing but those differences from Llama. Read `decoder.rs` for the block, `gemma3.rs` for what came next.
 
 use crate::error::Result;
-use crate::import::Config;
-use crate::import::builder::{Builder, Family, Heads};
-use crate::import::decoder::{Decoder, Norm, Norms, Settings};
-use crate::import::layers;
-use crate::import::rope::Rope;
+use crate::import::blocks::builder::{Builder, Heads};
+use crate::import::blocks::decoder::{Decoder, Norms, Settings};
+use crate::import::blocks::family::Family;
+use crate::import::blocks::layers;
+use crate::import::blocks::norm::Norm;
+use crate::import::blocks::rope::Rope;
+use crate::import::files::config::Config;
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let heads = Heads::read(config, config.usize("hidden_size")?)?;
     let mut decoder = gemma(b, config, heads, Rope::of_whole_heads(config, heads.head_dim)?)?;
@@ -25,7 +27,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
 }
 
 /// What Gemma 2 and 3 share, with heads turned by `rope`.
-pub(super) fn gemma(b: &Builder<'_>, config: &Config, heads: Heads, rope: Rope) -> Result<Decoder> {
+pub(crate) fn gemma(b: &Builder<'_>, config: &Config, heads: Heads, rope: Rope) -> Result<Decoder> {
     if config.flag("use_bidirectional_attention")? {
         return Err(config.error("use_bidirectional_attention", "only false is supported"));
     }

@@ -5,19 +5,20 @@
 
 use super::gemma2::gemma;
 use crate::error::Result;
-use crate::import::Config;
-use crate::import::builder::{Builder, Family, Heads};
-use crate::import::decoder::QkNorm;
-use crate::import::layers;
-use crate::import::rope::Rope;
+use crate::import::blocks::builder::{Builder, Heads};
+use crate::import::blocks::decoder::QkNorm;
+use crate::import::blocks::family::Family;
+use crate::import::blocks::layers;
+use crate::import::blocks::rope::Rope;
+use crate::import::files::config::Config;
 
 /// `gemma3_text`: the configuration is the text model's.
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     text(b, b.config, &["model."], true)
 }
 
 /// `gemma3`: the text model's configuration is an object in it, and its tensors have names of their own.
-pub(super) fn build_within(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build_within(b: &mut Builder<'_>) -> Result<Family> {
     const SIGHT: [&str; 8] = [
         "vision_config",
         "mm_tokens_per_image",

@@ -4,8 +4,9 @@
 
 use crate::error::Result;
 use crate::graph::ValueId;
-use crate::import::builder::{AttentionConfig, Builder, Family, Heads, Logits};
-use crate::import::layers;
+use crate::import::blocks::builder::{AttentionConfig, Builder, Heads, Logits};
+use crate::import::blocks::family::Family;
+use crate::import::blocks::layers;
 use crate::ops::Linear;
 
 /// Columns `from..from + out` of a Conv1D's weight, which lies `[in, all]`, as a product with its bias.
@@ -26,7 +27,7 @@ fn conv1d(
     b.graph.node(name, Linear, &[x, weight, bias])
 }
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let hidden = config.usize(["n_embd", "hidden_size"])?;
     let layers = layers::count(config, ["n_layer", "num_hidden_layers"])?;

@@ -3,13 +3,14 @@
 //! It knows nothing but that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
 
 use crate::error::Result;
-use crate::import::builder::{Builder, Family};
-use crate::import::decoder::Decoder;
-use crate::import::mixture::{ExpertNames, Mixture};
+use crate::import::blocks::builder::Builder;
+use crate::import::blocks::decoder::Decoder;
+use crate::import::blocks::family::Family;
+use crate::import::blocks::mixture::{ExpertNames, Mixture};
 
 const NAMES: ExpertNames = ExpertNames { mixture: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
     let window = config.opt_usize("sliding_window")?;

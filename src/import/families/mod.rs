@@ -23,13 +23,14 @@ mod roberta;
 mod starcoder2;
 
 use crate::error::Result;
-use crate::import::builder::{Builder, Family};
+use crate::import::blocks::builder::Builder;
+use crate::import::blocks::family::Family;
 
 /// How a family builds its graph from its configuration.
-pub(super) type Build = fn(&mut Builder<'_>) -> Result<Family>;
+pub(crate) type Build = fn(&mut Builder<'_>) -> Result<Family>;
 
 /// The families, by `model_type`: the one list an importer is added to.
-pub(super) const FAMILIES: &[(&str, Build)] = &[
+pub(crate) const FAMILIES: &[(&str, Build)] = &[
     ("llama", llama::build),
     ("mistral", mistral::build),
     ("mixtral", mixtral::build),

@@ -3,10 +3,11 @@
 //! It knows nothing but those differences. Read `decoder.rs` for the block.
 
 use crate::error::Result;
-use crate::import::builder::{Builder, Family};
-use crate::import::decoder::{Decoder, Norms, QkNorm};
+use crate::import::blocks::builder::Builder;
+use crate::import::blocks::decoder::{Decoder, Norms, QkNorm};
+use crate::import::blocks::family::Family;
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
     decoder.norms = Norms {

@@ -5,12 +5,13 @@
 //! longrope.
 
 use crate::error::Result;
-use crate::import::builder::{Builder, Family, Heads};
-use crate::import::decoder::Decoder;
-use crate::import::rope::Rope;
-use crate::import::scaling::Scaling;
+use crate::import::blocks::builder::{Builder, Heads};
+use crate::import::blocks::decoder::Decoder;
+use crate::import::blocks::family::Family;
+use crate::import::blocks::rope::Rope;
+use crate::import::blocks::scaling::Scaling;
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let heads = Heads::read(config, config.usize("hidden_size")?)?;
     let rope = Rope::of_part(config, heads.head_dim)?;

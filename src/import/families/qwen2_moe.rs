@@ -5,13 +5,14 @@
 
 use super::qwen3_moe::{mixture, sparse};
 use crate::error::Result;
-use crate::import::builder::{Builder, Family};
-use crate::import::decoder::{Block, Decoder, gated_mlp, projections};
-use crate::import::layers;
-use crate::import::mixture::by_layer;
+use crate::import::blocks::builder::Builder;
+use crate::import::blocks::decoder::{Block, Decoder, gated_mlp, projections};
+use crate::import::blocks::family::Family;
+use crate::import::blocks::layers;
+use crate::import::blocks::mixture::by_layer;
 use crate::ops::UnaryFunction;
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
     let (window, last) = (layers::window(config)?, config.whole("max_window_layers")?);

@@ -4,15 +4,16 @@
 
 use super::bert::{encoder, settings};
 use crate::error::Result;
-use crate::import::builder::{Builder, Family};
-use crate::import::classifier::{Classifier, HeadKind, head_kind};
+use crate::import::blocks::builder::Builder;
+use crate::import::blocks::classifier::{Classifier, HeadKind, head_kind};
+use crate::import::blocks::family::Family;
 use crate::ops::UnaryFunction;
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     family(b, "Roberta")
 }
 
-pub(super) fn build_xlm(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build_xlm(b: &mut Builder<'_>) -> Result<Family> {
     family(b, "XLMRoberta")
 }
 

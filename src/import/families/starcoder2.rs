@@ -3,11 +3,13 @@
 //! It knows nothing but those differences. Read `decoder.rs` for the block.
 
 use crate::error::Result;
-use crate::import::builder::{Builder, Family, Heads};
-use crate::import::decoder::{Decoder, Norm, Settings, plain_mlp};
-use crate::import::rope::Rope;
+use crate::import::blocks::builder::{Builder, Heads};
+use crate::import::blocks::decoder::{Decoder, Settings, plain_mlp};
+use crate::import::blocks::family::Family;
+use crate::import::blocks::norm::Norm;
+use crate::import::blocks::rope::Rope;
 
-pub(super) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
     let config = b.config;
     // What the first files also say, and hidden_act and norm_epsilon say otherwise: transformers reads those alone.
     ["activation_function", "layer_norm_epsilon"].iter().for_each(|field| _ = config.value(*field));

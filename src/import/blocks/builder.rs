@@ -1,0 +1,406 @@
+//! What families build graphs with: weights found by name and checked by shape, and the parts that families share.
+//!
+//! It deliberately knows no family. A weight that is missing or misshapen is noted and building goes on, so that one
+//! error lists every disagreement between the configuration and the files. Read `decoder.rs` next.
+
+use crate::error::{ImportError, Result};
+use crate::graph::{Graph, ValueId};
+use crate::import::blocks::norm::Norm;
+use crate::import::blocks::origin::Origin;
+use crate::import::blocks::rope::{Angle, Rope, RopeTable};
+use crate::import::files::config::{Config, FieldNames};
+use crate::import::files::joined::Joined;
+use crate::import::files::tensors::{Tensors, View};
+use crate::model::Pooling;
+use crate::ops::{
+    Attention, Binary, BinaryFunction, Gather, Linear, Normalization, NormalizationKind, Reduce, ReduceKind,
+    RotaryEmbedding, Slice, TensorScatter, Unary, UnaryFunction,
+};
+use crate::shape::{Dim, Symbol, display_shape};
+use crate::tensor::DType;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+/// How hidden states become logits. The weight is read only where logits are wanted: a folder that only embeds may lack
+/// it.
+pub(crate) struct Logits {
+    /// The tensor of `shape` that the hidden states are multiplied by.
+    pub(crate) tensor: String,
+    pub(crate) shape: [usize; 2],
+    pub(crate) softcap: Option<f32>,
+}
+
+/// The tensors that a decoder's embedding and its head are read from.
+pub(crate) struct Vocabulary {
+    pub(crate) embedding: String,
+    pub(crate) head: String,
+}
+
+/// The heads of one attention.
+#[derive(Clone, Copy)]
+pub(crate) struct Heads {
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+}
+
+impl Heads {
+    /// As many as the field says, each with its own keys and values, and `hidden` wide together.
+    pub(crate) fn dividing(config: &Config, field: impl FieldNames, hidden: usize) -> Result<Heads> {
+        let heads = config.usize(field.names())?;
+        if !hidden.is_multiple_of(heads) {
+            return Err(config.error(field, format!("{heads} does not divide hidden {hidden}")));
+        }
+        config.agrees("head_dim", hidden / heads);
+        Ok(Heads { heads, kv_heads: heads, head_dim: hidden / heads })
+    }
+
+    /// The heads that a configuration states, checked against each other.
+    pub(crate) fn read(config: &Config, hidden: usize) -> Result<Heads> {
+        let heads = config.usize("num_attention_heads")?;
+        let kv_heads = config.opt_usize("num_key_value_heads")?.unwrap_or(heads);
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(config.error("num_key_value_heads", format!("{kv_heads} does not divide {heads} query heads")));
+        }
+        let head_dim = match config.opt_usize("head_dim")? {
+            Some(head_dim) => head_dim,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
+            None => {
+                let reason = format!("{heads} does not divide hidden {hidden}");
+                return Err(config.error("num_attention_heads", reason));
+            }
+        };
+        Ok(Heads { heads, kv_heads, head_dim })
+    }
+
+    /// The width of all queries.
+    pub(crate) fn width(self) -> usize {
+        self.heads * self.head_dim
+    }
+}
+
+/// How queries meet keys.
+#[derive(Clone, Copy)]
+pub(crate) struct AttentionConfig {
+    pub(crate) heads: Heads,
+    /// Multiplies their products.
+    pub(crate) scale: f32,
+    /// A query sees only this many positions up to its own.
+    pub(crate) window: Option<usize>,
+    /// Caps the products.
+    pub(crate) softcap: Option<f32>,
+}
+
+impl AttentionConfig {
+    /// Products scaled by the root of the head's width; no window, no cap.
+    pub(crate) fn plain(heads: Heads) -> AttentionConfig {
+        AttentionConfig { heads, scale: 1.0 / (heads.head_dim as f32).sqrt(), window: None, softcap: None }
+    }
+}
+
+/// A graph, its weights' origins, and the tensors these are in.
+type Built = (Graph, HashMap<String, Origin>, Box<dyn Tensors>);
+
+/// A graph in the making.
+pub(crate) struct Builder<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) graph: Graph,
+    /// What each layer hands to the next, in order.
+    pub(crate) layers: Vec<ValueId>,
+    tensors: Box<dyn Tensors>,
+    origins: HashMap<String, Origin>,
+    mismatches: Vec<String>,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(config: &'a Config, tensors: Box<dyn Tensors>) -> Builder<'a> {
+        let (graph, layers, origins, mismatches) = Default::default();
+        Builder { config, graph, layers, tensors, origins, mismatches }
+    }
+
+    /// The graph, its weights' origins and the tensors these are in. Errors when any weight was missing or misshapen.
+    pub(crate) fn finish(self, folder: &Path) -> Result<Built> {
+        if self.mismatches.is_empty() {
+            return Ok((self.graph, self.origins, self.tensors));
+        }
+        Err(ImportError::Mismatch { path: folder.to_path_buf(), mismatches: self.mismatches }.into())
+    }
+
+    /// What the files' names begin with: one of `prefixes` or nothing, judged by one tensor that every such model has.
+    /// Where none is right, the first, so that an error names tensors as most files do.
+    pub(crate) fn prefix(&self, prefixes: &[&'static str], probe: &str) -> &'static str {
+        let there = |prefix: &&&str| self.tensors.find(&format!("{prefix}{probe}")).is_some();
+        prefixes.iter().chain(&[""]).find(there).or(prefixes.first()).copied().unwrap_or_default()
+    }
+
+    /// Whether the files lack the tensor called `name`. Made-up tensors lack none.
+    pub(crate) fn lacks(&self, name: &str) -> bool {
+        self.tensors.lacks(name)
+    }
+
+    /// The length of a value's last dimension.
+    pub(crate) fn width(&self, value: ValueId) -> usize {
+        self.graph.value(value).shape.last().and_then(|width| width.fixed()).unwrap_or(0)
+    }
+
+    /// Where the embedding and the head of a decoder are, whose weights are called `embedding` and `head`.
+    ///
+    /// What `tied` says is held against the files, as transformers does: of two tensors that differ each is read for
+    /// itself, and where there is only one, it is both.
+    pub(crate) fn vocabulary(&self, tied: bool, embedding: &str, head: &str) -> Result<Vocabulary> {
+        let both = |name: &str| Vocabulary { embedding: name.to_string(), head: name.to_string() };
+        match (self.tensors.find(embedding), self.tensors.find(head)) {
+            _ if !tied => Ok(Vocabulary { embedding: embedding.to_string(), head: head.to_string() }),
+            (Some(a), Some(b)) if !self.tensors.same(a, b)? => self.vocabulary(false, embedding, head),
+            (None, Some(_)) => Ok(both(head)),
+            _ => Ok(both(embedding)),
+        }
+    }
+
+    /// A weight that is all of a file tensor of `shape`.
+    pub(crate) fn weight(&mut self, tensor: &str, shape: &[usize]) -> Result<ValueId> {
+        self.viewed(tensor, tensor, shape, shape, Ok)
+    }
+
+    /// A weight of `shape` called `name` that is a view of a file tensor of `file_shape`. A second use returns the first.
+    pub(crate) fn viewed(
+        &mut self,
+        name: &str,
+        tensor: &str,
+        file_shape: &[usize],
+        shape: &[usize],
+        view: impl FnOnce(View) -> Result<View>,
+    ) -> Result<ValueId> {
+        self.joined(name, &[(tensor, file_shape)], shape, |mut views| views.pop().map(view).into_iter().collect())
+    }
+
+    /// A weight of `shape` called `name` that is views of file tensors, each of a shape, one view after another along
+    /// the first dimension. A second use returns the first.
+    pub(crate) fn joined(
+        &mut self,
+        name: &str,
+        tensors: &[(&str, &[usize])],
+        shape: &[usize],
+        join: impl FnOnce(Vec<View>) -> Result<Vec<View>>,
+    ) -> Result<ValueId> {
+        if let Some(known) = self.graph.find(name) {
+            return Ok(known);
+        }
+        let (mut views, mut dtype) = (Vec::new(), None);
+        for &(tensor, file_shape) in tensors {
+            let expected = display_shape(file_shape);
+            let found = self.tensors.wanted(tensor, file_shape)?;
+            match found.map(|id| self.tensors.shape(id).map(|shape| (id, shape))).transpose()? {
+                None => self.mismatches.push(format!("{tensor}: missing, expected {expected}")),
+                Some((_, found)) if found != file_shape => {
+                    self.mismatches.push(format!("{tensor}: {}, expected {expected}", display_shape(found)));
+                }
+                Some((id, _)) => {
+                    let found = self.tensors.dtype(id)?;
+                    let first = *dtype.get_or_insert(found);
+                    if first != found {
+                        let other = tensors[0].0;
+                        self.mismatches.push(format!("{tensor}: {found}, expected {first} as {other} is"));
+                    }
+                    views.push(self.tensors.view(id)?);
+                }
+            }
+        }
+        if views.len() == tensors.len() {
+            let joined = Joined::new(join(views)?).filter(|joined| joined.shape() == shape);
+            match joined {
+                Some(joined) => drop(self.origins.insert(name.to_string(), Origin::Tensor(joined))),
+                None => self.mismatches.push(format!("{name}: its parts do not make {}", display_shape(shape))),
+            }
+        }
+        let shape: Vec<Dim> = shape.iter().map(|&n| n.into()).collect();
+        self.graph.weight(name, shape, dtype.unwrap_or(DType::F32))
+    }
+
+    /// An input of `[batch, seq]` whole numbers.
+    pub(crate) fn ids(&mut self, name: &str) -> Result<ValueId> {
+        self.graph.input(name, [Symbol::Batch.into(), Symbol::Seq.into()], DType::U32)
+    }
+
+    /// `x` times the weight `prefix.weight` of `[out, in]`, plus `prefix.bias` if `bias`.
+    pub(crate) fn linear(&mut self, prefix: &str, x: ValueId, shape: [usize; 2], bias: bool) -> Result<ValueId> {
+        let mut inputs = vec![x, self.weight(&format!("{prefix}.weight"), &shape)?];
+        if bias {
+            inputs.push(self.weight(&format!("{prefix}.bias"), &shape[..1])?);
+        }
+        self.graph.node(prefix, Linear, &inputs)
+    }
+
+    /// Rows of the table `prefix.weight`.
+    pub(crate) fn gather(&mut self, prefix: &str, ids: ValueId, shape: [usize; 2]) -> Result<ValueId> {
+        self.gather_of(prefix, &format!("{prefix}.weight"), ids, shape)
+    }
+
+    /// As [`Builder::gather`], of the table that is the tensor called `tensor`.
+    pub(crate) fn gather_of(&mut self, name: &str, tensor: &str, ids: ValueId, shape: [usize; 2]) -> Result<ValueId> {
+        let table = self.weight(tensor, &shape)?;
+        self.graph.node(name, Gather, &[table, ids])
+    }
+
+    /// Rows `rows` of a product by the weight `fused.weight` of `[all, in]`, which holds several, as one called `name`.
+    pub(crate) fn linear_rows(
+        &mut self,
+        name: &str,
+        (fused, [all, width]): (&str, [usize; 2]),
+        rows: Range<usize>,
+        x: ValueId,
+    ) -> Result<ValueId> {
+        let shape = [rows.len(), width];
+        let part = format!("{name}.weight");
+        let weight =
+            self.viewed(&part, &format!("{fused}.weight"), &[all, width], &shape, |view| view.slice(0, rows))?;
+        self.graph.node(name, Linear, &[x, weight])
+    }
+
+    /// A normalisation over `n` elements by `prefix.weight`, and by `prefix.bias` if it is LayerNormalization. Files made
+    /// from TensorFlow's call them gamma and beta.
+    pub(crate) fn norm(&mut self, prefix: &str, x: ValueId, n: usize, norm: Norm) -> Result<ValueId> {
+        let older = self.tensors.find(&format!("{prefix}.gamma")).is_some();
+        let [weight, bias] = if older { ["gamma", "beta"] } else { ["weight", "bias"] };
+        let mut inputs = vec![x, self.weight(&format!("{prefix}.{weight}"), &[n])?];
+        if norm.kind == NormalizationKind::Layer {
+            inputs.push(self.weight(&format!("{prefix}.{bias}"), &[n])?);
+        }
+        let op = Normalization { kind: norm.kind, epsilon: norm.epsilon as f32, offset: norm.offset };
+        self.graph.node(prefix, op, &inputs)
+    }
+
+    /// LayerNormalization by `prefix.weight` and `prefix.bias`.
+    pub(crate) fn layer_norm(&mut self, prefix: &str, x: ValueId, n: usize, epsilon: f64) -> Result<ValueId> {
+        self.norm(prefix, x, n, Norm { kind: NormalizationKind::Layer, epsilon, offset: 0.0 })
+    }
+
+    pub(crate) fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.graph.node(name, Binary { function: BinaryFunction::Add }, &[a, b])
+    }
+
+    pub(crate) fn mul(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.graph.node(name, Binary { function: BinaryFunction::Mul }, &[a, b])
+    }
+
+    pub(crate) fn unary(&mut self, name: &str, function: UnaryFunction, x: ValueId) -> Result<ValueId> {
+        self.graph.node(name, Unary { function }, &[x])
+    }
+
+    /// The activation that a configuration names.
+    pub(crate) fn activation(&self, config: &Config, field: impl FieldNames) -> Result<UnaryFunction> {
+        const KNOWN: &[(&str, UnaryFunction)] = &[
+            ("silu", UnaryFunction::Silu),
+            ("swish", UnaryFunction::Silu),
+            ("gelu", UnaryFunction::Gelu),
+            ("gelu_python", UnaryFunction::Gelu),
+            ("gelu_new", UnaryFunction::GeluTanh),
+            ("gelu_fast", UnaryFunction::GeluTanh),
+            ("gelu_pytorch_tanh", UnaryFunction::GeluTanh),
+            ("relu", UnaryFunction::Relu),
+            ("tanh", UnaryFunction::Tanh),
+        ];
+        let name = config.str(field)?;
+        KNOWN.iter().find(|(n, _)| *n == name).map(|(_, f)| *f).ok_or_else(|| {
+            let supported = KNOWN.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ");
+            ImportError::Unsupported { what: "activation", name: name.to_string(), supported }.into()
+        })
+    }
+
+    /// One of the tables of `rope`, shared by all layers that turn the same way.
+    fn rope_table(&mut self, rope: &Rope, angle: Angle) -> Result<ValueId> {
+        let name = format!("{}.{angle}", rope.name());
+        if let Some(known) = self.graph.find(&name) {
+            return Ok(known);
+        }
+        let shape = [Symbol::Capacity.into(), rope.pairs().into()];
+        self.origins.insert(name.clone(), Origin::Rope(RopeTable { angle, rope: rope.clone() }));
+        self.graph.weight(&name, shape, DType::F32)
+    }
+
+    /// `x` of `heads`, each turned by its position as `rope` says.
+    pub(crate) fn rotate(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        heads: usize,
+        rope: &Rope,
+        positions: ValueId,
+    ) -> Result<ValueId> {
+        let (cosines, sines) = (self.rope_table(rope, Angle::Cosine)?, self.rope_table(rope, Angle::Sine)?);
+        self.graph.node(name, RotaryEmbedding { heads }, &[x, cosines, sines, positions])
+    }
+
+    /// Causal attention of `q` over the keys and values so far, which it keeps in the layer's state.
+    pub(crate) fn cached_attention(
+        &mut self,
+        name: &str,
+        attention: AttentionConfig,
+        [q, k, v]: [ValueId; 3],
+    ) -> Result<ValueId> {
+        let heads = attention.heads;
+        let mut append = |part: &str, value: ValueId| {
+            let width = heads.kv_heads * heads.head_dim;
+            let shape = [Symbol::Batch.into(), Symbol::Capacity.into(), width.into()];
+            let state = self.graph.state(&format!("{name}.{part}_cache"), shape)?;
+            self.graph.node(&format!("{name}.{part}_append"), TensorScatter { heads: heads.kv_heads }, &[state, value])
+        };
+        let (k, v) = (append("k", k)?, append("v", v)?);
+        self.attention(name, attention, true, [q, k, v])
+    }
+
+    /// Attention of `q` over `k` and `v`.
+    pub(crate) fn attention(
+        &mut self,
+        name: &str,
+        attention: AttentionConfig,
+        causal: bool,
+        qkv: [ValueId; 3],
+    ) -> Result<ValueId> {
+        let AttentionConfig { heads: Heads { heads, kv_heads, .. }, scale, window, softcap } = attention;
+        let op = Attention { heads, kv_heads, scale, causal, window, softcap };
+        let [q, k, v] = qkv;
+        let range = self.key_range()?;
+        self.graph.node(name, op, &[q, k, v, range])
+    }
+
+    /// The input `key_range`: the positions `start..end` that each sequence holds.
+    fn key_range(&mut self) -> Result<ValueId> {
+        match self.graph.find("key_range") {
+            Some(known) => Ok(known),
+            None => self.graph.input("key_range", [Symbol::Batch.into(), 2.into()], DType::U32),
+        }
+    }
+
+    /// The output `logits`: of the last `keep` positions only.
+    pub(crate) fn logits(&mut self, hidden: ValueId, logits: &Logits) -> Result<()> {
+        let weight = self.weight(&logits.tensor, &logits.shape)?;
+        let last = Slice { axis: 1, start: None, len: Symbol::Keep.into() };
+        let last = self.graph.node("last_positions", last, &[hidden])?;
+        let mut value = self.graph.node("lm_head", Linear, &[last, weight])?;
+        if let Some(cap) = logits.softcap {
+            value = self.unary("lm_head.capped", UnaryFunction::Softcap(cap), value)?;
+        }
+        self.graph.output("logits", value)
+    }
+
+    /// The output `hidden`: of every position, or their sum weighted by the input `pooling_weights`.
+    pub(crate) fn pooled(&mut self, hidden: ValueId, pooling: Pooling) -> Result<()> {
+        let pooled = if pooling == Pooling::None {
+            hidden
+        } else {
+            let weights = [Symbol::Batch.into(), Symbol::Seq.into()];
+            let weights = self.graph.input("pooling_weights", weights, DType::F32)?;
+            self.graph.node("pooling", Reduce { kind: ReduceKind::Weighted, axis: 1 }, &[hidden, weights])?
+        };
+        self.graph.output("hidden", pooled)
+    }
+
+    /// The hidden state of the first position, `[batch, hidden]`.
+    pub(crate) fn first_position(&mut self, name: &str, hidden: ValueId) -> Result<ValueId> {
+        let first = Slice { axis: 1, start: Some(0), len: 1.into() };
+        let first = self.graph.node(&format!("{name}.first"), first, &[hidden])?;
+        self.graph.node(name, Reduce { kind: ReduceKind::Sum, axis: 1 }, &[first])
+    }
+}

@@ -1,0 +1,181 @@
+//! Classification heads: which folders have one, how many labels it tells apart, and what makes scores of its logits.
+//!
+//! It deliberately knows no family: each names its head's tensors. Read `bert.rs` for one that does, and
+//! [`crate::import::ModelInfo`] for what the engine learns of it.
+
+use crate::error::{ImportError, Result};
+use crate::graph::ValueId;
+use crate::import::blocks::builder::Builder;
+use crate::import::files::config::Config;
+use crate::import::files::folder::Folder;
+use crate::model::{Probability, ScoreActivation};
+use crate::ops::UnaryFunction;
+
+/// What a folder ends in, by the class that `architectures` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadKind {
+    /// Hidden states.
+    Hidden,
+    /// A score per label.
+    Scores,
+    /// A logit per token of the vocabulary.
+    Logits,
+}
+
+/// What the pipeline applies to `labels` logits: by `problem_type`, and where that is not said by their number.
+pub(crate) fn probability(config: &Config, labels: usize) -> Result<Probability> {
+    const KNOWN: [&str; 3] = ["regression", "multi_label_classification", "single_label_classification"];
+    let problem = config.opt_str("problem_type")?;
+    match problem {
+        Some("regression") => Ok(Probability::Identity),
+        Some("multi_label_classification") => Ok(Probability::Sigmoid),
+        None | Some("single_label_classification") if labels == 1 => Ok(Probability::Sigmoid),
+        None | Some("single_label_classification") => Ok(Probability::Softmax),
+        Some(other) => {
+            let (name, supported) = (other.to_string(), KNOWN.join(", "));
+            Err(ImportError::Unsupported { what: "problem_type", name, supported }.into())
+        }
+    }
+}
+
+/// A head of two products on the first position's hidden state.
+pub(crate) struct Classifier {
+    dense: String,
+    activation: UnaryFunction,
+    out: &'static str,
+    /// Their names.
+    pub(crate) labels: Vec<String>,
+}
+
+/// What a folder of the classes that begin with `class` ends in. Errors on a head that is not supported.
+///
+/// What predicts masked words is no loss: its encoder is what a person embeds with.
+pub(crate) fn head_kind(config: &Config, class: &str) -> Result<HeadKind> {
+    const KNOWN: [(&str, HeadKind); 4] = [
+        ("Model", HeadKind::Hidden),
+        ("ForMaskedLM", HeadKind::Hidden),
+        ("ForPreTraining", HeadKind::Hidden),
+        ("ForSequenceClassification", HeadKind::Scores),
+    ];
+    let architectures = config.strings("architectures")?;
+    let Some(name) = architectures.first() else { return Ok(HeadKind::Hidden) };
+    let known = name.strip_prefix(class).and_then(|head| KNOWN.iter().find(|(known, _)| *known == head));
+    known.map(|(_, ending)| *ending).ok_or_else(|| {
+        let supported = KNOWN.map(|(head, _)| format!("{class}{head}")).join(", ");
+        ImportError::Unsupported { what: "architecture", name: name.to_string(), supported }.into()
+    })
+}
+
+/// What a decoder of the family `model_type` ends in. Errors on any other head than one that predicts tokens, such as the
+/// one of `LlamaForSequenceClassification`: its model would run, and be another.
+///
+/// A class of a foreign name that ends in ForCausalLM is taken for the family's own, as transformers goes by `model_type`.
+pub(crate) fn decoder_head_kind(config: &Config, model_type: &str) -> Result<HeadKind> {
+    const KNOWN: [(&str, HeadKind); 4] = [
+        ("Model", HeadKind::Hidden),
+        ("ForCausalLM", HeadKind::Logits),
+        ("LMHeadModel", HeadKind::Logits),
+        ("ForConditionalGeneration", HeadKind::Logits),
+    ];
+    let Some(name) = config.strings("architectures")?.first().copied() else { return Ok(HeadKind::Logits) };
+    if name.ends_with("ForCausalLM") {
+        return Ok(HeadKind::Logits);
+    }
+    let letters = |text: &str| -> String { text.chars().filter(|c| c.is_ascii_alphanumeric()).collect() };
+    let family = letters(model_type);
+    // `gemma3_text` is written Gemma3TextModel as well as Gemma3ForCausalLM.
+    let names = [family.as_str(), family.trim_end_matches("text")];
+    let known = |head: &str| {
+        let class = name.strip_suffix(head)?;
+        names.iter().find(|family| family.eq_ignore_ascii_case(class))
+    };
+    KNOWN.iter().find(|(head, _)| known(head).is_some()).map(|(_, ending)| *ending).ok_or_else(|| {
+        let heads = KNOWN.map(|(head, _)| format!("...{head}")).join(", ");
+        let supported = format!("{heads} of {model_type} (--ignore-config architectures goes by model_type alone)");
+        ImportError::Unsupported { what: "architecture", name: name.to_string(), supported }.into()
+    })
+}
+
+/// The names of the labels: those of `id2label`, else LABEL_0 and so on, `num_labels` of them or else 2, which
+/// transformers leaves unsaid.
+fn labels(config: &Config) -> Result<Vec<String>> {
+    let told = config.opt_usize("num_labels")?;
+    let Some(named) = config.value("id2label") else {
+        let count = told.unwrap_or(2);
+        if count > MAX_LABELS {
+            return Err(config.error("num_labels", format!("{count} labels; there may be {MAX_LABELS}")));
+        }
+        return Ok((0..count).map(|id| format!("LABEL_{id}")).collect());
+    };
+    let wrong = || config.error("id2label", "expected an object of labels, one for each number from 0");
+    let named = named.as_object().filter(|named| !named.is_empty()).ok_or_else(wrong)?;
+    let text = |id: usize| named.get(&id.to_string()).and_then(|label| label.as_str()).map(str::to_string);
+    let labels: Vec<String> = (0..named.len()).map(|id| text(id).ok_or_else(wrong)).collect::<Result<_>>()?;
+    if let Some(told) = told.filter(|told| *told != labels.len()) {
+        return Err(config.error("num_labels", format!("{told}, and id2label names {}", labels.len())));
+    }
+    Ok(labels)
+}
+
+/// More labels than this are a mistake.
+const MAX_LABELS: usize = 1 << 20;
+
+impl Classifier {
+    /// The head with the products `dense` and `out`, and `activation` between them.
+    pub(crate) fn new(
+        config: &Config,
+        dense: &str,
+        activation: UnaryFunction,
+        out: &'static str,
+    ) -> Result<Classifier> {
+        Ok(Classifier { dense: dense.to_string(), activation, out, labels: labels(config)? })
+    }
+
+    /// Adds the output `scores` to the graph: the logits of `hidden`, `[batch, labels]`.
+    pub(crate) fn output(&self, b: &mut Builder<'_>, hidden: ValueId) -> Result<()> {
+        let logits = self.logits(b, hidden)?;
+        b.graph.output("scores", logits)
+    }
+
+    /// The logits of `hidden`, `[batch, labels]`.
+    fn logits(&self, b: &mut Builder<'_>, hidden: ValueId) -> Result<ValueId> {
+        let width = b.width(hidden);
+        let first = b.first_position("scores.position", hidden)?;
+        let dense = b.linear(&self.dense, first, [width, width], true)?;
+        let dense = b.unary("scores.act", self.activation, dense)?;
+        b.linear(self.out, dense, [self.labels.len(), width], true)
+    }
+}
+
+/// What a CrossEncoder of sentence-transformers makes of the logits of `folder`, which has `labels` of them.
+///
+/// It is told by config_sentence_transformers.json (since 5.4), in config.json by `sentence_transformers` (since 4.0) or
+/// by `sbert_ce_default_activation_function` (before), and else follows from the labels. Errors on any other than the
+/// two known, for which sentence-transformers would run the folder's own code or fall back silently.
+pub(crate) fn activation(folder: &Folder, labels: usize) -> Result<ScoreActivation> {
+    let own = folder.outer_json("config_sentence_transformers.json")?;
+    let nested = folder.config().object("sentence_transformers")?;
+    let older = folder.config().opt_str("sbert_ce_default_activation_function")?;
+    let told = |config: &Option<Config>| match config {
+        Some(config) => config.opt_str("activation_fn").map(|name| name.map(str::to_string)),
+        None => Ok(None),
+    };
+    let name = match (told(&own)?, told(&nested)?) {
+        (Some(name), _) | (None, Some(name)) => name,
+        (None, None) => match older {
+            Some(name) => name.to_string(),
+            None if labels == 1 => return Ok(ScoreActivation::Sigmoid),
+            None => return Ok(ScoreActivation::Identity),
+        },
+    };
+    match name.as_str() {
+        "torch.nn.modules.linear.Identity" => Ok(ScoreActivation::Identity),
+        "torch.nn.modules.activation.Sigmoid" => Ok(ScoreActivation::Sigmoid),
+        _ => Err(ImportError::Unsupported {
+            what: "activation of a cross-encoder",
+            name,
+            supported: "torch.nn.modules.linear.Identity, torch.nn.modules.activation.Sigmoid".to_string(),
+        }
+        .into()),
+    }
+}

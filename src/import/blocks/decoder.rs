@@ -1,0 +1,346 @@
+//! The decoder that most families vary: blocks of attention and an MLP, normalised here or there, each added to what
+//! came in.
+//!
+//! A family starts from [`Decoder::read`], which is Llama, and states its differences: data where data says them, a
+//! function where weights are named or stored another way. It deliberately knows no `model_type`. Read `llama.rs` for
+//! the plain case, then `gemma2.rs` for one that differs in nearly everything.
+
+use crate::error::Result;
+use crate::graph::ValueId;
+use crate::import::blocks::builder::{AttentionConfig, Builder, Heads, Logits};
+use crate::import::blocks::family::Family;
+use crate::import::blocks::layers;
+use crate::import::blocks::layers::Layer;
+use crate::import::blocks::norm::Norm;
+use crate::import::blocks::rope::Rope;
+use crate::import::files::config::Config;
+use crate::ops::{Reshape, UnaryFunction};
+use std::fmt;
+
+/// One of the three products that attention reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Projection {
+    Query,
+    Key,
+    Value,
+}
+
+impl Projection {
+    const ALL: [Projection; 3] = [Projection::Query, Projection::Key, Projection::Value];
+
+    /// Its heads.
+    pub(crate) fn heads(self, heads: Heads) -> usize {
+        if self == Projection::Query { heads.heads } else { heads.kv_heads }
+    }
+
+    /// Its rows in a weight that holds queries, keys and values one after another.
+    pub(crate) fn rows(self, heads: Heads) -> std::ops::Range<usize> {
+        let before = Projection::ALL.iter().take_while(|p| **p != self).map(|p| p.heads(heads)).sum::<usize>();
+        before * heads.head_dim..(before + self.heads(heads)) * heads.head_dim
+    }
+}
+
+impl fmt::Display for Projection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Projection::Query => "q",
+            Projection::Key => "k",
+            Projection::Value => "v",
+        })
+    }
+}
+
+/// Which block a function is to make a part of.
+pub(crate) struct Block {
+    /// What the names of all blocks begin with.
+    layers: String,
+    /// From 0.
+    pub(crate) index: usize,
+}
+
+impl Block {
+    /// The whole name of what is called `part` in the block.
+    pub(crate) fn name(&self, part: &str) -> String {
+        format!("{}.{}.{part}", self.layers, self.index)
+    }
+}
+
+/// Makes a part of a block from the value it is given.
+pub(crate) type BuildModule = Box<dyn Fn(&mut Builder<'_>, &Block, ValueId) -> Result<ValueId>>;
+
+/// Makes one of a block's projections from the value it is given.
+pub(crate) type BuildProjection = Box<dyn Fn(&mut Builder<'_>, &Block, Projection, ValueId) -> Result<ValueId>>;
+
+/// Where a block normalises, as the names of the weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Norms {
+    /// What attention reads.
+    pub(crate) before_attention: Option<&'static str>,
+    /// What attention adds.
+    pub(crate) after_attention: Option<&'static str>,
+    /// What the MLP reads.
+    pub(crate) before_mlp: Option<&'static str>,
+    /// What the MLP adds.
+    pub(crate) after_mlp: Option<&'static str>,
+}
+
+/// Which norms queries and keys pass before they are rotated: `ATTENTION.q_norm` and `ATTENTION.k_norm`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QkNorm {
+    None,
+    /// Each head by itself, all by one weight.
+    Heads,
+    /// All heads together.
+    Whole,
+}
+
+/// The names of what is not in a function's hands.
+pub(crate) struct TensorNames {
+    /// What all but the head's begin with.
+    pub(crate) prefix: String,
+    pub(crate) embedding: &'static str,
+    /// The blocks, followed by their numbers.
+    pub(crate) layers: &'static str,
+    /// The attention in a block.
+    pub(crate) attention: &'static str,
+    /// The MLP in a block.
+    pub(crate) mlp: &'static str,
+    pub(crate) last_norm: &'static str,
+    pub(crate) head: &'static str,
+}
+
+/// The settings that families name in ways of their own.
+pub(crate) struct Settings {
+    pub(crate) hidden: usize,
+    pub(crate) heads: Heads,
+    /// The width of the MLP.
+    pub(crate) inner: usize,
+    pub(crate) activation: UnaryFunction,
+    pub(crate) norm: Norm,
+    pub(crate) rope: Rope,
+}
+
+/// A decoder as its family states it.
+pub(crate) struct Decoder {
+    pub(crate) hidden: usize,
+    pub(crate) vocabulary: usize,
+    /// Positions it was made for.
+    pub(crate) context: usize,
+    pub(crate) heads: Heads,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) names: TensorNames,
+    pub(crate) norm: Norm,
+    pub(crate) norms: Norms,
+    pub(crate) qk_norm: QkNorm,
+    /// The MLP reads the block's input and not what attention made of it. Without a norm of its own it reads what
+    /// attention reads.
+    pub(crate) parallel: bool,
+    /// Multiplies the embeddings.
+    pub(crate) embedding_scale: Option<f32>,
+    /// Multiplies products of queries and keys.
+    pub(crate) attention_scale: f32,
+    /// Caps those products.
+    pub(crate) attention_softcap: Option<f32>,
+    /// Caps the logits.
+    pub(crate) logit_softcap: Option<f32>,
+    /// The configuration says that the head's weight is the embeddings'.
+    pub(crate) tied: bool,
+    pub(crate) project: BuildProjection,
+    /// The product after attention.
+    pub(crate) output: BuildModule,
+    pub(crate) mlp: BuildModule,
+}
+
+impl Decoder {
+    /// Llama without any bias, as `config` sizes it.
+    pub(crate) fn read(b: &Builder<'_>, config: &Config) -> Result<Decoder> {
+        let heads = Heads::read(config, config.usize("hidden_size")?)?;
+        Decoder::turned(b, config, Rope::of_whole_heads(config, heads.head_dim)?)
+    }
+
+    /// As [`Decoder::read`], with heads turned by `rope`.
+    pub(crate) fn turned(b: &Builder<'_>, config: &Config, rope: Rope) -> Result<Decoder> {
+        let hidden = config.usize("hidden_size")?;
+        let (heads, inner) = (Heads::read(config, hidden)?, config.usize("intermediate_size")?);
+        let (activation, norm) = (b.activation(config, "hidden_act")?, Norm::rms(config)?);
+        Decoder::of(b, config, Settings { hidden, heads, inner, activation, norm, rope })
+    }
+
+    /// As [`Decoder::turned`], with settings that the family names its own way.
+    pub(crate) fn of(b: &Builder<'_>, config: &Config, settings: Settings) -> Result<Decoder> {
+        let Settings { hidden, heads, inner, activation, norm, rope } = settings;
+        let count = layers::count(config, "num_hidden_layers")?;
+        Ok(Decoder {
+            hidden,
+            vocabulary: config.usize("vocab_size")?,
+            context: rope.context(config.usize("max_position_embeddings")?),
+            heads,
+            layers: vec![Layer { window: None, rope: Some(rope) }; count],
+            names: TensorNames {
+                prefix: b.prefix(&["model."], "embed_tokens.weight").to_string(),
+                embedding: "embed_tokens",
+                layers: "layers",
+                attention: "self_attn",
+                mlp: "mlp",
+                last_norm: "norm",
+                head: "lm_head",
+            },
+            norm,
+            norms: Norms {
+                before_attention: Some("input_layernorm"),
+                after_attention: None,
+                before_mlp: Some("post_attention_layernorm"),
+                after_mlp: None,
+            },
+            qk_norm: QkNorm::None,
+            parallel: false,
+            embedding_scale: None,
+            attention_scale: 1.0 / (heads.head_dim as f32).sqrt(),
+            attention_softcap: None,
+            logit_softcap: None,
+            tied: config.flag("tie_word_embeddings")?,
+            project: projections(hidden, heads, false),
+            output: output("self_attn.o_proj", [hidden, heads.width()], false),
+            mlp: gated_mlp("mlp", [inner, hidden], activation, false),
+        })
+    }
+
+    /// Whether all four of attention's products have a bias.
+    pub(crate) fn biased_attention(&mut self, bias: bool) {
+        self.project = projections(self.hidden, self.heads, bias);
+        self.output = output("self_attn.o_proj", [self.hidden, self.heads.width()], bias);
+    }
+
+    /// The family whose graph this is.
+    pub(crate) fn build(self, b: &mut Builder<'_>) -> Result<Family> {
+        let TensorNames { prefix, embedding, layers, mlp, last_norm, head, .. } = &self.names;
+        let top = |part: &str| format!("{prefix}{part}");
+        let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
+        let shape = [self.vocabulary, self.hidden];
+        let weight = |name: &str| format!("{name}.weight");
+        let vocabulary = b.vocabulary(self.tied, &weight(&top(embedding)), &weight(head))?;
+        let mut x = b.gather_of(&top(embedding), &vocabulary.embedding, ids, shape)?;
+        if let Some(scale) = self.embedding_scale {
+            x = b.unary(&top(&format!("{embedding}.scaled")), UnaryFunction::Scale(scale), x)?;
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
+            let block = Block { layers: top(layers), index };
+            let read = self.normed(b, &block, self.norms.before_attention, x)?;
+            let attended = self.attend(b, &block, layer, read, positions)?;
+            let attended = self.normed(b, &block, self.norms.after_attention, attended)?;
+            let residual = block.name(&format!("{}.residual", self.names.attention));
+            let read = match (self.parallel, self.norms.before_mlp) {
+                (true, None) => read,
+                (true, norm) => self.normed(b, &block, norm, x)?,
+                (false, norm) => {
+                    x = b.add(&residual, x, attended)?;
+                    self.normed(b, &block, norm, x)?
+                }
+            };
+            let out = (self.mlp)(b, &block, read)?;
+            let mut out = self.normed(b, &block, self.norms.after_mlp, out)?;
+            if self.parallel {
+                out = b.add(&residual, attended, out)?;
+            }
+            x = b.add(&block.name(&format!("{mlp}.residual")), x, out)?;
+            b.layers.push(x);
+        }
+        let hidden = b.norm(&top(last_norm), x, self.hidden, self.norm)?;
+        let logits = Logits { tensor: vocabulary.head, shape, softcap: self.logit_softcap };
+        Ok(Family::decoder(hidden, logits, self.vocabulary, self.context))
+    }
+
+    fn normed(&self, b: &mut Builder<'_>, block: &Block, norm: Option<&str>, x: ValueId) -> Result<ValueId> {
+        norm.map_or(Ok(x), |name| b.norm(&block.name(name), x, self.hidden, self.norm))
+    }
+
+    /// What attention makes of `x`, its last product included.
+    fn attend(
+        &self,
+        b: &mut Builder<'_>,
+        block: &Block,
+        layer: &Layer,
+        x: ValueId,
+        positions: ValueId,
+    ) -> Result<ValueId> {
+        let name = |part: &str| block.name(&format!("{}{part}", self.names.attention));
+        let mut qkv = [x; 3];
+        for (slot, part) in qkv.iter_mut().zip(Projection::ALL) {
+            *slot = (self.project)(b, block, part, x)?;
+            if part == Projection::Value {
+                continue;
+            }
+            let norm = name(&format!(".{part}_norm"));
+            *slot = match self.qk_norm {
+                QkNorm::None => *slot,
+                QkNorm::Heads => self.head_norm(b, &norm, *slot)?,
+                QkNorm::Whole => b.norm(&norm, *slot, part.heads(self.heads) * self.heads.head_dim, self.norm)?,
+            };
+            if let Some(rope) = &layer.rope {
+                *slot = b.rotate(&name(&format!(".{part}_rope")), *slot, part.heads(self.heads), rope, positions)?;
+            }
+        }
+        let attention = AttentionConfig {
+            heads: self.heads,
+            scale: self.attention_scale,
+            window: layer.window,
+            softcap: self.attention_softcap,
+        };
+        let attended = b.cached_attention(&name(""), attention, qkv)?;
+        (self.output)(b, block, attended)
+    }
+
+    /// Each head normalised by itself.
+    fn head_norm(&self, b: &mut Builder<'_>, prefix: &str, x: ValueId) -> Result<ValueId> {
+        let split = Reshape::new("b s (h d) -> b s h d", &[("d", self.heads.head_dim)]);
+        let split = b.graph.node(&format!("{prefix}.heads"), split, &[x])?;
+        let normed = b.norm(prefix, split, self.heads.head_dim, self.norm)?;
+        b.graph.node(&format!("{prefix}.joined"), Reshape::new("b s h d -> b s (h d)", &[]), &[normed])
+    }
+}
+
+/// Queries, keys and values from a weight each.
+pub(crate) fn projections(hidden: usize, heads: Heads, bias: bool) -> BuildProjection {
+    Box::new(move |b, block, part, x| {
+        let rows = part.heads(heads) * heads.head_dim;
+        b.linear(&block.name(&format!("self_attn.{part}_proj")), x, [rows, hidden], bias)
+    })
+}
+
+/// One product by the weight called `name`.
+pub(crate) fn output(name: &'static str, shape: [usize; 2], bias: bool) -> BuildModule {
+    Box::new(move |b, block, x| b.linear(&block.name(name), x, shape, bias))
+}
+
+/// `down(activation(gate x) * up x)`.
+pub(crate) fn gated_mlp(
+    name: &'static str,
+    [inner, hidden]: [usize; 2],
+    activation: UnaryFunction,
+    bias: bool,
+) -> BuildModule {
+    Box::new(move |b, block, x| {
+        let name = |part: &str| block.name(&format!("{name}.{part}"));
+        let gate = b.linear(&name("gate_proj"), x, [inner, hidden], bias)?;
+        let gate = b.unary(&name("act"), activation, gate)?;
+        let up = b.linear(&name("up_proj"), x, [inner, hidden], bias)?;
+        let gated = b.mul(&name("gated"), gate, up)?;
+        b.linear(&name("down_proj"), gated, [hidden, inner], bias)
+    })
+}
+
+/// `down(activation(up x))`, the products called as `names` say.
+pub(crate) fn plain_mlp(
+    mlp: &'static str,
+    names: [&'static str; 2],
+    [inner, hidden]: [usize; 2],
+    activation: UnaryFunction,
+    bias: bool,
+) -> BuildModule {
+    Box::new(move |b, block, x| {
+        let name = |part: &str| block.name(&format!("{mlp}.{part}"));
+        let wide = b.linear(&name(names[0]), x, [inner, hidden], bias)?;
+        let wide = b.unary(&name("act"), activation, wide)?;
+        b.linear(&name(names[1]), wide, [hidden, inner], bias)
+    })
+}

@@ -1,0 +1,28 @@
+//! How a family normalises: by RMS or by mean and variance, with which epsilon and which offset.
+//!
+//! It deliberately knows no weight. Read `builder.rs` for the node that is made of it.
+
+use crate::error::Result;
+use crate::import::files::config::Config;
+use crate::ops::NormalizationKind;
+
+/// How values are normalised.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm {
+    pub(crate) kind: NormalizationKind,
+    pub(crate) epsilon: f64,
+    /// Added to the weight: 1 where the file holds the difference from one.
+    pub(crate) offset: f32,
+}
+
+impl Norm {
+    /// RMSNormalization with the epsilon of `rms_norm_eps`.
+    pub(crate) fn rms(config: &Config) -> Result<Norm> {
+        Ok(Norm { kind: NormalizationKind::Rms, epsilon: config.positive("rms_norm_eps")?, offset: 0.0 })
+    }
+
+    /// LayerNormalization with the epsilon that `field` says.
+    pub(crate) fn layer(config: &Config, field: &str) -> Result<Norm> {
+        Ok(Norm { kind: NormalizationKind::Layer, epsilon: config.positive(field)?, offset: 0.0 })
+    }
+}

@@ -1,0 +1,151 @@
+//! Rotary embedding: both spellings of its settings, every scaling of its frequencies, and the tables made from them.
+//!
+//! It deliberately knows no attention: a table has a row per position and a column per rotated pair. Tables are made
+//! in f64, for the session's capacity, which also settles what transformers lets grow with the text: where a scaling
+//! depends on the text's length, that length is the capacity from the first token on, so that no key is ever turned by
+//! two measures. Read `scaling.rs` for the scalings, [`crate::ops::RotaryEmbedding`] for the op.
+
+use crate::error::Result;
+use crate::import::blocks::scaling::Scaling;
+use crate::import::files::config::Config;
+use crate::tensor::{Region, Tensor};
+use std::fmt;
+
+/// Heads wider than this are a mistake, which no table is made for.
+const MAX_HEAD: usize = 1 << 16;
+
+/// Which function of the angle a table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Angle {
+    Cosine,
+    Sine,
+}
+
+impl fmt::Display for Angle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Angle::Cosine => "cos",
+            Angle::Sine => "sin",
+        })
+    }
+}
+
+/// How positions turn the heads of a layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Rope {
+    name: &'static str,
+    pub(crate) theta: f64,
+    /// What part of a head is turned.
+    pub(crate) part: f64,
+    /// Dimensions of a head that are turned, in pairs.
+    pub(crate) rotated: usize,
+    pub(crate) scaling: Scaling,
+}
+
+/// One table: `f(position * frequency[i])`, times what the scaling multiplies attention by.
+#[derive(Clone, Debug)]
+pub(crate) struct RopeTable {
+    pub(crate) angle: Angle,
+    pub(crate) rope: Rope,
+}
+
+impl RopeTable {
+    /// The box `region` of the table, which has a row for each of `capacity` positions.
+    pub(crate) fn read(&self, capacity: usize, region: &Region) -> Result<Tensor> {
+        let (frequencies, attention) = self.rope.frequencies(capacity);
+        let mut values = Vec::with_capacity(region.numel());
+        for position in region.0[0].clone() {
+            for i in region.0[1].clone() {
+                let angle = position as f64 * frequencies.get(i).copied().unwrap_or(0.0);
+                let value = match self.angle {
+                    Angle::Cosine => angle.cos(),
+                    Angle::Sine => angle.sin(),
+                };
+                values.push((value * attention) as f32);
+            }
+        }
+        Tensor::f32(region.shape(), values)
+    }
+}
+
+impl Rope {
+    /// What `config` says of heads of `head_dim` that are turned whole.
+    ///
+    /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Errors on a rope type that
+    /// is not supported, and on senseless settings.
+    pub(crate) fn of_whole_heads(config: &Config, head_dim: usize) -> Result<Rope> {
+        let rope = Rope::of_part(config, head_dim)?;
+        if rope.rotated != head_dim {
+            return Err(config.error("partial_rotary_factor", "only 1 is supported in this family"));
+        }
+        Ok(rope)
+    }
+
+    /// As [`Rope::of_whole_heads`], where `partial_rotary_factor` may leave the end of each head as it is.
+    pub(crate) fn of_part(config: &Config, head_dim: usize) -> Result<Rope> {
+        Rope::named(config, ["rope_theta", "partial_rotary_factor"], head_dim)
+    }
+
+    /// As [`Rope::of_part`], of a family that has names of its own for the base and for the part.
+    pub(crate) fn named(config: &Config, names: [&str; 2], head_dim: usize) -> Result<Rope> {
+        let parameters = match config.object("rope_scaling")?.filter(|scaling| !scaling.is_empty()) {
+            Some(scaling) => Some(scaling),
+            None => config.object("rope_parameters")?,
+        };
+        Rope::read(config, parameters.as_ref(), "rope", names, head_dim)
+    }
+
+    /// What `parameters` say, whose tables are called `name`; what they leave out, the fields `theta` and `part` of
+    /// `config` say.
+    pub(crate) fn read(
+        config: &Config,
+        parameters: Option<&Config>,
+        name: &'static str,
+        [theta, part]: [&str; 2],
+        head_dim: usize,
+    ) -> Result<Rope> {
+        let inner = |field: &str| parameters.map_or(Ok(None), |p| p.opt_positive(field));
+        let either = |within: Option<f64>, field: &str, default: f64| match within {
+            Some(value) => {
+                config.agrees(field, value);
+                Ok(value)
+            }
+            None => config.positive_or(field, default),
+        };
+        let theta = either(inner("rope_theta")?, theta, 10_000.0)?;
+        let part = either(inner("partial_rotary_factor")?, part, 1.0)?;
+        if theta <= 1.0 {
+            return Err(config.error("rope_theta", format!("{theta} is not above 1")));
+        }
+        if head_dim > MAX_HEAD {
+            return Err(config.error("head_dim", format!("{head_dim} is wider than any head, {MAX_HEAD} at most")));
+        }
+        let rotated = (head_dim as f64 * part) as usize;
+        if part > 1.0 || rotated == 0 || !rotated.is_multiple_of(2) {
+            let reason = format!("{part} of heads of {head_dim} turns {rotated} dimensions, which must be some pairs");
+            return Err(config.error(["partial_rotary_factor", "head_dim"], reason));
+        }
+        let scaling = Scaling::read(config, parameters, rotated)?;
+        Ok(Rope { name, theta, part, rotated, scaling })
+    }
+
+    /// What its tables are called.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The frequency of each pair for texts of `capacity` positions, and the factor of cosines and sines.
+    pub(crate) fn frequencies(&self, capacity: usize) -> (Vec<f64>, f64) {
+        self.scaling.frequencies(self.theta, self.rotated, capacity)
+    }
+
+    /// Columns of its tables.
+    pub(crate) fn pairs(&self) -> usize {
+        self.rotated / 2
+    }
+
+    /// Positions that a model of `max_position_embeddings` takes.
+    pub(crate) fn context(&self, max_position_embeddings: usize) -> usize {
+        self.scaling.context(max_position_embeddings)
+    }
+}

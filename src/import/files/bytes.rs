@@ -1,0 +1,260 @@
+//! The bytes of one file, mapped or embedded, and how a small file is read with a limit.
+//!
+//! This module deliberately knows no format: it only makes sure that what is opened is a plain file of sane size.
+//! Read [`super::safetensors`] next for what the mapped bytes mean, [`super::config`] for the small files.
+
+use crate::error::{Error, ImportError};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::ops::Deref;
+use std::path::{Component, Path};
+use std::time::SystemTime;
+
+/// The most that is read into memory of a JSON file; the largest index and tokenizer files known are half of it.
+pub(crate) const MAX_JSON: u64 = 64 << 20;
+
+/// The bytes of one file.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    /// Mapped from disk: the open file, and what it was when it was mapped.
+    Mapped(memmap2::Mmap, File, Stamp),
+    /// Part of this program.
+    Static(&'static [u8]),
+    /// An empty file: some systems refuse to map it.
+    Empty,
+}
+
+/// What tells that a file is still the one that was opened: its length and when it was last written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(u64, Option<SystemTime>);
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        Stamp(metadata.len(), metadata.modified().ok())
+    }
+}
+
+impl Bytes {
+    /// Maps the plain file at `path`.
+    pub(crate) fn map(path: &Path) -> Result<Bytes, Error> {
+        let (file, length) = open_plain(path)?;
+        if length == 0 {
+            return Ok(Bytes::Empty);
+        }
+        // Asked before mapping: a change in between then shows at the first read.
+        let stamp = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
+        // SAFETY: the mapping is private to this type, read-only, and handed out only as `&[u8]` that borrows it. What
+        // remains is another process that shortens or rewrites the file while it is mapped. `check_unchanged` finds
+        // that before a tensor is read; only a change within the milliseconds of that very read goes unseen. The
+        // alternative, copying whole files, is what sharding exists to avoid. Nothing derived from the bytes is
+        // trusted beyond the mapping: lengths are checked against it, and elements are plain numbers of any bits.
+        let map = unsafe { memmap2::Mmap::map(&file) };
+        map.map(|map| Bytes::Mapped(map, file, stamp)).map_err(|e| io(path, &e))
+    }
+
+    /// Errors when the file at `path` was written to or shortened since it was mapped: to read what is no longer there
+    /// would end the process.
+    pub(crate) fn check_unchanged(&self, path: &Path) -> Result<(), Error> {
+        let Bytes::Mapped(_, file, stamp) = self else { return Ok(()) };
+        let now = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
+        if now == *stamp {
+            return Ok(());
+        }
+        let reason = match (now.0, stamp.0) {
+            (now, then) if now != then => format!("had {then} bytes when it was opened and has {now} now"),
+            _ => "was written to since it was opened".to_string(),
+        };
+        let reason = format!("{reason}: a model must be left alone while it is in use; start again");
+        Err(ImportError::Io { path: path.to_owned(), reason }.into())
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map, ..) => map,
+            Bytes::Static(bytes) => bytes,
+            Bytes::Empty => &[],
+        }
+    }
+}
+
+/// Reads a file of at most [`MAX_JSON`] bytes.
+pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, Error> {
+    let (file, length) = open_plain(path)?;
+    let too_long = || ImportError::File {
+        path: path.to_owned(),
+        offset: MAX_JSON,
+        reason: format!("{length} bytes, more than the {MAX_JSON} this kind of file may have"),
+    };
+    if length > MAX_JSON {
+        return Err(too_long().into());
+    }
+    let mut bytes = Vec::new();
+    // The file may have grown since its length was asked.
+    file.take(MAX_JSON + 1).read_to_end(&mut bytes).map_err(|e| io(path, &e))?;
+    if bytes.len() as u64 > MAX_JSON {
+        return Err(too_long().into());
+    }
+    Ok(bytes)
+}
+
+/// Opens a file that is known to be plain: opening a pipe would wait for a writer for ever.
+fn open_plain(path: &Path) -> Result<(File, u64), Error> {
+    let metadata = fs::metadata(path).map_err(|e| io(path, &e))?;
+    if !metadata.is_file() {
+        return Err(ImportError::Io { path: path.to_owned(), reason: "not a plain file".into() }.into());
+    }
+    let file = File::open(path).map_err(|e| io(path, &e))?;
+    Ok((file, metadata.len()))
+}
+
+/// The system's error at `path`.
+pub(crate) fn io(path: &Path, error: &std::io::Error) -> Error {
+    ImportError::Io { path: path.to_owned(), reason: error.to_string() }.into()
+}
+
+/// Whether `name` stays inside the folder it is joined to, on every system: no root, no drive, no `..`.
+pub(crate) fn stays_inside(name: &str) -> bool {
+    !name.is_empty()
+        && !name.contains(['\\', ':', '\0'])
+        && Path::new(name).components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+/// Whether `name` is the name of a file directly in its folder.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    stays_inside(name) && !name.contains('/')
+}
+
+/// What is wrong with the JSON `text` of `path`, and at which byte of the text.
+pub(crate) fn json_problem(text: &[u8], error: &serde_json::Error) -> (usize, String) {
+    let lines_before = error.line().saturating_sub(1);
+    let line_start: usize = text.split_inclusive(|&b| b == b'\n').take(lines_before).map(<[u8]>::len).sum();
+    let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
+    let message = error.to_string();
+    // The position is given in bytes of the file instead.
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    let kind = if error.is_data() { "not as expected" } else { "not valid JSON" };
+    (offset, format!("{kind}: {}", shortened(message, 200)))
+}
+
+/// [`json_problem`] as the error of a whole file.
+pub(crate) fn json_error(path: &Path, text: &[u8], error: &serde_json::Error) -> Error {
+    let (offset, reason) = json_problem(text, error);
+    ImportError::File { path: path.to_owned(), offset: offset as u64, reason }.into()
+}
+
+/// The numbers that Python's json writes and reads, and that are not JSON. The longer of two that begin alike stands
+/// first.
+pub(crate) const PYTHON_CONSTANTS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+
+/// Marks such a number: `{"__float__": "Infinity"}`. transformers 5 writes them so itself.
+pub(crate) const FLOAT_TAG: &str = "__float__";
+
+/// What the JSON `text` of `path` holds, read as Python's json reads it: `Infinity`, `-Infinity` and `NaN` are values.
+/// They become objects of [`FLOAT_TAG`], which no field takes for a number.
+pub(crate) fn python_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, Error> {
+    let error = match serde_json::from_slice(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    // Numbers of the same length keep every byte in its place, for an error that points at one.
+    let plain = spelt(text, |constant| format!("{:<1$}", 0, constant.len()));
+    if plain == text {
+        return Err(json_error(path, text, &error));
+    }
+    serde_json::from_slice::<IgnoredAny>(&plain).map_err(|e| json_error(path, &plain, &e))?;
+    let tagged = spelt(text, |constant| format!("{{\"{FLOAT_TAG}\": \"{constant}\"}}"));
+    serde_json::from_slice(&tagged).map_err(|e| json_error(path, &tagged, &e))
+}
+
+/// `text` with Python's constants, where they stand outside of texts, spelt as `spell` has them.
+fn spelt(text: &[u8], spell: impl Fn(&str) -> String) -> Vec<u8> {
+    let (mut spelt, mut rest, mut quoted) = (Vec::with_capacity(text.len()), text, false);
+    while let Some(&byte) = rest.first() {
+        let found = PYTHON_CONSTANTS.iter().find(|constant| !quoted && rest.starts_with(constant.as_bytes()));
+        let step = match (byte, found) {
+            (_, Some(constant)) => {
+                spelt.extend(spell(constant).bytes());
+                rest = &rest[constant.len()..];
+                continue;
+            }
+            // What is escaped does not end the text.
+            (b'\\', None) if quoted => rest.len().min(2),
+            (b'"', None) => {
+                quoted = !quoted;
+                1
+            }
+            _ => 1,
+        };
+        spelt.extend(&rest[..step]);
+        rest = &rest[step..];
+    }
+    spelt
+}
+
+/// `text` cut to `limit` characters, so that a hostile file cannot flood a terminal.
+pub(crate) fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_the_folder_are_seen() {
+        for name in ["", "..", "../x", "/x", "a/../../x", "a\\b", "c:x", "a\0b", "./x"] {
+            assert!(!stays_inside(name) && !is_plain_name(name), "{name:?}");
+        }
+        assert!(stays_inside("1_Pooling/config.json") && !is_plain_name("1_Pooling/config.json"));
+        assert!(!is_plain_name("x/"));
+        assert!(is_plain_name("model-00001-of-00002.safetensors"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_plain_file_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink("/dev/zero", path("zeros.json")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path("pipe.json")).status().unwrap();
+        assert!(made.success());
+        for name in ["zeros.json", "pipe.json", "."] {
+            let error = read_small(&path(name)).unwrap_err().to_string();
+            assert!(error.ends_with("not a plain file"), "{name}: {error}");
+            assert!(Bytes::map(&path(name)).is_err(), "{name}");
+        }
+        let long = File::create(path("long.json")).unwrap();
+        long.set_len(MAX_JSON + 1).unwrap();
+        assert!(read_small(&path("long.json")).unwrap_err().to_string().contains("67108865 bytes, more than"));
+    }
+
+    #[test]
+    fn the_numbers_that_only_python_has_are_read() {
+        let read = |text: &str| python_json::<serde_json::Value>(Path::new("c.json"), text.as_bytes());
+        let value = read(r#"{"a": [0.0, Infinity], "b": -Infinity, "c": "NaN, \"Infinity", "d": NaN}"#).unwrap();
+        assert_eq!(value["a"][1][FLOAT_TAG], "Infinity");
+        assert_eq!(value["b"][FLOAT_TAG], "-Infinity");
+        assert_eq!(value["c"], "NaN, \"Infinity");
+        assert_eq!(value["d"][FLOAT_TAG], "NaN");
+        for (text, byte) in [(r#"{"a": Infinity, "b": !}"#, 21), (r#"{"a": Infinite}"#, 6), (r#"{"a": NaNa}"#, 9)] {
+            let error = read(text).unwrap_err();
+            assert!(matches!(&error, Error::Import(ImportError::File { offset, .. }) if *offset == byte), "{error}");
+        }
+    }
+
+    #[test]
+    fn json_problems_point_at_the_byte() {
+        for (text, byte) in [("{\"a\": !}", 6), ("{\n\n \"a\": !}", 9), ("{\n\"a\":1\n!", 8)] {
+            let error = serde_json::from_str::<serde_json::Value>(text).unwrap_err();
+            assert_eq!(json_problem(text.as_bytes(), &error).0, byte, "{text:?} {error}");
+        }
+    }
+}

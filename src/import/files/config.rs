@@ -1,0 +1,488 @@
+//! A JSON object of settings, read field by field with an error that names the file and the field.
+//!
+//! This module deliberately knows no model family: which fields there are, and what they mean together, is theirs. It
+//! remembers which were read, so that what nobody understood can be listed.
+//! Read [`super::folder`] next: it finds the files; `defaults.rs`: what fields that are left out have as their value; and
+//! `inert.rs`: what need not be read.
+
+use crate::error::{Error, ImportError, Result};
+use crate::import::files::bytes::{FLOAT_TAG, PYTHON_CONSTANTS, python_json, shortened};
+use crate::import::files::defaults::{self, FieldDefault};
+use crate::import::files::inert::{inert, same};
+use serde_json::{Map, Value};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Sizes beyond this are mistakes, and keep products of two sizes from overflowing.
+pub const MAX_SIZE: usize = 1 << 31;
+
+/// The names one field goes by, the preferred first: `"vocab_size"`, or `["hidden_size", "n_embd"]`.
+pub trait FieldNames {
+    /// The names, at least one.
+    fn names(&self) -> &[&str];
+}
+
+impl FieldNames for &str {
+    fn names(&self) -> &[&str] {
+        std::slice::from_ref(self)
+    }
+}
+
+impl<const N: usize> FieldNames for [&str; N] {
+    fn names(&self) -> &[&str] {
+        self
+    }
+}
+
+impl FieldNames for &[&str] {
+    fn names(&self) -> &[&str] {
+        self
+    }
+}
+
+/// The settings of one file, or of one object in it.
+///
+/// A field that is left out has the default that its family's class in transformers gives it, where this is the
+/// configuration of a model of a known family; otherwise it is absent. A field that is `null` is absent, whatever its
+/// default; `null` where the class takes none is an error.
+#[derive(Clone, Debug)]
+pub struct Config {
+    path: PathBuf,
+    /// `rope_parameters.` for a nested object.
+    prefix: String,
+    /// `1_Pooling/config.json:`, which tells a person how to name a field of this file; empty for config.json itself.
+    file: String,
+    map: Map<String, Value>,
+    /// The family whose defaults it has.
+    family: Option<&'static str>,
+    /// The fields that were read, by their whole names; an object whose fields are read one by one ends in a point.
+    read: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Config {
+    /// Reads the object `json`; `path` is for messages.
+    pub fn parse(path: &Path, json: &[u8]) -> Result<Config> {
+        Ok(Config::new(path, String::new(), python_json(path, json)?))
+    }
+
+    /// Reads a list of objects, such as modules.json.
+    pub fn parse_list(path: &Path, json: &[u8]) -> Result<Vec<Config>> {
+        let maps: Vec<Map<String, Value>> = python_json(path, json)?;
+        let configs = maps.into_iter().enumerate();
+        Ok(configs.map(|(i, map)| Config::new(path, format!("{i}."), map)).collect())
+    }
+
+    fn new(path: &Path, prefix: String, map: Map<String, Value>) -> Config {
+        Config { path: path.to_owned(), prefix, file: String::new(), map, family: None, read: Arc::default() }
+    }
+
+    /// The same settings, whose fields a person names as `FILE:FIELD`, because they are not those of config.json.
+    pub(crate) fn of_file(mut self, file: &str) -> Config {
+        self.file = format!("{file}:");
+        self
+    }
+
+    /// The same configuration, with the defaults of `family`'s class for fields that it leaves out.
+    pub(crate) fn of_family(&self, family: &'static str) -> Config {
+        Config { family: Some(family), ..self.clone() }
+    }
+
+    /// The same without `fields`, which are named as errors name them: `rope_parameters.factor`. Errors when one is not
+    /// there.
+    pub fn without(mut self, fields: &[impl AsRef<str>]) -> Result<Config> {
+        for field in fields.iter().map(AsRef::as_ref) {
+            let mut path: Vec<&str> = field.split('.').collect();
+            let last = path.pop().unwrap_or(field);
+            // A name with a point in it may also be a field's own.
+            let inside = path.iter().try_fold(&mut self.map, |map, name| map.get_mut(*name)?.as_object_mut());
+            let removed = inside.and_then(|map| map.remove(last));
+            if removed.or_else(|| self.map.remove(field)).is_none() {
+                return Err(self.error(field, "is to be ignored, and is not there"));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Errors when there are fields that nobody read and that may change what the model computes: lists them all.
+    pub fn understood(&self) -> Result<()> {
+        let family = self.family.unwrap_or_default();
+        self.understood_but(&|name, value| inert(family, name, value))
+    }
+
+    /// As [`Config::understood`], of a file other than config.json: the list of harmless fields is not for it, and only
+    /// names with a leading underscore, which are notes on who wrote the file, may be left unread.
+    pub fn wholly_understood(&self) -> Result<()> {
+        self.understood_but(&|name, _| name.starts_with('_'))
+    }
+
+    fn understood_but(&self, harmless: &dyn Fn(&str, &Value) -> bool) -> Result<()> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fields = Vec::new();
+        unread(&self.prefix, &self.map, &read, harmless, &mut fields);
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let names = fields.iter().map(|(name, _)| format!("{}{name}", self.file)).collect::<Vec<_>>().join(",");
+        let line = |(name, value): &(String, &Value)| {
+            let what = crate::import::files::inert::what(name).map(|what| format!(" ({what})")).unwrap_or_default();
+            format!("{name}: {}{what}", shown(value))
+        };
+        let fields = fields.iter().map(line).collect();
+        Err(ImportError::NotUnderstood { path: self.path.clone(), fields, names }.into())
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An error about a field, for what only its reader can know: that it contradicts another, say.
+    pub fn error(&self, field: impl FieldNames, reason: impl Into<String>) -> Error {
+        let field = format!("{}{}", self.prefix, field.names().join(" or "));
+        ImportError::Config { path: self.path.clone(), field, reason: reason.into() }.into()
+    }
+
+    /// Whether the field has a value.
+    pub fn has(&self, field: impl FieldNames) -> bool {
+        self.entry(&field).is_some()
+    }
+
+    /// The names of all fields, those that are `null` included.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
+    }
+
+    /// The field as it is. Of several names that are there, the first counts; another one counts as read only where it
+    /// says the same.
+    pub fn value(&self, field: impl FieldNames) -> Option<&Value> {
+        let (_, value) = self.entry(&field)?;
+        self.mark(field.names(), value);
+        Some(value)
+    }
+
+    /// Counts the field as read where it says that something is `value`, which follows from other fields.
+    pub fn agrees(&self, field: &str, value: impl Into<Value>) {
+        self.mark(&[field], &value.into());
+    }
+
+    /// A size: a whole number from 1 to [`MAX_SIZE`].
+    pub fn usize(&self, field: impl FieldNames) -> Result<usize> {
+        self.required(&field, self.size(&field)?)
+    }
+
+    /// [`Config::usize`] of a field that may be absent.
+    pub fn usize_or(&self, field: impl FieldNames, default: usize) -> Result<usize> {
+        Ok(self.size(&field)?.unwrap_or(default))
+    }
+
+    /// A whole number from 0 to [`MAX_SIZE`].
+    pub fn whole(&self, field: impl FieldNames) -> Result<usize> {
+        self.required(&field, self.at_least(&field, 0)?)
+    }
+
+    /// A whole number from 0 to [`MAX_SIZE`] that may be absent.
+    pub fn whole_or(&self, field: impl FieldNames, default: usize) -> Result<usize> {
+        Ok(self.at_least(&field, 0)?.unwrap_or(default))
+    }
+
+    /// [`Config::usize`] of a field that may be absent.
+    pub fn opt_usize(&self, field: impl FieldNames) -> Result<Option<usize>> {
+        self.size(&field)
+    }
+
+    /// A finite number.
+    pub fn f64(&self, field: impl FieldNames) -> Result<f64> {
+        self.required(&field, self.number(&field)?)
+    }
+
+    /// [`Config::f64`] of a field that may be absent.
+    pub fn f64_or(&self, field: impl FieldNames, default: f64) -> Result<f64> {
+        Ok(self.number(&field)?.unwrap_or(default))
+    }
+
+    /// [`Config::f64`] of a field that may be absent.
+    pub fn opt_f64(&self, field: impl FieldNames) -> Result<Option<f64>> {
+        self.number(&field)
+    }
+
+    /// A number above zero.
+    pub fn positive(&self, field: impl FieldNames) -> Result<f64> {
+        self.required(&field, self.above_zero(&field)?)
+    }
+
+    /// A number above zero that may be absent: an epsilon, a rope base.
+    pub fn positive_or(&self, field: impl FieldNames, default: f64) -> Result<f64> {
+        Ok(self.above_zero(&field)?.unwrap_or(default))
+    }
+
+    /// [`Config::positive`] of a field that may be absent.
+    pub fn opt_positive(&self, field: impl FieldNames) -> Result<Option<f64>> {
+        self.above_zero(&field)
+    }
+
+    /// A list of finite numbers.
+    pub fn numbers(&self, field: impl FieldNames) -> Result<Vec<f64>> {
+        let number = |v: &Value| v.as_f64().filter(|n| n.is_finite());
+        let numbers = self.typed(&field, "a list of finite numbers", |v| v.as_array()?.iter().map(number).collect())?;
+        self.required(&field, numbers)
+    }
+
+    /// A list of whole numbers from 0, empty when absent.
+    pub fn wholes(&self, field: impl FieldNames) -> Result<Vec<usize>> {
+        let whole = |v: &Value| usize::try_from(v.as_u64()?).ok();
+        let numbers = self.typed(&field, "a list of whole numbers", |v| v.as_array()?.iter().map(whole).collect())?;
+        Ok(numbers.unwrap_or_default())
+    }
+
+    /// A truth value that is false when absent, as Python takes `None`.
+    pub fn flag(&self, field: impl FieldNames) -> Result<bool> {
+        self.bool_or(field, false)
+    }
+
+    /// A truth value that may be absent.
+    pub fn bool_or(&self, field: impl FieldNames, default: bool) -> Result<bool> {
+        Ok(self.opt_bool(field)?.unwrap_or(default))
+    }
+
+    /// A truth value that may be absent.
+    pub fn opt_bool(&self, field: impl FieldNames) -> Result<Option<bool>> {
+        self.typed(&field, "true or false", Value::as_bool)
+    }
+
+    /// A text.
+    pub fn str(&self, field: impl FieldNames) -> Result<&str> {
+        self.required(&field, self.typed(&field, "a text", Value::as_str)?)
+    }
+
+    /// A text that may be absent.
+    pub fn str_or<'a>(&'a self, field: impl FieldNames, default: &'a str) -> Result<&'a str> {
+        Ok(self.opt_str(field)?.unwrap_or(default))
+    }
+
+    /// A text that may be absent.
+    pub fn opt_str(&self, field: impl FieldNames) -> Result<Option<&str>> {
+        self.typed(&field, "a text", Value::as_str)
+    }
+
+    /// A list of texts, empty when absent.
+    pub fn strings(&self, field: impl FieldNames) -> Result<Vec<&str>> {
+        let texts = self.typed(&field, "a list of texts", |v| v.as_array()?.iter().map(Value::as_str).collect())?;
+        Ok(texts.unwrap_or_default())
+    }
+
+    /// Token ids, written as one number or as a list; empty when absent. Files write -1, or an id outside the vocabulary,
+    /// for a token that is never produced.
+    pub fn ids(&self, field: impl FieldNames) -> Result<Vec<i64>> {
+        let id = Value::as_i64;
+        let ids = self.typed(&field, "a token id or a list of them", |v| match v {
+            Value::Array(list) => list.iter().map(id).collect(),
+            one => id(one).map(|id| vec![id]),
+        })?;
+        Ok(ids.unwrap_or_default())
+    }
+
+    /// A nested object; without any field where it is absent.
+    pub fn object_or_empty(&self, field: &str) -> Result<Config> {
+        let (path, file) = (self.path.clone(), self.file.clone());
+        let prefix = format!("{}{field}.", self.prefix);
+        let empty = || Config { path, prefix, file, map: Map::new(), family: None, read: self.read.clone() };
+        Ok(self.object(field)?.unwrap_or_else(empty))
+    }
+
+    /// A nested object that may be absent.
+    pub fn object(&self, field: impl FieldNames) -> Result<Option<Config>> {
+        let plain = |value| Value::as_object(value).filter(|map| !map.contains_key(FLOAT_TAG));
+        let Some(map) = self.typed(&field, "an object", plain)? else { return Ok(None) };
+        let name = self.entry(&field).map_or("", |(name, _)| name);
+        let prefix = format!("{}{name}.", self.prefix);
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(prefix.clone());
+        let (path, file, map, read) = (self.path.clone(), self.file.clone(), map.clone(), self.read.clone());
+        Ok(Some(Config { path, prefix, file, map, family: None, read }))
+    }
+
+    /// Whether it says nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The field's value and the name it goes by: what the file says, else the default.
+    fn entry<'n>(&self, field: &'n impl FieldNames) -> Option<(&'n str, &Value)> {
+        let names = field.names();
+        let mut stated = names.iter().filter_map(|&name| Some((name, self.map.get(name)?)));
+        if let Some(found) = stated.find(|(_, value)| !value.is_null()) {
+            return Some(found);
+        }
+        let (name, default) = self.default(names)?;
+        let left_out = names.iter().all(|name| !self.map.contains_key(*name));
+        (left_out && !default.value.is_null()).then_some((name, &default.value))
+    }
+
+    /// What the family's class says of the field.
+    fn default<'n>(&self, names: &[&'n str]) -> Option<(&'n str, &'static FieldDefault)> {
+        let family = self.family?;
+        names.iter().find_map(|name| Some((*name, defaults::find(family, name)?)))
+    }
+
+    /// Counts the names that say `value` as read.
+    fn mark(&self, names: &[&str], value: &Value) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let saying = names.iter().filter(|name| self.map.get(**name).is_some_and(|said| same(said, value)));
+        read.extend(saying.map(|name| format!("{}{name}", self.prefix)));
+    }
+
+    /// The field read by `read`, absent or of the wrong type being told apart.
+    fn typed<'a, T>(
+        &'a self,
+        field: &impl FieldNames,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        if let Some((_, value)) = self.entry(field) {
+            self.mark(field.names(), value);
+            return read(value).map(Some).ok_or_else(|| self.wrong(field, expected));
+        }
+        match self.default(field.names()) {
+            Some((name, default)) if self.map.contains_key(name) && !default.nullable => {
+                let reason = format!("expected {expected}, found null; left out, it is {}", shown(&default.value));
+                Err(self.error(name, reason))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn size(&self, field: &impl FieldNames) -> Result<Option<usize>> {
+        self.at_least(field, 1)
+    }
+
+    fn at_least(&self, field: &impl FieldNames, least: usize) -> Result<Option<usize>> {
+        self.typed(field, &format!("a whole number from {least} to 2^31"), |value| {
+            usize::try_from(value.as_u64()?).ok().filter(|n| (least..=MAX_SIZE).contains(n))
+        })
+    }
+
+    fn above_zero(&self, field: &impl FieldNames) -> Result<Option<f64>> {
+        self.typed(field, "a number above zero", |value| value.as_f64().filter(|n| n.is_finite() && *n > 0.0))
+    }
+
+    fn number(&self, field: &impl FieldNames) -> Result<Option<f64>> {
+        self.typed(field, "a finite number", |value| value.as_f64().filter(|n| n.is_finite()))
+    }
+
+    fn required<T>(&self, field: &impl FieldNames, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.error(field.names(), "is missing"))
+    }
+
+    fn wrong(&self, field: &impl FieldNames, expected: &str) -> Error {
+        match self.entry(field) {
+            Some((name, value)) => self.error(name, format!("expected {expected}, found {}", shown(value))),
+            None => self.error(field.names(), format!("expected {expected}")),
+        }
+    }
+}
+
+/// A value as the file has it, for messages.
+fn shown(value: &Value) -> String {
+    let mut text = value.to_string();
+    for constant in PYTHON_CONSTANTS {
+        text = text.replace(&format!("{{\"{FLOAT_TAG}\":\"{constant}\"}}"), constant);
+    }
+    shortened(&text, 60)
+}
+
+/// The fields below `prefix` that are not in `read` and not harmless, with their values.
+fn unread<'a>(
+    prefix: &str,
+    map: &'a Map<String, Value>,
+    read: &HashSet<String>,
+    harmless: &dyn Fn(&str, &Value) -> bool,
+    found: &mut Vec<(String, &'a Value)>,
+) {
+    for (name, value) in map.iter().filter(|(name, value)| !value.is_null() && !harmless(name, value)) {
+        let whole = format!("{prefix}{name}");
+        let inside = format!("{whole}.");
+        match value {
+            Value::Object(map) if read.contains(&inside) => unread(&inside, map, read, harmless, found),
+            _ if read.contains(&whole) => {}
+            _ => found.push((whole, value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> Config {
+        Config::parse(Path::new("m/config.json"), json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn fields_are_read_by_any_of_their_names() {
+        let c = config(
+            r#"{"n_embd": 48, "head_dim": null, "eps": 1e-5, "tie": true, "eos": [0, 7], "bos": 0,
+                "rope": {"theta": 1e6, "size": 0}, "names": ["a", "b"], "kind": "x"}"#,
+        );
+        assert_eq!(c.usize(["hidden_size", "n_embd"]).unwrap(), 48);
+        assert_eq!(c.opt_usize("head_dim").unwrap(), None);
+        assert_eq!(c.usize_or("layers", 3).unwrap(), 3);
+        assert_eq!(c.f64("eps").unwrap(), 1e-5);
+        assert!(c.bool_or("tie", false).unwrap() && c.bool_or("untie", true).unwrap());
+        assert_eq!(
+            (c.ids("eos").unwrap(), c.ids("bos").unwrap(), c.ids("pad").unwrap()),
+            (vec![0, 7], vec![0], vec![])
+        );
+        assert_eq!(config(r#"{"pad": -1}"#).ids("pad").unwrap(), [-1]);
+        assert_eq!(c.strings("names").unwrap(), ["a", "b"]);
+        assert_eq!((c.str("kind").unwrap(), c.str_or("sort", "y").unwrap()), ("x", "y"));
+        let rope = c.object("rope").unwrap().unwrap();
+        assert_eq!(rope.positive_or("theta", 1.0).unwrap(), 1e6);
+        assert_eq!(
+            rope.usize("size").unwrap_err().to_string(),
+            "m/config.json: rope.size: expected a whole number from 1 to 2^31, found 0"
+        );
+        assert!(c.object("rope_scaling").unwrap().is_none());
+        assert_eq!(
+            c.usize(["layers", "n_layer"]).unwrap_err().to_string(),
+            "m/config.json: layers or n_layer: is missing"
+        );
+    }
+
+    #[test]
+    fn fields_that_nobody_read_are_listed() {
+        let json = r#"{"hidden_size": 8, "n_embd": 9, "hidden_sise": 10, "gone": null, "use_cache": true, "_note": 1,
+            "mlp_bias": false, "lm_head_bias": true, "rope": {"theta": 1e6, "fctor": [2.0]}, "other": {"a": 1}}"#;
+        let read = |c: &Config| {
+            c.usize(["hidden_size", "n_embd"]).unwrap();
+            c.object("rope").unwrap().unwrap().f64("theta").unwrap();
+        };
+        let c = config(json);
+        read(&c);
+        // To ask whether a field is there is not to understand it.
+        assert!(c.has("hidden_sise"));
+        let message = c.understood().unwrap_err().to_string();
+        for line in ["hidden_sise: 10", "lm_head_bias: true", "n_embd: 9", "other: {\"a\":1}", "rope.fctor: [2.0]"] {
+            assert!(message.contains(&format!("\n  {line}\n")), "{message}");
+        }
+        assert_eq!(message.matches("\n  ").count(), 5, "{message}");
+        assert!(message.contains("--ignore-config hidden_sise,lm_head_bias,n_embd,other,rope.fctor"), "{message}");
+        let c = config(json).without(&["hidden_sise", "lm_head_bias", "n_embd", "other", "rope.fctor"]).unwrap();
+        read(&c);
+        c.understood().unwrap();
+        let error = config(json).without(&["rope.factor"]).unwrap_err().to_string();
+        assert_eq!(error, "m/config.json: rope.factor: is to be ignored, and is not there");
+    }
+
+    #[test]
+    fn senseless_sizes_are_errors() {
+        for size in ["0", "-1", "1.5", "2147483649", "18446744073709551616", "\"64\"", "[]", "true", "1e30"] {
+            let error = config(&format!("{{\"hidden_size\": {size}}}")).usize("hidden_size").unwrap_err();
+            assert!(matches!(&error, Error::Import(ImportError::Config { .. })), "{error:?}");
+            assert!(error.to_string().starts_with("m/config.json: hidden_size: expected a whole number"), "{error}");
+        }
+        assert_eq!(config(r#"{"a": 2147483648}"#).usize("a").unwrap(), MAX_SIZE);
+        assert!(config(r#"{"a": -1}"#).positive_or("a", 1.0).is_err());
+        assert!(config(r#"{"a": 1e30}"#).ids("a").is_err());
+        assert!(config(r#"{"a": 1}"#).str("a").is_err());
+    }
+}

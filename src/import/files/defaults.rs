@@ -1,0 +1,48 @@
+//! What each family's configuration class in transformers gives to a field that a config.json leaves out.
+//!
+//! Published files leave out whatever equals the default of their class: Gemma 3 4B, for one, says neither its heads nor
+//! its vocabulary. The table is generated from transformers by `tests/fixtures/defaults.py` and deliberately holds plain
+//! values only: what a class computes from other fields, head_dim say, its family computes. Read `config.rs` for who asks.
+
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// One field of a configuration class.
+#[derive(Debug, Deserialize)]
+pub(crate) struct FieldDefault {
+    /// The value of a field that is left out. `null` means that there is no such thing, or that it is computed.
+    #[serde(rename = "default")]
+    pub(crate) value: Value,
+    /// Whether a file may say `null`; of other fields transformers refuses it.
+    #[serde(default)]
+    pub(crate) nullable: bool,
+}
+
+type Table = HashMap<String, HashMap<String, FieldDefault>>;
+
+/// By `model_type` and field. A test reads it, so that it cannot be empty.
+static TABLE: LazyLock<Table> =
+    LazyLock::new(|| serde_json::from_str(include_str!("defaults.json")).unwrap_or_default());
+
+/// The field called `name` of the class of `family`. `None` where the class has no such field.
+pub(crate) fn find(family: &str, name: &str) -> Option<&'static FieldDefault> {
+    TABLE.get(family)?.get(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::import::families::FAMILIES;
+    use super::*;
+
+    #[test]
+    fn every_family_has_its_class() {
+        for (family, _) in FAMILIES {
+            assert!(find(family, "tie_word_embeddings").is_some(), "{family}");
+        }
+        assert_eq!(find("gemma3_text", "vocab_size").unwrap().value, 262_208);
+        assert!(find("mistral", "sliding_window").unwrap().nullable);
+        assert!(!find("mistral", "hidden_size").unwrap().nullable);
+    }
+}

@@ -1,0 +1,17 @@
+//! The demo model, which is part of the program so that the first run needs no download.
+//!
+//! This module deliberately knows nothing of what the model is; `assets/demo/RECIPE.md` tells how it was made.
+//! Read [`super::folder`] next: an embedded folder is read and checked like any other.
+
+use crate::error::Result;
+use crate::import::files::folder::Folder;
+
+/// The embedded folder: a Llama of 2.6 M parameters that writes in the manner of Shakespeare.
+pub fn demo() -> Result<Folder> {
+    Folder::embedded(&[
+        ("config.json", include_bytes!("../../../assets/demo/config.json")),
+        ("generation_config.json", include_bytes!("../../../assets/demo/generation_config.json")),
+        ("model.safetensors", include_bytes!("../../../assets/demo/model.safetensors")),
+        ("tokenizer.json", include_bytes!("../../../assets/demo/tokenizer.json")),
+    ])
+}

@@ -1,0 +1,111 @@
+//! model.safetensors.index.json: which file of a sharded model holds which tensor.
+//!
+//! This module deliberately opens no weights: it only makes sure that every file named lies in the folder.
+//! Read [`super::folder`] next: it opens those files and holds them against the index.
+
+use crate::error::{Error, ImportError, Result};
+use crate::import::files::bytes::{is_plain_name, json_error, shortened};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+/// A validated index.
+#[derive(Debug)]
+pub(crate) struct Index {
+    path: PathBuf,
+    text: Vec<u8>,
+    /// File by tensor.
+    pub(crate) weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// Reads the index `text`; `path` is for messages.
+    pub(crate) fn parse(path: PathBuf, text: Vec<u8>) -> Result<Index> {
+        let raw: Raw = serde_json::from_slice(&text).map_err(|e| json_error(&path, &text, &e))?;
+        let mut index = Index { path, text, weight_map: BTreeMap::new() };
+        for (tensor, file) in raw.weight_map.0 {
+            index.check_file(&tensor, &file)?;
+            if let Some(first) = index.weight_map.get(&tensor) {
+                return Err(index.error(&tensor, &tensor, format!("is named twice: in {first:?} and in {file:?}")));
+            }
+            index.weight_map.insert(tensor, file);
+        }
+        if index.weight_map.is_empty() {
+            let reason = "weight_map names no tensor".into();
+            return Err(ImportError::File { path: index.path, offset: 0, reason }.into());
+        }
+        Ok(index)
+    }
+
+    /// The files named, each once.
+    pub(crate) fn files(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
+
+    /// The error for a file that is named but not there.
+    pub(crate) fn missing_file(&self, file: &str) -> Error {
+        let tensor = self.weight_map.iter().find(|(_, f)| *f == file).map_or("", |(tensor, _)| tensor);
+        self.error(tensor, file, format!("the index names the file {file:?}, which is not in the folder"))
+    }
+
+    /// The error for a tensor that is not in the file the index names.
+    pub(crate) fn missing_tensor(&self, tensor: &str, file: &str) -> Error {
+        self.error(tensor, tensor, format!("the index names the file {file:?}, which has no such tensor"))
+    }
+
+    fn check_file(&self, tensor: &str, file: &str) -> Result<()> {
+        if !is_plain_name(file) {
+            let reason = format!("the file {:?} is not a plain name within the folder", shortened(file, 200));
+            return Err(self.error(tensor, file, reason));
+        }
+        if !file.ends_with(".safetensors") {
+            let reason = format!("the file {:?} is not .safetensors, the only format read", shortened(file, 200));
+            return Err(self.error(tensor, file, reason));
+        }
+        Ok(())
+    }
+
+    /// An error about a tensor, at the place where the index has the string `at`.
+    fn error(&self, tensor: &str, at: &str, reason: String) -> Error {
+        // The parser keeps no positions. Looking again costs nothing that matters once there is an error to tell.
+        let quoted = serde_json::to_string(at).unwrap_or_default();
+        let found = self.text.windows(quoted.len().max(1)).position(|w| w == quoted.as_bytes());
+        let (path, tensor) = (self.path.clone(), shortened(tensor, 200));
+        ImportError::Tensor { path, tensor, offset: found.unwrap_or(0) as u64, reason }.into()
+    }
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    weight_map: Pairs,
+}
+
+/// The pairs of an object in order, so that two of one name are both seen.
+struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of file names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// The index's name in a folder.
+pub(crate) const NAME: &str = "model.safetensors.index.json";

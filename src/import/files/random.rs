@@ -1,0 +1,255 @@
+//! Tensors that no file holds: random numbers, each made from its tensor's name and its own index when it is read.
+//!
+//! It deliberately knows no model: what is asked for by name and shape is there. Numbers are spread so that a layer
+//! keeps the size of what passes through it, and nothing overflows in 16 bits. Read `tensors.rs` for the views that
+//! weights are of them, and [`super::Model::random`] for who makes them.
+
+use crate::error::{ImportError, Result};
+use crate::import::files::tensors::gather;
+use crate::import::files::tensors::{TensorId, Tensors, View};
+use crate::random::Random;
+use crate::shape::{checked_numel, display_shape};
+use crate::tensor::{DType, Tensor, ask_for};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A tensor of more elements than this is a mistake in the configuration: the largest real ones have 2^32.
+const MAX_NUMEL: usize = 1 << 40;
+
+/// How many numbers are made of one random word.
+const LANES: usize = 4;
+
+/// Random tensors of one type, made up by name and shape as they are wanted.
+#[derive(Debug)]
+pub struct RandomTensors {
+    path: PathBuf,
+    dtype: DType,
+    seed: u64,
+    tensors: Vec<(String, Vec<usize>)>,
+    by_name: HashMap<String, TensorId>,
+    bytes_read: AtomicU64,
+}
+
+impl RandomTensors {
+    /// None yet; `path` is the configuration they will follow from, for messages.
+    pub fn new(path: &Path, dtype: DType, seed: u64) -> RandomTensors {
+        let (tensors, by_name, bytes_read) = Default::default();
+        RandomTensors { path: path.to_owned(), dtype, seed, tensors, by_name, bytes_read }
+    }
+
+    fn tensor(&self, id: TensorId) -> Result<&(String, Vec<usize>)> {
+        self.tensors.get(id.0).ok_or_else(|| {
+            let reason = format!("calls for {} tensors; number {} is of another model", self.tensors.len(), id.0);
+            ImportError::Folder { path: self.path.clone(), reason }.into()
+        })
+    }
+
+    fn error(&self, tensor: &str, reason: String) -> ImportError {
+        ImportError::Config { path: self.path.clone(), field: format!("tensor {tensor}"), reason }
+    }
+}
+
+impl Tensors for RandomTensors {
+    fn find(&self, name: &str) -> Option<TensorId> {
+        self.by_name.get(name).copied()
+    }
+
+    fn wanted(&mut self, name: &str, shape: &[usize]) -> Result<Option<TensorId>> {
+        if let Some(known) = self.find(name) {
+            return Ok(Some(known));
+        }
+        if checked_numel(shape).is_none_or(|n| n > MAX_NUMEL) {
+            let reason =
+                format!("shape {} is larger than any machine holds: are the sizes right?", display_shape(shape));
+            return Err(self.error(name, reason).into());
+        }
+        let id = TensorId(self.tensors.len());
+        self.tensors.push((name.to_string(), shape.to_vec()));
+        self.by_name.insert(name.to_string(), id);
+        Ok(Some(id))
+    }
+
+    fn name(&self, id: TensorId) -> Result<&str> {
+        Ok(&self.tensor(id)?.0)
+    }
+
+    fn shape(&self, id: TensorId) -> Result<&[usize]> {
+        Ok(&self.tensor(id)?.1)
+    }
+
+    fn file(&self, id: TensorId) -> Result<&Path> {
+        self.tensor(id).map(|_| self.path.as_path())
+    }
+
+    fn dtype(&self, id: TensorId) -> Result<DType> {
+        self.tensor(id).map(|_| self.dtype)
+    }
+
+    fn lacks(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn same(&self, a: TensorId, b: TensorId) -> Result<bool> {
+        Ok(a == b)
+    }
+
+    fn read(&self, view: &View) -> Result<Tensor> {
+        let (name, shape) = self.tensor(view.tensor)?;
+        let numel = view.numel_within(shape.iter().product()).ok_or_else(|| {
+            let (shape, seen) = (display_shape(shape), display_shape(&view.shape));
+            self.error(name, format!("a view of shape {seen} from element {} leaves its shape {shape}", view.offset))
+        })?;
+        let (random, spread) = (stream(self.seed, name), Spread::of(name, shape));
+        ask_for(numel.saturating_mul(4))?;
+        let mut values = vec![0f32; numel];
+        gather(view, &mut values, |at, run| fill(&random, spread, at, run));
+        self.bytes_read.fetch_add((numel * self.dtype.size()) as u64, Ordering::Relaxed);
+        Ok(Tensor::f32(view.shape.as_slice(), values)?.rounded(self.dtype))
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let numels = self.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64);
+        numels.sum::<u64>().saturating_mul(self.dtype.size() as u64)
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a tensor's numbers lie: evenly in `middle - width..middle + width`.
+#[derive(Clone, Copy)]
+struct Spread {
+    middle: f32,
+    width: f32,
+}
+
+impl Spread {
+    /// Matrices have the variance 1 / columns, so that a product keeps the size of its rows; biases are small, and
+    /// other vectors, which norms multiply by, close to one.
+    fn of(name: &str, shape: &[usize]) -> Spread {
+        match shape {
+            [.., _, columns] => Spread { middle: 0.0, width: (3.0 / *columns as f32).sqrt() },
+            _ if name.ends_with("bias") => Spread { middle: 0.0, width: 0.02 },
+            _ => Spread { middle: 1.0, width: 0.02 },
+        }
+    }
+}
+
+/// The words of one tensor: started by its name's FNV-1a hash, so that tensors share no numbers.
+fn stream(seed: u64, name: &str) -> Random {
+    let start = 0xcbf2_9ce4_8422_2325 ^ Random::new(seed).word();
+    let hash = name.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    Random::new(Random::new(hash).word())
+}
+
+/// The numbers from the tensor's element `at` on.
+fn fill(random: &Random, spread: Spread, at: usize, run: &mut [f32]) {
+    let scale = spread.width / 32768.0;
+    let number = |word: u64, lane: usize| spread.middle + scale * f32::from((word >> (16 * lane)) as u16 as i16);
+    let word = |group: usize| random.nth(group as u64);
+    // A run may begin and end inside a group of one word.
+    let (head, rest) = run.split_at_mut((at.next_multiple_of(LANES) - at).min(run.len()));
+    for (i, value) in head.iter_mut().enumerate() {
+        *value = number(word(at / LANES), (at + i) % LANES);
+    }
+    let first = at.div_ceil(LANES);
+    let (groups, tail) = rest.as_chunks_mut::<LANES>();
+    let last = first + groups.len();
+    for (i, group) in groups.iter_mut().enumerate() {
+        let word = word(first + i);
+        for (lane, value) in group.iter_mut().enumerate() {
+            *value = number(word, lane);
+        }
+    }
+    for (lane, value) in tail.iter_mut().enumerate() {
+        *value = number(word(last), lane);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Region;
+    use proptest::prelude::*;
+
+    fn made_up(dtype: DType, seed: u64, name: &str, shape: &[usize]) -> (RandomTensors, View) {
+        let mut tensors = RandomTensors::new(Path::new("config.json"), dtype, seed);
+        let id = tensors.wanted(name, shape).unwrap().unwrap();
+        let view = tensors.view(id).unwrap();
+        (tensors, view)
+    }
+
+    fn numbers(dtype: DType, seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
+        let (tensors, view) = made_up(dtype, seed, name, shape);
+        tensors.read(&view).unwrap().widened().as_f32().unwrap().to_vec()
+    }
+
+    proptest! {
+        /// A shard holds what the whole holds there, whatever it begins with and however it is turned.
+        #[test]
+        fn any_part_is_a_part_of_the_whole(
+            shape in prop::collection::vec(1usize..9, 2..4),
+            ends in any::<[[prop::sample::Index; 2]; 3]>(),
+            turned in any::<bool>(),
+        ) {
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let (tensors, mut view) = made_up(dtype, 7, "w", &shape);
+                if turned {
+                    view = view.transpose(0, shape.len() - 1).unwrap();
+                }
+                let whole = tensors.read(&view).unwrap();
+                let ranges = view.shape.iter().zip(ends).map(|(&n, [a, b])| {
+                    let (a, b) = (a.index(n + 1), b.index(n + 1));
+                    a.min(b)..a.max(b)
+                });
+                let region = Region(ranges.collect());
+                let part = tensors.read(&view.region(&region).unwrap()).unwrap();
+                prop_assert_eq!(part, whole.slice(&region).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_spread_as_a_layer_needs_them() {
+        let values = numbers(DType::F16, 1, "a.weight", &[300, 400]);
+        let n = values.len() as f64;
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let variance = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n;
+        assert!(mean.abs() < 1e-3 && (variance * 400.0 - 1.0).abs() < 0.02, "{mean} {variance}");
+        // Neighbours, which may come of one word, have nothing to do with each other.
+        for distance in 1..9 {
+            let product: f64 = values.iter().zip(&values[distance..]).map(|(&a, &b)| f64::from(a * b)).sum();
+            assert!((product / n * 400.0).abs() < 0.02, "{distance}: {}", product / n * 400.0);
+        }
+        assert!(numbers(DType::F16, 1, "norm.weight", &[50]).iter().all(|x| (x - 1.0).abs() < 0.03));
+        assert!(numbers(DType::F16, 1, "q.bias", &[50]).iter().all(|x| x.abs() < 0.03));
+    }
+
+    #[test]
+    fn names_and_seeds_make_other_numbers_and_nothing_else_does() {
+        let first = numbers(DType::F32, 1, "a", &[64, 8]);
+        assert_eq!(numbers(DType::F32, 1, "a", &[64, 8]), first);
+        for other in [numbers(DType::F32, 2, "a", &[64, 8]), numbers(DType::F32, 1, "b", &[64, 8])] {
+            let same = other.iter().zip(&first).filter(|(a, b)| a == b).count();
+            assert!(same < 3, "{same} of 512 numbers are the same");
+        }
+    }
+
+    #[test]
+    fn what_no_machine_holds_is_an_error() {
+        let mut tensors = RandomTensors::new(Path::new("c.json"), DType::F16, 0);
+        for shape in [[1 << 31, 1 << 31], [usize::MAX, 2], [1 << 20, (1 << 20) + 1]] {
+            let error = tensors.wanted("w", &shape).unwrap_err().to_string();
+            assert!(
+                error.contains("c.json: tensor w: shape [") && error.contains("larger than any machine"),
+                "{error}"
+            );
+        }
+        let id = tensors.wanted("w", &[4, 4]).unwrap().unwrap();
+        let view = View { tensor: id, offset: 8, shape: vec![3, 4], strides: vec![4, 1] };
+        assert!(tensors.read(&view).unwrap_err().to_string().contains("leaves its shape [4, 4]"));
+        assert!(tensors.view(TensorId(1)).is_err());
+    }
+}

@@ -1,0 +1,288 @@
+//! The safetensors format: a header of JSON, then the elements; validated whole before an entry is given out.
+//!
+//! This module deliberately knows nothing of folders, indexes or models, and copies no element. It reads the header
+//! itself because the format's own crate keeps one of two tensors of the same name in silence, and cannot name the
+//! tensor or the byte at fault. Read [`super::Folder`] next: it opens the files of a model with this.
+
+use crate::error::{Error, ImportError, Result};
+use crate::import::files::bytes::{Bytes, json_problem, shortened};
+use crate::shape::display_shape;
+use crate::tensor::DType;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// The element types of weights, as the format spells them.
+pub const SUPPORTED: &str = "F32, F16, BF16";
+
+/// The longest header read, in bytes: the format's own limit.
+pub const MAX_HEADER: u64 = 100_000_000;
+
+/// Bytes of the header's length, which stands first.
+const PREFIX: usize = 8;
+
+/// One tensor of a file: its length in bytes is its shape's and its range lies in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The tensor's name, unique in its file.
+    pub name: String,
+    /// The element type as the file spells it; perhaps one that [`Entry::dtype`] does not support.
+    pub file_type: String,
+    /// The dimensions, outermost first. Their product does not overflow, even with zeros counted as ones.
+    pub shape: Vec<usize>,
+    /// The bytes of the elements, counted from the start of the file.
+    pub range: Range<usize>,
+}
+
+impl Entry {
+    /// The element type. `None` for one that no weight may have: a file may hold such tensors, unused.
+    pub fn dtype(&self) -> Option<DType> {
+        match self.file_type.as_str() {
+            "F32" => Some(DType::F32),
+            "F16" => Some(DType::F16),
+            "BF16" => Some(DType::BF16),
+            _ => None,
+        }
+    }
+
+    /// An [`ImportError::Tensor`] about this tensor in the file at `path`.
+    pub(crate) fn error(&self, path: &Path, reason: impl Into<String>) -> Error {
+        tensor_error(path, &self.name, self.range.start, reason.into())
+    }
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// Where it lies; for messages.
+    pub(crate) path: PathBuf,
+    /// The whole file.
+    pub(crate) bytes: Bytes,
+    /// Its tensors in the order of their bytes.
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl File {
+    /// Maps and validates the file at `path`.
+    pub(crate) fn open(path: PathBuf) -> Result<File> {
+        let bytes = Bytes::map(&path)?;
+        File::from_bytes(path, bytes)
+    }
+
+    /// Validates bytes that are already here.
+    pub(crate) fn from_bytes(path: PathBuf, bytes: Bytes) -> Result<File> {
+        let entries = parse(&path, &bytes)?;
+        Ok(File { path, bytes, entries })
+    }
+}
+
+/// The tensors of the file `bytes`, in the order of their bytes; `path` is for messages.
+///
+/// Errors with [`ImportError::File`] or [`ImportError::Tensor`] unless the tensors have distinct names and tile the
+/// file after its header: no byte twice, none left over, each tensor as long as its shape and type say.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
+    let header = header(path, bytes)?;
+    let data = PREFIX + header.len();
+    let raw = raw_entries(path, header)?;
+    let mut names = HashSet::with_capacity(raw.len());
+    for (name, entry) in &raw {
+        if !names.insert(name.as_str()) {
+            let at = entry.data_offsets.0.saturating_add(data as u64);
+            let reason = "the header names it twice".into();
+            return Err(
+                ImportError::Tensor { path: path.to_owned(), tensor: display_name(name), offset: at, reason }.into()
+            );
+        }
+    }
+    drop(names);
+    let mut entries =
+        raw.into_iter().map(|(name, raw)| checked(path, bytes.len(), data, name, raw)).collect::<Result<Vec<_>>>()?;
+    entries.sort_by(|a, b| (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name)));
+    check_tiling(path, bytes.len(), data, &entries)?;
+    Ok(entries)
+}
+
+/// The JSON header, after its length has been held against the file's.
+fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8]> {
+    let error = |offset: usize, reason: String| -> Error {
+        ImportError::File { path: path.to_owned(), offset: offset as u64, reason }.into()
+    };
+    if bytes.is_empty() {
+        return Err(error(0, "the file is empty".into()));
+    }
+    // The commonest broken model folder of all, and otherwise reported as a header of 10^18 bytes.
+    if bytes.starts_with(b"version ") && bytes[..bytes.len().min(64)].windows(7).any(|w| w == b"git-lfs") {
+        return Err(error(0, "this is a Git LFS pointer, not the weights: run `git lfs pull` in the folder".into()));
+    }
+    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX>() else {
+        return Err(error(
+            bytes.len(),
+            format!("the file is truncated: it ends within the {PREFIX} bytes of the header's length"),
+        ));
+    };
+    let length = u64::from_le_bytes(*prefix);
+    if length > MAX_HEADER {
+        return Err(error(0, format!("a header length of {length} is absurd: at most {MAX_HEADER} bytes are read")));
+    }
+    usize::try_from(length).ok().and_then(|length| rest.get(..length)).ok_or_else(|| {
+        error(
+            bytes.len(),
+            format!("the file is truncated: its header should have {length} bytes, {} are there", rest.len()),
+        )
+    })
+}
+
+/// A tensor as the header states it, nothing believed yet.
+#[derive(Deserialize)]
+struct Raw {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+/// Collects the header's entries in order, so that two of one name are both seen.
+struct Collect<'a> {
+    entries: &'a mut Vec<(String, Raw)>,
+    /// The tensor being read, so that a fault in it can be told with its name.
+    current: &'a mut Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Collect<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Collect<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let name = self.current.insert(name).clone();
+            self.entries.push((name, map.next_value()?));
+            *self.current = None;
+        }
+        Ok(())
+    }
+}
+
+fn raw_entries(path: &Path, header: &[u8]) -> Result<Vec<(String, Raw)>> {
+    let (mut entries, mut current) = (Vec::new(), None);
+    let mut json = serde_json::Deserializer::from_slice(header);
+    let read = Collect { entries: &mut entries, current: &mut current }.deserialize(&mut json);
+    match read.and_then(|()| json.end()) {
+        Ok(()) => Ok(entries),
+        Err(problem) => {
+            let (at, reason) = json_problem(header, &problem);
+            let (path, offset, reason) = (path.to_owned(), (PREFIX + at) as u64, format!("the header is {reason}"));
+            Err(match current {
+                Some(name) => ImportError::Tensor { path, tensor: display_name(&name), offset, reason },
+                None => ImportError::File { path, offset, reason },
+            }
+            .into())
+        }
+    }
+}
+
+/// Holds one tensor against the file's length and its own shape.
+fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Result<Entry> {
+    let (begin, end) = raw.data_offsets;
+    let absolute = |offset: u64| usize::try_from(offset).ok().and_then(|offset| offset.checked_add(data));
+    let fail = |reason: String| {
+        Err(ImportError::Tensor {
+            path: path.to_owned(),
+            tensor: display_name(&name),
+            offset: begin.saturating_add(data as u64),
+            reason,
+        }
+        .into())
+    };
+    if begin > end {
+        return fail(format!("its data ends before it begins: data_offsets [{begin}, {end}]"));
+    }
+    let range = match (absolute(begin), absolute(end)) {
+        (Some(start), Some(stop)) if stop <= file => start..stop,
+        _ => {
+            let reason = format!(
+                "data_offsets [{begin}, {end}] leave the file, which has {} bytes of data: is it truncated?",
+                file - data
+            );
+            return fail(reason);
+        }
+    };
+    // Zeros are counted as ones so that strides cannot overflow either.
+    let bounded = raw.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
+    let numel = if raw.shape.contains(&0) { bounded.map(|_| 0) } else { bounded };
+    let bits = bits(&raw.dtype);
+    let Some(needed) = numel.and_then(|n| n.checked_mul(bits.unwrap_or(8))) else {
+        return fail(format!("the product of its shape {} overflows", shortened(&display_shape(&raw.shape), 80)));
+    };
+    if bits.is_some() && (needed % 8 != 0 || needed / 8 != range.len()) {
+        return fail(format!(
+            "shape {} of {} takes {} bytes, its data_offsets [{begin}, {end}] hold {}",
+            shortened(&display_shape(&raw.shape), 80),
+            raw.dtype,
+            needed.div_ceil(8),
+            range.len()
+        ));
+    }
+    Ok(Entry { name, file_type: raw.dtype, shape: raw.shape, range })
+}
+
+/// Every byte after the header belongs to exactly one tensor, as the format demands.
+fn check_tiling(path: &Path, file: usize, data: usize, entries: &[Entry]) -> Result<()> {
+    let mut reached = data;
+    let mut previous: Option<&Entry> = None;
+    for entry in entries {
+        if entry.range.start < reached {
+            let other = previous.map_or_else(String::new, |p| format!(" {:?}", display_name(&p.name)));
+            return Err(entry.error(path, format!("its data overlaps that of tensor{other}")));
+        }
+        if entry.range.start > reached {
+            let gap = entry.range.start - reached;
+            return Err(entry.error(path, format!("the {gap} bytes before its data belong to no tensor")));
+        }
+        reached = entry.range.end;
+        previous = Some(entry);
+    }
+    if reached != file {
+        let reason = format!("the last {} bytes belong to no tensor", file - reached);
+        return Err(ImportError::File { path: path.to_owned(), offset: reached as u64, reason }.into());
+    }
+    Ok(())
+}
+
+/// Bits of one element. `None` for a type that this version has never heard of, whose length cannot be checked.
+fn bits(file_type: &str) -> Option<usize> {
+    Some(match file_type {
+        "F4" => 4,
+        "F6_E2M3" | "F6_E3M2" => 6,
+        "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ" => 8,
+        "U16" | "I16" | "F16" | "BF16" => 16,
+        "U32" | "I32" | "F32" => 32,
+        "U64" | "I64" | "F64" | "C64" => 64,
+        _ => return None,
+    })
+}
+
+fn tensor_error(path: &Path, name: &str, offset: usize, reason: String) -> Error {
+    ImportError::Tensor { path: path.to_owned(), tensor: display_name(name), offset: offset as u64, reason }.into()
+}
+
+/// A name for a message: a header may hold one of 100 MB.
+fn display_name(name: &str) -> String {
+    shortened(name, 200)
+}

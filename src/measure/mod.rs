@@ -1,0 +1,10 @@
+//! Measurements of an engine: how fast it is, and how well its model predicts a text.
+//!
+//! `bench.rs` takes times, `perplexity.rs` losses. Neither prints, and neither knows devices. Read
+//! [`crate::generate`] for what an engine does.
+
+mod bench;
+mod perplexity;
+
+pub use bench::{Phase, Test, Timing, mean_and_deviation, measure, peak_memory};
+pub use perplexity::{Perplexity, Window, perplexity, windows};

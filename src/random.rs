@@ -1,0 +1,85 @@
+//! A small deterministic generator of random numbers: for cases, random weights and the choice of tokens.
+//!
+//! It deliberately takes nothing from the system: the same seed gives the same numbers on every machine, for ever. Read
+//! [`crate::ops::sample`] for the cases that are made with it.
+
+use crate::tensor::{DType, Tensor};
+
+/// A small deterministic generator (SplitMix64, Steele et al. 2014): neither cases, nor random weights, nor the text that a
+/// seed gives may depend on a crate's version.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+/// The golden ratio's 64 bits after the point: the state's step from word to word.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+impl Random {
+    /// The generator of `seed`.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn word(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(STEP);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// The word that comes after `n` others, without drawing these.
+    pub fn nth(&self, n: u64) -> u64 {
+        Random(self.0.wrapping_add(n.wrapping_mul(STEP))).word()
+    }
+
+    /// A number in `low..=high`.
+    pub fn range(&mut self, low: usize, high: usize) -> usize {
+        low + (self.word() % (high - low + 1) as u64) as usize
+    }
+
+    /// A number in `-1..1`.
+    pub fn unit(&mut self) -> f32 {
+        ((self.word() >> 40) as f32 / (1u64 << 23) as f32) - 1.0
+    }
+
+    /// A number in `[0, 1)`, of the 53 bits that an f64 holds exactly.
+    pub fn fraction(&mut self) -> f64 {
+        (self.word() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// One of `items`.
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.range(0, items.len() - 1)]
+    }
+
+    /// A tensor of values in `-1..1`, rounded to `dtype`.
+    pub fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.unit()).collect();
+        let mut tensor = Tensor::zeros(DType::F32, shape);
+        tensor.bytes_mut().copy_from_slice(bytemuck::cast_slice(&values));
+        tensor.rounded(dtype)
+    }
+
+    /// A tensor of whole numbers below `bound`.
+    pub fn indices(&mut self, bound: usize, shape: &[usize]) -> Tensor {
+        let values: Vec<u32> = (0..shape.iter().product()).map(|_| self.range(0, bound - 1) as u32).collect();
+        let mut tensor = Tensor::zeros(DType::U32, shape);
+        tensor.bytes_mut().copy_from_slice(bytemuck::cast_slice(&values));
+        tensor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitmix_is_the_published_one() {
+        let mut random = Random::new(1_234_567);
+        assert_eq!(
+            [random.word(), random.word(), random.word()],
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+    }
+}

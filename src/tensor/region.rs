@@ -1,0 +1,103 @@
+//! Regions: boxes inside a tensor, with symbolic dimensions or resolved ones, and the copying of one onto another.
+//!
+//! Weight shards, exchanges and the parts of an output are all regions, so that one routine slices, stacks and interleaves.
+//! This module deliberately knows nothing of ranks. Read [`crate::sharding`] next for who decides on regions.
+
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// A box inside a tensor: one range per dimension.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Region(pub Vec<Range<usize>>);
+
+impl Region {
+    /// All of `shape`.
+    pub fn whole(shape: &[usize]) -> Region {
+        Region(shape.iter().map(|&n| 0..n).collect())
+    }
+
+    /// The lengths of the box.
+    pub fn shape(&self) -> Vec<usize> {
+        self.0.iter().map(|r| r.len()).collect()
+    }
+
+    /// Elements in the box.
+    pub fn numel(&self) -> usize {
+        self.0.iter().map(|r| r.len()).product()
+    }
+}
+
+/// Copies the box `from` of `source` (shaped `source_shape`) onto the box `to` of `target`.
+///
+/// Both boxes have the same lengths and lie inside their shapes; `size` is the bytes of one element. This one
+/// routine slices, stacks and interleaves, so exchanges and weight shards share it.
+pub fn copy_region(
+    size: usize,
+    (source, source_shape, from): (&[u8], &[usize], &Region),
+    (target, target_shape, to): (&mut [u8], &[usize], &Region),
+) {
+    debug_assert_eq!(from.shape(), to.shape());
+    if from.numel() == 0 {
+        return;
+    }
+    let rank = from.0.len();
+    // Trailing dimensions that both sides hold whole are contiguous: fold them into one run.
+    let mut split = rank;
+    let mut run = size;
+    while split > 0 {
+        split -= 1;
+        run *= from.0[split].len();
+        if from.0[split].len() != source_shape[split] || to.0[split].len() != target_shape[split] {
+            break;
+        }
+    }
+    let strides = |shape: &[usize]| -> Vec<usize> {
+        let mut strides = vec![size; rank];
+        for d in (0..rank.saturating_sub(1)).rev() {
+            strides[d] = strides[d + 1] * shape[d + 1];
+        }
+        strides
+    };
+    let (source_strides, target_strides) = (strides(source_shape), strides(target_shape));
+    let start =
+        |region: &Region, strides: &[usize]| -> usize { region.0.iter().zip(strides).map(|(r, s)| r.start * s).sum() };
+    let (source_start, target_start) = (start(from, &source_strides), start(to, &target_strides));
+    let mut index = vec![0usize; split];
+    loop {
+        let at = |strides: &[usize]| -> usize { index.iter().zip(strides).map(|(i, s)| i * s).sum() };
+        let (s, t) = (source_start + at(&source_strides), target_start + at(&target_strides));
+        target[t..t + run].copy_from_slice(&source[s..s + run]);
+        let mut d = split;
+        loop {
+            if d == 0 {
+                return;
+            }
+            d -= 1;
+            index[d] += 1;
+            if index[d] < from.0[d].len() {
+                break;
+            }
+            index[d] = 0;
+        }
+    }
+}
+
+/// A box in a tensor whose other dimensions may be symbolic: intervals of some dimensions, all of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct SymbolicRegion(pub Vec<(usize, Range<usize>)>);
+
+impl SymbolicRegion {
+    /// The box in a tensor of `shape`.
+    pub fn resolve(&self, shape: &[usize]) -> Region {
+        let mut region = Region::whole(shape);
+        for (dim, range) in &self.0 {
+            region.0[*dim] = range.clone();
+        }
+        region
+    }
+
+    /// Whether it holds nothing, whatever the symbols.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().any(|(_, range)| range.is_empty())
+    }
+}
