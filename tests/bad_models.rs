@@ -409,7 +409,7 @@ fn the_fields_of_every_familys_configuration_are_understood() {
     for family in configs().keys() {
         configured(family, "{}").unwrap_or_else(|error| panic!("{family}: {error}"));
         let misspelt = configured(family, r#"{"slidding_window": 64, "rotary_scale": [1.5]}"#);
-        let error = import_error(misspelt.map(|model| model.info().family));
+        let error = import_error(misspelt.map(|model| model.info().family.clone()));
         let message = error.to_string();
         assert!(matches!(error, ImportError::NotUnderstood { .. }), "{family}: {message}");
         assert!(message.contains("\n  rotary_scale: [1.5]\n  slidding_window: 64\n"), "{family}: {message}");
@@ -506,7 +506,7 @@ fn a_number_that_only_python_has_is_named_with_its_field() {
             format!(r#"{{"model_type": "{family}", "time_step_limit": [0.0, Infinity], "{field}": {constant}}}"#);
         fs::write(&path, text).unwrap();
         let model = Model::random(&path, fanfold::tensor::DType::F16, 0, Head::Default);
-        import_error(model.map(|model| model.info().family)).to_string()
+        import_error(model.map(|model| model.info().family.clone())).to_string()
     };
     assert!(refused("mamba9", "x", "NaN").contains("model_type \"mamba9\" is not supported"));
     for (constant, field) in [("Infinity", "rms_norm_eps"), ("-Infinity", "vocab_size"), ("NaN", "rope_theta")] {
@@ -607,7 +607,7 @@ fn a_decoder_that_cannot_be() {
             "vocab_size: expected a whole number from 1 to 2^31, found null; left out",
         ),
     ] {
-        let message = import_error(configured(family, more).map(|model| model.info().family)).to_string();
+        let message = import_error(configured(family, more).map(|model| model.info().family.clone())).to_string();
         assert!(message.contains(says), "{family} {more}: {message}");
     }
 }
