@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     // Every GPU once; where there is no GPU at all, the reference evaluation twice.
     let choices = select::default_choice(&adapters()).map_or(vec![DeviceChoice::Host; 2], |(choices, _)| choices);
     let devices = choices.iter().map(|choice| select::open(choice, &GpuOptions::default()));
-    let devices = devices.collect::<Result<Vec<_>>>()?;
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
     let plan = plan(model.graph(), Strategy::Tensor, &vec![1.0; devices.len()])?;
     let mut engine = Engine::open(model.clone(), &plan, devices, EngineOptions::default(), Arc::new(|_bytes| ()))?;
 
@@ -36,9 +36,10 @@ fn main() -> Result<()> {
     let tokenizer = Tokenizer::from_bytes(model.file_path("tokenizer.json"), &file)?;
     // The folder's prompt, its length and what else it wants done to a text.
     let preparer = Preparer::new(&model.info().texts, tokenizer, Prompt::Default, None)?;
-    let texts = TEXTS.iter().map(|text| Ok(preparer.text(text)?.text));
-    let vectors = engine.embed_all(&texts.collect::<Result<Vec<_>>>()?, |_done| ())?;
-    let vectors = vectors.iter().map(|vector| Ok(vector.as_f32()?.to_vec())).collect::<Result<Vec<Vec<f32>>>>()?;
+    let texts = TEXTS.iter().map(|text| preparer.text(text).map(|prepared| prepared.text));
+    let vectors = engine.embed_all(&texts.collect::<Result<Vec<_>, _>>()?, |_done| ())?;
+    let vectors =
+        vectors.iter().map(|vector| Ok(vector.as_f32()?.to_vec())).collect::<fanfold::Result<Vec<Vec<f32>>>>()?;
     for (text, vector) in TEXTS.iter().zip(&vectors) {
         println!("{:.3}  {text}", cosine(vector, &vectors[0]));
     }

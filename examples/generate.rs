@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     // Every GPU once; where there is no GPU at all, the reference evaluation twice.
     let choices = select::default_choice(&adapters()).map_or(vec![DeviceChoice::Host; 2], |(choices, _)| choices);
     let devices = choices.iter().map(|choice| select::open(choice, &GpuOptions::default()));
-    let devices = devices.collect::<Result<Vec<_>>>()?;
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
     let plan = plan(model.graph(), Strategy::Tensor, &vec![1.0; devices.len()])?;
     let mut engine = Engine::open(model.clone(), &plan, devices, EngineOptions::default(), Arc::new(|_bytes| ()))?;
 

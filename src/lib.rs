@@ -69,6 +69,7 @@ pub mod hub;
 pub mod import;
 pub mod kernel;
 pub mod measure;
+pub mod message;
 pub mod model;
 pub mod ops;
 pub mod plan;
@@ -82,6 +83,7 @@ pub mod sharding;
 pub mod tensor;
 pub mod text;
 pub mod wait;
+pub mod weights;
 
 pub use error::{Error, Result};
 pub use generate::{Engine, EngineOptions};

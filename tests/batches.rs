@@ -4,15 +4,16 @@ mod common;
 
 use common::{Expected, adapters, fixture, gpus, hosts, mixed, ratios, values};
 use fanfold::device::Device;
-use fanfold::error::{Error, SessionError};
+use fanfold::generate::GenerateError;
 use fanfold::generate::{Engine, EngineOptions, Text};
-use fanfold::graph::Weights;
 use fanfold::import::{Folder, Head};
 use fanfold::model::{Model, Pooling};
 use fanfold::plan::{Strategy, plan};
 use fanfold::random::Random;
+use fanfold::session::SessionError;
 use fanfold::tensor::{Region, Tensor, relative_error};
 use fanfold::text::{Sampler, Sampling};
+use fanfold::weights::Weights;
 use std::sync::Arc;
 
 fn open(model: &Arc<Model>, batch: usize, devices: Vec<Box<dyn Device>>) -> Engine {
@@ -125,7 +126,7 @@ fn check_prompts(name: &str, devices: impl Fn() -> Vec<Box<dyn Device>>) {
         .map(|prompt| {
             alone.reset();
             let tokens = alone.generate(prompt, steps, greedy(), true, Arc::default()).unwrap();
-            tokens.collect::<fanfold::Result<_>>().unwrap()
+            tokens.collect::<Result<_, GenerateError>>().unwrap()
         })
         .collect();
     assert_eq!(alone[0], expected.u32("greedy_0"));
@@ -143,7 +144,7 @@ fn check_prompts(name: &str, devices: impl Fn() -> Vec<Box<dyn Device>>) {
     // Alone again, after others.
     together.reset();
     let tokens = together.generate(&prompts[0], steps, greedy(), true, Arc::default()).unwrap();
-    assert_eq!(tokens.collect::<fanfold::Result<Vec<_>>>().unwrap(), alone[0]);
+    assert_eq!(tokens.collect::<Result<Vec<_>, GenerateError>>().unwrap(), alone[0]);
 }
 
 #[test]
@@ -173,13 +174,13 @@ fn an_engine_refuses_more_prompts_than_it_was_opened_for() {
     for (prompts, samplers) in [(3, 3), (2, 1), (0, 0)] {
         let prompts = vec![vec![1]; prompts];
         let refused = engine.generate_all(&prompts, 4, vec![sampler(); samplers], true, Arc::default()).map(|_| ());
-        assert!(matches!(refused, Err(Error::Session(SessionError::Input { .. }))), "{refused:?}");
+        assert!(matches!(refused, Err(GenerateError::Session(SessionError::Input { .. }))), "{refused:?}");
     }
     let empty = engine.generate_all(&[vec![1], vec![]], 4, vec![sampler(); 2], true, Arc::default()).map(|_| ());
-    assert!(matches!(empty, Err(Error::Session(SessionError::EmptyPrompt))), "{empty:?}");
+    assert!(matches!(empty, Err(GenerateError::EmptyPrompt)), "{empty:?}");
     // The longest prompt decides: here the context ends both answers.
     let answers = engine.generate_all(&[vec![1; 126], vec![2]], 9, vec![sampler(); 2], true, Arc::default()).unwrap();
-    assert_eq!(answers.collect::<fanfold::Result<Vec<_>>>().unwrap().len(), 2 * 3);
+    assert_eq!(answers.collect::<Result<Vec<_>, GenerateError>>().unwrap().len(), 2 * 3);
 }
 
 /// A model's weights, one of which is not a number in one place.
@@ -190,7 +191,7 @@ struct Broken {
 }
 
 impl Weights for Broken {
-    fn read(&self, name: &str, shape: &[usize], region: &Region) -> fanfold::Result<Tensor> {
+    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor, fanfold::weights::SourceError> {
         let tensor = self.model.read(name, shape, region)?;
         let inside = region.0.iter().all(|range| range.contains(&1));
         if name != self.weight || !inside {
@@ -199,7 +200,7 @@ impl Weights for Broken {
         let mut values = tensor.as_f32()?.to_vec();
         let at = region.0.iter().fold(0, |at, range| at * range.len() + 1 - range.start);
         values[at] = self.value;
-        Tensor::f32(tensor.shape().to_vec(), values)
+        Ok(Tensor::f32(tensor.shape().to_vec(), values)?)
     }
 }
 
@@ -210,13 +211,13 @@ fn check_broken(weight: &'static str, value: f32, node: &str, devices: Vec<Box<d
     let options = EngineOptions { context: 64, ..EngineOptions::default() };
     let mut engine = Engine::with_weights(model, broken, &plan, devices, options, Arc::new(|_| ())).unwrap();
     match engine.feed(&[1, 2, 3]) {
-        Err(Error::Session(SessionError::NotFinite { output, node: found, .. })) => {
+        Err(GenerateError::NotFinite { output, node: found, .. }) => {
             assert_eq!((output.as_str(), found.as_str()), ("logits", node));
         }
         other => panic!("{other:?}"),
     }
     // The session lives: what it was asked can be asked again.
-    assert!(matches!(engine.feed(&[1]), Err(Error::Session(SessionError::NotFinite { .. }))));
+    assert!(matches!(engine.feed(&[1]), Err(GenerateError::NotFinite { .. })));
 }
 
 #[test]

@@ -6,11 +6,12 @@ use assert_cmd::Command;
 use common::{adapters, engine, fixture, hosts, values};
 use fanfold::Error;
 use fanfold::chat::{Answer, Chat, GenerationRequest, answer};
-use fanfold::error::{SessionError, TextError};
+use fanfold::generate::GenerateError;
 use fanfold::generate::{Engine, EngineOptions};
 use fanfold::model::Model;
 use fanfold::plan::{Strategy, plan};
 use fanfold::proof::argmax;
+use fanfold::text::TextError;
 use fanfold::text::{ChatTemplate, FinishReason, Message, Sampling, Tokenizer};
 use serde_json::{Value, json};
 use std::fs;
@@ -154,7 +155,7 @@ fn an_answer_ends_at_what_ends_it() {
     // What does not fit is refused, forgotten, and the chat goes on.
     let said = chat.messages().len();
     let refused = chat.ask("More!", &greedy(1), |_| ());
-    assert!(matches!(refused, Err(Error::Session(SessionError::Context { capacity: 320, .. }))), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Generate(GenerateError::Context { capacity: 320, .. }))), "{refused:?}");
     assert_eq!(chat.messages().len(), said);
     chat.reset();
     assert_eq!(chat.ask("Speak.", &greedy(12), |_| ()).unwrap().tokens, whole.tokens);

@@ -3,10 +3,10 @@
 //! `left_out.json` holds what those classes make of small configurations from which one field was taken, or set to null
 //! (`tests/fixtures/defaults.py` asks them). A model of the smaller file is to be the model of the file that says it all.
 
-use fanfold::graph::Weights;
 use fanfold::import::Head;
 use fanfold::model::Model;
 use fanfold::tensor::{DType, Region};
+use fanfold::weights::Weights;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;

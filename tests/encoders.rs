@@ -3,10 +3,11 @@
 mod common;
 
 use common::{Expected, all_logits, altered, engine, fixture, hosts, refused, values};
-use fanfold::error::{Error, SessionError};
+use fanfold::generate::GenerateError;
 use fanfold::import::{Folder, Head};
 use fanfold::model::{Model, Pooling, Probability, ScoreActivation, Scores};
 use fanfold::plan::Strategy;
+use fanfold::session::SessionError;
 use fanfold::tensor::relative_error;
 use serde_json::{Value, json};
 use std::fs;
@@ -65,7 +66,7 @@ fn positions_are_counted_from_behind_the_paddings() {
     let mut engine = engine(&model, Strategy::Single, &[1.0], hosts(1));
     assert!(engine.embed(&[7; 114]).is_ok());
     let error = engine.embed(&[7; 115]).unwrap_err();
-    assert!(matches!(error, Error::Session(SessionError::Context { tokens: 115, capacity: 114, .. })), "{error:?}");
+    assert!(matches!(error, GenerateError::Context { tokens: 115, capacity: 114, .. }), "{error:?}");
     let table = "embeddings.position_embeddings.weight: [120, 42], expected [121, 42]";
     refused("roberta", &[("max_position_embeddings", json!(121))], &[table]);
     let says = ["max_position_embeddings", "6 rows, and the first position is in row 6"];
@@ -133,7 +134,7 @@ fn token_types_tell_the_texts_of_a_pair_apart() {
         [(vec![2; ids.len()], "type 2 is outside the model's 2"), (vec![0; 3], "3 types for 56 tokens")]
     {
         let error = engine.scores(&ids, &types).unwrap_err();
-        assert!(matches!(error, Error::Session(SessionError::Input { .. })), "{error:?}");
+        assert!(matches!(error, GenerateError::Session(SessionError::Input { .. })), "{error:?}");
         assert!(error.to_string().contains(says), "{error}");
     }
     let plain = Arc::new(Model::open(fixture("bert")).unwrap());

@@ -5,12 +5,15 @@ mod common;
 use assert_cmd::Command;
 use common::{Fault, Faulty, fixture, hosts};
 use fanfold::Error;
+use fanfold::device::DeviceError;
 use fanfold::device::host::HostDevice;
-use fanfold::error::{DeviceError, PlanError, SessionError, shown};
 use fanfold::generate::{Engine, EngineOptions};
+use fanfold::message::shown;
 use fanfold::model::Model;
+use fanfold::plan::PlanError;
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::lower;
+use fanfold::session::SessionError;
 use fanfold::sharding::Cut;
 use serde_json::Value;
 use std::fs;
@@ -54,7 +57,7 @@ fn every_layer_prints_its_cause_once() {
     let mut cut = |ranges: [std::ops::Range<usize>; 2]| {
         let mut plan = two.clone();
         plan.nodes.iter_mut().find(|node| node.node == "lm_head").unwrap().cut = Cut::new(ranges.to_vec());
-        errors.push(lower(model.graph(), &plan).unwrap_err());
+        errors.push(lower(model.graph(), &plan).unwrap_err().into());
     };
     cut([200..384, 0..200]);
     cut([0..100, 200..384]);
@@ -64,16 +67,16 @@ fn every_layer_prints_its_cause_once() {
         devices[1] = Box::new(Faulty { host: HostDevice::new(), at: 9, fault });
         let options = EngineOptions { context: 16, deadline: Duration::from_millis(400), ..EngineOptions::default() };
         let mut engine = Engine::open(model.clone(), &two, devices, options, Arc::new(|_| ())).unwrap();
-        errors.push(engine.feed(&[1]).unwrap_err());
-        errors.push(engine.feed(&[1]).unwrap_err());
+        errors.push(engine.feed(&[1]).unwrap_err().into());
+        errors.push(engine.feed(&[1]).unwrap_err().into());
     }
     let room =
         DeviceError::OutOfMemory { device: "one".into(), what: "activations".into(), bytes: 7, reason: "full".into() };
     let cause = Box::new(room.into());
     errors.push(SessionError::Rank { rank: 0, device: "one".into(), node: Some("lm_head".into()), cause }.into());
-    errors.extend(["{", "{\"fanfold\": 2}", "[]"].map(|text| Plan::from_json(text).unwrap_err()));
-    errors.extend(["nowhere", "Cargo.toml", "src"].map(|path| Model::open(path).map(drop).unwrap_err()));
-    errors.extend(["", "a/b/c"].map(|name| name.parse::<fanfold::hub::ModelId>().unwrap_err()));
+    errors.extend(["{", "{\"fanfold\": 2}", "[]"].map(|text| Plan::from_json(text).unwrap_err().into()));
+    errors.extend(["nowhere", "Cargo.toml", "src"].map(|path| Model::open(path).map(drop).unwrap_err().into()));
+    errors.extend(["", "a/b/c"].map(|name| name.parse::<fanfold::hub::ModelId>().unwrap_err().into()));
     for error in errors {
         says_it_once(&chain(&error));
         assert_eq!(chain(&error), error.to_string(), "all of an error is in its text");

@@ -3,19 +3,23 @@
 mod common;
 
 use common::{Fault, Faulty, fixture, hosts, values};
+use fanfold::device::DeviceError;
 use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
-use fanfold::error::{DeviceError, Error, SessionError};
+use fanfold::error::Error;
+use fanfold::generate::GenerateError;
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::graph::{Graph, Weights};
+use fanfold::graph::Graph;
 use fanfold::model::Model;
 use fanfold::ops::{Linear, Softmax};
 use fanfold::plan::{NodeCut, Strategy, plan};
 use fanfold::program::{Instr, Program, RankProgram, lower};
+use fanfold::session::SessionError;
 use fanfold::session::{Options, Session};
 use fanfold::shape::{Env, Limits};
 use fanfold::sharding::Cut;
 use fanfold::tensor::{DType, Region, Tensor};
+use fanfold::weights::Weights;
 use std::collections::{HashMap, HashSet};
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
@@ -35,12 +39,12 @@ fn a_lost_device_is_the_one_error() {
     let mut engine = engine(Fault::Lost, Duration::from_secs(30));
     let started = Instant::now();
     let error = engine.feed(&[1, 2, 3]).unwrap_err();
-    let Error::Session(SessionError::Rank { rank, device, node, cause }) = &error else { panic!("{error}") };
+    let GenerateError::Session(SessionError::Rank { rank, device, node, cause }) = &error else { panic!("{error}") };
     assert_eq!((*rank, device.as_str()), (2, "faulty"));
     assert!(node.as_ref().is_some_and(|n| n.starts_with("model.layers.")), "{node:?}");
-    assert!(matches!(**cause, Error::Device(DeviceError::Lost { .. })), "{cause}");
+    assert!(matches!(**cause, SessionError::Device(DeviceError::Lost { .. })), "{cause}");
     assert!(started.elapsed() < Duration::from_secs(10), "the others waited for their deadlines");
-    assert!(matches!(engine.feed(&[1]), Err(Error::Session(SessionError::Ended))));
+    assert!(matches!(engine.feed(&[1]), Err(GenerateError::Session(SessionError::Ended))));
 }
 
 #[test]
@@ -49,12 +53,14 @@ fn a_hanging_device_meets_the_deadline_and_is_named() {
     let started = Instant::now();
     let error = engine.feed(&[1, 2, 3]).unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(10), "nobody may wait for the hanging one");
-    let Error::Session(SessionError::Stalled { rank, device, node, waiting, .. }) = &error else { panic!("{error}") };
+    let GenerateError::Session(SessionError::Stalled { rank, device, node, waiting, .. }) = &error else {
+        panic!("{error}")
+    };
     assert_eq!((*rank, device.as_str()), (2, "faulty"), "{error}");
     assert!(node.as_ref().is_some_and(|n| n.starts_with("model.layers.")), "{error}");
     assert!(!waiting.is_empty() && !waiting.contains(&2), "{error}");
     assert!(error.to_string().contains("waited for by rank"), "{error}");
-    assert!(matches!(engine.feed(&[1]), Err(Error::Session(SessionError::Ended))));
+    assert!(matches!(engine.feed(&[1]), Err(GenerateError::Session(SessionError::Ended))));
 }
 
 /// Its peers wait for it for longer than the deadline, which is for waits without progress.
@@ -70,13 +76,13 @@ fn a_slow_device_is_waited_for() {
 #[track_caller]
 fn panics(opened: fanfold::Result<Engine>, rank_and_device: (usize, &str), at: Option<&str>, says: &str) {
     let started = Instant::now();
-    let error = opened.and_then(|mut engine| engine.feed(&[1, 2, 3])).unwrap_err();
+    let error = opened.and_then(|mut engine| Ok(engine.feed(&[1, 2, 3])?)).unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(10), "the others waited for their deadlines");
     let Error::Session(SessionError::Rank { rank, device, node, cause }) = &error else { panic!("{error}") };
     assert_eq!((*rank, device.as_str()), rank_and_device, "{error}");
     assert_eq!(at.is_some(), node.is_some(), "{error}");
     assert!(node.iter().zip(at).all(|(node, start)| node.starts_with(start)), "{error}");
-    let Error::Session(SessionError::Panicked { words }) = &**cause else { panic!("{error}") };
+    let SessionError::Panicked { words } = &**cause else { panic!("{error}") };
     assert!(words.contains(says) && error.to_string().contains(says), "{error}");
 }
 
@@ -89,7 +95,7 @@ fn a_panic_in_a_rank_is_told_with_its_words() {
 struct Unreadable;
 
 impl Weights for Unreadable {
-    fn read(&self, name: &str, _shape: &[usize], _region: &Region) -> fanfold::Result<Tensor> {
+    fn read(&self, name: &str, _shape: &[usize], _region: &Region) -> Result<Tensor, fanfold::weights::SourceError> {
         panic!("cannot read {name}");
     }
 }
@@ -100,7 +106,7 @@ fn a_panic_while_loading_is_told_with_its_words() {
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
     let options = EngineOptions { context: 64, ..EngineOptions::default() };
     let opened = Engine::with_weights(model, Arc::new(Unreadable), &plan, hosts(2), options, Arc::new(|_| ()));
-    panics(opened, (0, "host"), None, "cannot read ");
+    panics(opened.map_err(Error::from), (0, "host"), None, "cannot read ");
 }
 
 /// A device that is lost at one instruction of its program: where it executes, or where its value is read or written.
@@ -111,9 +117,9 @@ struct LostAt {
 }
 
 impl LostAt {
-    fn lose(&self, here: impl Fn(&Instr) -> bool) -> fanfold::Result<()> {
+    fn lose(&self, here: impl Fn(&Instr) -> bool) -> Result<(), DeviceError> {
         match self.program.as_ref().is_some_and(|program| here(&program.instrs[self.instr])) {
-            true => Err(DeviceError::Lost { device: "lost".into(), reason: "unplugged".into() }.into()),
+            true => Err(DeviceError::Lost { device: "lost".into(), reason: "unplugged".into() }),
             false => Ok(()),
         }
     }
@@ -130,21 +136,21 @@ impl Device for LostAt {
         limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> fanfold::Result<()> {
+    ) -> Result<(), fanfold::device::DeviceError> {
         self.program = Some(program.clone());
         self.host.load(program, limits, weights, progress)
     }
 
-    fn begin(&mut self, env: &Env) -> fanfold::Result<()> {
+    fn begin(&mut self, env: &Env) -> Result<(), fanfold::device::DeviceError> {
         self.host.begin(env)
     }
 
-    fn execute(&mut self, index: usize) -> fanfold::Result<()> {
+    fn execute(&mut self, index: usize) -> Result<(), fanfold::device::DeviceError> {
         self.lose(|_| index == self.instr)?;
         self.host.execute(index)
     }
 
-    fn write(&mut self, value: usize, bytes: &[u8]) -> fanfold::Result<()> {
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<(), fanfold::device::DeviceError> {
         self.lose(|instr| match instr {
             Instr::Input { value: v, .. } | Instr::Exchange { to: v, .. } => *v == value,
             _ => false,
@@ -152,7 +158,7 @@ impl Device for LostAt {
         self.host.write(value, bytes)
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> fanfold::Result<()> {
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), fanfold::device::DeviceError> {
         self.lose(|instr| matches!(instr, Instr::Output { value: v, .. } if *v == value))?;
         self.host.read(value, bytes)
     }
@@ -208,7 +214,8 @@ fn instructions_are_called_by_what_they_make() {
         kinds.extend(check_names(&lower(model.graph(), &plan).unwrap(), |devices| {
             let options = EngineOptions { context: 16, ..EngineOptions::default() };
             let mut engine = Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ()))?;
-            engine.feed(&[1, 2, 3]).map(drop)
+            engine.feed(&[1, 2, 3])?;
+            Ok(())
         }));
     }
     // A bias that comes with the call, under a contracted cut: the second rank holds zeros in its place.
@@ -230,7 +237,8 @@ fn instructions_are_called_by_what_they_make() {
             ("x".to_string(), Tensor::f32([1, 4], vec![1.0; 4])?),
             ("bias".to_string(), Tensor::f32([6], vec![0.0; 6])?),
         ];
-        session.run(env, inputs.into()).map(drop)
+        session.run(env, inputs.into())?;
+        Ok(())
     }));
     assert_eq!(kinds.len(), 5, "all kinds of instructions are met");
 }
@@ -241,11 +249,11 @@ fn what_cannot_run_is_refused_and_the_session_lives() {
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
     let options = EngineOptions { context: 16, chunk: 5, ..EngineOptions::default() };
     let mut engine = Engine::open(model, &plan, hosts(2), options, Arc::new(|_| ())).unwrap();
-    assert!(matches!(engine.feed(&[]), Err(Error::Session(SessionError::EmptyPrompt))));
-    assert!(matches!(engine.feed(&[1024]), Err(Error::Session(SessionError::Token { token: 1024, vocabulary: 1024 }))));
+    assert!(matches!(engine.feed(&[]), Err(GenerateError::EmptyPrompt)));
+    assert!(matches!(engine.feed(&[1024]), Err(GenerateError::Token { token: 1024, vocabulary: 1024 })));
     let context = engine.feed(&[1; 17]);
-    assert!(matches!(context, Err(Error::Session(SessionError::Context { tokens: 17, capacity: 16, .. }))));
-    assert!(matches!(engine.embed(&[1]), Err(Error::Session(SessionError::Model { .. }))));
+    assert!(matches!(context, Err(GenerateError::Context { tokens: 17, capacity: 16, .. })));
+    assert!(matches!(engine.embed(&[1]), Err(GenerateError::Model { .. })));
     let logits = engine.feed(&[1; 16]).unwrap();
     assert_eq!((logits.shape(), values(&logits).iter().all(|x| x.is_finite())), (&[1, 1024][..], true));
     assert!(engine.feed(&[1]).is_err());

@@ -5,11 +5,11 @@
 mod common;
 
 use common::adapters;
+use fanfold::device::DeviceError;
 use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions};
 use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
-use fanfold::error::{DeviceError, Error};
-use fanfold::graph::{Graph, Source, Weights};
+use fanfold::graph::{Graph, Source};
 use fanfold::ops::sample::{Role, Sample};
 use fanfold::ops::{Linear, samples};
 use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, WeightPart, WeightShard};
@@ -18,6 +18,7 @@ use fanfold::shape::{Dim, Env, Shape};
 use fanfold::sharding::Redistribute;
 use fanfold::tensor::SymbolicRegion;
 use fanfold::tensor::{DType, Tensor, relative_error};
+use fanfold::weights::Weights;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -205,7 +206,7 @@ fn a_wide_weight_is_split_over_bindings() {
         compare(&info, &cases, &GpuOptions { max_binding: Some(330), ..GpuOptions::default() });
         let mut gpu = GpuDevice::open(&info, &GpuOptions { max_binding: Some(16), ..GpuOptions::default() }).unwrap();
         let refused = gpu.load(Arc::new(cases.program.clone()), &env(0).into(), &shared(&cases.weights), &|_| {});
-        assert!(matches!(refused, Err(Error::Device(DeviceError::OutOfMemory { .. }))), "{refused:?}");
+        assert!(matches!(refused, Err(DeviceError::OutOfMemory { .. })), "{refused:?}");
     }
 }
 
@@ -282,8 +283,8 @@ fn misuse_is_an_error_of_its_own_type() {
     let cases = layer(2, 8);
     for info in adapters() {
         let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
-        let refused = |result: fanfold::Result<()>| {
-            assert!(matches!(&result, Err(Error::Device(DeviceError::Refused { .. }))), "{result:?}");
+        let refused = |result: Result<(), DeviceError>| {
+            assert!(matches!(&result, Err(DeviceError::Refused { .. })), "{result:?}");
         };
         refused(gpu.begin(&env(0)));
         cases.load(&mut gpu);
@@ -299,14 +300,14 @@ fn misuse_is_an_error_of_its_own_type() {
         wide.program.states.push(vec![Dim::Fixed(1 << 20), Dim::Fixed(1 << 20)]);
         let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
         let result = gpu.load(Arc::new(wide.program), &env(0).into(), &shared(&wide.weights), &|_| {});
-        assert!(matches!(result, Err(Error::Device(DeviceError::OutOfMemory { .. }))), "{result:?}");
+        assert!(matches!(result, Err(DeviceError::OutOfMemory { .. })), "{result:?}");
 
         let missing = HashMap::<String, Tensor>::new();
         assert!(gpu.load(Arc::new(cases.program.clone()), &env(0).into(), &shared(&missing), &|_| {}).is_err());
 
         let gone = AdapterInfo { name: "no such card".into(), ..info.clone() };
         let result = GpuDevice::open(&gone, &GpuOptions::default()).map(|_| ());
-        assert!(matches!(result, Err(Error::Device(DeviceError::NotFound { .. }))), "{result:?}");
+        assert!(matches!(result, Err(DeviceError::NotFound { .. })), "{result:?}");
     }
 }
 
@@ -322,8 +323,8 @@ fn a_wait_ends_at_the_deadline() {
             .and_then(|()| gpu.begin(&env(0)))
             .and_then(|()| gpu.execute(cases.cases[0].instr))
             .and_then(|()| gpu.read(cases.cases[0].output, &mut Vec::new()));
-        assert!(matches!(result, Err(Error::Device(DeviceError::Deadline { .. }))), "{result:?}");
+        assert!(matches!(result, Err(DeviceError::Deadline { .. })), "{result:?}");
         let again = gpu.begin(&env(0));
-        assert!(matches!(again, Err(Error::Device(DeviceError::Deadline { .. }))), "{again:?}");
+        assert!(matches!(again, Err(DeviceError::Deadline { .. })), "{again:?}");
     }
 }

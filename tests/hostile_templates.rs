@@ -2,8 +2,7 @@
 //!
 //! All memory of this process is counted, so the tests run one after another. `templates.rs` holds what templates mean.
 
-use fanfold::Error;
-use fanfold::error::TextError;
+use fanfold::text::TextError;
 use fanfold::text::{ChatTemplate, Message};
 use proptest::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -60,7 +59,7 @@ fn outcome(source: &str) -> Result<String, String> {
             assert!(text.len() < 2 << 20, "{} bytes: {source:.300}", text.len());
             Ok(text)
         }
-        Err(Error::Text(TextError::Template { reason, .. })) => {
+        Err(TextError::Template { reason, .. }) => {
             assert!(!reason.contains("engine failed"), "{reason}: {source:.300}");
             assert!(reason.len() < 4000, "{reason}");
             Err(reason)

@@ -9,7 +9,7 @@ mod common;
 use assert_cmd::Command;
 use common::fixture;
 use fanfold::Model;
-use fanfold::error::{Error, HubError};
+use fanfold::hub::HubError;
 use fanfold::hub::{Access, Cache, Event, ModelId, pull};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -111,11 +111,11 @@ impl Hub {
         Access { endpoint: self.endpoint(), deadline, pause, retries: 0, ..Access::default() }
     }
 
-    fn pull(&self, cache: &TempDir) -> fanfold::Result<PathBuf> {
+    fn pull(&self, cache: &TempDir) -> Result<PathBuf, HubError> {
         self.pull_as(cache, "owner/name", &self.access())
     }
 
-    fn pull_as(&self, cache: &TempDir, id: &str, access: &Access) -> fanfold::Result<PathBuf> {
+    fn pull_as(&self, cache: &TempDir, id: &str, access: &Access) -> Result<PathBuf, HubError> {
         pull(&Cache::new(cache.path()), &id.parse().unwrap(), access, &AtomicBool::new(false), &mut |_| ())
     }
 
@@ -276,11 +276,8 @@ fn is_the_fixture(folder: &Path) {
 }
 
 #[track_caller]
-fn refused(result: fanfold::Result<PathBuf>) -> HubError {
-    match result {
-        Err(Error::Hub(error)) => error,
-        other => panic!("{other:?}"),
-    }
+fn refused(result: Result<PathBuf, HubError>) -> HubError {
+    result.unwrap_err()
 }
 
 #[test]

@@ -5,7 +5,6 @@ mod common;
 use common::{Expected, engine_of, fixture, hosts, ratios, values};
 use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
-use fanfold::graph::Weights;
 use fanfold::model::Model;
 use fanfold::ops::Op;
 use fanfold::plan::{Plan, Strategy, plan};
@@ -13,6 +12,7 @@ use fanfold::program::{Instr, Program, RankProgram, lower};
 use fanfold::shape::{Env, Limits, resolve};
 use fanfold::sharding::Redistribute;
 use fanfold::tensor::relative_error;
+use fanfold::weights::Weights;
 use std::sync::Arc;
 
 const MODELS: [&str; 3] = ["mixtral", "qwen2-moe", "qwen3-moe"];
@@ -45,17 +45,17 @@ impl Device for Unlike {
         limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> fanfold::Result<()> {
+    ) -> Result<(), fanfold::device::DeviceError> {
         self.program = Some(program.clone());
         self.device.load(program, limits, weights, progress)
     }
 
-    fn begin(&mut self, env: &Env) -> fanfold::Result<()> {
+    fn begin(&mut self, env: &Env) -> Result<(), fanfold::device::DeviceError> {
         self.env = Some(*env);
         self.device.begin(env)
     }
 
-    fn execute(&mut self, index: usize) -> fanfold::Result<()> {
+    fn execute(&mut self, index: usize) -> Result<(), fanfold::device::DeviceError> {
         self.device.execute(index)?;
         let program = self.program.clone().unwrap();
         match &program.instrs[index] {
@@ -71,11 +71,11 @@ impl Device for Unlike {
         }
     }
 
-    fn write(&mut self, value: usize, bytes: &[u8]) -> fanfold::Result<()> {
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<(), fanfold::device::DeviceError> {
         self.device.write(value, bytes)
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> fanfold::Result<()> {
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), fanfold::device::DeviceError> {
         self.device.read(value, bytes)
     }
 

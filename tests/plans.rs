@@ -3,10 +3,11 @@
 mod common;
 
 use common::{Expected, all_logits, fixture, hosts, values};
-use fanfold::error::{Error, PlanError};
 use fanfold::generate::{Engine, prepare};
 use fanfold::model::Model;
+use fanfold::plan::PlanError;
 use fanfold::plan::{Plan, Strategy, plan};
+use fanfold::program::ProgramError;
 use fanfold::program::{Holding, Room, check, lower};
 use fanfold::sharding::Cut;
 use fanfold::tensor::relative_error;
@@ -95,7 +96,7 @@ fn llama() -> (Arc<Model>, Plan) {
 #[track_caller]
 fn format_error(text: &str, says: &str) {
     match Plan::from_json(text) {
-        Err(Error::Plan(PlanError::Format(reason))) => assert!(reason.contains(says), "{reason}"),
+        Err(PlanError::Format(reason)) => assert!(reason.contains(says), "{reason}"),
         other => panic!("{other:?}"),
     }
 }
@@ -118,7 +119,7 @@ fn refused(change: impl FnOnce(&mut Plan), at: &str, says: &str) {
     let (model, mut plan) = llama();
     change(&mut plan);
     match lower(model.graph(), &plan) {
-        Err(Error::Plan(PlanError::Node { node, cause })) => {
+        Err(ProgramError::Plan(PlanError::Node { node, cause })) => {
             assert_eq!(node, at);
             assert!(cause.to_string().contains(says), "{cause}");
         }
@@ -151,7 +152,7 @@ fn cuts_that_a_rule_does_not_allow() {
 #[test]
 fn a_plan_for_another_model() {
     let (_, plan) = llama();
-    assert!(matches!(lower(open("gpt2").graph(), &plan), Err(Error::Plan(PlanError::Model { .. }))));
+    assert!(matches!(lower(open("gpt2").graph(), &plan), Err(ProgramError::Plan(PlanError::Model { .. }))));
 }
 
 /// What a person may do to a plan: move a boundary, leave a node whole. The answer stays.
@@ -190,7 +191,7 @@ fn ranks_that_share_a_memory_are_counted_together() {
     assert!(program.check(&limits, &rooms([0, 1], largest)).is_ok());
     assert!(program.check(&limits, &rooms([7, 7], sum)).is_ok());
     let error = program.check(&limits, &rooms([7, 7], sum - 1)).unwrap_err();
-    let Error::Plan(PlanError::DoesNotFit { shortfalls }) = &error else { panic!("{error:?}") };
+    let ProgramError::DoesNotFit { shortfalls } = &error else { panic!("{error:?}") };
     assert_eq!((shortfalls.len(), shortfalls[0].ranks.as_slice(), shortfalls[0].needed), (1, [0, 1].as_slice(), sum));
     assert!(error.to_string().contains("ranks 0, 1 (device), in one memory together"), "{error}");
     // The whole model beside its shards, as `verify` holds it.

@@ -4,10 +4,10 @@ mod common;
 
 use common::{Fault, Faulty, adapters};
 use fanfold::device::Device;
+use fanfold::device::DeviceError;
 use fanfold::device::gpu::GpuOptions;
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::{DeviceChoice, open};
-use fanfold::error::DeviceError;
 use fanfold::proof::{Check, Open, checks, selftest};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ fn a_broken_device_fails_each_check_and_ends_none_of_the_others() {
             opened.set(opened.get() + 1);
             match opened.get() < whole.get() {
                 true => Ok(Box::new(HostDevice::new()) as Box<dyn Device>),
-                false => Err(DeviceError::NoAdapter.into()),
+                false => Err(DeviceError::NoAdapter),
             }
         })
     };

@@ -6,8 +6,8 @@ mod common;
 
 use common::{Expected, altered, engine, fixture, hosts, values};
 use fanfold::Model;
-use fanfold::error::{Error, ImportError};
 use fanfold::generate::{Engine, Preparer, Prompt};
+use fanfold::import::ImportError;
 use fanfold::import::{Folder, Head};
 use fanfold::model::{Pooling, TextSettings};
 use fanfold::plan::Strategy;
@@ -176,8 +176,7 @@ fn what_would_change_a_vector_and_is_not_supported_is_refused_by_its_name() {
     ] {
         let folder = folder("bert", "", &files);
         match Model::open(folder.path()) {
-            Err(Error::Import(error)) => assert!(error.to_string().contains(says), "{files}: {error} lacks {says:?}"),
-            Err(other) => panic!("{files}: {other:?}"),
+            Err(error) => assert!(error.to_string().contains(says), "{files}: {error} lacks {says:?}"),
             Ok(_) => panic!("{files} is accepted"),
         }
     }
@@ -393,7 +392,7 @@ fn a_decoder_with_another_head_is_refused_by_name() {
 #[test]
 fn an_adapter_is_never_passed_over() {
     let refused = |folder: &Path, name: &str| match Folder::open(folder) {
-        Err(Error::Import(ImportError::Folder { reason, .. })) => {
+        Err(ImportError::Folder { reason, .. }) => {
             assert!(reason.contains(name) && reason.contains("merge_and_unload"), "{reason}");
         }
         other => panic!("{:?}", other.map(|folder| folder.path().to_owned())),

@@ -6,14 +6,15 @@ mod common;
 use common::{Expected, Fault, Faulty, adapters, fixture, gpus, hosts, ratios};
 use fanfold::device::Device;
 use fanfold::device::host::HostDevice;
-use fanfold::error::{Error, SessionError};
+use fanfold::generate::GenerateError;
 use fanfold::generate::{Engine, EngineOptions, Text};
-use fanfold::graph::Weights;
 use fanfold::import::{Folder, Head};
 use fanfold::model::{Model, Pooling};
 use fanfold::plan::{Strategy, plan};
+use fanfold::session::SessionError;
 use fanfold::tensor::{Region, Tensor};
 use fanfold::text::{Sampler, Sampling};
+use fanfold::weights::Weights;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,7 +29,7 @@ struct Poisoned {
 }
 
 impl Weights for Poisoned {
-    fn read(&self, name: &str, shape: &[usize], region: &Region) -> fanfold::Result<Tensor> {
+    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor, fanfold::weights::SourceError> {
         let tensor = self.model.read(name, shape, region)?;
         let token = self.token as usize;
         if name != "model.embed_tokens.weight" || !region.0[0].contains(&token) {
@@ -37,7 +38,7 @@ impl Weights for Poisoned {
         let mut values = tensor.as_f32()?.to_vec();
         let width = region.0[1].len();
         values[(token - region.0[0].start) * width..][..width].fill(f32::NAN);
-        Tensor::f32(tensor.shape().to_vec(), values)
+        Ok(Tensor::f32(tensor.shape().to_vec(), values)?)
     }
 }
 
@@ -61,13 +62,17 @@ fn prompt() -> Vec<u32> {
 /// What is generated after the prompt where nothing fails.
 fn answer(engine: &mut Engine, n: usize) -> Vec<u32> {
     engine.reset();
-    engine.generate(&prompt(), n, greedy(), true, Arc::default()).unwrap().collect::<fanfold::Result<_>>().unwrap()
+    engine
+        .generate(&prompt(), n, greedy(), true, Arc::default())
+        .unwrap()
+        .collect::<Result<_, GenerateError>>()
+        .unwrap()
 }
 
 #[track_caller]
-fn not_finite<T>(result: fanfold::Result<T>) {
+fn not_finite<T>(result: Result<T, GenerateError>) {
     match result {
-        Err(Error::Session(SessionError::NotFinite { .. })) => {}
+        Err(GenerateError::NotFinite { .. }) => {}
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("nothing fails"),
     }
@@ -213,7 +218,7 @@ fn iterators_may_be_dropped_anywhere() {
     for taken in 0..5 {
         used.reset();
         let tokens = used.generate(&prompt, 8, greedy(), true, Arc::default()).unwrap();
-        let told: Vec<u32> = tokens.take(taken).collect::<fanfold::Result<_>>().unwrap();
+        let told: Vec<u32> = tokens.take(taken).collect::<Result<_, GenerateError>>().unwrap();
         assert_eq!(told, wanted[..taken]);
         // The last one was not fed.
         let held = [&prompt, &wanted[..taken.saturating_sub(1)]].concat();
@@ -271,7 +276,7 @@ fn an_engine_that_lost_a_rank_says_so_whatever_is_asked() {
     let options = EngineOptions { context: CONTEXT, deadline: Duration::from_secs(20), ..EngineOptions::default() };
     let mut engine = Engine::open(model, &plan, devices, options, Arc::new(|_| ())).unwrap();
     assert!(engine.feed(&[1]).is_err());
-    let ended = |result: fanfold::Result<()>| matches!(result, Err(Error::Session(SessionError::Ended)));
+    let ended = |result: Result<(), GenerateError>| matches!(result, Err(GenerateError::Session(SessionError::Ended)));
     for _ in 0..2 {
         assert!(ended(engine.feed(&[1]).map(drop)));
         assert!(ended(engine.outputs(&[1]).map(drop)));

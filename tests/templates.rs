@@ -4,20 +4,19 @@
 mod common;
 
 use common::fixture;
-use fanfold::Error;
-use fanfold::error::TextError;
+use fanfold::text::TextError;
 use fanfold::text::{ChatTemplate, Message, Tokenizer};
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
 
-fn template(source: &str) -> fanfold::Result<ChatTemplate> {
+fn template(source: &str) -> Result<ChatTemplate, TextError> {
     let specials = [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, text)| (name.into(), text.into()));
     // 2024-07-26 12:00:05 UTC, a Friday.
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_721_995_205);
     ChatTemplate::new("some/chat_template.jinja", source, specials.to_vec(), now)
 }
 
-fn render(source: &str) -> fanfold::Result<String> {
+fn render(source: &str) -> Result<String, TextError> {
     let messages = [Message::new("user", "Hello"), Message::new("assistant", "Hi")];
     template(source).and_then(|template| template.render(&messages, true))
 }
@@ -76,7 +75,7 @@ fn expressions_mean_what_jinja2_means() {
 #[track_caller]
 fn refused(source: &str, says: &[&str]) {
     match render(source) {
-        Err(error @ Error::Text(TextError::Template { .. })) => {
+        Err(error @ TextError::Template { .. }) => {
             let said = error.to_string();
             for word in ["some/chat_template.jinja: "].iter().chain(says) {
                 assert!(said.contains(word), "{word:?} is not in: {said}");
@@ -176,7 +175,7 @@ fn added_tokens_that_clash_are_refused() {
         let mut file = demo.clone();
         file["added_tokens"].as_array_mut().unwrap().extend_from_slice(tokens);
         let error = Tokenizer::from_bytes("tokenizer.json", file.to_string().as_bytes()).unwrap_err();
-        assert!(matches!(error, Error::Text(TextError::Tokenizer { .. })), "{error:?}");
+        assert!(matches!(error, TextError::Tokenizer { .. }), "{error:?}");
         says.iter().for_each(|word| assert!(error.to_string().contains(word), "{word}: {error}"));
     };
     clash(&[added(5, "<new>", true)], &["\"<new>\" has id 5", "1024"]);
@@ -192,5 +191,5 @@ fn a_tokenizer_of_another_vocabulary_is_refused() {
     tokenizer.check(1024).unwrap();
     tokenizer.check(50_000).unwrap();
     let error = tokenizer.check(384).unwrap_err();
-    assert!(matches!(error, Error::Text(TextError::Vocabulary { largest: 1023, vocabulary: 384, .. })), "{error:?}");
+    assert!(matches!(error, TextError::Vocabulary { largest: 1023, vocabulary: 384, .. }), "{error:?}");
 }

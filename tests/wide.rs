@@ -5,17 +5,19 @@
 mod common;
 
 use common::{adapters, aloud, gpus};
-use fanfold::error::{Error, PlanError};
+use fanfold::generate::GenerateError;
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::graph::{Graph, Weights};
+use fanfold::graph::Graph;
 use fanfold::import::Head;
 use fanfold::model::Model;
 use fanfold::ops::{Gather, Linear};
 use fanfold::plan::{Strategy, plan};
+use fanfold::program::ProgramError;
 use fanfold::program::lower;
 use fanfold::session::{Options, Session};
 use fanfold::shape::{Env, Symbol};
 use fanfold::tensor::{DType, Region, Tensor, relative_error};
+use fanfold::weights::Weights;
 use half::f16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,11 +35,11 @@ fn element(row: usize, column: usize) -> f32 {
 }
 
 impl Weights for Synthetic {
-    fn read(&self, _name: &str, _shape: &[usize], region: &Region) -> fanfold::Result<Tensor> {
+    fn read(&self, _name: &str, _shape: &[usize], region: &Region) -> Result<Tensor, fanfold::weights::SourceError> {
         let rows = region.0[0].clone();
         let values = rows.flat_map(|row| region.0[1].clone().map(move |column| f16::from_f32(element(row, column))));
         let values: Vec<f16> = values.collect();
-        Tensor::from_bytes(DType::F16, region.shape(), bytemuck::cast_slice(&values))
+        Ok(Tensor::from_bytes(DType::F16, region.shape(), bytemuck::cast_slice(&values))?)
     }
 }
 
@@ -129,7 +131,7 @@ fn what_no_shorter_chunk_makes_fit_is_refused_before_it_is_loaded() {
     let options = EngineOptions { context, ..EngineOptions::default() };
     let opened = Engine::open(model, &plan, gpus(&adapter, 1), options, Arc::new(|_| panic!("a weight was loaded")));
     let error = opened.map(|_| ()).unwrap_err();
-    let Error::Plan(PlanError::TooWide { tensors }) = &error else { panic!("{error:?}") };
+    let GenerateError::Program(ProgramError::TooWide { tensors }) = &error else { panic!("{error:?}") };
     assert!(tensors[0].tensor.contains("state") && tensors[0].bytes == context as u64 * 16, "{error}");
     assert!(tensors[0].advice.contains("-c") && error.to_string().contains("does not fit"), "{error}");
 }

@@ -2,8 +2,10 @@
 //!
 //! It deliberately knows no conversation: ids in, text out. Read `mod.rs` for where the ids come from.
 
-use crate::error::{Result, SessionError};
+use crate::error::Result;
+
 use crate::generate::Engine;
+use crate::session::SessionError;
 use crate::text::{FinishReason, Output, Sampler, Sampling, Tokenizer};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -93,7 +95,7 @@ pub fn answer(
 
 fn output(tokenizer: &Tokenizer, prompt: &[u32], asking: &GenerationRequest) -> Result<Output> {
     match asking.continues {
-        true => Output::after(tokenizer, prompt, &asking.stops),
+        true => Ok(Output::after(tokenizer, prompt, &asking.stops)?),
         false => Ok(Output::new(tokenizer, &asking.stops)),
     }
 }
@@ -116,7 +118,7 @@ pub fn answers(
     asking: &GenerationRequest,
     mut done: impl FnMut(usize),
 ) -> Result<Vec<Answer>> {
-    let samplers = prompts.iter().map(|_| Sampler::new(asking.sampling)).collect::<Result<_>>()?;
+    let samplers = prompts.iter().map(|_| Ok(Sampler::new(asking.sampling)?)).collect::<Result<_>>()?;
     let texts = prompts.iter().map(|ids| Ok((output(tokenizer, ids, asking)?, String::new(), Vec::new())));
     let mut texts: Vec<(Output, String, Vec<u32>)> = texts.collect::<Result<_>>()?;
     let started = Instant::now();

@@ -8,7 +8,9 @@ mod answer;
 
 pub use answer::{Answer, GenerationRequest, Piece, answer, answers};
 
-use crate::error::{Result, SessionError};
+use crate::error::Result;
+use crate::generate::GenerateError;
+
 use crate::generate::{Engine, Pace};
 use crate::text::{ChatTemplate, Message, Tokenizer};
 
@@ -77,7 +79,7 @@ impl Chat {
         let (tokens, capacity, limit) = (ids.len(), self.engine.limits().capacity, self.engine.model().info().context);
         // One more must fit, or there is no room for an answer.
         if tokens >= capacity {
-            return Err(SessionError::Context { tokens: tokens + 1, capacity, limit: Some(limit) }.into());
+            return Err(GenerateError::Context { tokens: tokens + 1, capacity, limit: Some(limit) }.into());
         }
         let common = ids.iter().zip(&self.held).take_while(|(a, b)| a == b).count();
         // The last token is fed in any case: its logits are wanted.

@@ -5,7 +5,8 @@
 //! for who holds the ends.
 
 use super::{Bytes, Communicator};
-use crate::error::{CommError, Result};
+use crate::comm::CommError;
+
 use crate::wait::{Progress, Wait};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::time::Duration;
@@ -50,15 +51,15 @@ impl Communicator for ChannelCommunicator {
         self.senders.len()
     }
 
-    fn send(&self, to: usize, bytes: Bytes) -> Result<()> {
+    fn send(&self, to: usize, bytes: Bytes) -> Result<(), CommError> {
         let ended = CommError::PeerEnded { rank: self.rank, peer: to };
-        self.senders.get(to).and_then(|sender| sender.send(bytes).ok()).ok_or(ended.into())
+        self.senders.get(to).and_then(|sender| sender.send(bytes).ok()).ok_or(ended)
     }
 
-    fn receive(&self, from: usize) -> Result<Bytes> {
+    fn receive(&self, from: usize) -> Result<Bytes, CommError> {
         let (rank, peer, deadline) = (self.rank, from, self.deadline);
         let Some(receiver) = self.receivers.get(from) else {
-            return Err(CommError::PeerEnded { rank, peer }.into());
+            return Err(CommError::PeerEnded { rank, peer });
         };
         let mut wait = Wait::new(&self.progress, deadline);
         loop {
@@ -67,9 +68,9 @@ impl Communicator for ChannelCommunicator {
                     self.progress.step();
                     return Ok(bytes);
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(CommError::PeerEnded { rank, peer }.into()),
+                Err(RecvTimeoutError::Disconnected) => return Err(CommError::PeerEnded { rank, peer }),
                 Err(RecvTimeoutError::Timeout) if wait.expired() => {
-                    return Err(CommError::Deadline { rank, peer, deadline }.into());
+                    return Err(CommError::Deadline { rank, peer, deadline });
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }

@@ -3,9 +3,12 @@
 //! A communicator deliberately moves bytes and knows neither shapes nor element types: packing is the session's, and
 //! adding is an instruction or the caller's. Read [`channel`] for the one over crossbeam channels.
 
+mod error;
+
+pub use error::CommError;
+
 pub mod channel;
 
-use crate::error::{CommError, Result};
 use std::sync::Arc;
 
 /// A message: shared, so that one packing serves every receiver.
@@ -23,17 +26,17 @@ pub trait Communicator: Send {
     fn world_size(&self) -> usize;
 
     /// Sends `bytes` to rank `to`. Does not wait for it to receive. Errors when it has ended.
-    fn send(&self, to: usize, bytes: Bytes) -> Result<()>;
+    fn send(&self, to: usize, bytes: Bytes) -> Result<(), CommError>;
 
     /// The next message from rank `from`. Errors when it has ended, or when it sends nothing and
     /// nobody makes progress for the deadline.
-    fn receive(&self, from: usize) -> Result<Bytes>;
+    fn receive(&self, from: usize) -> Result<Bytes, CommError>;
 
     /// Gives `parts[q]` to each rank `q` and returns what each gave, by rank. Parts may have any lengths.
-    fn all_to_all(&self, parts: Vec<Bytes>) -> Result<Vec<Bytes>> {
+    fn all_to_all(&self, parts: Vec<Bytes>) -> Result<Vec<Bytes>, CommError> {
         let (rank, expected) = (self.rank(), self.world_size());
         if parts.len() != expected {
-            return Err(CommError::Parts { rank, collective: "all_to_all", expected, found: parts.len() }.into());
+            return Err(CommError::Parts { rank, collective: "all_to_all", expected, found: parts.len() });
         }
         let own = parts[rank].clone();
         for (to, part) in parts.into_iter().enumerate().filter(|(to, _)| *to != rank) {
@@ -43,18 +46,18 @@ pub trait Communicator: Send {
     }
 
     /// Gives `mine` to every rank and returns what each gave, by rank. Parts may have any lengths.
-    fn all_gather(&self, mine: Bytes) -> Result<Vec<Bytes>> {
+    fn all_gather(&self, mine: Bytes) -> Result<Vec<Bytes>, CommError> {
         self.all_to_all(vec![mine; self.world_size()])
     }
 
     /// Gives `parts[q]` to each rank `q` and returns the fold of what was given to this one, in rank order.
-    fn reduce_scatter(&self, parts: Vec<Bytes>, fold: &dyn Fn(&mut [u8], &[u8])) -> Result<Vec<u8>> {
+    fn reduce_scatter(&self, parts: Vec<Bytes>, fold: &dyn Fn(&mut [u8], &[u8])) -> Result<Vec<u8>, CommError> {
         let given = self.all_to_all(parts)?;
         let mut sum = given[0].to_vec();
         for (peer, part) in given.iter().enumerate().skip(1) {
             if part.len() != sum.len() {
                 let (rank, expected, found) = (self.rank(), sum.len(), part.len());
-                return Err(CommError::Length { rank, peer, expected, found }.into());
+                return Err(CommError::Length { rank, peer, expected, found });
             }
             fold(&mut sum, part);
         }
@@ -62,12 +65,12 @@ pub trait Communicator: Send {
     }
 
     /// The fold of what every rank gives, in rank order: the same bits on every rank.
-    fn all_reduce(&self, mine: Bytes, fold: &dyn Fn(&mut [u8], &[u8])) -> Result<Vec<u8>> {
+    fn all_reduce(&self, mine: Bytes, fold: &dyn Fn(&mut [u8], &[u8])) -> Result<Vec<u8>, CommError> {
         self.reduce_scatter(vec![mine; self.world_size()], fold)
     }
 
     /// What rank `root` gives, on every rank. Others give `None`.
-    fn broadcast(&self, root: usize, mine: Option<Bytes>) -> Result<Bytes> {
+    fn broadcast(&self, root: usize, mine: Option<Bytes>) -> Result<Bytes, CommError> {
         match mine {
             Some(bytes) if root == self.rank() => {
                 for to in (0..self.world_size()).filter(|&to| to != root) {
@@ -76,7 +79,7 @@ pub trait Communicator: Send {
                 Ok(bytes)
             }
             _ if root == self.rank() => {
-                Err(CommError::Parts { rank: root, collective: "broadcast", expected: 1, found: 0 }.into())
+                Err(CommError::Parts { rank: root, collective: "broadcast", expected: 1, found: 0 })
             }
             _ => self.receive(root),
         }

@@ -4,13 +4,14 @@
 //! [`crate::ops`] next.
 
 use super::{Counters, Device};
-use crate::error::{DeviceError, Error, Result, TensorError};
-use crate::graph::Weights;
+use crate::device::DeviceError;
 use crate::ops::{EvalContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart, WeightShard};
 use crate::shape::{Env, Limits, resolve};
+use crate::tensor::TensorError;
 use crate::tensor::{DType, Region, Tensor, copy_region};
 use crate::wait::Progress;
+use crate::weights::Weights;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ impl HostDevice {
         HostDevice { streams: true, ..HostDevice::default() }
     }
 
-    fn tensor(&self, place: Place) -> Result<Cow<'_, Tensor>> {
+    fn tensor(&self, place: Place) -> Result<Cow<'_, Tensor>, DeviceError> {
         Ok(match (place, &self.streamed) {
             (Place::Weight(i), Some(weights)) => {
                 let (program, env) = self.loaded()?;
@@ -54,7 +55,7 @@ impl HostDevice {
     }
 
     /// The tensor of a value under the value's own shape: a view shares its place with what it views.
-    fn shaped(&self, value: &LocalValue, env: &Env) -> Result<Cow<'_, Tensor>> {
+    fn shaped(&self, value: &LocalValue, env: &Env) -> Result<Cow<'_, Tensor>, DeviceError> {
         let (mut tensor, shape) = (self.tensor(value.place)?, resolve(&value.shape, env));
         if let Place::State(i) = value.place {
             // A state is kept for as many sequences as there may be; a call may have fewer.
@@ -79,10 +80,10 @@ impl HostDevice {
         }
     }
 
-    fn loaded(&self) -> Result<(Arc<RankProgram>, Env)> {
+    fn loaded(&self) -> Result<(Arc<RankProgram>, Env), DeviceError> {
         match (&self.program, self.env) {
             (Some(program), Some(env)) => Ok((program.clone(), env)),
-            _ => Err(DeviceError::Refused { device: "host".into(), reason: "no program is loaded".into() }.into()),
+            _ => Err(DeviceError::Refused { device: "host".into(), reason: "no program is loaded".into() }),
         }
     }
 }
@@ -95,20 +96,20 @@ fn views_what_is_kept(op: &Op, inputs: &[usize], output: usize, values: &[LocalV
 }
 
 /// A rank's part of a weight, in the file's type.
-fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor> {
+fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor, DeviceError> {
     let shape = resolve(&shard.shape, env);
     match &shard.part {
-        WeightPart::Zero => Tensor::try_zeros(DType::F32, shape),
-        WeightPart::Region(window) => weights.read(&shard.name, &shape, &window.resolve(&shape)),
+        WeightPart::Zero => Ok(Tensor::try_zeros(DType::F32, shape)?),
+        WeightPart::Region(window) => Ok(weights.read(&shard.name, &shape, &window.resolve(&shape))?),
     }
 }
 
 /// A refusal of memory as the device's.
-fn no_room(what: &str, error: Error) -> Error {
-    match error {
-        Error::Tensor(TensorError::Memory { bytes }) => {
+fn no_room(what: &str, error: impl Into<DeviceError>) -> DeviceError {
+    match error.into() {
+        DeviceError::Tensor(TensorError::Memory { bytes }) => {
             let reason = "the system refuses the memory; use more devices or a smaller context (-c)".to_string();
-            DeviceError::OutOfMemory { device: "host".into(), what: what.to_string(), bytes, reason }.into()
+            DeviceError::OutOfMemory { device: "host".into(), what: what.to_string(), bytes, reason }
         }
         other => other,
     }
@@ -129,20 +130,19 @@ impl Device for HostDevice {
         limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<()> {
+    ) -> Result<(), DeviceError> {
         self.capacity = limits.capacity;
         // States first: what does not fit is known before anything is read.
         let state = |shape| Tensor::try_zeros(DType::F32, resolve(shape, limits)).map_err(|e| no_room("state", e));
-        self.states = program.states.iter().map(|shape| state(shape)).collect::<Result<_>>()?;
+        self.states = program.states.iter().map(|shape| state(shape)).collect::<Result<_, DeviceError>>()?;
         if self.streams {
             self.streamed = Some(weights.clone());
         } else {
             for shard in &program.weights {
-                let no_room = |error| no_room(&shard.name, error);
-                let tensor = read(shard, limits, weights.as_ref()).map_err(no_room)?;
+                let tensor = read(shard, limits, weights.as_ref()).map_err(|error| no_room(&shard.name, error))?;
                 progress(tensor.bytes().len() as u64);
                 self.counters.weight_bytes += tensor.bytes().len() as u64;
-                self.weights.push(tensor.try_widened().map_err(no_room)?);
+                self.weights.push(tensor.try_widened().map_err(|error| no_room(&shard.name, error))?);
             }
         }
         self.buffers = program.buffers.iter().map(|_| Tensor::zeros(DType::F32, [0])).collect();
@@ -150,12 +150,12 @@ impl Device for HostDevice {
         Ok(())
     }
 
-    fn begin(&mut self, env: &Env) -> Result<()> {
+    fn begin(&mut self, env: &Env) -> Result<(), DeviceError> {
         self.env = Some(Env { capacity: self.capacity, ..*env });
         Ok(())
     }
 
-    fn execute(&mut self, index: usize) -> Result<()> {
+    fn execute(&mut self, index: usize) -> Result<(), DeviceError> {
         let (program, env) = self.loaded()?;
         // An op of a large model takes minutes here, and ends.
         let _computing = self.progress.computing();
@@ -171,7 +171,7 @@ impl Device for HostDevice {
             Instr::Compute { op, inputs, output, extents, .. } => {
                 let shape = resolve(&value(*output).shape, &env);
                 let inputs: Vec<Cow<'_, Tensor>> =
-                    inputs.iter().map(|&v| self.shaped(value(v), &env)).collect::<Result<_>>()?;
+                    inputs.iter().map(|&v| self.shaped(value(v), &env)).collect::<Result<_, DeviceError>>()?;
                 let inputs: Vec<&Tensor> = inputs.iter().map(|tensor| tensor.as_ref()).collect();
                 let result = op.evaluate(&EvalContext { inputs: &inputs, extents, env: &env, output: &shape })?;
                 self.counters.host_ops += 1;
@@ -182,7 +182,7 @@ impl Device for HostDevice {
         Ok(())
     }
 
-    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<()> {
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         let (program, env) = self.loaded()?;
         let value = &program.values[value];
         let tensor = Tensor::from_bytes(value.dtype, resolve(&value.shape, &env), bytes)?;
@@ -190,7 +190,7 @@ impl Device for HostDevice {
         Ok(())
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<()> {
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), DeviceError> {
         let (program, env) = self.loaded()?;
         bytes.clear();
         bytes.extend_from_slice(self.shaped(&program.values[value], &env)?.bytes());

@@ -3,15 +3,18 @@
 //! The trait deliberately knows nothing of peers: it computes, and moves bytes to and from the host. Read [`host`] for
 //! the reference and [`gpu`] for wgpu; [`crate::session`] drives both alike.
 
+mod error;
+
+pub use error::DeviceError;
+
 pub mod gpu;
 pub mod host;
 pub mod select;
 
-use crate::error::Result;
-use crate::graph::Weights;
 use crate::program::RankProgram;
 use crate::shape::{Env, Limits};
 use crate::wait::Progress;
+use crate::weights::Weights;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -40,20 +43,20 @@ pub trait Device: Send {
         limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<()>;
+    ) -> Result<(), DeviceError>;
 
     /// Begins a call in which the symbols stand for `env`.
-    fn begin(&mut self, env: &Env) -> Result<()>;
+    fn begin(&mut self, env: &Env) -> Result<(), DeviceError>;
 
     /// Executes the instruction at `index`: a `Compute` or a `Zero`. It may run later, but before any `read` returns.
-    fn execute(&mut self, index: usize) -> Result<()>;
+    fn execute(&mut self, index: usize) -> Result<(), DeviceError>;
 
     /// Writes all of a value, row-major.
-    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<()>;
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<(), DeviceError>;
 
     /// Reads all of a value, row-major, replacing what `bytes` held. Waits, but not once there was no
     /// progress for the device's deadline.
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<()>;
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), DeviceError>;
 
     /// What has been done so far.
     fn counters(&self) -> Counters;

@@ -6,7 +6,8 @@
 use super::Device;
 use super::gpu::{AdapterInfo, AdapterKind, GpuDevice, GpuOptions};
 use super::host::HostDevice;
-use crate::error::{DeviceError, Result};
+use crate::device::DeviceError;
+
 use crate::program::{Holding, Room};
 use std::fmt;
 
@@ -74,16 +75,16 @@ impl fmt::Display for DeviceChoice {
 /// An entry is an adapter's index, a part of its name in any case, or `host`; `0x3` stands for `0,0,0` and is no
 /// hexadecimal number. Errors when an entry matches no adapter or several, or the devices are none or more than
 /// [`MAX_DEVICES`].
-pub fn parse(list: &str, adapters: &[AdapterInfo]) -> Result<Vec<DeviceChoice>> {
+pub fn parse(list: &str, adapters: &[AdapterInfo]) -> Result<Vec<DeviceChoice>, DeviceError> {
     let wrong = |reason: String| DeviceError::List { list: list.to_string(), reason };
     let mut chosen = Vec::new();
     for entry in list.split(',').map(str::trim) {
         if entry.is_empty() {
-            return Err(wrong("an entry is empty".into()).into());
+            return Err(wrong("an entry is empty".into()));
         }
         let (word, times) = repetition(entry);
         if times == 0 || times > MAX_DEVICES - chosen.len() {
-            return Err(wrong(format!("{entry:?}: a session uses 1 to {MAX_DEVICES} devices")).into());
+            return Err(wrong(format!("{entry:?}: a session uses 1 to {MAX_DEVICES} devices")));
         }
         let choice = find(word, adapters, &wrong)?;
         chosen.extend(std::iter::repeat_n(choice, times));
@@ -103,7 +104,11 @@ fn repetition(entry: &str) -> (&str, usize) {
     }
 }
 
-fn find(word: &str, adapters: &[AdapterInfo], wrong: &dyn Fn(String) -> DeviceError) -> Result<DeviceChoice> {
+fn find(
+    word: &str,
+    adapters: &[AdapterInfo],
+    wrong: &dyn Fn(String) -> DeviceError,
+) -> Result<DeviceChoice, DeviceError> {
     if word.eq_ignore_ascii_case("host") {
         return Ok(DeviceChoice::Host);
     }
@@ -120,11 +125,11 @@ fn find(word: &str, adapters: &[AdapterInfo], wrong: &dyn Fn(String) -> DeviceEr
         [] => {
             let mut present: Vec<String> = adapters.iter().map(ToString::to_string).collect();
             present.push("host: the reference evaluation".into());
-            Err(DeviceError::NotFound { wanted: word.to_string(), present }.into())
+            Err(DeviceError::NotFound { wanted: word.to_string(), present })
         }
         several => {
             let several: Vec<String> = several.iter().map(ToString::to_string).collect();
-            Err(wrong(format!("{word:?} matches several adapters; use an index: {}", several.join("; "))).into())
+            Err(wrong(format!("{word:?} matches several adapters; use an index: {}", several.join("; "))))
         }
     }
 }
@@ -132,18 +137,18 @@ fn find(word: &str, adapters: &[AdapterInfo], wrong: &dyn Fn(String) -> DeviceEr
 /// The devices when none are named, and whether they are software only.
 ///
 /// Every physical GPU once; one software adapter only when there is no other. Errors when there is no adapter at all.
-pub fn default_choice(adapters: &[AdapterInfo]) -> Result<(Vec<DeviceChoice>, bool)> {
+pub fn default_choice(adapters: &[AdapterInfo]) -> Result<(Vec<DeviceChoice>, bool), DeviceError> {
     let physical = adapters.iter().filter(|info| !info.is_software()).take(MAX_DEVICES).cloned();
     let physical: Vec<_> = physical.map(DeviceChoice::Gpu).collect();
     match (physical.is_empty(), adapters.first()) {
         (false, _) => Ok((physical, false)),
         (true, Some(software)) => Ok((vec![DeviceChoice::Gpu(software.clone())], true)),
-        (true, None) => Err(DeviceError::NoAdapter.into()),
+        (true, None) => Err(DeviceError::NoAdapter),
     }
 }
 
 /// Opens a chosen device. Errors when its adapter is gone or refuses.
-pub fn open(choice: &DeviceChoice, options: &GpuOptions) -> Result<Box<dyn Device>> {
+pub fn open(choice: &DeviceChoice, options: &GpuOptions) -> Result<Box<dyn Device>, DeviceError> {
     Ok(match choice {
         DeviceChoice::Host => Box::new(HostDevice::new()),
         DeviceChoice::Gpu(info) => Box::new(GpuDevice::open(info, options)?),
@@ -154,7 +159,6 @@ pub fn open(choice: &DeviceChoice, options: &GpuOptions) -> Result<Box<dyn Devic
 mod tests {
     use super::super::gpu::Backend;
     use super::*;
-    use crate::error::Error;
 
     fn made_up(names: &[(&str, AdapterKind)]) -> Vec<AdapterInfo> {
         let info = |(index, (name, kind)): (usize, &(&str, AdapterKind))| AdapterInfo {
@@ -175,7 +179,7 @@ mod tests {
         names.iter().enumerate().map(info).collect()
     }
 
-    fn read(list: &str) -> Result<Vec<String>> {
+    fn read(list: &str) -> Result<Vec<String>, DeviceError> {
         use AdapterKind::*;
         let adapters =
             made_up(&[("Radeon RX 6800", Discrete), ("Radeon RX 6800 XT", Discrete), ("0x3 llvmpipe", Software)]);
@@ -195,7 +199,7 @@ mod tests {
     #[test]
     fn a_list_that_cannot_be_read_says_why() {
         let list = |text: &str| match read(text) {
-            Err(Error::Device(DeviceError::List { reason, .. })) => reason,
+            Err(DeviceError::List { reason, .. }) => reason,
             other => panic!("{text}: {other:?}"),
         };
         assert!(list("radeon").contains("Radeon RX 6800 XT"));
@@ -205,7 +209,7 @@ mod tests {
         }
         for word in ["3", "9x2", "geforce", "0x", "99999999999999999999"] {
             match read(word) {
-                Err(Error::Device(DeviceError::NotFound { present, .. })) if word != "0x" => {
+                Err(DeviceError::NotFound { present, .. }) if word != "0x" => {
                     assert_eq!(present.len(), 4, "{word}");
                 }
                 // "0x" is a part of the last adapter's name.
@@ -241,6 +245,6 @@ mod tests {
         assert_eq!((chosen.len(), software), (2, false));
         let (chosen, software) = default_choice(&made_up(&[("c", Software), ("d", Software)])).unwrap();
         assert_eq!((chosen.len(), software), (1, true));
-        assert!(matches!(default_choice(&[]), Err(Error::Device(DeviceError::NoAdapter))));
+        assert!(matches!(default_choice(&[]), Err(DeviceError::NoAdapter)));
     }
 }

@@ -5,8 +5,9 @@
 //! Read [`Engine`](super::Engine) first.
 
 use super::Engine;
-use crate::error::{Error, Result, SessionError};
+use crate::generate::GenerateError;
 use crate::model::ModelInfo;
+use crate::session::SessionError;
 use crate::shape::Limits;
 use crate::tensor::{Region, Tensor};
 use crate::text::{FinishReason, Sampler};
@@ -86,15 +87,15 @@ impl Call {
     }
 
     /// The call's value of the input called `name` of the model that `info` tells of.
-    pub(super) fn input(&self, name: &str, info: &ModelInfo) -> Result<Tensor> {
+    pub(super) fn input(&self, name: &str, info: &ModelInfo) -> Result<Tensor, GenerateError> {
         let shape = [self.rows(), self.seq];
         match name {
-            "input_ids" => Tensor::u32(shape, self.tokens.clone()),
-            "token_type_ids" => Tensor::u32(shape, self.types.clone()),
-            "position_ids" => Tensor::u32(shape, self.positions(info)),
+            "input_ids" => Ok(Tensor::u32(shape, self.tokens.clone())?),
+            "token_type_ids" => Ok(Tensor::u32(shape, self.types.clone())?),
+            "position_ids" => Ok(Tensor::u32(shape, self.positions(info))?),
             "key_range" => {
                 let ends = self.spans.iter().flat_map(|span| [span.start as u32, span.end as u32]);
-                Tensor::u32([self.rows(), 2], ends.collect())
+                Ok(Tensor::u32([self.rows(), 2], ends.collect())?)
             }
             "pooling_weights" => {
                 let row = |(span, &skipped): (&Range<usize>, &usize)| {
@@ -102,7 +103,7 @@ impl Call {
                     let padding = std::iter::repeat_n(0.0, self.seq.saturating_sub(span.len()));
                     weights.into_iter().chain(padding)
                 };
-                Tensor::f32(shape, self.spans.iter().zip(&self.skipped).flat_map(row).collect())
+                Ok(Tensor::f32(shape, self.spans.iter().zip(&self.skipped).flat_map(row).collect())?)
             }
             _ => Err(SessionError::Input { name: name.to_string(), reason: "is not known".to_string() }.into()),
         }
@@ -158,7 +159,7 @@ impl Engine {
         texts: &[Text],
         output: &str,
         mut done: impl FnMut(usize),
-    ) -> Result<Vec<Tensor>> {
+    ) -> Result<Vec<Tensor>, GenerateError> {
         for text in texts {
             self.check(&text.tokens, 0)?;
             self.check_types(text)?;
@@ -186,7 +187,7 @@ impl Engine {
         Ok(results.into_iter().flatten().collect())
     }
 
-    fn check_types(&self, Text { tokens, types, .. }: &Text) -> Result<()> {
+    fn check_types(&self, Text { tokens, types, .. }: &Text) -> Result<(), GenerateError> {
         let known = self.model.info().token_types;
         let reason = match types.iter().find(|t| **t as usize >= known) {
             _ if !types.is_empty() && types.len() != tokens.len() => {
@@ -214,7 +215,7 @@ impl Engine {
         samplers: Vec<Sampler>,
         ignore_end: bool,
         stop: Arc<AtomicBool>,
-    ) -> Result<Answers<'a>> {
+    ) -> Result<Answers<'a>, GenerateError> {
         self.require("logits", "predicts no tokens; use `embed`")?;
         let limits = *self.limits();
         let batch = prompts.len();
@@ -247,7 +248,7 @@ impl Engine {
     }
 
     /// Feeds every row its next tokens, and returns each row's logits of the last.
-    fn next_logits(&mut self, call: Call) -> Result<Vec<Vec<f32>>> {
+    fn next_logits(&mut self, call: Call) -> Result<Vec<Vec<f32>>, GenerateError> {
         let logits = self.call(&call, "logits")?;
         let width = logits.shape().last().copied().unwrap_or(1).max(1);
         let each = logits.as_f32()?.chunks(logits.as_f32()?.len() / call.rows().max(1));
@@ -285,7 +286,7 @@ pub struct Answers<'a> {
     past: usize,
     ready: VecDeque<(usize, u32)>,
     /// What ends all answers, once the tokens that are ready are yielded.
-    failed: Option<Error>,
+    failed: Option<GenerateError>,
     ignore_end: bool,
     stop: Arc<AtomicBool>,
 }
@@ -311,7 +312,7 @@ impl Answers<'_> {
     }
 
     /// Draws a token for every answer that goes on, having fed those that were drawn before.
-    fn step(&mut self) -> Result<()> {
+    fn step(&mut self) -> Result<(), GenerateError> {
         if self.rows.iter().all(|row| row.left == 0) {
             return Ok(());
         }
@@ -348,7 +349,7 @@ impl Answers<'_> {
 }
 
 impl Iterator for Answers<'_> {
-    type Item = Result<(usize, u32)>;
+    type Item = Result<(usize, u32), GenerateError>;
 
     /// The next token, or the error that kept the next ones from being chosen, after which there is nothing more.
     fn next(&mut self) -> Option<Self::Item> {

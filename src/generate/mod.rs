@@ -4,19 +4,23 @@
 //! [`crate::text`] for the tokenizer and the sampler, [`crate::proof`] for the proof.
 
 use crate::device::Device;
-use crate::error::{Error, GraphError, Result, SessionError};
-use crate::graph::Weights;
 use crate::model::{Model, ModelInfo, Pooling};
 use crate::plan::Plan;
 use crate::program::{Program, Room, lower};
+use crate::session::SessionError;
 use crate::session::{NotFinite, Options, RankReport, Session, Tensors};
 use crate::shape::{Env, Limits};
 use crate::tensor::{DType, Region, Tensor};
 use crate::text::{FinishReason, Sampler};
+use crate::weights::Weights;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+mod error;
+
+pub use error::GenerateError;
 
 mod batch;
 mod pace;
@@ -70,7 +74,12 @@ impl EngineOptions {
 /// Where the logits of a whole chunk, or another activation, would be larger than the largest tensor of a device, chunks
 /// are shorter: a prompt then goes in more of them, and gives the same. What the program needs of each device can be
 /// counted from these two before any device is opened. Errors when the plan is for another model.
-pub fn prepare(model: &Model, plan: &Plan, options: &EngineOptions, rooms: &[Room]) -> Result<(Program, Limits)> {
+pub fn prepare(
+    model: &Model,
+    plan: &Plan,
+    options: &EngineOptions,
+    rooms: &[Room],
+) -> Result<(Program, Limits), GenerateError> {
     let program = lower(model.graph(), plan)?;
     let of = |chunk: usize| EngineOptions { chunk, ..*options }.limits(model.info());
     let fits = |chunk: usize| {
@@ -123,7 +132,7 @@ impl Engine {
         devices: Vec<Box<dyn Device>>,
         options: EngineOptions,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
-    ) -> Result<Engine> {
+    ) -> Result<Engine, GenerateError> {
         let weights = model.clone();
         Engine::with_weights(model, weights, plan, devices, options, progress)
     }
@@ -136,7 +145,7 @@ impl Engine {
         devices: Vec<Box<dyn Device>>,
         options: EngineOptions,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
-    ) -> Result<Engine> {
+    ) -> Result<Engine, GenerateError> {
         let room = |(i, device): (usize, &dyn Device)| Room {
             largest: device.largest_tensor(),
             ..Room::new(device.name(), None, i)
@@ -184,8 +193,8 @@ impl Engine {
     }
 
     /// What happened on every rank so far.
-    pub fn report(&mut self) -> Result<Vec<RankReport>> {
-        self.session.report()
+    pub fn report(&mut self) -> Result<Vec<RankReport>, GenerateError> {
+        Ok(self.session.report()?)
     }
 
     /// Feeds `tokens` in chunks and returns the logits of the last position, or of every one where the engine was
@@ -193,7 +202,7 @@ impl Engine {
     ///
     /// Errors when there is no token, one is outside the vocabulary, or they do not fit the context, or when a logit is no
     /// finite number. The engine then holds what it held before, whichever chunk failed.
-    pub fn feed(&mut self, tokens: &[u32]) -> Result<Tensor> {
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<Tensor, GenerateError> {
         self.require("logits", "predicts no tokens; use `embed`")?;
         self.check(tokens, self.past)?;
         let mut rows: Vec<f32> = Vec::new();
@@ -208,22 +217,22 @@ impl Engine {
             rows.extend_from_slice(logits.as_f32()?);
         }
         self.past = past;
-        Tensor::f32([rows.len() / width, width], rows)
+        Ok(Tensor::f32([rows.len() / width, width], rows)?)
     }
 
     /// The model's last hidden states for `tokens` alone: `[positions, hidden]`, or `[1, hidden]` where the graph pools.
     ///
     /// A pooled one is scaled to length 1 and cut to its first dimensions where the folder says so. Starts the context
     /// anew. Errors when there is no token, one is outside the vocabulary, or there are more than the context.
-    pub fn embed(&mut self, tokens: &[u32]) -> Result<Tensor> {
+    pub fn embed(&mut self, tokens: &[u32]) -> Result<Tensor, GenerateError> {
         let mut all = self.embed_all(&[Text::from(tokens.to_vec())], |_| ())?;
-        all.pop().ok_or_else(|| SessionError::EmptyPrompt.into())
+        all.pop().ok_or_else(|| GenerateError::EmptyPrompt)
     }
 
     /// As [`Engine::embed`], of many texts, several to a call where the engine was opened for it: those of like length
     /// together, padded, and each as if it were alone. `done` is told how many are done. One text that is refused refuses
     /// them all, before any is embedded.
-    pub fn embed_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>> {
+    pub fn embed_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>, GenerateError> {
         self.require("hidden", "was opened to predict tokens, not to embed")?;
         let hidden = self.encode_all(texts, "hidden", done)?;
         let info = self.model.info();
@@ -240,32 +249,32 @@ impl Engine {
     /// `types` tells the texts of a pair apart, as [`encode_pair`](crate::text::Tokenizer::encode_pair) gives them; empty
     /// where there is one text. Errors when the model has no such head, there is no token, one or a type is outside
     /// what the model knows, or there are more than the context.
-    pub fn scores(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensor> {
+    pub fn scores(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensor, GenerateError> {
         self.require("scores", "has no classification head")?;
         let text = Text { tokens: tokens.to_vec(), types: types.to_vec(), ..Text::default() };
         let mut all = self.scores_all(&[text], |_| ())?;
-        all.pop().ok_or_else(|| SessionError::EmptyPrompt.into())
+        all.pop().ok_or_else(|| GenerateError::EmptyPrompt)
     }
 
     /// As [`Engine::scores`], of many texts or pairs, several to a call where the engine was opened for it. `done` is told
     /// how many are done.
-    pub fn scores_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>> {
+    pub fn scores_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>, GenerateError> {
         self.require("scores", "has no classification head")?;
         self.encode_all(texts, "scores", done)
     }
 
-    fn require(&self, output: &str, reason: &str) -> Result<()> {
+    fn require(&self, output: &str, reason: &str) -> Result<(), GenerateError> {
         if self.model.graph().outputs().iter().any(|(name, _)| name == output) {
             return Ok(());
         }
         let model = self.model.path().display().to_string();
-        Err(SessionError::Model { model, reason: reason.to_string() }.into())
+        Err(GenerateError::Model { model, reason: reason.to_string() })
     }
 
     /// Every output of the graph for `tokens`, by name, in one call that starts the context anew.
     ///
     /// Errors as [`Engine::feed`], and when the tokens are more than one call takes.
-    pub fn outputs(&mut self, tokens: &[u32]) -> Result<Tensors> {
+    pub fn outputs(&mut self, tokens: &[u32]) -> Result<Tensors, GenerateError> {
         self.check(tokens, 0)?;
         self.reset();
         // What pools a text has to know where it ends; what goes on after it has the whole context.
@@ -279,31 +288,32 @@ impl Engine {
     }
 
     /// Errors unless `tokens` can be fed after `past` others.
-    fn check(&self, tokens: &[u32], past: usize) -> Result<()> {
+    fn check(&self, tokens: &[u32], past: usize) -> Result<(), GenerateError> {
         let info = self.model.info();
         if tokens.is_empty() {
-            return Err(SessionError::EmptyPrompt.into());
+            return Err(GenerateError::EmptyPrompt);
         }
         if let Some(&token) = tokens.iter().find(|t| **t as usize >= info.vocabulary) {
-            return Err(SessionError::Token { token, vocabulary: info.vocabulary }.into());
+            return Err(GenerateError::Token { token, vocabulary: info.vocabulary });
         }
         let (total, capacity) = (past.saturating_add(tokens.len()), self.limits().capacity);
         if total > capacity {
-            return Err(SessionError::Context { tokens: total, capacity, limit: Some(info.context) }.into());
+            return Err(GenerateError::Context { tokens: total, capacity, limit: Some(info.context) });
         }
         Ok(())
     }
 
     /// One output of a call.
-    fn call(&mut self, call: &Call, output: &str) -> Result<Tensor> {
-        self.call_all(call)?.remove(output).ok_or_else(|| {
-            let (name, problem) = (output.to_string(), "does not exist");
-            Error::from(GraphError::Name { kind: "output", name, problem })
+    fn call(&mut self, call: &Call, output: &str) -> Result<Tensor, GenerateError> {
+        let mut outputs = self.call_all(call)?;
+        outputs.remove(output).ok_or_else(|| {
+            let present = outputs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            SessionError::Output { name: output.to_string(), present }.into()
         })
     }
 
     /// The call's value of every input of the graph.
-    fn inputs(&self, call: &Call) -> Result<Tensors> {
+    fn inputs(&self, call: &Call) -> Result<Tensors, GenerateError> {
         let info = self.model.info();
         let value = |name: &str| call.input(name, info);
         let ports = self.session.program().inputs.iter();
@@ -312,7 +322,7 @@ impl Engine {
 
     /// Every output of a call. Errors when one is no finite number, with the node where that began. What the engine holds
     /// is the caller's to say, once all of its calls are done.
-    fn call_all(&mut self, call: &Call) -> Result<Tensors> {
+    fn call_all(&mut self, call: &Call) -> Result<Tensors, GenerateError> {
         let keep = if self.all_logits { call.seq } else { 1 };
         let (batch, capacity) = (call.rows(), self.limits().capacity);
         let env = Env { batch, seq: call.seq, keep, past: call.past, capacity };
@@ -325,12 +335,14 @@ impl Engine {
                 let inputs = self.inputs(call)?;
                 return Err(match self.session.first_not_finite(env, inputs)? {
                     Some(NotFinite { rank, device, node, value, .. }) => {
-                        SessionError::NotFinite { output, rank, device, node, value }
+                        GenerateError::NotFinite { output, rank, device, node, value }
                     }
                     // Only a device whose answers change from call to call gets here.
-                    None => SessionError::Input { name: output, reason: format!("was {value} once, and not again") },
-                }
-                .into());
+                    None => {
+                        let reason = format!("was {value} once, and not again");
+                        SessionError::Input { name: output, reason }.into()
+                    }
+                });
             }
         }
         Ok(outputs)
@@ -352,7 +364,7 @@ impl Engine {
         mut sampler: Sampler,
         ignore_end: bool,
         stop: Arc<AtomicBool>,
-    ) -> Result<Tokens<'a>> {
+    ) -> Result<Tokens<'a>, GenerateError> {
         self.check(prompt, self.past)?;
         sampler.accept(prompt);
         let before = self.past;
@@ -378,30 +390,30 @@ fn alone(limits: &Limits) -> Vec<Range<usize>> {
 }
 
 /// Rows scaled to length 1.
-fn normalized(tensor: Tensor) -> Result<Tensor> {
+fn normalized(tensor: Tensor) -> Result<Tensor, GenerateError> {
     let width = tensor.shape().last().copied().unwrap_or(1).max(1);
     let mut values = tensor.as_f32()?.to_vec();
     for row in values.chunks_mut(width) {
         let norm = row.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt().max(1e-12);
         row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
     }
-    Tensor::f32(tensor.shape().to_vec(), values)
+    Ok(Tensor::f32(tensor.shape().to_vec(), values)?)
 }
 
 /// The first `dimensions` of each row, or all of them.
-fn kept(tensor: Tensor, dimensions: Option<usize>) -> Result<Tensor> {
+fn kept(tensor: Tensor, dimensions: Option<usize>) -> Result<Tensor, GenerateError> {
     let width = tensor.shape().last().copied().unwrap_or(0);
     match dimensions.filter(|&kept| kept < width) {
         Some(kept) => {
             let mut region = Region::whole(tensor.shape());
             region.0[tensor.shape().len() - 1] = 0..kept;
-            tensor.slice(&region)
+            Ok(tensor.slice(&region)?)
         }
         None => Ok(tensor),
     }
 }
 
-fn last_row(logits: Tensor) -> Result<Vec<f32>> {
+fn last_row(logits: Tensor) -> Result<Vec<f32>, GenerateError> {
     let width = logits.shape().last().copied().unwrap_or(0);
     let values = logits.as_f32()?;
     Ok(values[values.len() - width.min(values.len())..].to_vec())
@@ -434,7 +446,7 @@ impl Tokens<'_> {
     }
 
     /// The next token; where there is no more, the reason that the text ended.
-    fn step(&mut self) -> Result<Result<u32, FinishReason>> {
+    fn step(&mut self) -> Result<Result<u32, FinishReason>, GenerateError> {
         if self.left == 0 {
             return Ok(Err(FinishReason::Length));
         }
@@ -458,10 +470,10 @@ impl Tokens<'_> {
 }
 
 impl Iterator for Tokens<'_> {
-    type Item = Result<u32>;
+    type Item = Result<u32, GenerateError>;
 
     /// The next token, or the error that kept it from being chosen, after which there is nothing more.
-    fn next(&mut self) -> Option<Result<u32>> {
+    fn next(&mut self) -> Option<Result<u32, GenerateError>> {
         if self.over {
             return None;
         }

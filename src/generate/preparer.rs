@@ -5,8 +5,9 @@
 //! [`Engine::embed_all`](super::Engine::embed_all) for what takes the texts.
 
 use super::Text;
-use crate::error::{Result, TextError};
+use crate::generate::GenerateError;
 use crate::model::TextSettings;
+use crate::text::TextError;
 use crate::text::Tokenizer;
 
 /// What stands before every text.
@@ -52,7 +53,7 @@ impl Preparer {
         tokenizer: Tokenizer,
         prompt: Prompt<'_>,
         max: Option<usize>,
-    ) -> Result<Preparer> {
+    ) -> Result<Preparer, GenerateError> {
         let tokenizer = if settings.lowercase { tokenizer.lowercased()? } else { tokenizer };
         let max = [settings.max_tokens, max].into_iter().flatten().min();
         let cutting = match max {
@@ -78,7 +79,7 @@ impl Preparer {
     /// One text.
     ///
     /// Errors when the tokenizer cannot express it.
-    pub fn text(&self, text: &str) -> Result<Prepared> {
+    pub fn text(&self, text: &str) -> Result<Prepared, GenerateError> {
         let text = format!("{}{text}", self.prompt);
         self.prepare(|tokenizer| Ok((tokenizer.encode(&text, true)?, Vec::new())))
     }
@@ -86,12 +87,15 @@ impl Preparer {
     /// Two texts as one, of which the prompt stands before the first.
     ///
     /// Errors when the tokenizer cannot express them.
-    pub fn pair(&self, first: &str, second: &str) -> Result<Prepared> {
+    pub fn pair(&self, first: &str, second: &str) -> Result<Prepared, GenerateError> {
         let first = format!("{}{first}", self.prompt);
-        self.prepare(|tokenizer| tokenizer.encode_pair(&first, second))
+        self.prepare(|tokenizer| Ok(tokenizer.encode_pair(&first, second)?))
     }
 
-    fn prepare(&self, encode: impl Fn(&Tokenizer) -> Result<(Vec<u32>, Vec<u32>)>) -> Result<Prepared> {
+    fn prepare(
+        &self,
+        encode: impl Fn(&Tokenizer) -> Result<(Vec<u32>, Vec<u32>), GenerateError>,
+    ) -> Result<Prepared, GenerateError> {
         let (mut tokens, mut types) = encode(&self.tokenizer)?;
         let cutting = self.cutting.as_ref().filter(|(_, max)| tokens.len() > *max);
         if let Some((tokenizer, _)) = cutting {
@@ -104,7 +108,7 @@ impl Preparer {
     }
 }
 
-fn named<'a>(settings: &'a TextSettings, name: &str) -> Result<&'a str> {
+fn named<'a>(settings: &'a TextSettings, name: &str) -> Result<&'a str, GenerateError> {
     let found = settings.prompts.iter().find(|(known, _)| known == name);
     found.map(|(_, text)| text.as_str()).ok_or_else(|| {
         let known: Vec<&str> = settings.prompts.iter().map(|(known, _)| known.as_str()).collect();

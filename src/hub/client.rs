@@ -4,7 +4,8 @@
 //! Read [`super::pull`] next for what is done with the answers.
 
 use super::{ModelId, is_commit};
-use crate::error::{HubError, Result};
+use crate::hub::HubError;
+
 use serde::Deserialize;
 use std::io::Read;
 use std::time::Duration;
@@ -74,11 +75,11 @@ pub(super) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(access: &'a Access, id: &'a ModelId) -> Result<Client<'a>> {
+    pub(super) fn new(access: &'a Access, id: &'a ModelId) -> Result<Client<'a>, HubError> {
         let endpoint = &access.endpoint;
         if !["https://", "http://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
             let reason = "is no address of a hub: it begins with neither https:// nor http://".to_string();
-            return Err(HubError::Answer { url: endpoint.clone(), reason }.into());
+            return Err(HubError::Answer { url: endpoint.clone(), reason });
         }
         let deadline = Some(access.deadline);
         let config = Agent::config_builder()
@@ -98,7 +99,7 @@ impl<'a> Client<'a> {
     }
 
     /// The repository at the revision asked for.
-    pub(super) fn info(&self) -> Result<Info> {
+    pub(super) fn info(&self) -> Result<Info, HubError> {
         #[derive(Deserialize)]
         struct Raw {
             sha: String,
@@ -119,13 +120,13 @@ impl<'a> Client<'a> {
         let raw: Raw = serde_json::from_slice(&bytes)
             .map_err(|error| answer(format!("does not answer as a hub does: {error}")))?;
         if !is_commit(&raw.sha) {
-            return Err(answer(format!("{:?} is no commit", raw.sha.chars().take(60).collect::<String>())).into());
+            return Err(answer(format!("{:?} is no commit", raw.sha.chars().take(60).collect::<String>())));
         }
         Ok(Info { commit: raw.sha, files: raw.siblings.into_iter().map(|s| s.rfilename).collect() })
     }
 
     /// What the file `name` is at `commit`.
-    pub(super) fn head(&self, commit: &str, name: &str) -> Result<FileInfo> {
+    pub(super) fn head(&self, commit: &str, name: &str) -> Result<FileInfo, HubError> {
         let (url, response) = self.ask(Method::HEAD, self.file_url(commit, name), 0)?;
         let (status, headers) = (response.status(), response.headers());
         if !status.is_redirection() {
@@ -138,7 +139,7 @@ impl<'a> Client<'a> {
         let etag = etag.trim_start_matches("W/").trim_matches('"');
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if etag.is_empty() || etag.len() > 128 || !etag.chars().all(plain) {
-            return Err(answer("names its contents in a way that is no name (ETag)").into());
+            return Err(answer("names its contents in a way that is no name (ETag)"));
         }
         // The length of an answer that sends on is its own, not the file's.
         let own = text("content-length").filter(|_| status.is_success());
@@ -149,7 +150,7 @@ impl<'a> Client<'a> {
 
     /// The contents of the file `name` at `commit`, and the byte they start at: `from`, or 0 where the hub knows no
     /// other.
-    pub(super) fn contents(&self, commit: &str, name: &str, from: u64) -> Result<(u64, impl Read + use<>)> {
+    pub(super) fn contents(&self, commit: &str, name: &str, from: u64) -> Result<(u64, impl Read + use<>), HubError> {
         let (url, response) = self.ask(Method::GET, self.file_url(commit, name), from)?;
         self.check(&url, response.status(), response.headers(), Some(name))?;
         let start = match response.status() {
@@ -177,7 +178,7 @@ impl<'a> Client<'a> {
     ///
     /// A HEAD ends at the answer that names the contents, though that sends on to where they lie. Weights lie elsewhere,
     /// and those who keep them are not to see the token.
-    fn ask(&self, method: Method, mut url: String, from: u64) -> Result<(String, Response<Body>)> {
+    fn ask(&self, method: Method, mut url: String, from: u64) -> Result<(String, Response<Body>), HubError> {
         for _ in 0..=MAX_REDIRECTS {
             let mut request = match method {
                 Method::HEAD => self.agent.head(&url),
@@ -199,7 +200,7 @@ impl<'a> Client<'a> {
             let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
             url = self.location(&url, location)?;
         }
-        Err(HubError::Answer { url, reason: "sends on to elsewhere without end".to_string() }.into())
+        Err(HubError::Answer { url, reason: "sends on to elsewhere without end".to_string() })
     }
 
     /// The token, where `url` is the hub's: no other host is to see it, wherever the hub sends on to.
@@ -212,7 +213,7 @@ impl<'a> Client<'a> {
     ///
     /// From https it may not lead to http: whoever is in between could then read what is fetched, and change what no
     /// SHA-256 is known of.
-    fn location(&self, url: &str, location: Option<&str>) -> Result<String> {
+    fn location(&self, url: &str, location: Option<&str>) -> Result<String, HubError> {
         let answer = |reason: &str| HubError::Answer { url: url.to_string(), reason: reason.to_string() };
         let location = location.ok_or_else(|| answer("sends on to nowhere"))?;
         // The scheme of an address may be written in any case.
@@ -221,7 +222,7 @@ impl<'a> Client<'a> {
         if is(location, "http://") && is(url, "https://") {
             let elsewhere: String = location.chars().take(200).collect();
             let reason = format!("sends on from https to http, where anyone may listen: {elsewhere} is not asked");
-            return Err(answer(&reason).into());
+            return Err(answer(&reason));
         }
         if is(location, "https://") || is(location, "http://") {
             return Ok(location.to_string());
@@ -229,12 +230,12 @@ impl<'a> Client<'a> {
         let host = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         match location.starts_with('/') && !location.starts_with("//") {
             true => Ok(host + location),
-            false => Err(answer("sends on to an address that cannot be read").into()),
+            false => Err(answer("sends on to an address that cannot be read")),
         }
     }
 
     /// The error that an answer's status and headers are, if any.
-    fn check(&self, url: &str, status: StatusCode, headers: &HeaderMap, file: Option<&str>) -> Result<()> {
+    fn check(&self, url: &str, status: StatusCode, headers: &HeaderMap, file: Option<&str>) -> Result<(), HubError> {
         let id = self.id.to_string();
         let code = headers.get("x-error-code").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let known = self.access.token.is_some();
@@ -244,27 +245,26 @@ impl<'a> Client<'a> {
             (200..=299, _) => return Ok(()),
             (401 | 403, "GatedRepo") if known => {
                 denied("is gated, and the token is not of someone who has been let in: ask for access on its page")
-                    .into()
             }
             (401 | 403, "GatedRepo") => {
-                denied("is gated: ask for access on its page, and give a token of yours in HF_TOKEN").into()
+                denied("is gated: ask for access on its page, and give a token of yours in HF_TOKEN")
             }
             // A hub does not tell strangers which private models there are.
-            (401, _) if known => denied("does not exist, or the token does not open it").into(),
+            (401, _) if known => denied("does not exist, or the token does not open it"),
             (401, _) => {
-                denied("does not exist, or is private: check its spelling, or give a token of yours in HF_TOKEN").into()
+                denied("does not exist, or is private: check its spelling, or give a token of yours in HF_TOKEN")
             }
-            (403, _) => denied("is not for the one whose token this is").into(),
+            (403, _) => denied("is not for the one whose token this is"),
             (404, "RevisionNotFound") => {
-                not_found(format!("revision {:?} of {}", self.id.revision(), self.id.repository())).into()
+                not_found(format!("revision {:?} of {}", self.id.revision(), self.id.repository()))
             }
             (404, _) => match file {
-                Some(file) => not_found(format!("file {file} of {id}")).into(),
-                None => not_found(format!("model {id}")).into(),
+                Some(file) => not_found(format!("file {file} of {id}")),
+                None => not_found(format!("model {id}")),
             },
-            (429, _) => HubError::Answer { url: url.into(), reason: "too many requests: wait a while".into() }.into(),
-            (500..=599, _) => HubError::Network { url: url.into(), reason: format!("the hub fails ({status})") }.into(),
-            _ => HubError::Answer { url: url.into(), reason: format!("unexpected answer {status}") }.into(),
+            (429, _) => HubError::Answer { url: url.into(), reason: "too many requests: wait a while".into() },
+            (500..=599, _) => HubError::Network { url: url.into(), reason: format!("the hub fails ({status})") },
+            _ => HubError::Answer { url: url.into(), reason: format!("unexpected answer {status}") },
         })
     }
 }

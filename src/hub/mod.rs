@@ -5,6 +5,10 @@
 //! `pull.rs` next for how files come there, with the feature `hub`.
 
 #[cfg(feature = "hub")]
+mod error;
+
+pub use error::HubError;
+
 mod client;
 #[cfg(feature = "hub")]
 mod pull;
@@ -14,7 +18,6 @@ pub use client::{Access, Proxy};
 #[cfg(feature = "hub")]
 pub use pull::{Event, pull};
 
-use crate::error::{Error, HubError, Result};
 use crate::import::files::sentence::TRANSFORMER_SETTINGS;
 use std::fmt;
 use std::io::Read;
@@ -75,10 +78,10 @@ impl ModelId {
 }
 
 impl FromStr for ModelId {
-    type Err = Error;
+    type Err = HubError;
 
     /// Errors when `text` is no name that a hub gives. None that is read leads out of the cache.
-    fn from_str(text: &str) -> Result<ModelId> {
+    fn from_str(text: &str) -> Result<ModelId, HubError> {
         let wrong = |reason| HubError::Name { name: text.chars().take(200).collect(), reason };
         let (repository, revision) = match text.split_once('@') {
             Some((repository, revision)) => (repository, Some(revision)),
@@ -92,10 +95,10 @@ impl FromStr for ModelId {
         };
         if !part(owner) || !part(name) {
             let reason = "is not of the form OWNER/NAME, each of letters, digits, `-`, `_` and `.`";
-            return Err(wrong(reason).into());
+            return Err(wrong(reason));
         }
         if revision.is_some_and(|r| r.len() > 200 || !r.split('/').all(is_plain)) {
-            return Err(wrong("names no branch, tag or commit after the @").into());
+            return Err(wrong("names no branch, tag or commit after the @"));
         }
         Ok(ModelId { owner: owner.into(), name: name.into(), revision: revision.map(Into::into) })
     }
@@ -131,7 +134,7 @@ impl Cache {
     }
 
     /// The folder of the revision's files. Errors when the cache does not hold it; says how it comes there.
-    pub fn find(&self, id: &ModelId) -> Result<PathBuf> {
+    pub fn find(&self, id: &ModelId) -> Result<PathBuf, HubError> {
         let missing = || HubError::NotCached { id: id.to_string(), cache: self.root.clone() };
         let commit = if is_commit(id.revision()) {
             id.revision().to_string()
@@ -143,7 +146,7 @@ impl Cache {
             text.trim().to_string()
         };
         let snapshot = self.snapshot(id, &commit);
-        if is_commit(&commit) && snapshot.is_dir() { Ok(snapshot) } else { Err(missing().into()) }
+        if is_commit(&commit) && snapshot.is_dir() { Ok(snapshot) } else { Err(missing()) }
     }
 
     fn folder_name(id: &ModelId) -> String {
@@ -217,7 +220,7 @@ mod tests {
             "a/b@x\n",
         ];
         for text in hostile {
-            assert!(matches!(text.parse::<ModelId>(), Err(Error::Hub(HubError::Name { .. }))), "{text:?}");
+            assert!(matches!(text.parse::<ModelId>(), Err(HubError::Name { .. })), "{text:?}");
         }
         assert!(format!("a/{}", "b".repeat(97)).parse::<ModelId>().is_err());
     }
@@ -228,7 +231,7 @@ mod tests {
         let cache = Cache::new(dir.path());
         let id: ModelId = "owner/name".parse().unwrap();
         let missing = |id: &ModelId| match cache.find(id) {
-            Err(error @ Error::Hub(HubError::NotCached { .. })) => error.to_string(),
+            Err(error @ HubError::NotCached { .. }) => error.to_string(),
             other => panic!("{other:?}"),
         };
         assert!(missing(&id).contains("fanfold pull owner/name"));

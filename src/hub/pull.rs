@@ -7,7 +7,8 @@
 
 use super::client::{Access, Client, FileInfo};
 use super::{Cache, ModelId, is_commit, reads};
-use crate::error::{Error, HubError, Result};
+use crate::hub::HubError;
+
 use crate::import::files::index::Index;
 use crate::wait::{Progress, Wait};
 use fd_lock::RwLock;
@@ -51,7 +52,7 @@ pub fn pull(
     access: &Access,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(Event),
-) -> Result<PathBuf> {
+) -> Result<PathBuf, HubError> {
     let client = Client::new(access, id)?;
     let info = client.info()?;
     let mut puller = Puller { cache, client, commit: &info.commit, stop, progress, done: 0 };
@@ -67,10 +68,10 @@ pub fn pull(
         let other = |name: &&String| {
             [".bin", ".gguf", ".pth", ".pt", ".onnx", ".safetensors"].iter().any(|e| name.ends_with(e))
         };
-        return Err(HubError::NoWeights { id: id.to_string(), found: info.files.iter().find(other).cloned() }.into());
+        return Err(HubError::NoWeights { id: id.to_string(), found: info.files.iter().find(other).cloned() });
     }
     let files: Vec<FileInfo> =
-        names.iter().map(|name| puller.client.head(&info.commit, name)).collect::<Result<_>>()?;
+        names.iter().map(|name| puller.client.head(&info.commit, name)).collect::<Result<_, HubError>>()?;
     puller.done = 0;
     (puller.progress)(Event::Files { count: files.len(), bytes: files.iter().map(|file| file.size).sum() });
     for file in &files {
@@ -97,7 +98,7 @@ struct Puller<'a> {
 
 impl Puller<'_> {
     /// The files of weights that the index in the cache names.
-    fn shards(&self, index: &FileInfo) -> Result<Vec<String>> {
+    fn shards(&self, index: &FileInfo) -> Result<Vec<String>, HubError> {
         let path = self.cache.snapshot(self.client.id, self.commit).join(&index.name);
         let text = fs::read(&path).map_err(|error| disk(&path, &error))?;
         let index = Index::parse(path, text)?;
@@ -105,7 +106,7 @@ impl Puller<'_> {
     }
 
     /// Makes sure that the cache holds `file`.
-    fn fetch(&mut self, file: &FileInfo) -> Result<()> {
+    fn fetch(&mut self, file: &FileInfo) -> Result<(), HubError> {
         let blobs = self.cache.blobs(self.client.id);
         let blob = blobs.join(&file.etag);
         if !self.is_right(&blob, file)? {
@@ -122,10 +123,10 @@ impl Puller<'_> {
                         self.download(file, &blob)?;
                         break;
                     }
-                    Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(disk(&blob, &error).into()),
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(disk(&blob, &error)),
                     Err(_) if wait.expired() => {
                         let reason = "another process is fetching it: wait until it is done".to_string();
-                        return Err(HubError::Disk { path: blob, reason }.into());
+                        return Err(HubError::Disk { path: blob, reason });
                     }
                     Err(_) => {
                         let now = fs::metadata(&partial).ok().map(|metadata| metadata.len());
@@ -147,7 +148,7 @@ impl Puller<'_> {
     ///
     /// Hugging Face names large files by their SHA-256 and the others by git's SHA-1. Another hub may mean something else by
     /// 40 digits; its small files are then fetched on every pull.
-    fn is_right(&self, path: &Path, file: &FileInfo) -> Result<bool> {
+    fn is_right(&self, path: &Path, file: &FileInfo) -> Result<bool, HubError> {
         if !is_whole(path, file) {
             return Ok(false);
         }
@@ -161,25 +162,25 @@ impl Puller<'_> {
     }
 
     /// Whether the digest that begins as `digest`, of what is at `path`, is the file's ETag.
-    fn is_named<D: Digest>(&self, path: &Path, file: &FileInfo, mut digest: D) -> Result<bool> {
+    fn is_named<D: Digest>(&self, path: &Path, file: &FileInfo, mut digest: D) -> Result<bool, HubError> {
         let wrong = |error: io::Error| disk(path, &error);
         let mut contents = File::open(path).map_err(wrong)?;
         let mut block = vec![0; BLOCK];
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                return Err(HubError::Stopped.into());
+                return Err(HubError::Stopped);
             }
             match contents.read(&mut block) {
                 Ok(0) => return Ok(hex(&digest.finalize()) == file.etag.to_ascii_lowercase()),
                 Ok(n) => digest.update(&block[..n]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(wrong(error).into()),
+                Err(error) => return Err(wrong(error)),
             }
         }
     }
 
     /// Gives `blob` the file's name in the snapshot. What a commit's file holds never changes.
-    fn link(&self, blob: &Path, snapshot: &Path, file: &FileInfo) -> Result<()> {
+    fn link(&self, blob: &Path, snapshot: &Path, file: &FileInfo) -> Result<(), HubError> {
         let pointer = snapshot.join(&file.name);
         // A link to the contents, which are right by now; or a copy, where links cannot be made.
         let points = || fs::canonicalize(&pointer).ok().is_some_and(|to| fs::canonicalize(blob).is_ok_and(|b| b == to));
@@ -194,12 +195,12 @@ impl Puller<'_> {
         match removed.and_then(|()| point(&pointer, blob, file)) {
             // Another process was faster.
             Err(_) if points() || self.is_right(&pointer, file)? => Ok(()),
-            result => result.map_err(|error| disk(&pointer, &error).into()),
+            result => result.map_err(|error| disk(&pointer, &error)),
         }
     }
 
     /// The lock that whoever fetches these contents holds.
-    fn lock(&self, file: &FileInfo) -> Result<RwLock<File>> {
+    fn lock(&self, file: &FileInfo) -> Result<RwLock<File>, HubError> {
         let path = self.cache.lock(self.client.id, &file.etag);
         path.parent().map_or(Ok(()), create_folder)?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -207,7 +208,7 @@ impl Puller<'_> {
     }
 
     /// Fetches `file` and gives it its name; a connection that breaks is made anew.
-    fn download(&mut self, file: &FileInfo, blob: &Path) -> Result<()> {
+    fn download(&mut self, file: &FileInfo, blob: &Path) -> Result<(), HubError> {
         let path = incomplete(blob, file);
         let mut partial = Partial::open(path.clone(), file)?;
         let access = self.client.access;
@@ -216,7 +217,7 @@ impl Puller<'_> {
             let before = partial.length;
             match self.stream(file, &mut partial) {
                 Ok(()) => break,
-                Err(error @ Error::Hub(HubError::Network { .. })) => {
+                Err(error @ HubError::Network { .. }) => {
                     failures = if partial.length > before { 0 } else { failures + 1 };
                     if failures >= access.retries {
                         return Err(error);
@@ -230,13 +231,13 @@ impl Puller<'_> {
         if file.etag.len() == 64 && is_hex(&file.etag) && found != file.etag.to_ascii_lowercase() {
             fs::remove_file(&path).map_err(|error| disk(&path, &error))?;
             let reason = format!("its SHA-256 is {found}, the hub says {}", file.etag);
-            return Err(HubError::Damaged { file: file.name.clone(), reason }.into());
+            return Err(HubError::Damaged { file: file.name.clone(), reason });
         }
-        fs::rename(&path, blob).map_err(|error| disk(blob, &error).into())
+        fs::rename(&path, blob).map_err(|error| disk(blob, &error))
     }
 
     /// Appends what is missing, as far as one connection brings it.
-    fn stream(&mut self, file: &FileInfo, partial: &mut Partial) -> Result<()> {
+    fn stream(&mut self, file: &FileInfo, partial: &mut Partial) -> Result<(), HubError> {
         if partial.length == file.size {
             return Ok(());
         }
@@ -248,18 +249,18 @@ impl Puller<'_> {
         let mut block = vec![0; BLOCK];
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                return Err(HubError::Stopped.into());
+                return Err(HubError::Stopped);
             }
             let n = match contents.read(&mut block) {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(broken(error.to_string()).into()),
+                Err(error) => return Err(broken(error.to_string())),
             };
             if partial.length + n as u64 > file.size {
                 partial.restart()?;
                 let reason = format!("it is longer than the {} bytes that the hub says", file.size);
-                return Err(HubError::Damaged { file: file.name.clone(), reason }.into());
+                return Err(HubError::Damaged { file: file.name.clone(), reason });
             }
             partial.append(&block[..n])?;
             (self.progress)(Event::At(self.done + partial.length));
@@ -268,16 +269,16 @@ impl Puller<'_> {
             true => Ok(()),
             false => {
                 let (got, size) = (partial.length, file.size);
-                Err(broken(format!("the connection ended after {got} of {size} bytes of {}", file.name)).into())
+                Err(broken(format!("the connection ended after {got} of {size} bytes of {}", file.name)))
             }
         }
     }
 
-    fn sleep(&self, time: Duration) -> Result<()> {
+    fn sleep(&self, time: Duration) -> Result<(), HubError> {
         let started = Instant::now();
         while started.elapsed() < time {
             if self.stop.load(Ordering::Relaxed) {
-                return Err(HubError::Stopped.into());
+                return Err(HubError::Stopped);
             }
             std::thread::sleep(Duration::from_millis(20).min(time));
         }
@@ -295,7 +296,7 @@ struct Partial {
 
 impl Partial {
     /// Opens what an earlier attempt has left, or begins.
-    fn open(path: PathBuf, info: &FileInfo) -> Result<Partial> {
+    fn open(path: PathBuf, info: &FileInfo) -> Result<Partial, HubError> {
         let wrong = |error: io::Error| disk(&path, &error);
         let file = OpenOptions::new().create(true).read(true).append(true).open(&path).map_err(wrong)?;
         let length = file.metadata().map_err(wrong)?.len();
@@ -315,14 +316,14 @@ impl Partial {
         }
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), HubError> {
         self.file.write_all(bytes).map_err(|error| disk(&self.path, &error))?;
         self.digest.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
     }
 
-    fn restart(&mut self) -> Result<()> {
+    fn restart(&mut self) -> Result<(), HubError> {
         self.file.set_len(0).map_err(|error| disk(&self.path, &error))?;
         self.length = 0;
         self.digest = Sha256::new();
@@ -330,7 +331,7 @@ impl Partial {
     }
 
     /// Writes all of it out and returns its SHA-256.
-    fn finish(self) -> Result<String> {
+    fn finish(self) -> Result<String, HubError> {
         self.file.sync_all().map_err(|error| disk(&self.path, &error))?;
         Ok(hex(&self.digest.finalize()))
     }
@@ -344,7 +345,7 @@ fn incomplete(blob: &Path, file: &FileInfo) -> PathBuf {
 /// Writes `contents` to `path` so that whoever reads it finds what was there or all of it, also after a crash.
 ///
 /// It is written in `folder` first, on the same disk: other tools take every file beside a reference for one.
-fn replace(path: &Path, contents: &str, folder: &Path) -> Result<()> {
+fn replace(path: &Path, contents: &str, folder: &Path) -> Result<(), HubError> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let own = (std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed));
     let whole = folder.join(format!("{contents}.{}.{}.incomplete", own.0, own.1));
@@ -357,7 +358,7 @@ fn replace(path: &Path, contents: &str, folder: &Path) -> Result<()> {
     write().map_err(|error| {
         // What is left of it does no harm.
         let _ = fs::remove_file(&whole);
-        disk(path, &error).into()
+        disk(path, &error)
     })
 }
 
@@ -388,8 +389,8 @@ fn point(pointer: &Path, blob: &Path, _file: &FileInfo) -> io::Result<()> {
     fs::hard_link(blob, pointer).or_else(|_| fs::copy(blob, pointer).map(drop))
 }
 
-fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|error| disk(path, &error).into())
+fn create_folder(path: &Path) -> Result<(), HubError> {
+    fs::create_dir_all(path).map_err(|error| disk(path, &error))
 }
 
 /// The system's error at `path`.

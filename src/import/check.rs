@@ -3,7 +3,7 @@
 //! It deliberately runs nothing and repairs nothing: it names the first tensor at fault. Read `model.rs` for what a
 //! model's weights are.
 
-use crate::error::{ImportError, Result};
+use crate::import::ImportError;
 use crate::import::files::tensors::{Tensors, View};
 use crate::tensor::Region;
 
@@ -12,7 +12,7 @@ const BLOCK: usize = 4 << 20;
 
 /// Errors with [`ImportError::NotFinite`] at the first element of `view` that is NaN or infinite; `progress` is told the
 /// bytes of each block read.
-pub(crate) fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) -> Result<()> {
+pub(crate) fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) -> Result<(), ImportError> {
     let rows = view.shape.first().copied().unwrap_or(1);
     let step = (BLOCK / (view.numel() / rows.max(1)).max(1)).max(1);
     for start in (0..rows).step_by(step) {
@@ -27,7 +27,7 @@ pub(crate) fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) 
             let (path, name) = (tensors.file(view.tensor)?.to_path_buf(), tensors.name(view.tensor)?);
             let index = index(block.element(at), tensors.shape(view.tensor)?);
             let tensor = crate::import::files::bytes::shortened(name, 200);
-            return Err(ImportError::NotFinite { path, tensor, index, value }.into());
+            return Err(ImportError::NotFinite { path, tensor, index, value });
         }
     }
     Ok(())

@@ -5,6 +5,10 @@
 //! Read [`Model`] next; [`Folder`] and [`Tensors`] are what lies below it, and `families/` has a file for each
 //! family.
 
+mod error;
+
+pub use error::ImportError;
+
 mod blocks;
 mod check;
 mod families;

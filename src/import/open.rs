@@ -3,8 +3,8 @@
 //! It deliberately knows no plan and no device; a rank that reads its shard reaches straight into the mapped file. Read
 //! `blocks/builder.rs` for how families make a graph, and `families/` for what each one says.
 
-use crate::error::{GraphError, ImportError, Result};
-use crate::graph::{Graph, Source, Weights};
+use crate::graph::{Graph, Source};
+use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::classifier;
 use crate::import::blocks::classifier::HeadKind;
@@ -19,6 +19,8 @@ use crate::import::files::{sentence, special};
 use crate::model::{Model, ModelInfo, ModelSource, Pooling};
 use crate::model::{Scores, TextSettings};
 use crate::tensor::{DType, Region, Tensor};
+use crate::weights::SourceError;
+use crate::weights::Weights;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -46,12 +48,12 @@ struct Imported {
 
 impl Model {
     /// Reads the folder at `path`. Nothing but headers and configurations is read yet.
-    pub fn open(path: impl AsRef<Path>) -> Result<Model> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Model, ImportError> {
         Model::from_folder(Folder::open(path)?, Head::Default)
     }
 
     /// The embedded demo model.
-    pub fn demo() -> Result<Model> {
+    pub fn demo() -> Result<Model, ImportError> {
         Model::from_folder(demo()?, Head::Default)
     }
 
@@ -60,12 +62,12 @@ impl Model {
     ///
     /// They are made as a rank reads them, each element from `seed`, its tensor's name and its own number alone: any cut
     /// sees the same ones. Errors as [`Model::from_folder`], and when a tensor would be larger than any machine holds.
-    pub fn random(path: impl AsRef<Path>, dtype: DType, seed: u64, head: Head) -> Result<Model> {
+    pub fn random(path: impl AsRef<Path>, dtype: DType, seed: u64, head: Head) -> Result<Model, ImportError> {
         Model::random_from(Folder::bare(path)?, dtype, seed, head)
     }
 
     /// As [`Model::random`], of a folder's configuration.
-    pub fn random_from(folder: Folder, dtype: DType, seed: u64, head: Head) -> Result<Model> {
+    pub fn random_from(folder: Folder, dtype: DType, seed: u64, head: Head) -> Result<Model, ImportError> {
         let tensors = RandomTensors::new(folder.path(), dtype, seed);
         Model::build(folder, Box::new(tensors), head)
     }
@@ -74,12 +76,12 @@ impl Model {
     ///
     /// Errors when the family is not supported, a configuration is senseless or holds fields that are not understood (all
     /// of them are listed), or tensors do not have the shapes that it calls for (all of them are listed).
-    pub fn from_folder(folder: Folder, head: Head) -> Result<Model> {
+    pub fn from_folder(folder: Folder, head: Head) -> Result<Model, ImportError> {
         let tensors = FileTensors::open(&folder);
         Model::build(folder, Box::new(tensors), head)
     }
 
-    fn build(folder: Folder, tensors: Box<dyn Tensors>, head: Head) -> Result<Model> {
+    fn build(folder: Folder, tensors: Box<dyn Tensors>, head: Head) -> Result<Model, ImportError> {
         let name = folder.config().str("model_type")?;
         let supported = || FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let family = FAMILIES.iter().find(|(n, _)| *n == name);
@@ -88,8 +90,7 @@ impl Model {
                 what: "model_type",
                 name: name.to_string(),
                 supported: supported(),
-            }
-            .into());
+            });
         };
         let config = &folder.config().of_family(name);
         if config.has("quantization_config") {
@@ -163,16 +164,16 @@ impl ModelSource for Imported {
         self.folder.path()
     }
 
-    fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
-        self.folder.bytes(name)
+    fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, SourceError> {
+        Ok(self.folder.bytes(name)?)
     }
 
-    fn special_tokens(&self) -> Result<Vec<(String, String)>> {
-        special::names(&self.folder)
+    fn special_tokens(&self) -> Result<Vec<(String, String)>, SourceError> {
+        Ok(special::names(&self.folder)?)
     }
 
-    fn chat_template(&self) -> Result<Option<(PathBuf, String)>> {
-        special::chat_template(&self.folder)
+    fn chat_template(&self) -> Result<Option<(PathBuf, String)>, SourceError> {
+        Ok(special::chat_template(&self.folder)?)
     }
 
     fn weight_bytes(&self, _: &Graph) -> u64 {
@@ -193,7 +194,7 @@ impl ModelSource for Imported {
         self.tensors.bytes_read()
     }
 
-    fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<()> {
+    fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<(), SourceError> {
         for (_, value) in graph.values() {
             if let Some(Origin::Tensor(joined)) = self.origins.get(&value.name) {
                 for view in joined.views() {
@@ -206,11 +207,11 @@ impl ModelSource for Imported {
 }
 
 impl Weights for Imported {
-    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor> {
+    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor, SourceError> {
         match self.origins.get(name) {
-            Some(Origin::Tensor(joined)) => joined.read(&*self.tensors, region),
-            Some(Origin::Rope(table)) => table.read(shape.first().copied().unwrap_or(0), region),
-            None => Err(GraphError::Name { kind: "weight", name: name.to_string(), problem: "does not exist" }.into()),
+            Some(Origin::Tensor(joined)) => Ok(joined.read(&*self.tensors, region)?),
+            Some(Origin::Rope(table)) => Ok(table.read(shape.first().copied().unwrap_or(0), region)?),
+            None => Err(SourceError::Missing { name: name.to_string() }),
         }
     }
 }

@@ -3,7 +3,9 @@
 //! It times calls and deliberately knows neither devices nor how numbers are shown. Tests are named as llama.cpp's
 //! llama-bench names them, and mean the same. Read [`crate::generate`] for what an engine does.
 
-use crate::error::{Result, SessionError};
+use crate::error::Result;
+use crate::generate::GenerateError;
+
 use crate::generate::Engine;
 use crate::random::Random;
 use serde::Serialize;
@@ -83,7 +85,7 @@ pub fn measure(engine: &mut Engine, test: Test, repetitions: usize, mut progress
     if !engine.model().info().generates && (test.phase == Phase::Decode || test.depth > 0) {
         let model = engine.model().path().display().to_string();
         let reason = format!("embeds whole texts, which {test} is not");
-        return Err(SessionError::Model { model, reason }.into());
+        return Err(GenerateError::Model { model, reason }.into());
     }
     let mut random = Random::new(test.positions() as u64);
     let vocabulary = engine.model().info().vocabulary;
@@ -120,7 +122,7 @@ pub fn measure(engine: &mut Engine, test: Test, repetitions: usize, mut progress
 }
 
 fn call(engine: &mut Engine, tokens: &[u32]) -> Result<()> {
-    if engine.model().info().generates { engine.feed(tokens) } else { engine.embed(tokens) }.map(drop)
+    Ok(if engine.model().info().generates { engine.feed(tokens) } else { engine.embed(tokens) }.map(drop)?)
 }
 
 /// The largest resident memory of this process so far, mapped files included; where the system tells it.

@@ -3,8 +3,13 @@
 //! It deliberately knows no text: ids in, nats out. Logits are turned into losses chunk by chunk, so that those of a
 //! whole file are never in memory. Read [`crate::generate`] for what an engine does.
 
-use crate::error::{Result, SessionError, TextError};
+use crate::error::Result;
+use crate::generate::GenerateError;
+
+use crate::session::SessionError;
+
 use crate::generate::Engine;
+use crate::text::TextError;
 use serde::Serialize;
 use std::ops::Range;
 
@@ -114,7 +119,7 @@ pub fn perplexity(
 
 fn rows_missing(engine: &Engine) -> crate::Error {
     let model = engine.model().path().display().to_string();
-    SessionError::Model { model, reason: "was opened for the logits of the last position only".into() }.into()
+    GenerateError::Model { model, reason: "was opened for the logits of the last position only".into() }.into()
 }
 
 /// `-log softmax(logits)[token]` in nats.

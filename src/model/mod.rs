@@ -11,9 +11,10 @@ pub use pooling::Pooling;
 pub use scores::{Probability, ScoreActivation, Scores};
 pub use texts::TextSettings;
 
-use crate::error::Result;
-use crate::graph::{Graph, Source, ValueId, Weights};
+use crate::graph::{Graph, GraphError, Source, ValueId};
 use crate::tensor::{Region, Tensor};
+use crate::weights::SourceError;
+use crate::weights::Weights;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,20 +67,20 @@ pub trait ModelSource: Weights {
     fn path(&self) -> &Path;
 
     /// What the source's file `name` holds; `None` where there is no such file. Errors when it cannot be read.
-    fn file(&self, _name: &str) -> Result<Option<Cow<'static, [u8]>>> {
+    fn file(&self, _name: &str) -> Result<Option<Cow<'static, [u8]>>, SourceError> {
         Ok(None)
     }
 
     /// The variables that name special tokens to a chat template, `bos_token` for example, each with its token.
     ///
     /// Errors when a file cannot be read.
-    fn special_tokens(&self) -> Result<Vec<(String, String)>> {
+    fn special_tokens(&self) -> Result<Vec<(String, String)>, SourceError> {
         Ok(Vec::new())
     }
 
     /// The path and the text of the chat template. Errors when a file cannot be read, or when none of several templates is
     /// the default.
-    fn chat_template(&self) -> Result<Option<(PathBuf, String)>> {
+    fn chat_template(&self) -> Result<Option<(PathBuf, String)>, SourceError> {
         Ok(None)
     }
 
@@ -100,7 +101,7 @@ pub trait ModelSource: Weights {
     }
 
     /// Reads every weight and errors at the first NaN or infinity. `progress` is told the bytes of each block read.
-    fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<()>;
+    fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<(), SourceError>;
 }
 
 fn u64_times(product: u64, n: usize) -> u64 {
@@ -139,7 +140,7 @@ impl Model {
     /// anything pools or classifies them. A model whose own output they are stays as it is.
     ///
     /// Plans for the one are plans for the other. Errors when it has the output already.
-    pub fn with_hidden_states(mut self) -> Result<Model> {
+    pub fn with_hidden_states(mut self) -> Result<Model, GraphError> {
         if let Some(hidden) = self.hidden
             && self.graph.outputs().iter().all(|(_, value)| *value != hidden)
         {
@@ -151,7 +152,7 @@ impl Model {
     /// The same model with an output `layer N` after every layer, for comparing them one by one.
     ///
     /// Plans for the one are plans for the other. Errors when it has them already.
-    pub fn with_layer_outputs(mut self) -> Result<Model> {
+    pub fn with_layer_outputs(mut self) -> Result<Model, GraphError> {
         for (n, &layer) in self.layers.iter().enumerate() {
             self.graph.output(&format!("layer {n}"), layer)?;
         }
@@ -174,7 +175,7 @@ impl Model {
     }
 
     /// A file of the model's folder, if it is there. Errors when it cannot be read.
-    pub fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
+    pub fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, SourceError> {
         self.source.file(name)
     }
 
@@ -186,14 +187,14 @@ impl Model {
     /// The variables that name special tokens to a chat template, `bos_token` for example, each with its token.
     ///
     /// Errors when a file cannot be read.
-    pub fn special_tokens(&self) -> Result<Vec<(String, String)>> {
+    pub fn special_tokens(&self) -> Result<Vec<(String, String)>, SourceError> {
         self.source.special_tokens()
     }
 
     /// The file and the text of its chat template, if it has one.
     ///
     /// Errors when a file cannot be read, or when it has several templates and none is the default.
-    pub fn chat_template(&self) -> Result<Option<(PathBuf, String)>> {
+    pub fn chat_template(&self) -> Result<Option<(PathBuf, String)>, SourceError> {
         self.source.chat_template()
     }
 
@@ -216,13 +217,13 @@ impl Model {
     ///
     /// `progress` is told the bytes of each block; all together are at most [`Model::weight_bytes`]. Errors at the first
     /// NaN or infinity, in the order of the graph.
-    pub fn check(&self, progress: &dyn Fn(u64)) -> Result<()> {
+    pub fn check(&self, progress: &dyn Fn(u64)) -> Result<(), SourceError> {
         self.source.check(&self.graph, progress)
     }
 }
 
 impl Weights for Model {
-    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor> {
+    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor, SourceError> {
         self.source.read(name, shape, region)
     }
 }

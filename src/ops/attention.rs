@@ -4,11 +4,11 @@
 //! KV head serves any number of ranks. The file does not know where keys come from: a projection, or a state that holds
 //! the past. Read `shaders/attention.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
-use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
@@ -45,11 +45,11 @@ impl Operator for Attention {
         "Attention"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("Attention", inputs, 3..5, "3 or 4 (q, k, v, key range)")?;
         if self.heads == 0 || self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
             let reason = format!("{} query heads do not divide over {} KV heads", self.heads, self.kv_heads);
-            return Err(GraphError::Attribute { op: "Attention", reason }.into());
+            return Err(OpError::Attribute { op: "Attention", reason });
         }
         let ranged = if inputs.len() == 4 { ", b r" } else { "" };
         let rule = ShardingRule::of("Attention", &format!("b s (h d), b t (g d), b t (g e){ranged} -> b s (h e)"))
@@ -57,7 +57,7 @@ impl Operator for Attention {
             .size("g", self.kv_heads)
             .image("g", "h", self.heads / self.kv_heads)
             .whole("s t d e");
-        if inputs.len() == 4 { rule.size("r", 2).whole("r") } else { rule }.bind(inputs)
+        Ok(if inputs.len() == 4 { rule.size("r", 2).whole("r") } else { rule }.bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -71,7 +71,7 @@ impl Operator for Attention {
         }
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let (q, k, v) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?, context.inputs[2].as_f32()?);
         let ranges = context.inputs.get(3).map(|ranges| ranges.as_u32()).transpose()?;
         let (s, t) = (context.extent("s").len, context.extent("t").len);
@@ -110,7 +110,7 @@ impl Operator for Attention {
         Ok(out)
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let [b, s, t, d, e] = ["b", "s", "t", "d", "e"].map(|name| context.extent(name).len);
         let (h, g) = (context.extent("h"), context.extent("g"));
         if context.numel() == 0 {

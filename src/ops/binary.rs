@@ -4,11 +4,12 @@
 //! Add is linear in both together, Mul in each alone; where the second is repeated, Partial passes only as that allows.
 //! The file does not know residuals from gates. Read `shaders/binary.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use crate::error::Result;
+
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::{Extent, ShardingRule};
@@ -67,7 +68,7 @@ impl Operator for Binary {
         }
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity(self.name(), inputs, 2..3, "2")?;
         let dims = leading(inputs[0].len().saturating_sub(1));
         let single = |shape: &Shape| shape.last() == Some(&Dim::Fixed(1));
@@ -77,18 +78,18 @@ impl Operator for Binary {
             () if single(&inputs[1]) && !single(&inputs[0]) => rule(&format!("{dims} one")).whole("one"),
             () => rule(&format!("{dims} k")),
         };
-        match self.function {
+        Ok(match self.function {
             BinaryFunction::Add => rule.linear(&[0, 1]),
             BinaryFunction::Mul => rule.linear(&[0]).linear(&[1]),
         }
-        .bind(inputs)
+        .bind(inputs)?)
     }
 
     fn operand(&self, _: usize) -> Operand {
         Operand::Numbers
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let (a, b) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?);
         let repeat = Repeat::of(context.inputs[0].shape(), context.inputs[1].shape(), context.extents);
         let width = context.extent("k").len;
@@ -106,7 +107,7 @@ impl Operator for Binary {
         })
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let n = context.numel();
         if n == 0 {
             return Ok(Vec::new());

@@ -3,11 +3,11 @@
 //! The state is appended to, never concatenated: a decode step moves only its own position. The file does not know
 //! what the rows are. Read `shaders/cache.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
-use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
@@ -33,18 +33,18 @@ impl Operator for TensorScatter {
         "TensorScatter"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("TensorScatter", inputs, 2..3, "2 (state, update)")?;
         if let (Some(Dim::Fixed(c)), Some(Dim::Fixed(s))) = (inputs[0].get(1), inputs[1].get(1))
             && s > c
         {
             let reason = format!("{s} new positions do not fit a state of {c}");
-            return Err(GraphError::Attribute { op: "TensorScatter", reason }.into());
+            return Err(OpError::Attribute { op: "TensorScatter", reason });
         }
-        ShardingRule::of("TensorScatter", "b c (h d), b s (h d) -> b c (h d)")
+        Ok(ShardingRule::of("TensorScatter", "b c (h d), b s (h d) -> b c (h d)")
             .size("h", self.heads)
             .whole("c s d")
-            .bind(inputs)
+            .bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -55,7 +55,7 @@ impl Operator for TensorScatter {
         Operand::Numbers
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let (mut state, update) = (context.inputs[0].clone(), context.inputs[1]);
         let shape = state.shape().to_vec();
         let (mut from, mut to) = (Region::whole(update.shape()), Region::whole(&shape));
@@ -67,7 +67,7 @@ impl Operator for TensorScatter {
         Ok(state)
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let (update, capacity) = (&context.inputs[1], context.inputs[0][1]);
         let n: usize = update.iter().product();
         if n == 0 {

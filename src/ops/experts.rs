@@ -4,11 +4,12 @@
 //! The file does not know how the gates were chosen, nor what lies between up and down. Read `shaders/experts.wgsl`
 //! next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
-use crate::error::Result;
+
 use crate::kernel::{Binding, Kernel, Launch, Shader};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
@@ -46,9 +47,9 @@ impl Operator for Experts {
         }
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity(self.name(), inputs, 3..4, "3 (x, w, gates)")?;
-        match self.kind {
+        Ok(match self.kind {
             // Not linear in the gates: only whether they are 0 counts.
             ExpertsKind::Up => ShardingRule::of(self.name(), "b s k, e n k, b s e -> b s e n").linear(&[0]),
             ExpertsKind::Down => {
@@ -56,7 +57,7 @@ impl Operator for Experts {
             }
         }
         .linear(&[1])
-        .bind(inputs)
+        .bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -70,7 +71,7 @@ impl Operator for Experts {
         }
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let (x, w, gates) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?, context.inputs[2].as_f32()?);
         let [e, n, k] = ["e", "n", "k"].map(|name| context.extent(name).len);
         // Row `a` of x times row `b` of w.
@@ -93,7 +94,7 @@ impl Operator for Experts {
         }
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         if context.numel() == 0 {
             return Ok(Vec::new());
         }

@@ -3,11 +3,12 @@
 //! A rank that holds an interval of the rows writes zero for every other index, so a cut vocabulary yields Partial.
 //! The file does not know what the indices mean. Read `shaders/gather.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use crate::error::Result;
+
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
@@ -29,10 +30,10 @@ impl Operator for Gather {
         "Gather"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("Gather", inputs, 2..3, "2")?;
         let lead = leading(inputs[1].len());
-        ShardingRule::of("Gather", &format!("v d, {lead} -> {lead} d")).linear(&[0]).bind(inputs)
+        Ok(ShardingRule::of("Gather", &format!("v d, {lead} -> {lead} d")).linear(&[0]).bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -46,7 +47,7 @@ impl Operator for Gather {
         }
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let (table, indices) = (context.inputs[0].as_f32()?, context.inputs[1].as_u32()?);
         let (v, d) = (context.extent("v"), context.extent("d").len);
         context.fill(|i| match (indices[i / d] as usize).checked_sub(v.offset) {
@@ -55,7 +56,7 @@ impl Operator for Gather {
         })
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let (v, d) = (context.extent("v"), context.extent("d").len);
         if context.numel() == 0 {
             return Ok(Vec::new());

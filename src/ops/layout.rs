@@ -3,11 +3,11 @@
 //! They are linear, so Partial passes; Reshape moves nothing at all. None knows what the dimensions mean: a reshape
 //! states its compound factors, so a cut of `(h d)` becomes a cut of `h`. Read `shaders/layout.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
@@ -57,7 +57,7 @@ impl Operator for Reshape {
         "Reshape"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("Reshape", inputs, 1..2, "1")?;
         let names = |side: &str| {
             side.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_string).collect()
@@ -66,10 +66,10 @@ impl Operator for Reshape {
             self.pattern.split_once("->").map(|(a, b)| (names(a), names(b))).unwrap_or_default();
         if from != to {
             let reason = format!("{:?} does not keep the order of the factors", self.pattern);
-            return Err(GraphError::Attribute { op: "Reshape", reason }.into());
+            return Err(OpError::Attribute { op: "Reshape", reason });
         }
         let rule = ShardingRule::of("Reshape", &self.pattern).linear(&[0]);
-        self.sizes.iter().fold(rule, |rule, (name, n)| rule.size(name, *n)).bind(inputs)
+        Ok(self.sizes.iter().fold(rule, |rule, (name, n)| rule.size(name, *n)).bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -80,11 +80,11 @@ impl Operator for Reshape {
         Operand::Either
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
-        context.inputs[0].clone().reshaped(context.output)
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
+        Ok(context.inputs[0].clone().reshaped(context.output)?)
     }
 
-    fn launches(&self, _: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, _: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         Ok(Vec::new())
     }
 
@@ -102,19 +102,19 @@ impl Operator for Transpose {
         "Transpose"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("Transpose", inputs, 1..2, "1")?;
         let rank = inputs[0].len();
         let mut sorted = self.order.clone();
         sorted.sort_unstable();
         if sorted != (0..rank).collect::<Vec<_>>() || rank > MAX_RANK {
             let reason = format!("{:?} does not reorder {rank} dimensions (at most {MAX_RANK})", self.order);
-            return Err(GraphError::Attribute { op: "Transpose", reason }.into());
+            return Err(OpError::Attribute { op: "Transpose", reason });
         }
         let dims = leading(rank);
         let letters: Vec<&str> = dims.split(' ').collect();
         let to: Vec<&str> = self.order.iter().map(|&d| letters[d]).collect();
-        ShardingRule::of("Transpose", &format!("{dims} -> {}", to.join(" "))).linear(&[0]).bind(inputs)
+        Ok(ShardingRule::of("Transpose", &format!("{dims} -> {}", to.join(" "))).linear(&[0]).bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -125,13 +125,13 @@ impl Operator for Transpose {
         Operand::Either
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let strides = row_major(context.inputs[0].shape());
         let strides: Vec<usize> = self.order.iter().map(|&d| strides[d]).collect();
         strided(context, 0, &strides)
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let strides = row_major(&context.inputs[0]);
         let strides: Vec<usize> = self.order.iter().map(|&d| strides[d]).collect();
         Ok(strided_launch(context, 0, &strides))
@@ -152,7 +152,7 @@ impl Operator for Slice {
         "Slice"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("Slice", inputs, 1..2, "1")?;
         let rank = inputs[0].len();
         let too_long = match (inputs[0].get(self.axis), self.len) {
@@ -164,18 +164,18 @@ impl Operator for Slice {
         };
         if too_long || rank > MAX_RANK {
             let reason = format!("{self:?} leaves a tensor of rank {rank} (at most {MAX_RANK})");
-            return Err(GraphError::Attribute { op: "Slice", reason }.into());
+            return Err(OpError::Attribute { op: "Slice", reason });
         }
         let dims = leading(rank);
         let letters: Vec<&str> = dims.split(' ').collect();
         let mut to = letters.clone();
         to[self.axis] = "w";
-        ShardingRule::of("Slice", &format!("{dims} -> {}", to.join(" ")))
+        Ok(ShardingRule::of("Slice", &format!("{dims} -> {}", to.join(" ")))
             .size("w", self.len)
             .whole("w")
             .whole(letters[self.axis])
             .linear(&[0])
-            .bind(inputs)
+            .bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -186,22 +186,22 @@ impl Operator for Slice {
         Operand::Either
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let mut region = Region::whole(context.inputs[0].shape());
         let len = context.output[self.axis];
         let start = self.start_in(region.0[self.axis].end, len);
         region.0[self.axis] = start..start.saturating_add(len);
-        context.inputs[0].slice(&region)
+        Ok(context.inputs[0].slice(&region)?)
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let strides = row_major(&context.inputs[0]);
         let (n, len) = (context.inputs[0][self.axis], context.output[self.axis]);
         let start = self.start_in(n, len);
         // Lengths that only the call knows: the host evaluation refuses the same window.
         if start.saturating_add(len) > n {
             let reason = format!("a window of {len} from {start} leaves a dimension of {n}");
-            return Err(GraphError::Attribute { op: "Slice", reason }.into());
+            return Err(OpError::Attribute { op: "Slice", reason });
         }
         Ok(strided_launch(context, start * strides[self.axis], &strides))
     }
@@ -219,7 +219,7 @@ fn row_major(shape: &[usize]) -> Vec<usize> {
 }
 
 /// The output read from the input at `offset` with one stride per output dimension.
-fn strided(context: &EvalContext<'_>, offset: usize, strides: &[usize]) -> Result<Tensor> {
+fn strided(context: &EvalContext<'_>, offset: usize, strides: &[usize]) -> Result<Tensor, OpError> {
     let x = context.inputs[0];
     let own = row_major(context.output);
     let mut out = Tensor::zeros(x.dtype(), context.output);

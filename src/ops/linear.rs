@@ -3,11 +3,12 @@
 //! Cutting `n` is column-parallel, cutting `k` row-parallel, cutting `b` or `s` data-parallel; none has code here.
 //! The file knows no layer that uses it. Read `shaders/linear.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use crate::error::Result;
+
 use crate::kernel::{Binding, Kernel, Launch, Shader};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
@@ -29,14 +30,14 @@ impl Operator for Linear {
         "Linear"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("Linear", inputs, 2..4, "2 or 3")?;
         let lead = leading(inputs[0].len().saturating_sub(1));
         let rule = match inputs.len() {
             2 => ShardingRule::of("Linear", &format!("{lead} k, n k -> {lead} n")).linear(&[0]).linear(&[1]),
             _ => ShardingRule::of("Linear", &format!("{lead} k, n k, n -> {lead} n")).linear(&[0, 2]).addend(2),
         };
-        rule.bind(inputs)
+        Ok(rule.bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -50,7 +51,7 @@ impl Operator for Linear {
         }
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let (x, w) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?);
         let bias = context.inputs.get(2).map(|b| b.as_f32()).transpose()?;
         let (n, k) = (context.extent("n").len, context.extent("k").len);
@@ -62,7 +63,7 @@ impl Operator for Linear {
         })
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let (n, k) = (context.extent("n").len, context.extent("k").len);
         if context.numel() == 0 {
             return Ok(Vec::new());

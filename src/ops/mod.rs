@@ -4,6 +4,10 @@
 //! nothing of devices; what it is asked to compute is a part of the whole that its [`crate::sharding::ShardingRule`]
 //! describes. Read one family (`unary.rs` is the shortest), then [`crate::graph`].
 
+mod error;
+
+pub use error::OpError;
+
 mod attention;
 mod binary;
 mod cache;
@@ -33,7 +37,6 @@ pub use routing::Routing;
 pub use softmax::Softmax;
 pub use unary::{Unary, UnaryFunction};
 
-use crate::error::{GraphError, Result};
 use crate::kernel::{Launch, Layout, Rows};
 use crate::shape::{Env, Shape};
 use crate::sharding::{Extent, ShardingRule};
@@ -79,7 +82,7 @@ pub trait Operator {
     fn name(&self) -> &'static str;
 
     /// Its sharding rule, bound to the inputs' shapes. Errors when they do not fit.
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule>;
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError>;
 
     /// How the op reads input number `input`: as numbers, as indices or as the rows of a matrix.
     fn operand(&self, input: usize) -> Operand;
@@ -90,10 +93,10 @@ pub trait Operator {
     }
 
     /// Evaluates its part on the host: naive, obviously right, accumulating in f64. The oracle of every property test.
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor>;
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError>;
 
     /// The dispatches that evaluate its part on a GPU.
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>>;
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError>;
 
     /// The input that the output overwrites in place, if any.
     fn in_place(&self) -> Option<usize> {
@@ -161,10 +164,10 @@ impl EvalContext<'_> {
     }
 
     /// The output filled by `value`, called with each index in row-major order.
-    pub fn fill(&self, value: impl FnMut(usize) -> f64) -> Result<Tensor> {
+    pub fn fill(&self, value: impl FnMut(usize) -> f64) -> Result<Tensor, OpError> {
         let n = self.output.iter().product();
         let mut value = value;
-        Tensor::f32(self.output, (0..n).map(|i| value(i) as f32).collect())
+        Ok(Tensor::f32(self.output, (0..n).map(|i| value(i) as f32).collect())?)
     }
 }
 
@@ -194,12 +197,8 @@ fn leading(n: usize) -> String {
 }
 
 /// Checks that `inputs` are `expected` in number, or one of them when it is a range.
-fn arity(op: &'static str, inputs: &[Shape], allowed: Range<usize>, expected: &'static str) -> Result<()> {
-    if allowed.contains(&inputs.len()) {
-        Ok(())
-    } else {
-        Err(GraphError::Arity { op, expected, found: inputs.len() }.into())
-    }
+fn arity(op: &'static str, inputs: &[Shape], allowed: Range<usize>, expected: &'static str) -> Result<(), OpError> {
+    if allowed.contains(&inputs.len()) { Ok(()) } else { Err(OpError::Arity { op, expected, found: inputs.len() }) }
 }
 
 macro_rules! operators {

@@ -3,11 +3,12 @@
 //! The normalised dimension is whole: its mean divides by the global length and needs every element. The file does
 //! not know whether the dimension is a hidden state or a head. Read `shaders/normalization.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use crate::error::Result;
+
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
@@ -50,7 +51,7 @@ impl Operator for Normalization {
         }
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         let lead = leading(inputs.first().map_or(0, |x| x.len().saturating_sub(1)));
         let pattern = match self.kind {
             NormalizationKind::Rms => {
@@ -62,7 +63,7 @@ impl Operator for Normalization {
                 format!("{lead} d, d, d -> {lead} d")
             }
         };
-        ShardingRule::of(self.name(), &pattern).whole("d").bind(inputs)
+        Ok(ShardingRule::of(self.name(), &pattern).whole("d").bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -73,7 +74,7 @@ impl Operator for Normalization {
         Operand::Numbers
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let (x, weight) = (context.inputs[0].as_f32()?, context.inputs[1].as_f32()?);
         let bias = context.inputs.get(2).map(|b| b.as_f32()).transpose()?;
         let d = context.extent("d").global;
@@ -95,7 +96,7 @@ impl Operator for Normalization {
         })
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let d = context.extent("d").len;
         if context.numel() == 0 {
             return Ok(Vec::new());

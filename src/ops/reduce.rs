@@ -4,11 +4,11 @@
 //! the ranks contributed is the same ReduceSum, over the ranks, in their order; pooling the positions of padded texts is
 //! the weighted sum. Read `shaders/reduce.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
@@ -58,7 +58,7 @@ impl Operator for Reduce {
         }
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         let weighted = self.kind == ReduceKind::Weighted;
         if weighted {
             arity(self.name(), inputs, 2..3, "2 (x, weights)")?;
@@ -69,23 +69,23 @@ impl Operator for Reduce {
         let letter = self.letter(inputs[0].len());
         if letter.is_empty() {
             let reason = format!("no dimension {} in {} dimensions", self.axis, inputs[0].len());
-            return Err(GraphError::Attribute { op: self.name(), reason }.into());
+            return Err(OpError::Attribute { op: self.name(), reason });
         }
         let kept: Vec<&str> = dims.split(' ').filter(|l| *l != letter).collect();
         let kept = kept.join(" ");
         if weighted {
             let weights = leading(self.axis + 1);
             let rule = ShardingRule::of(self.name(), &format!("{dims}, {weights} -> {kept}"));
-            return rule.linear(&[0]).linear(&[1]).bind(inputs);
+            return Ok(rule.linear(&[0]).linear(&[1]).bind(inputs)?);
         }
-        ShardingRule::of(self.name(), &format!("{dims} -> {kept}")).linear(&[0]).bind(inputs)
+        Ok(ShardingRule::of(self.name(), &format!("{dims} -> {kept}")).linear(&[0]).bind(inputs)?)
     }
 
     fn operand(&self, _: usize) -> Operand {
         Operand::Numbers
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let x = context.inputs[0];
         let (n, inner): (usize, usize) = (x.shape()[self.axis], x.shape()[self.axis + 1..].iter().product());
         let global = context.extent(&self.letter(x.shape().len())).global;
@@ -102,7 +102,7 @@ impl Operator for Reduce {
         })
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let x = &context.inputs[0];
         let n = context.numel();
         if n == 0 {

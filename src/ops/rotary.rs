@@ -3,11 +3,11 @@
 //! Angles come as tables of cosines and sines, because a GPU's own sine is too coarse for long contexts. The file does
 //! not know how frequencies are scaled: an importer makes the tables. Read `shaders/rotary.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
-use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
@@ -33,7 +33,7 @@ impl Operator for RotaryEmbedding {
         "RotaryEmbedding"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("RotaryEmbedding", inputs, 4..5, "4 (x, cosines, sines, positions)")?;
         let rule = ShardingRule::of("RotaryEmbedding", "b s (h d), c r, c r, b s -> b s (h d)")
             .size("h", self.heads)
@@ -41,7 +41,7 @@ impl Operator for RotaryEmbedding {
             .linear(&[0])
             .bind(inputs)?;
         let extent = |name: &str| rule.factor(name).map(|f| rule.factors()[f].extent);
-        let refuse = |reason: String| Err(GraphError::Attribute { op: "RotaryEmbedding", reason }.into());
+        let refuse = |reason: String| Err(OpError::Attribute { op: "RotaryEmbedding", reason });
         if extent("c") == Some(Dim::Fixed(0)) {
             return refuse("the tables hold no position".to_string());
         }
@@ -64,7 +64,7 @@ impl Operator for RotaryEmbedding {
         }
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let x = context.inputs[0].as_f32()?;
         let (cosines, sines) = (context.inputs[1].as_f32()?, context.inputs[2].as_f32()?);
         let positions = context.inputs[3].as_u32()?;
@@ -82,7 +82,7 @@ impl Operator for RotaryEmbedding {
         })
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let (h, d, r, c) =
             (context.extent("h").len, context.extent("d").len, context.extent("r").len, context.extent("c").len);
         let n = context.numel();

@@ -4,11 +4,11 @@
 //! the others are sent what they need of the gates. The file does not know what an expert is. Read
 //! `shaders/routing.wgsl` next, and `experts.rs` for who reads the gates.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity};
-use crate::error::{GraphError, Result};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
@@ -47,14 +47,14 @@ impl Operator for Routing {
         "Routing"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("Routing", inputs, 1..2, "1")?;
         let experts = inputs[0].last().and_then(|e| e.fixed()).unwrap_or(0);
         if self.top == 0 || self.top > experts {
             let reason = format!("the top {} of {experts} experts", self.top);
-            return Err(GraphError::Attribute { op: "Routing", reason }.into());
+            return Err(OpError::Attribute { op: "Routing", reason });
         }
-        ShardingRule::of("Routing", "b s e -> b s e").decided("e").bind(inputs)
+        Ok(ShardingRule::of("Routing", "b s e -> b s e").decided("e").bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -65,7 +65,7 @@ impl Operator for Routing {
         Operand::Numbers
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let e = context.extent("e").len;
         let mut gates = Vec::new();
         for row in context.inputs[0].as_f32()?.chunks_exact(e.max(1)) {
@@ -77,10 +77,10 @@ impl Operator for Routing {
             let gate = |i| if chosen.contains(i) { (weight(i) / total) as f32 } else { 0.0 };
             gates.extend(all.iter().map(gate));
         }
-        Tensor::f32(context.output, gates)
+        Ok(Tensor::f32(context.output, gates)?)
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let e = context.extent("e").len;
         if context.numel() == 0 {
             return Ok(Vec::new());

@@ -3,11 +3,12 @@
 //! The dimension is whole: every element needs the sum of all. Attention has its own, fused one. Read
 //! `shaders/softmax.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use crate::error::Result;
+
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
@@ -28,10 +29,10 @@ impl Operator for Softmax {
         "Softmax"
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity("Softmax", inputs, 1..2, "1")?;
         let dims = leading(inputs[0].len().saturating_sub(1));
-        ShardingRule::of("Softmax", &format!("{dims} k -> {dims} k")).whole("k").bind(inputs)
+        Ok(ShardingRule::of("Softmax", &format!("{dims} k -> {dims} k")).whole("k").bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -42,7 +43,7 @@ impl Operator for Softmax {
         Operand::Numbers
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let x = context.inputs[0].as_f32()?;
         let k = context.extent("k").global;
         let rows: Vec<(f64, f64)> = x
@@ -55,7 +56,7 @@ impl Operator for Softmax {
         context.fill(|i| (x[i] as f64 - rows[i / k].0).exp() / rows[i / k].1)
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let k = context.extent("k").len;
         if context.numel() == 0 {
             return Ok(Vec::new());

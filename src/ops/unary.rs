@@ -3,11 +3,12 @@
 //! Any dimension may be cut; Partial passes the scale, which alone is linear. The file does not know where they
 //! stand in a model. Read `shaders/unary.wgsl` and `shaders/common/functions.wgsl` next.
 
+use crate::ops::OpError;
 use crate::random::Random;
 
 use super::sample::{Role, Sample, Samples};
 use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use crate::error::Result;
+
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
@@ -93,15 +94,15 @@ impl Operator for Unary {
         }
     }
 
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule> {
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
         arity(self.name(), inputs, 1..2, "1")?;
         let dims = leading(inputs[0].len().saturating_sub(1));
         let rule = ShardingRule::of(self.name(), &format!("{dims} k -> {dims} k"));
-        match self.function {
+        Ok(match self.function {
             UnaryFunction::Scale(_) => rule.linear(&[0]),
             _ => rule,
         }
-        .bind(inputs)
+        .bind(inputs)?)
     }
 
     fn operations(&self) -> u64 {
@@ -112,7 +113,7 @@ impl Operator for Unary {
         Operand::Numbers
     }
 
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor> {
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
         let x = context.inputs[0].as_f32()?;
         context.fill(|i| {
             let x = x[i] as f64;
@@ -132,7 +133,7 @@ impl Operator for Unary {
         })
     }
 
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>> {
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
         let n = context.numel();
         if n == 0 {
             return Ok(Vec::new());

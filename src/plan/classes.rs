@@ -4,8 +4,8 @@
 //! them all without an exchange, and the granule of the class is what every member can be cut by. The module does not
 //! decide which class is cut. Read `strategy.rs` next for who does.
 
-use crate::error::Result;
 use crate::graph::{Graph, Source, ValueId};
+use crate::plan::PlanError;
 use crate::sharding::Cut;
 use std::collections::HashMap;
 
@@ -124,7 +124,7 @@ impl Classes {
     }
 
     /// Where `member` is cut when its class is cut in proportion to `ratios`, or `None` where it cannot be.
-    pub fn cut(&self, graph: &Graph, member: Member, ratios: &[f64]) -> Result<Option<Cut>> {
+    pub fn cut(&self, graph: &Graph, member: Member, ratios: &[f64]) -> Result<Option<Cut>, PlanError> {
         let extent = |(n, f): Member| graph.nodes()[n].rule.factors()[f].extent.fixed().unwrap_or(0);
         let class = &self.classes[self.of[&member]];
         let (cut, pieces) = match class.follows {

@@ -4,12 +4,15 @@
 //! follow from the cuts. Read [`classes`] for how one cut comes to serve many ops, and [`crate::program`] for what a
 //! plan is lowered to.
 
+mod error;
+
+pub use error::PlanError;
+
 pub mod classes;
 mod strategy;
 
 pub use strategy::plan;
 
-use crate::error::{PlanError, Result};
 use crate::graph::{Graph, Node};
 use crate::sharding::Cut;
 use serde::{Deserialize, Serialize};
@@ -81,10 +84,10 @@ pub struct NodeCut {
 
 impl Plan {
     /// Reads a plan from JSON. Whether it fits a graph is checked by [`Plan::resolve`].
-    pub fn from_json(text: &str) -> Result<Plan> {
+    pub fn from_json(text: &str) -> Result<Plan, PlanError> {
         let plan: Plan = serde_json::from_str(text).map_err(|e| PlanError::Format(e.to_string()))?;
         if plan.fanfold != 1 {
-            return Err(PlanError::Format(format!("version {} is not known, only 1", plan.fanfold)).into());
+            return Err(PlanError::Format(format!("version {} is not known, only 1", plan.fanfold)));
         }
         Ok(plan)
     }
@@ -110,34 +113,34 @@ impl Plan {
     ///
     /// Errors when the plan is for another graph, names a node or factor that does not exist, or cuts what its rule
     /// does not allow.
-    pub fn resolve<'a>(&'a self, graph: &Graph) -> Result<Vec<Option<(usize, &'a Cut)>>> {
+    pub fn resolve<'a>(&'a self, graph: &Graph) -> Result<Vec<Option<(usize, &'a Cut)>>, PlanError> {
         let model = graph.fingerprint();
         if self.model != model {
-            return Err(PlanError::Model { plan: self.model.clone(), model }.into());
+            return Err(PlanError::Model { plan: self.model.clone(), model });
         }
         if self.world_size == 0 || self.world_size > MAX_RANKS {
             let reason = format!("the plan is for {} ranks; there may be 1 to {MAX_RANKS}", self.world_size);
-            return Err(PlanError::Content(reason).into());
+            return Err(PlanError::Content(reason));
         }
         let mut resolved = vec![None; graph.nodes().len()];
         for entry in &self.nodes {
             let fail = |cause| PlanError::Node { node: entry.node.clone(), cause: Box::new(cause) };
-            let unknown = |problem: String| fail(PlanError::Content(problem).into());
+            let unknown = |problem: String| fail(PlanError::Content(problem));
             let index = graph.nodes().iter().position(|n| n.name == entry.node);
             let index = index.ok_or_else(|| unknown("the model has no such node".to_string()))?;
             let rule = &graph.nodes()[index].rule;
             let factor = rule.factor(&entry.factor);
             let factor = factor.ok_or_else(|| unknown(format!("the rule {rule} has no factor {:?}", entry.factor)))?;
-            rule.check(factor, &entry.cut, self.world_size).map_err(fail)?;
+            rule.check(factor, &entry.cut, self.world_size).map_err(|cause| fail(cause.into()))?;
             if resolved[index].replace((factor, &entry.cut)).is_some() {
-                return Err(unknown("is cut twice".to_string()).into());
+                return Err(unknown("is cut twice".to_string()));
             }
         }
         Ok(resolved)
     }
 
     /// Errors unless every cut is exact by nature: one that is not contracted away and so changes no sum.
-    pub fn check_exact(&self, graph: &Graph) -> Result<()> {
+    pub fn check_exact(&self, graph: &Graph) -> Result<(), PlanError> {
         let resolved = self.resolve(graph)?;
         let contracted = |(node, cut): (&Node, &Option<(usize, &Cut)>)| match cut {
             Some((factor, _)) if node.rule.contracted(*factor) => Some((node.name.clone(), *factor)),
@@ -147,8 +150,7 @@ impl Plan {
             None => Ok(()),
             Some((node, _)) => Err(PlanError::Inexact(format!(
                 "node {node} adds partial sums of several ranks, in another order than one device; use --strategy column"
-            ))
-            .into()),
+            ))),
         }
     }
 }

@@ -6,7 +6,9 @@
 
 use super::classes::Classes;
 use super::{MAX_RANKS, NodeCut, Plan, Strategy};
-use crate::error::{PlanError, Result};
+use crate::plan::PlanError;
+use crate::sharding::ShardingError;
+
 use crate::graph::{Graph, Source};
 use std::collections::HashSet;
 
@@ -14,13 +16,13 @@ use std::collections::HashSet;
 ///
 /// Errors on no ranks or more than [`MAX_RANKS`], on ratios that are negative or all zero, and on
 /// [`Strategy::Single`] with more than one rank.
-pub fn plan(graph: &Graph, strategy: Strategy, ratios: &[f64]) -> Result<Plan> {
+pub fn plan(graph: &Graph, strategy: Strategy, ratios: &[f64]) -> Result<Plan, PlanError> {
     let world_size = ratios.len();
     if world_size == 0 || world_size > MAX_RANKS {
-        return Err(PlanError::Ratios(format!("{world_size} ranks; there may be 1 to {MAX_RANKS}")).into());
+        return Err(ShardingError::Ratios(format!("{world_size} ranks; there may be 1 to {MAX_RANKS}")).into());
     }
     if strategy == Strategy::Single && world_size > 1 {
-        return Err(PlanError::Ratios(format!("strategy single runs on one device, {world_size} are given")).into());
+        return Err(ShardingError::Ratios(format!("strategy single runs on one device, {world_size} are given")).into());
     }
     crate::sharding::Cut::by_ratio(0, ratios)?;
     let classes = Classes::of(graph);

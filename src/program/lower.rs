@@ -5,8 +5,8 @@
 //! [`crate::sharding`] first.
 
 use super::{Instr, LocalValue, Place, Port, Program, RankProgram, Size, WeightPart, WeightShard};
+use crate::program::ProgramError;
 
-use crate::error::{Error, PlanError, Result};
 use crate::graph::{Graph, Source, ValueId};
 use crate::kernel::{Layout, dense};
 use crate::ops::{Op, Reduce, ReduceKind, Slice};
@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 /// Lowers `graph` under `plan`. Errors when the plan is for another graph or cuts what may not be cut.
-pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program> {
+pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program, ProgramError> {
     let cuts = plan.resolve(graph)?;
     let mut lowering = Lowering {
         graph,
@@ -39,7 +39,9 @@ pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program> {
     for ((n, node), cut) in graph.nodes().iter().enumerate().zip(&cuts) {
         let decision = node.rule.decision(plan.world_size);
         let cut = cut.or(decision.as_ref().map(|(factor, cut)| (*factor, cut)));
-        lowering.node(n, cut).map_err(|cause| PlanError::Node { node: node.name.clone(), cause: Box::new(cause) })?;
+        lowering
+            .node(n, cut)
+            .map_err(|cause| ProgramError::Node { node: node.name.clone(), cause: Box::new(cause) })?;
     }
     let mut outputs = Vec::new();
     for (name, value) in graph.outputs() {
@@ -85,7 +87,7 @@ impl Lowering<'_> {
         self.ranks.iter_mut().enumerate().map(|(r, rank)| rank.scratch(name, dtype, shape(r))).collect()
     }
 
-    fn node(&mut self, n: usize, cut: Option<(usize, &Cut)>) -> Result<()> {
+    fn node(&mut self, n: usize, cut: Option<(usize, &Cut)>) -> Result<(), ProgramError> {
         let node = &self.graph.nodes()[n];
         let (needed, made) = match cut {
             Some((factor, cut)) => node.rule.placements(factor, cut),
@@ -138,7 +140,7 @@ impl Lowering<'_> {
     }
 
     /// A copy of a value that is held in `placement` as `locals`, to be written into.
-    fn copy(&mut self, id: ValueId, placement: &Placement, locals: &Locals) -> Result<Locals> {
+    fn copy(&mut self, id: ValueId, placement: &Placement, locals: &Locals) -> Result<Locals, ProgramError> {
         let value = self.graph.value(id);
         let shape = |r: usize| placement.local_shape(&value.shape, r);
         let whole = |r: usize| {
@@ -149,7 +151,7 @@ impl Lowering<'_> {
     }
 
     /// The value in `placement`, redistributed if it is not held so; a weight in `layout`.
-    fn obtain(&mut self, id: ValueId, placement: &Placement, layout: Layout) -> Result<Locals> {
+    fn obtain(&mut self, id: ValueId, placement: &Placement, layout: Layout) -> Result<Locals, ProgramError> {
         let value = self.graph.value(id);
         if value.source == Source::Weight {
             let held = self.weights.get(&(id, layout)).and_then(|held| held.iter().find(|(p, _)| p == placement));
@@ -197,11 +199,11 @@ impl Lowering<'_> {
         self.ranks.iter_mut().enumerate().map(place).collect()
     }
 
-    fn state(&mut self, id: ValueId, state: ValueId, placement: &Placement) -> Result<Locals> {
+    fn state(&mut self, id: ValueId, state: ValueId, placement: &Placement) -> Result<Locals, ProgramError> {
         let value = self.graph.value(id);
         if *self.states.entry(state).or_insert_with(|| placement.clone()) != *placement || id != state {
             let (node, state) = (value.name.clone(), self.graph.value(state).name.clone());
-            return Err(PlanError::State { node, state }.into());
+            return Err(ProgramError::State { node, state });
         }
         let place = |(r, rank): (usize, &mut Rank)| {
             let shape = placement.local_shape(&value.shape, r);
@@ -212,7 +214,13 @@ impl Lowering<'_> {
         Ok(self.ranks.iter_mut().enumerate().map(place).collect())
     }
 
-    fn redistribute(&mut self, id: ValueId, from: &Placement, locals: &Locals, to: &Placement) -> Result<Locals> {
+    fn redistribute(
+        &mut self,
+        id: ValueId,
+        from: &Placement,
+        locals: &Locals,
+        to: &Placement,
+    ) -> Result<Locals, ProgramError> {
         let value = self.graph.value(id);
         let (name, shape) = (value.name.clone(), value.shape.clone());
         let Some(kind) = Redistribute::between(from, to) else { return Ok(locals.clone()) };
@@ -299,7 +307,7 @@ impl Lowering<'_> {
         locals: &Locals,
         shape: impl Fn(usize) -> Shape,
         op: impl Fn(usize) -> Op,
-    ) -> Result<Locals> {
+    ) -> Result<Locals, ProgramError> {
         let mut outputs = Vec::new();
         for (r, rank) in self.ranks.iter_mut().enumerate() {
             let op = op(r);
@@ -346,7 +354,7 @@ impl Lowering<'_> {
         outputs
     }
 
-    fn output(&mut self, name: &str, id: ValueId) -> Result<()> {
+    fn output(&mut self, name: &str, id: ValueId) -> Result<(), ProgramError> {
         let held = self.held.get(&id).cloned().unwrap_or_default();
         // Shards are stacked where they are read, so an output needs no exchange of its own.
         let disjoint = |cut: &Cut| (0..cut.world_size()).all(|r| cut.owned(r) == cut.range(r));
@@ -370,9 +378,8 @@ impl Lowering<'_> {
     }
 }
 
-fn missing(name: &str) -> Error {
-    crate::error::GraphError::Name { kind: "value", name: name.to_string(), problem: "is used before it is made" }
-        .into()
+fn missing(name: &str) -> ProgramError {
+    ProgramError::Unmade { value: name.to_string() }
 }
 
 /// One rank's program in the making: every scratch value has a buffer of its own until [`Rank::finish`].

@@ -4,13 +4,16 @@
 //! ops with the extents of a part, and exchanges of boxes. Read `lower.rs` for how it is made
 //! and [`crate::session`] for who runs it.
 
+mod error;
+
+pub use error::{ProgramError, Shortfall, TooWide};
+
 mod lower;
 mod room;
 
 pub use lower::lower;
 pub use room::{Holding, Room, Tenant, check};
 
-use crate::error::Result;
 use crate::kernel::{Layout, weight_bytes};
 use crate::ops::Op;
 use crate::shape::{Dim, Env, Limits, Shape, Symbol, display_shape, resolve};
@@ -282,7 +285,7 @@ impl Program {
     /// Checks that the devices can hold it in sessions whose calls are at most `limits`; `rooms` gives each rank's.
     ///
     /// Errors as [`check`].
-    pub fn check(&self, limits: &Limits, rooms: &[Room]) -> Result<()> {
+    pub fn check(&self, limits: &Limits, rooms: &[Room]) -> Result<(), ProgramError> {
         check(&self.tenants(limits, rooms))
     }
 

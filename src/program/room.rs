@@ -5,8 +5,9 @@
 //! Read [`crate::device::select`] next for who knows them.
 
 use super::{Memory, Place, RankProgram, Size};
-use crate::error::{PlanError, Result, Shortfall, TooWide};
 use crate::kernel::{Layout, weight_bytes, weight_layout};
+use crate::program::ProgramError;
+use crate::program::{Shortfall, TooWide};
 use crate::shape::{Limits, Shape, Symbol};
 use crate::tensor::DType;
 
@@ -56,9 +57,9 @@ pub struct Tenant<'a> {
 
 /// Checks that all tenants fit together.
 ///
-/// Errors with [`PlanError::DoesNotFit`], which lists every memory that is too small, or with [`PlanError::TooWide`],
+/// Errors with [`ProgramError::DoesNotFit`], which lists every memory that is too small, or with [`ProgramError::TooWide`],
 /// which lists the tensors that are too large for one piece.
-pub fn check(tenants: &[Tenant<'_>]) -> Result<()> {
+pub fn check(tenants: &[Tenant<'_>]) -> Result<(), ProgramError> {
     let mut pools: Vec<(usize, Vec<&str>, Shortfall)> = Vec::new();
     for &Tenant { rank, limits, room } in tenants {
         let Some(available) = room.memory else { continue };
@@ -83,10 +84,10 @@ pub fn check(tenants: &[Tenant<'_>]) -> Result<()> {
     };
     let shortfalls: Vec<Shortfall> = pools.into_iter().filter_map(named).collect();
     if !shortfalls.is_empty() {
-        return Err(PlanError::DoesNotFit { shortfalls }.into());
+        return Err(ProgramError::DoesNotFit { shortfalls });
     }
     let tensors: Vec<TooWide> = tenants.iter().flat_map(|t| t.rank.too_wide(t.limits, t.room)).collect();
-    if tensors.is_empty() { Ok(()) } else { Err(PlanError::TooWide { tensors }.into()) }
+    if tensors.is_empty() { Ok(()) } else { Err(ProgramError::TooWide { tensors }) }
 }
 
 /// What makes a tensor smaller that does not fit in one piece.

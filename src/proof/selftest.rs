@@ -4,9 +4,9 @@
 //! device of its own and knows no adapter: whoever calls says how one is opened. Read [`crate::proof`] for the proof
 //! on a model of one's own.
 
-use crate::device::Device;
 use crate::device::host::HostDevice;
-use crate::error::Result;
+use crate::device::{Device, DeviceError};
+use crate::error::{Error, Result};
 use crate::generate::{Engine, EngineOptions};
 use crate::graph::{Graph, ValueId};
 use crate::model::Model;
@@ -46,7 +46,7 @@ pub struct Check {
 }
 
 /// Opens the device that is tested; called for every device that a check needs.
-pub type Open<'a> = dyn Fn() -> Result<Box<dyn Device>> + 'a;
+pub type Open<'a> = dyn Fn() -> Result<Box<dyn Device>, DeviceError> + 'a;
 
 /// Passed or not, and the words for it.
 type Finding = (bool, String);
@@ -103,13 +103,13 @@ impl Trial {
             Role::Weight => {
                 let id = self.graph.weight(&name, shape, dtype);
                 self.weights.insert(name, tensor);
-                id
+                Ok(id?)
             }
             // A state starts as zeros: its contents are given with the call.
             Role::Input | Role::State => {
                 let id = self.graph.input(&name, shape, dtype);
                 self.inputs.insert(name, tensor);
-                id
+                Ok(id?)
             }
         }
     }
@@ -120,7 +120,7 @@ impl Trial {
         let ids = inputs.map(|(i, (role, tensor))| self.value(format!("{name}.{i}"), role, tensor));
         let ids = ids.collect::<Result<Vec<_>>>()?;
         let output = self.graph.node(name, sample.op, &ids)?;
-        self.graph.output(name, output)
+        Ok(self.graph.output(name, output)?)
     }
 
     fn env(&self) -> Env {
@@ -129,7 +129,13 @@ impl Trial {
 
     fn session(&self, plan: &Plan, devices: Vec<Box<dyn Device>>) -> Result<Session> {
         let options = Options { limits: self.env().into(), deadline: DEADLINE };
-        Session::open(lower(&self.graph, plan)?, devices, Arc::new(self.weights.clone()), options, Arc::new(|_| ()))
+        Ok(Session::open(
+            lower(&self.graph, plan)?,
+            devices,
+            Arc::new(self.weights.clone()),
+            options,
+            Arc::new(|_| ()),
+        )?)
     }
 
     /// On one device.
@@ -138,7 +144,7 @@ impl Trial {
     }
 
     fn run(&self, session: &mut Session) -> Result<Tensors> {
-        session.run(self.env(), self.inputs.clone())
+        Ok(session.run(self.env(), self.inputs.clone())?)
     }
 }
 
@@ -255,9 +261,9 @@ fn exactness(open: &Open<'_>, _: Instant) -> Result<Finding> {
     let options =
         EngineOptions { context: 64, chunk: 16, all_logits: true, deadline: DEADLINE, ..EngineOptions::default() };
     let engine = |strategy, ratios: &[f64]| {
-        let devices = ratios.iter().map(|_| open()).collect::<Result<Vec<_>>>()?;
+        let devices = ratios.iter().map(|_| open()).collect::<Result<Vec<_>, _>>()?;
         let plan = plan(model.graph(), strategy, ratios)?;
-        Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ()))
+        Ok::<_, Error>(Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ()))?)
     };
     let (mut sharded, mut single) = (engine(Strategy::Column, &[3.0, 2.0])?, engine(Strategy::Single, &[1.0])?);
     let tokens: Vec<u32> = (0..24).map(|i| (i * 37 + 11) % 256).collect();

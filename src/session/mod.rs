@@ -4,16 +4,20 @@
 //! hands them a call's inputs and stacks the outputs. It deliberately knows no tokens, no model and no plan. Read
 //! [`crate::generate`] next for text.
 
+mod error;
+
+pub use error::SessionError;
+
 mod worker;
 
+use crate::comm::CommError;
 use crate::comm::channel::channels_with;
 use crate::device::{Counters, Device};
-use crate::error::{CommError, Error, Result, SessionError};
-use crate::graph::Weights;
 use crate::program::Program;
 use crate::shape::{Env, Limits, display_shape, resolve};
 use crate::tensor::{Region, Tensor, copy_region};
 use crate::wait::{Progress, Wait};
+use crate::weights::Weights;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -70,7 +74,7 @@ pub struct NotFinite {
 struct Worker {
     device: String,
     commands: Sender<Command>,
-    answers: Receiver<Result<Answer>>,
+    answers: Receiver<Result<Answer, SessionError>>,
     /// The instruction that the rank is at.
     at: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
@@ -96,10 +100,10 @@ impl Session {
         weights: Arc<dyn Weights>,
         options: Options,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
-    ) -> Result<Session> {
+    ) -> Result<Session, SessionError> {
         if devices.len() != program.ranks.len() {
             let (plan, devices) = (program.ranks.len(), devices.len());
-            return Err(crate::error::PlanError::WorldSize { plan, devices }.into());
+            return Err(SessionError::WorldSize { plan, devices });
         }
         let program = Arc::new(program);
         let steps = Progress::default();
@@ -128,7 +132,7 @@ impl Session {
                 device: name.clone(),
                 node: None,
                 cause: Box::new(
-                    crate::error::DeviceError::Refused { device: name.clone(), reason: error.to_string() }.into(),
+                    crate::device::DeviceError::Refused { device: name.clone(), reason: error.to_string() }.into(),
                 ),
             })?;
             workers.push(Worker { device: name, commands, answers, at, thread: Some(thread) });
@@ -152,7 +156,7 @@ impl Session {
     ///
     /// Errors on a missing or misshapen input or a call beyond the session's limits; these leave the session usable. An
     /// error of a rank ends it.
-    pub fn run(&mut self, env: Env, inputs: Tensors) -> Result<Tensors> {
+    pub fn run(&mut self, env: Env, inputs: Tensors) -> Result<Tensors, SessionError> {
         let env = self.begin(env, inputs, false)?;
         let parts = self.collect(|answer| match answer {
             Answer::Outputs(parts) => parts,
@@ -178,7 +182,7 @@ impl Session {
     ///
     /// States are written as by [`Session::run`]: the same call twice leaves what one call leaves. Takes the time of
     /// reading every activation back. Errors as [`Session::run`].
-    pub fn first_not_finite(&mut self, env: Env, inputs: Tensors) -> Result<Option<NotFinite>> {
+    pub fn first_not_finite(&mut self, env: Env, inputs: Tensors) -> Result<Option<NotFinite>, SessionError> {
         self.begin(env, inputs, true)?;
         let found = self.collect(|answer| match answer {
             Answer::Watched(found) => found,
@@ -189,9 +193,9 @@ impl Session {
     }
 
     /// Hands a call to every rank.
-    fn begin(&mut self, env: Env, inputs: Tensors, watch: bool) -> Result<Env> {
+    fn begin(&mut self, env: Env, inputs: Tensors, watch: bool) -> Result<Env, SessionError> {
         if self.ended {
-            return Err(SessionError::Ended.into());
+            return Err(SessionError::Ended);
         }
         let env = Env { capacity: self.options.limits.capacity, ..env };
         self.check(&env, &inputs)?;
@@ -204,9 +208,9 @@ impl Session {
     }
 
     /// What happened on every rank since the session was opened. Errors when the session has ended.
-    pub fn report(&mut self) -> Result<Vec<RankReport>> {
+    pub fn report(&mut self) -> Result<Vec<RankReport>, SessionError> {
         if self.ended {
-            return Err(SessionError::Ended.into());
+            return Err(SessionError::Ended);
         }
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Report);
@@ -218,18 +222,18 @@ impl Session {
         Ok(reports.into_iter().flatten().map(|report| *report).collect())
     }
 
-    fn check(&self, env: &Env, inputs: &Tensors) -> Result<()> {
+    fn check(&self, env: &Env, inputs: &Tensors) -> Result<(), SessionError> {
         let limits = &self.options.limits;
         if env.past.saturating_add(env.seq) > limits.capacity {
             let (tokens, capacity) = (env.past.saturating_add(env.seq), limits.capacity);
-            return Err(SessionError::Context { tokens, capacity, limit: None }.into());
+            return Err(SessionError::Context { tokens, capacity });
         }
         let bounds =
             [("batch", env.batch, limits.batch), ("seq", env.seq, limits.seq), ("keep", env.keep, limits.keep)];
         for (name, value, limit) in bounds {
             if value == 0 || value > limit || env.keep > env.seq {
                 let reason = format!("{value} is outside 1..={limit}, the session's limit");
-                return Err(SessionError::Input { name: name.to_string(), reason }.into());
+                return Err(SessionError::Input { name: name.to_string(), reason });
             }
         }
         let tokens = env.batch.saturating_mul(env.seq);
@@ -238,7 +242,7 @@ impl Session {
                 "{} sequences of {} are {tokens} tokens, the session takes {}",
                 env.batch, env.seq, limits.tokens
             );
-            return Err(SessionError::Input { name: "batch".to_string(), reason }.into());
+            return Err(SessionError::Input { name: "batch".to_string(), reason });
         }
         for port in &self.program.inputs {
             let refuse = |reason| SessionError::Input { name: port.name.clone(), reason };
@@ -247,7 +251,7 @@ impl Session {
             if tensor.shape() != shape || tensor.dtype() != port.dtype {
                 let (found, needed) = (display_shape(tensor.shape()), display_shape(&shape));
                 let reason = format!("is {} {found}, the call needs {} {needed}", tensor.dtype(), port.dtype);
-                return Err(refuse(reason).into());
+                return Err(refuse(reason));
             }
         }
         Ok(())
@@ -255,9 +259,9 @@ impl Session {
 
     /// One answer of every worker, by rank. A failure ends the session; of several, the one that explains the others is
     /// returned.
-    fn collect<T>(&mut self, take: impl Fn(Answer) -> T) -> Result<Vec<T>> {
+    fn collect<T>(&mut self, take: impl Fn(Answer) -> T) -> Result<Vec<T>, SessionError> {
         let mut results = Vec::new();
-        let mut failures: Vec<Error> = Vec::new();
+        let mut failures: Vec<SessionError> = Vec::new();
         let mut silent = Vec::new();
         // Ranks that wait for a silent one are to give up before this does, and to say whom they waited for.
         let deadline = self.options.deadline + (self.options.deadline / 4).min(Duration::from_secs(2));
@@ -273,19 +277,19 @@ impl Session {
             return Ok(results);
         }
         self.ended = true;
-        failures.extend(silent.into_iter().map(|rank| self.stalled(rank, &failures).into()).collect::<Vec<_>>());
+        failures.extend(silent.into_iter().map(|rank| self.stalled(rank, &failures)).collect::<Vec<_>>());
         let cause = (0..failures.len()).min_by_key(|&i| remoteness(&failures[i])).unwrap_or(0);
         Err(failures.swap_remove(cause))
     }
 
     /// What `rank` answers; none when the wait has expired.
-    fn answer(&self, rank: usize, wait: &mut Wait) -> Option<Result<Answer>> {
+    fn answer(&self, rank: usize, wait: &mut Wait) -> Option<Result<Answer, SessionError>> {
         let worker = &self.workers[rank];
         loop {
             match worker.answers.recv_timeout(wait.slice()) {
                 Ok(answer) => return Some(answer),
                 // A thread that goes without a word was ended by something else than this program.
-                Err(RecvTimeoutError::Disconnected) => return Some(Err(SessionError::Ended.into())),
+                Err(RecvTimeoutError::Disconnected) => return Some(Err(SessionError::Ended)),
                 Err(RecvTimeoutError::Timeout) if wait.expired() => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -293,10 +297,10 @@ impl Session {
     }
 
     /// What is known of a rank that answers nothing, `failures` being what the others say.
-    fn stalled(&self, rank: usize, failures: &[Error]) -> SessionError {
-        let waits = |error: &Error| match error {
-            Error::Session(SessionError::Rank { cause, .. }) => match **cause {
-                Error::Comm(CommError::Deadline { rank: who, peer, .. }) if peer == rank => Some(who),
+    fn stalled(&self, rank: usize, failures: &[SessionError]) -> SessionError {
+        let waits = |error: &SessionError| match error {
+            SessionError::Rank { cause, .. } => match **cause {
+                SessionError::Comm(CommError::Deadline { rank: who, peer, .. }) if peer == rank => Some(who),
                 _ => None,
             },
             _ => None,
@@ -310,14 +314,14 @@ impl Session {
 
 /// How far a rank's failure is from being the cause of the others': 0 is a cause. A rank whose peer ended tells the
 /// least, and one whose peer kept silent only that.
-fn remoteness(error: &Error) -> u8 {
+fn remoteness(error: &SessionError) -> u8 {
     match error {
-        Error::Session(SessionError::Rank { cause, .. }) => match **cause {
-            Error::Comm(CommError::PeerEnded { .. }) => 3,
-            Error::Comm(CommError::Deadline { .. }) => 2,
+        SessionError::Rank { cause, .. } => match **cause {
+            SessionError::Comm(CommError::PeerEnded { .. }) => 3,
+            SessionError::Comm(CommError::Deadline { .. }) => 2,
             _ => 0,
         },
-        Error::Session(SessionError::Stalled { .. }) => 1,
+        SessionError::Stalled { .. } => 1,
         _ => 4,
     }
 }

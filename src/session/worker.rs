@@ -4,15 +4,16 @@
 //! Read [`crate::device`] and [`crate::comm`] next for the two ends that it holds.
 
 use super::{NotFinite, RankReport, Tensors};
+use crate::comm::CommError;
 use crate::comm::{Bytes, Communicator};
 use crate::device::Device;
-use crate::error::{CommError, Error, Result, SessionError};
-use crate::graph::Weights;
 use crate::program::{Instr, RankProgram};
+use crate::session::SessionError;
 use crate::shape::{Env, Limits, resolve};
 use crate::tensor::SymbolicRegion;
 use crate::tensor::{DType, Region, Tensor, copy_region};
 use crate::wait::Progress;
+use crate::weights::Weights;
 use crossbeam::channel::{Receiver, Sender};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -54,20 +55,20 @@ impl Site {
     }
 
     /// `cause`, with the rank, its device and the node it is at.
-    fn fail(&self, cause: Error) -> Error {
+    fn fail(&self, cause: SessionError) -> SessionError {
         let node = self.program.node(self.instr.load(Ordering::Relaxed)).map(str::to_string);
         let (rank, device, cause) = (self.program.rank, self.device.clone(), Box::new(cause));
-        SessionError::Rank { rank, device, node, cause }.into()
+        SessionError::Rank { rank, device, node, cause }
     }
 
     /// What `work` returns; as an error with the panic's words where it panics, in a device, a communicator or a reader
     /// of weights alike.
-    pub(super) fn caught(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(super) fn caught(&self, work: impl FnOnce() -> Result<(), SessionError>) -> Result<(), SessionError> {
         // What `work` owns goes with it, and all that is left is this site.
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             let words = words.unwrap_or("without a word").to_string();
-            Err(self.fail(SessionError::Panicked { words }.into()))
+            Err(self.fail(SessionError::Panicked { words }))
         })
     }
 }
@@ -124,14 +125,16 @@ impl RankState {
         weights: Arc<dyn Weights>,
         told: &(dyn Fn(u64) + Sync),
         inbox: &Receiver<Command>,
-        outbox: &Sender<Result<Answer>>,
-    ) -> Result<()> {
+        outbox: &Sender<Result<Answer, SessionError>>,
+    ) -> Result<(), SessionError> {
         let progress = self.progress.clone();
         let tell = |bytes| {
             progress.step();
             told(bytes);
         };
-        self.device.load(self.program.clone(), limits, &weights, &tell).map_err(|error| self.site.fail(error))?;
+        self.device
+            .load(self.program.clone(), limits, &weights, &tell)
+            .map_err(|error| self.site.fail(error.into()))?;
         drop(weights);
         let mut answer = Answer::Loaded;
         // A session that is gone wants no answer.
@@ -161,7 +164,12 @@ impl RankState {
     }
 
     /// Runs the program once. Into `watched` goes the first value that is no finite number.
-    fn call(&mut self, env: &Env, inputs: &Tensors, mut watched: Option<&mut Option<NotFinite>>) -> Result<Vec<Part>> {
+    fn call(
+        &mut self,
+        env: &Env,
+        inputs: &Tensors,
+        mut watched: Option<&mut Option<NotFinite>>,
+    ) -> Result<Vec<Part>, SessionError> {
         let program = self.program.clone();
         self.device.begin(env)?;
         self.progress.step();
@@ -197,7 +205,7 @@ impl RankState {
     }
 
     /// Whether the value that `node` made is finite throughout.
-    fn look(&mut self, instr: usize, node: &str, value: usize) -> Result<Option<NotFinite>> {
+    fn look(&mut self, instr: usize, node: &str, value: usize) -> Result<Option<NotFinite>, SessionError> {
         if self.program.values[value].dtype != DType::F32 {
             return Ok(None);
         }
@@ -214,7 +222,7 @@ impl RankState {
         env: &Env,
         (from, send): (usize, &[Option<SymbolicRegion>]),
         (to, receive): (usize, &[Option<SymbolicRegion>]),
-    ) -> Result<()> {
+    ) -> Result<(), SessionError> {
         let program = self.program.clone();
         let rank = program.rank;
         let (source, target) = (&program.values[from], &program.values[to]);
@@ -270,6 +278,6 @@ impl RankState {
             let shape = region.shape();
             copy_region(size, (&bytes, &shape, &Region::whole(&shape)), (&mut assembled, &target_shape, &region));
         }
-        self.device.write(to, &assembled)
+        Ok(self.device.write(to, &assembled)?)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It deliberately knows neither what is cut nor what the ranks are. Read `rule.rs` next for what may be cut.
 
-use crate::error::{PlanError, Result};
+use crate::sharding::ShardingError;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
@@ -45,13 +45,12 @@ impl Cut {
     /// `pieces` granules divided in proportion to `ratios`, one per rank, rounded by largest remainder.
     ///
     /// Ties go to the lower rank. Errors on negative or non-finite ratios, or when none is positive.
-    pub fn by_ratio(pieces: usize, ratios: &[f64]) -> Result<Cut> {
+    pub fn by_ratio(pieces: usize, ratios: &[f64]) -> Result<Cut, ShardingError> {
         let sum: f64 = ratios.iter().sum();
         if ratios.iter().any(|r| !r.is_finite() || *r < 0.0) || sum <= 0.0 || !sum.is_finite() {
-            return Err(PlanError::Ratios(format!(
+            return Err(ShardingError::Ratios(format!(
                 "{ratios:?}: every one must be a number of at least 0 and one must be more"
-            ))
-            .into());
+            )));
         }
         let shares: Vec<f64> = ratios.iter().map(|r| pieces as f64 * r / sum).collect();
         let mut counts: Vec<usize> = shares.iter().map(|s| s.floor() as usize).collect();

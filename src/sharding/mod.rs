@@ -7,6 +7,10 @@
 //! along its second dimension and stack the partial outputs, or along its first and add them. Factors and their
 //! notation follow Shardy and einops, placements follow PyTorch's DTensor.
 
+mod error;
+
+pub use error::ShardingError;
+
 mod cut;
 mod rule;
 

@@ -4,7 +4,8 @@
 //! follow another factor's cut, and what is contracted away becomes Partial. Read [`crate::ops`] next for the rules.
 
 use super::{Cut, Placement};
-use crate::error::{Result, ShardingError};
+use crate::sharding::ShardingError;
+
 use crate::shape::{Dim, Env, Shape, display_shape};
 use serde::Serialize;
 use std::fmt;
@@ -161,20 +162,20 @@ impl RuleBuilder {
     ///
     /// Errors when the number of inputs or of dimensions is not the rule's, when a factor would have two lengths, or
     /// when a compound dimension does not divide.
-    pub fn bind(mut self, inputs: &[Shape]) -> Result<ShardingRule> {
+    pub fn bind(mut self, inputs: &[Shape]) -> Result<ShardingRule, ShardingError> {
         if let Some(error) = self.error {
-            return Err(error.into());
+            return Err(error);
         }
         let op = self.rule.op;
         let refuse = |reason: String| ShardingError::Inputs { op, reason };
         if inputs.len() != self.rule.inputs.len() {
             let expected = self.rule.inputs.len();
-            return Err(refuse(format!("takes {expected} inputs, {} given", inputs.len())).into());
+            return Err(refuse(format!("takes {expected} inputs, {} given", inputs.len())));
         }
         for (i, (shape, axes)) in inputs.iter().zip(&self.rule.inputs).enumerate() {
             if shape.len() != axes.len() {
                 let reason = format!("input {i} has shape {}, the rule is {}", display_shape(shape), self.rule);
-                return Err(refuse(reason).into());
+                return Err(refuse(reason));
             }
         }
         // Single factors first: they tell the lengths that compound dimensions are divided by.
@@ -192,7 +193,7 @@ impl RuleBuilder {
                         ([], &[f], _, dim) => {
                             let factor = self.rule.factors[f].name.clone();
                             let first = self.sizes[f].map(|d| d.to_string()).unwrap_or_default();
-                            return Err(ShardingError::Extent { op, factor, first, second: dim.to_string() }.into());
+                            return Err(ShardingError::Extent { op, factor, first, second: dim.to_string() });
                         }
                         (&[f], [_], _, dim) => self.sizes[f] = Some(dim),
                         ([], _, Some(n), Dim::Fixed(m)) if n == m => {}
@@ -201,9 +202,7 @@ impl RuleBuilder {
                         }
                         _ => {
                             let shape = display_shape(shape);
-                            return Err(
-                                refuse(format!("input {i} of shape {shape} does not divide as {}", self.rule)).into()
-                            );
+                            return Err(refuse(format!("input {i} of shape {shape} does not divide as {}", self.rule)));
                         }
                     }
                 }
@@ -212,7 +211,7 @@ impl RuleBuilder {
         for (f, size) in self.sizes.iter().enumerate() {
             match size {
                 Some(extent) => self.rule.factors[f].extent = *extent,
-                None => return Err(refuse(format!("the length of {} is not told", self.rule.factors[f].name)).into()),
+                None => return Err(refuse(format!("the length of {} is not told", self.rule.factors[f].name))),
             }
         }
         for axis in self.rule.output.iter().filter(|axis| axis.len() != 1) {
@@ -225,7 +224,7 @@ impl RuleBuilder {
                      their product must be countable",
                     lengths.join(", ")
                 );
-                return Err(refuse(reason).into());
+                return Err(refuse(reason));
             }
         }
         Ok(self.rule)
@@ -357,7 +356,7 @@ impl ShardingRule {
     }
 
     /// Checks that `cut` does for factor `f` over `world_size` ranks.
-    pub fn check(&self, f: usize, cut: &Cut, world_size: usize) -> Result<()> {
+    pub fn check(&self, f: usize, cut: &Cut, world_size: usize) -> Result<(), ShardingError> {
         let names = |fs: Vec<usize>| fs.iter().map(|&f| self.factors[f].name.as_str()).collect::<Vec<_>>().join(", ");
         // An image may be cut by hand where it is a node's own free factor: its node then computes the overlap.
         if !self.cuttable().contains(&f) {
@@ -366,8 +365,7 @@ impl ShardingRule {
                 factor: self.factors[f].name.clone(),
                 rule: self.to_string(),
                 allowed: names(self.cuttable()),
-            }
-            .into());
+            });
         }
         let reason = match self.factors[f].extent {
             _ if cut.world_size() != world_size => {
@@ -382,7 +380,7 @@ impl ShardingRule {
         match reason {
             None => Ok(()),
             Some(reason) => {
-                Err(ShardingError::Cut { cut: cut.to_string(), factor: self.factors[f].name.clone(), reason }.into())
+                Err(ShardingError::Cut { cut: cut.to_string(), factor: self.factors[f].name.clone(), reason })
             }
         }
     }

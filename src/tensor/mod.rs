@@ -3,11 +3,14 @@
 //! This module deliberately knows nothing of devices, files or how a tensor is split.
 //! Read [`crate::sharding`] next: it says how one shape is divided over ranks.
 
+mod error;
+
+pub use error::TensorError;
+
 mod region;
 
 pub use region::{Region, SymbolicRegion, copy_region};
 
-use crate::error::{Result, TensorError};
 use crate::shape::checked_numel;
 use half::slice::HalfFloatSliceExt;
 use half::vec::HalfFloatVecExt;
@@ -69,13 +72,13 @@ pub fn display_bytes(n: u64) -> String {
 
 /// Asks the system for `bytes` and gives them back at once, if they are many: an allocation that fails ends the process,
 /// where this is an error that can be told.
-pub(crate) fn ask_for(bytes: usize) -> Result<()> {
+pub(crate) fn ask_for(bytes: usize) -> Result<(), TensorError> {
     const MANY: usize = 16 << 20;
     if bytes < MANY {
         return Ok(());
     }
     let refused = |_| TensorError::Memory { bytes: bytes as u64 };
-    Ok(Vec::<u8>::new().try_reserve_exact(bytes).map_err(refused)?)
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(refused)
 }
 
 /// The elements of a [`Tensor`], row-major.
@@ -96,21 +99,21 @@ pub struct Tensor {
 
 impl Tensor {
     /// An `F32` tensor. Errors when `values` does not have `shape`'s number of elements.
-    pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Result<Tensor> {
+    pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Result<Tensor, TensorError> {
         Tensor::checked(shape.into(), values.len(), Data::F32(values))
     }
 
     /// A `U32` tensor. Errors when `values` does not have `shape`'s number of elements.
-    pub fn u32(shape: impl Into<Vec<usize>>, values: Vec<u32>) -> Result<Tensor> {
+    pub fn u32(shape: impl Into<Vec<usize>>, values: Vec<u32>) -> Result<Tensor, TensorError> {
         Tensor::checked(shape.into(), values.len(), Data::U32(values))
     }
 
     /// A tensor of `dtype` from its little-endian bytes. Errors when their number is not `shape`'s.
-    pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: &[u8]) -> Result<Tensor> {
+    pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: &[u8]) -> Result<Tensor, TensorError> {
         let shape = shape.into();
         let expected = checked_numel(&shape).and_then(|n| n.checked_mul(dtype.size()));
         if expected != Some(bytes.len()) {
-            return Err(TensorError::Length { shape, elements: bytes.len() / dtype.size() }.into());
+            return Err(TensorError::Length { shape, elements: bytes.len() / dtype.size() });
         }
         let data = match dtype {
             DType::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
@@ -124,7 +127,7 @@ impl Tensor {
     /// Zeros, where there is room for them.
     ///
     /// Errors when the shape overflows or the system refuses the memory; [`Tensor::zeros`] would end the process.
-    pub fn try_zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
+    pub fn try_zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor, TensorError> {
         let shape = shape.into();
         let bytes = checked_numel(&shape).and_then(|n| n.checked_mul(dtype.size()));
         ask_for(bytes.ok_or(TensorError::Memory { bytes: u64::MAX })?)?;
@@ -144,9 +147,9 @@ impl Tensor {
         Tensor { shape, data }
     }
 
-    fn checked(shape: Vec<usize>, elements: usize, data: Data) -> Result<Tensor> {
+    fn checked(shape: Vec<usize>, elements: usize, data: Data) -> Result<Tensor, TensorError> {
         if checked_numel(&shape) != Some(elements) {
-            return Err(TensorError::Length { shape, elements }.into());
+            return Err(TensorError::Length { shape, elements });
         }
         Ok(Tensor { shape, data })
     }
@@ -192,23 +195,23 @@ impl Tensor {
     }
 
     /// The elements of an `F32` tensor. Errors on any other type.
-    pub fn as_f32(&self) -> Result<&[f32]> {
+    pub fn as_f32(&self) -> Result<&[f32], TensorError> {
         match &self.data {
             Data::F32(v) => Ok(v),
-            _ => Err(TensorError::DType { expected: DType::F32, found: self.dtype() }.into()),
+            _ => Err(TensorError::DType { expected: DType::F32, found: self.dtype() }),
         }
     }
 
     /// The elements of a `U32` tensor. Errors on any other type.
-    pub fn as_u32(&self) -> Result<&[u32]> {
+    pub fn as_u32(&self) -> Result<&[u32], TensorError> {
         match &self.data {
             Data::U32(v) => Ok(v),
-            _ => Err(TensorError::DType { expected: DType::U32, found: self.dtype() }.into()),
+            _ => Err(TensorError::DType { expected: DType::U32, found: self.dtype() }),
         }
     }
 
     /// As [`Tensor::widened`]. Errors when the system refuses the memory.
-    pub fn try_widened(self) -> Result<Tensor> {
+    pub fn try_widened(self) -> Result<Tensor, TensorError> {
         if self.dtype().size() < 4 {
             ask_for(self.numel().saturating_mul(4))?;
         }
@@ -247,17 +250,17 @@ impl Tensor {
     }
 
     /// The same elements under another shape. Errors when the number of elements differs.
-    pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
+    pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Result<Tensor, TensorError> {
         let elements = self.numel();
         Tensor::checked(shape.into(), elements, self.data)
     }
 
     /// A copy of the box `region`. Errors when it leaves the tensor.
-    pub fn slice(&self, region: &Region) -> Result<Tensor> {
+    pub fn slice(&self, region: &Region) -> Result<Tensor, TensorError> {
         let inside = region.0.len() == self.shape.len()
             && region.0.iter().zip(&self.shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
         if !inside {
-            return Err(TensorError::Region { shape: self.shape.clone(), region: region.clone() }.into());
+            return Err(TensorError::Region { shape: self.shape.clone(), region: region.clone() });
         }
         let mut out = Tensor::zeros(self.dtype(), region.shape());
         let whole = Region::whole(&out.shape);

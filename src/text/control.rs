@@ -6,7 +6,8 @@
 
 use super::template::{ChatTemplate, Message};
 use super::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::text::TextError;
+
 use std::collections::HashMap;
 
 /// Stand around what a message spells like a control token, while the template runs.
@@ -22,11 +23,11 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`] and [`Tokenizer::encode`]; also when a variable that the template uses names no token,
     /// or a text cannot be told from a control token.
-    pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+    pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TextError> {
         let source = self.source();
         for (name, text) in self.specials().iter().filter(|(name, _)| source.contains(name.as_str())) {
             if tokenizer.token_id(text).is_none() {
-                return Err(self.error(format!("prints {name}, {text:?}, which is no token of the tokenizer")).into());
+                return Err(self.error(format!("prints {name}, {text:?}, which is no token of the tokenizer")));
             }
         }
         let added = tokenizer.added();
@@ -50,7 +51,7 @@ impl ChatTemplate {
                     let plain = tokenizer.encode_within(text, true)?;
                     if plain.iter().any(|&id| tokenizer.token_id(text) == Some(id)) {
                         let reason = format!("the tokenizer knows no way to write {text:?} as plain text");
-                        return Err(self.error(reason).into());
+                        return Err(self.error(reason));
                     }
                     ids.extend(plain);
                 }

@@ -9,7 +9,8 @@ use super::guard::guarded;
 use super::pattern::Pattern;
 use super::pipeline::Decode;
 use super::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::text::TextError;
+
 use std::mem::take;
 use std::sync::Arc;
 use tokenizers::decoders::bpe::BPEDecoder;
@@ -54,7 +55,7 @@ impl TextStream {
     }
 
     /// Brings the stages to where they stand after `prompt`, so that what follows is decoded as its continuation.
-    pub(super) fn after(tokenizer: Tokenizer, prompt: &[u32], skip_special: bool) -> Result<Self> {
+    pub(super) fn after(tokenizer: Tokenizer, prompt: &[u32], skip_special: bool) -> Result<Self, TextError> {
         let mut stream = TextStream::new(tokenizer, skip_special);
         for &token in prompt {
             stream.push(token)?;
@@ -69,7 +70,7 @@ impl TextStream {
     /// # Errors
     /// [`TextError::Tokenizer`](crate::error::TextError::Tokenizer) when the tokenizer's own decoder fails, or makes too
     /// much of the token.
-    pub fn push(&mut self, token: u32) -> Result<Option<String>> {
+    pub fn push(&mut self, token: u32) -> Result<Option<String>, TextError> {
         let piece = self.tokenizer.piece(token, self.skip_special);
         self.taken += piece.as_ref().map_or(0, |piece| piece.text.len());
         self.run(piece, false)
@@ -79,7 +80,7 @@ impl TextStream {
     ///
     /// # Errors
     /// As [`TextStream::push`].
-    pub fn finish(&mut self) -> Result<Option<String>> {
+    pub fn finish(&mut self) -> Result<Option<String>, TextError> {
         let text = self.run(None, true);
         self.stages = stages(self.tokenizer.decoders());
         self.prompt_rest.clear();
@@ -88,7 +89,7 @@ impl TextStream {
     }
 
     /// Sends a token through the stages, and then the end of the text if it ends here.
-    fn run(&mut self, piece: Option<Piece>, end: bool) -> Result<Option<String>> {
+    fn run(&mut self, piece: Option<Piece>, end: bool) -> Result<Option<String>, TextError> {
         let mut budget = Budget::of(self.taken);
         let stages = &mut self.stages;
         let run = || -> tokenizers::Result<Vec<Piece>> {

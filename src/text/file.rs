@@ -11,7 +11,7 @@ use super::pattern::Pattern;
 use super::pipeline::{Cut, Decode, Normalize, Normalizing, Pipeline};
 use super::vocabulary::{LARGEST_ID, ModelFile, TOKEN_BYTES, short};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::sync::Arc;
@@ -348,27 +348,27 @@ impl<'de> Visitor<'de> for Branch<'_> {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         Ok(value.into())
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
         Ok(value.into())
     }
 
@@ -429,7 +429,7 @@ mod tests {
     /// Loads, encodes and decodes; the first error, if any.
     fn attempt(file: &Value, text: &str) -> Result<(), String> {
         let tokenizer = load(file)?;
-        let text_of = |e: crate::error::Error| e.to_string();
+        let text_of = |e: crate::text::TextError| e.to_string();
         let ids = tokenizer.encode(text, true).map_err(text_of)?;
         tokenizer.encode_within(text, true).map_err(text_of)?;
         tokenizer.encode_pair(text, "b").map_err(text_of)?;

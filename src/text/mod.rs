@@ -4,6 +4,10 @@
 //! id. Read [`Sampler`] first, which needs no tokenizer, then [`Tokenizer`] and [`TextStream`] (feature `text`).
 
 #[cfg(feature = "text")]
+mod error;
+
+pub use error::TextError;
+
 mod budget;
 #[cfg(feature = "text")]
 mod charsmap;

@@ -5,7 +5,8 @@
 
 use super::detokenizer::TextStream;
 use super::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::text::TextError;
+
 use std::mem::take;
 
 /// A text that arrives token by token and ends before the first stop string in it.
@@ -33,7 +34,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Tokenizer::stream_after`].
-    pub fn after(tokenizer: &Tokenizer, prompt: &[u32], stops: &[String]) -> Result<Self> {
+    pub fn after(tokenizer: &Tokenizer, prompt: &[u32], stops: &[String]) -> Result<Self, TextError> {
         Ok(Self::of(tokenizer, tokenizer.stream_after(prompt, true)?, stops))
     }
 
@@ -59,7 +60,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`TextStream::push`].
-    pub fn push(&mut self, token: u32) -> Result<String> {
+    pub fn push(&mut self, token: u32) -> Result<String, TextError> {
         if self.stopped() {
             return Ok(String::new());
         }
@@ -77,7 +78,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`TextStream::finish`].
-    pub fn finish(&mut self) -> Result<String> {
+    pub fn finish(&mut self) -> Result<String, TextError> {
         let text = self.stream.finish()?;
         Ok(if self.stopped() { String::new() } else { self.take(text, true) })
     }

@@ -5,7 +5,8 @@
 //! on every machine. [`Sampler::sample`] is the whole algorithm; `penalty.rs` holds its first step.
 
 use super::penalty::Penalties;
-use crate::error::{Result, TextError};
+use crate::text::TextError;
+
 use crate::random::Random;
 use std::collections::VecDeque;
 
@@ -96,7 +97,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`TextError::Sampling`] names the setting that is outside its range.
-    pub fn new(sampling: Sampling) -> Result<Self> {
+    pub fn new(sampling: Sampling) -> Result<Self, TextError> {
         sampling.check()?;
         let random = Random::new(sampling.seed);
         Ok(Sampler { sampling, random, recent: VecDeque::new(), candidates: Vec::new(), penalised: Vec::new() })
@@ -118,7 +119,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`TextError::Logits`] when there are none, one is NaN or +infinity, or all are -infinity.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, TextError> {
         let mut penalised = std::mem::take(&mut self.penalised);
         let token = match self.sampling.penalties.apply(&self.recent, logits, &mut penalised) {
             true => self.choose(&penalised),
@@ -130,7 +131,7 @@ impl Sampler {
         Ok(token)
     }
 
-    fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+    fn choose(&mut self, logits: &[f32]) -> Result<u32, TextError> {
         let best = most_likely(logits)?;
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         if temperature == 0.0 {
@@ -198,7 +199,7 @@ fn most_likely(logits: &[f32]) -> Result<Candidate, TextError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+
     use proptest::prelude::*;
 
     const ALL: Sampling =
@@ -287,7 +288,7 @@ mod tests {
         ];
         for (sampling, name) in bad {
             match Sampler::new(sampling) {
-                Err(Error::Text(TextError::Sampling { setting, .. })) => assert_eq!(setting, name),
+                Err(TextError::Sampling { setting, .. }) => assert_eq!(setting, name),
                 other => panic!("{sampling:?}: {other:?}"),
             }
         }
@@ -302,7 +303,7 @@ mod tests {
             let mut sampler = Sampler::new(sampling).unwrap();
             for logits in [&[][..], &[NO, NO], &[1.0, f32::NAN], &[f32::NAN], &[f32::INFINITY, 0.0]] {
                 let refused = sampler.sample(logits);
-                assert!(matches!(refused, Err(Error::Text(TextError::Logits(_)))), "{logits:?}: {refused:?}");
+                assert!(matches!(refused, Err(TextError::Logits(_))), "{logits:?}: {refused:?}");
             }
             assert_eq!(sampler.sample(&[NO, -3.0, NO]).unwrap(), 1);
         }

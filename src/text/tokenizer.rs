@@ -9,7 +9,8 @@ use super::file;
 use super::guard::guarded;
 use super::pipeline::{Decode, Pipeline, Truncation, no_room};
 use super::vocabulary::boundary;
-use crate::error::{Result, TextError};
+use crate::text::TextError;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenizers::{DecoderWrapper, Model};
@@ -43,7 +44,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] when the bytes are not a tokenizer.json, or one that asks for more memory or time than
     /// a file may; it names the field.
-    pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self, TextError> {
         let path = path.as_ref().to_owned();
         let pipeline = guarded(|| file::read(bytes)).and_then(|read| read);
         let pipeline = pipeline.map_err(|reason| failure(&path, reason))?;
@@ -57,7 +58,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] when the text holds something the vocabulary cannot express, or when the file makes
     /// too much of it.
-    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
         Ok(self.run(|pipeline| pipeline.encode(text, None, add_special, self.inner.truncation))?.0)
     }
 
@@ -66,7 +67,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`]; also when the texts are cut and there is no room for a pair's special tokens.
-    pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<u32>, Vec<u32>)> {
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<u32>, Vec<u32>), TextError> {
         self.run(|pipeline| pipeline.encode(first, Some(second), true, self.inner.truncation))
     }
 
@@ -75,10 +76,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when `most` does not even hold the special tokens.
-    pub fn truncated(&self, max: usize, start: bool) -> Result<Self> {
+    pub fn truncated(&self, max: usize, start: bool) -> Result<Self, TextError> {
         let around = self.inner.pipeline.around(false);
         if max < around {
-            return Err(self.error(no_room(max, around)).into());
+            return Err(self.error(no_room(max, around)));
         }
         Ok(self.with(self.inner.pipeline.clone(), Some(Truncation { max, start })))
     }
@@ -87,7 +88,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when an added token cannot be read so.
-    pub fn lowercased(&self) -> Result<Self> {
+    pub fn lowercased(&self) -> Result<Self, TextError> {
         let pipeline = self.run(Pipeline::lowercased)?;
         Ok(self.with(Arc::new(pipeline), self.inner.truncation))
     }
@@ -109,7 +110,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when the tokenizer's own decoder fails.
-    pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String> {
+    pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, TextError> {
         let mut stream = self.stream(skip_special);
         let mut text = String::new();
         for &token in tokens {
@@ -132,7 +133,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when the tokenizer's own decoder fails on the prompt.
-    pub fn stream_after(&self, prompt: &[u32], skip_special: bool) -> Result<TextStream> {
+    pub fn stream_after(&self, prompt: &[u32], skip_special: bool) -> Result<TextStream, TextError> {
         TextStream::after(self.clone(), prompt, skip_special)
     }
 
@@ -160,12 +161,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Vocabulary`] names both sizes.
-    pub fn check(&self, vocabulary: usize) -> Result<()> {
+    pub fn check(&self, vocabulary: usize) -> Result<(), TextError> {
         let largest = self.inner.pipeline.largest;
         if (largest as usize) < vocabulary {
             return Ok(());
         }
-        Err(TextError::Vocabulary { path: self.inner.path.clone(), largest, vocabulary }.into())
+        Err(TextError::Vocabulary { path: self.inner.path.clone(), largest, vocabulary })
     }
 
     /// The added tokens, and whether each is special.
@@ -175,7 +176,7 @@ impl Tokenizer {
     }
 
     /// The ids of a text that stands within a longer one; as plain text, in which no added token counts, if `plain`.
-    pub(super) fn encode_within(&self, text: &str, plain: bool) -> Result<Vec<u32>> {
+    pub(super) fn encode_within(&self, text: &str, plain: bool) -> Result<Vec<u32>, TextError> {
         let encode = |text: &str| self.run(|pipeline| pipeline.ids(text, plain, usize::MAX));
         // Many tokenizers put a space before what begins a text, and a line end keeps them from it.
         let line_end = encode("\n")?;
@@ -210,9 +211,9 @@ impl Tokenizer {
     }
 
     /// Runs what the tokenizers crate does; its errors, and its panics, name the file.
-    fn run<T>(&self, call: impl FnOnce(&Pipeline) -> tokenizers::Result<T>) -> Result<T> {
+    fn run<T>(&self, call: impl FnOnce(&Pipeline) -> tokenizers::Result<T>) -> Result<T, TextError> {
         let result = guarded(|| call(&self.inner.pipeline)).and_then(|result| result.map_err(|e| e.to_string()));
-        Ok(result.map_err(|reason| self.error(reason))?)
+        result.map_err(|reason| self.error(reason))
     }
 
     pub(super) fn error(&self, reason: String) -> TextError {
@@ -231,7 +232,7 @@ fn failure(path: &Path, mut reason: String) -> TextError {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::error::Error;
+
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -318,7 +319,7 @@ pub(super) mod tests {
 
     fn refusal(bytes: &[u8]) -> String {
         match Tokenizer::from_bytes("some/tokenizer.json", bytes) {
-            Err(error @ Error::Text(TextError::Tokenizer { .. })) => error.to_string(),
+            Err(error @ TextError::Tokenizer { .. }) => error.to_string(),
             other => panic!("{other:?}"),
         }
     }

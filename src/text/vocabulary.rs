@@ -4,7 +4,7 @@
 //! on merges that do not fit together; so the model is read and checked here and handed over in parts. It deliberately
 //! knows no text; read [`ModelFile::build`].
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
 use tokenizers::ModelWrapper;
@@ -219,14 +219,14 @@ pub(super) fn boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
-fn token<E: Error>(token: String) -> Result<String, E> {
+fn token<E: serde::de::Error>(token: String) -> Result<String, E> {
     if token.len() <= TOKEN_BYTES {
         return Ok(token);
     }
     Err(E::custom(format!("the token {:?}... is longer than {TOKEN_BYTES} bytes", short(&token))))
 }
 
-fn limited<E: Error>(count: usize, limit: usize, what: &str) -> Result<(), E> {
+fn limited<E: serde::de::Error>(count: usize, limit: usize, what: &str) -> Result<(), E> {
     if count <= limit { Ok(()) } else { Err(E::custom(format!("more than {limit} {what}"))) }
 }
 
@@ -277,7 +277,7 @@ impl<'de> Deserialize<'de> for Merge {
                 f.write_str("a merge of two tokens")
             }
 
-            fn visit_str<E: Error>(self, line: &str) -> Result<Merge, E> {
+            fn visit_str<E: serde::de::Error>(self, line: &str) -> Result<Merge, E> {
                 if line.starts_with("#version") {
                     return Ok(Merge(None));
                 }

@@ -1,13 +1,13 @@
 //! What tests share: fixture models with their expected outputs, and engines over them.
 #![allow(dead_code)]
 
+use fanfold::device::DeviceError;
 use fanfold::device::gpu::{AdapterInfo, GpuOptions};
 use fanfold::device::host::HostDevice;
 use fanfold::device::select::{DeviceChoice, open};
 use fanfold::device::{Counters, Device};
-use fanfold::error::DeviceError;
 use fanfold::generate::{Engine, EngineOptions};
-use fanfold::graph::{Graph, Weights};
+use fanfold::graph::Graph;
 use fanfold::model::Model;
 use fanfold::ops::sample::{Role, Sample};
 use fanfold::plan::{NodeCut, Plan, Strategy, plan};
@@ -15,6 +15,7 @@ use fanfold::program::{RankProgram, lower};
 use fanfold::session::{Options, Session};
 use fanfold::shape::{Dim, Env, Limits};
 use fanfold::tensor::Tensor;
+use fanfold::weights::Weights;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -43,8 +44,7 @@ pub fn altered(name: &str, settings: &[(&str, Value)]) -> TempDir {
 #[track_caller]
 pub fn refused(name: &str, settings: &[(&str, Value)], says: &[&str]) {
     let message = match Model::open(altered(name, settings).path()) {
-        Err(fanfold::Error::Import(error)) => error.to_string(),
-        Err(other) => panic!("{other:?}"),
+        Err(error) => error.to_string(),
         Ok(_) => panic!("{settings:?} are accepted"),
     };
     for word in says {
@@ -221,19 +221,19 @@ impl Device for Faulty {
         limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> fanfold::Result<()> {
+    ) -> Result<(), fanfold::device::DeviceError> {
         self.host.load(program, limits, weights, progress)
     }
 
-    fn begin(&mut self, env: &Env) -> fanfold::Result<()> {
+    fn begin(&mut self, env: &Env) -> Result<(), fanfold::device::DeviceError> {
         self.host.begin(env)
     }
 
-    fn execute(&mut self, index: usize) -> fanfold::Result<()> {
+    fn execute(&mut self, index: usize) -> Result<(), fanfold::device::DeviceError> {
         if self.at == 0 {
             match self.fault {
                 Fault::Lost => {
-                    return Err(DeviceError::Lost { device: "faulty".into(), reason: "unplugged".into() }.into());
+                    return Err(DeviceError::Lost { device: "faulty".into(), reason: "unplugged".into() });
                 }
                 Fault::Hangs(time) => std::thread::sleep(time),
                 Fault::Panics => panic!("a defect in a driver"),
@@ -249,11 +249,11 @@ impl Device for Faulty {
         self.host.execute(index)
     }
 
-    fn write(&mut self, value: usize, bytes: &[u8]) -> fanfold::Result<()> {
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<(), fanfold::device::DeviceError> {
         self.host.write(value, bytes)
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> fanfold::Result<()> {
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), fanfold::device::DeviceError> {
         self.host.read(value, bytes)?;
         if let (Fault::Lies, Some(first)) = (self.fault, bytes.first_chunk_mut::<4>()) {
             *first = 7f32.to_le_bytes();

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use fanfold::Model;
 use fanfold::chat::GenerationRequest;
-use fanfold::error::TextError;
+use fanfold::text::TextError;
 use fanfold::text::{ChatTemplate, FinishReason, Penalties, Sampling, Tokenizer};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,8 +10,9 @@ use crate::values::limit;
 use anyhow::Result;
 use fanfold::Error;
 use fanfold::chat::{Answer, Chat, GenerationRequest};
-use fanfold::error::{SessionError, TextError};
+use fanfold::generate::GenerateError;
 use fanfold::generate::Rate;
+use fanfold::text::TextError;
 use fanfold::text::{FinishReason, Message, Sampler};
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::sync::atomic::Ordering;
@@ -146,7 +147,7 @@ fn ask(chat: &mut Chat, text: &str, asking: &GenerationRequest) -> Result<Answer
 fn spares_the_chat(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref::<Error>(),
-        Some(Error::Session(SessionError::Context { .. }))
+        Some(Error::Generate(GenerateError::Context { .. }))
             | Some(Error::Text(TextError::Template { .. } | TextError::Tokenizer { .. }))
     )
 }

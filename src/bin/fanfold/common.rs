@@ -9,13 +9,15 @@ use anyhow::{Context, Result};
 use fanfold::device::Device;
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
-use fanfold::error::{PlanError, SessionError};
+use fanfold::generate::GenerateError;
 use fanfold::generate::{Engine, EngineOptions, prepare};
 use fanfold::hub::ModelId;
 use fanfold::import::{Folder, Head, demo};
 use fanfold::model::Model;
+use fanfold::plan::PlanError;
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::{Program, Room};
+use fanfold::session::SessionError;
 use fanfold::shape::Limits;
 use fanfold::tensor::DType;
 use fanfold::text::Tokenizer;
@@ -213,7 +215,7 @@ pub fn tokenizer(model: &Model) -> Result<Tokenizer> {
         }
         None => {
             let reason = "is missing: without it there is no text, only token ids".to_string();
-            Err(fanfold::Error::from(fanfold::error::TextError::Tokenizer { path, reason }).into())
+            Err(fanfold::Error::from(fanfold::text::TextError::Tokenizer { path, reason }).into())
         }
     }
 }
@@ -262,15 +264,18 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     let listed = choices.len();
     // What is wrong with a plan from a file is told with the file's name.
     let of_plan = |error: fanfold::Error| match (&placing.plan, &error) {
-        (Some(file), fanfold::Error::Plan(_)) => anyhow::Error::from(error).context(file.display().to_string()),
+        (Some(file), fanfold::Error::Plan(_) | fanfold::Error::Session(SessionError::WorldSize { .. })) => {
+            anyhow::Error::from(error).context(file.display().to_string())
+        }
         _ => error.into(),
     };
     let plan = match &placing.plan {
         Some(file) => {
-            let plan = Plan::from_json(&input::text_within(file, LONGEST_PLAN)?).map_err(of_plan)?;
+            let plan =
+                Plan::from_json(&input::text_within(file, LONGEST_PLAN)?).map_err(|error| of_plan(error.into()))?;
             if plan.world_size != choices.len() {
                 let (plan, devices) = (plan.world_size, choices.len());
-                return Err(of_plan(PlanError::WorldSize { plan, devices }.into()));
+                return Err(of_plan(SessionError::WorldSize { plan, devices }.into()));
             }
             plan
         }
@@ -289,7 +294,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     };
     one_each("--memory", "sizes", placing.memory.len(), listed, choices.len())?;
     if placing.exact {
-        plan.check_exact(model.graph()).map_err(of_plan)?;
+        plan.check_exact(model.graph()).map_err(|error| of_plan(error.into()))?;
         if let Some(other) = choices.iter().find(|choice| *choice != &choices[0]) {
             let reason = format!("{} and {other} are different adapters, whose arithmetic may differ", choices[0]);
             return Err(fanfold::Error::from(PlanError::Inexact(reason)).into());
@@ -298,7 +303,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     let deadline = Duration::from_secs(placing.timeout);
     let options = EngineOptions { deadline, ..options };
     let rooms = rooms(&choices, &placing.memory);
-    let (program, limits) = prepare(model, &plan, &options, &rooms).map_err(of_plan)?;
+    let (program, limits) = prepare(model, &plan, &options, &rooms).map_err(|error| of_plan(error.into()))?;
     Ok(Decision { plan, program, limits, choices, rooms, options, made_for: model.info().context })
 }
 
@@ -326,8 +331,8 @@ fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {
 pub fn check_tokens(ids: &[u32], decision: &Decision) -> Result<()> {
     let (tokens, capacity, limit) = (ids.len(), decision.limits.capacity, Some(decision.made_for));
     let refused = match tokens {
-        0 => SessionError::EmptyPrompt,
-        _ if tokens > capacity => SessionError::Context { tokens, capacity, limit },
+        0 => GenerateError::EmptyPrompt,
+        _ if tokens > capacity => GenerateError::Context { tokens, capacity, limit },
         _ => return Ok(()),
     };
     Err(fanfold::Error::from(refused).into())

@@ -2,8 +2,8 @@
 
 use crate::common::{say, tell};
 use anyhow::Result;
+use fanfold::device::DeviceError;
 use fanfold::device::gpu::adapters;
-use fanfold::error::DeviceError;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  fanfold devices")]

@@ -37,7 +37,21 @@ mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use fanfold::Error;
-use fanfold::error::{CommError, DeviceError, HubError, PlanError, SessionError, TensorError, TextError, shown};
+use fanfold::comm::CommError;
+use fanfold::device::DeviceError;
+use fanfold::generate::GenerateError;
+use fanfold::graph::GraphError;
+use fanfold::hub::HubError;
+use fanfold::import::ImportError;
+use fanfold::message::shown;
+use fanfold::ops::OpError;
+use fanfold::plan::PlanError;
+use fanfold::program::ProgramError;
+use fanfold::session::SessionError;
+use fanfold::sharding::ShardingError;
+use fanfold::tensor::TensorError;
+use fanfold::text::TextError;
+use fanfold::weights::SourceError;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -168,7 +182,33 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<interrupt::Interrupted>() {
         return interrupt::CODE;
     }
-    error.downcast_ref::<Error>().map_or(1, code)
+    union(error).map_or(1, |error| code(&error))
+}
+
+/// The library's error that `error` carries, whichever layer's it is.
+fn union(error: &anyhow::Error) -> Option<Error> {
+    macro_rules! of {
+        ($($layer:ty),* $(,)?) => {
+            None$(.or_else(|| error.downcast_ref::<$layer>().map(|error| Error::from(error.clone()))))*
+        };
+    }
+    of![
+        Error,
+        TensorError,
+        ShardingError,
+        OpError,
+        GraphError,
+        SourceError,
+        ImportError,
+        HubError,
+        PlanError,
+        ProgramError,
+        DeviceError,
+        CommError,
+        SessionError,
+        TextError,
+        GenerateError,
+    ]
 }
 
 fn code(error: &Error) -> u8 {
@@ -178,18 +218,20 @@ fn code(error: &Error) -> u8 {
         Error::Hub(HubError::Name { .. }) => 2,
         Error::Hub(HubError::Stopped) => interrupt::CODE,
         Error::Hub(HubError::NotCached { .. } | HubError::NoWeights { .. } | HubError::NotFound { .. }) => 3,
-        Error::Graph(_) | Error::Sharding(_) | Error::Tensor(_) => 3,
+        Error::Sharding(ShardingError::Ratios(_)) => 2,
+        Error::Graph(_) | Error::Op(_) | Error::Sharding(_) | Error::Tensor(_) | Error::Source(_) => 3,
         Error::Text(TextError::Sampling { .. } | TextError::Prompt { .. }) => 2,
         Error::Text(TextError::Logits(_)) => 1,
         Error::Text(_) => 3,
-        Error::Plan(PlanError::DoesNotFit { .. } | PlanError::TooWide { .. }) => 4,
-        Error::Plan(_) => 2,
+        Error::Program(ProgramError::DoesNotFit { .. } | ProgramError::TooWide { .. }) => 4,
+        Error::Plan(_) | Error::Program(_) => 2,
         Error::Device(DeviceError::List { .. } | DeviceError::NotFound { .. } | DeviceError::NoAdapter) => 2,
         Error::Device(DeviceError::OutOfMemory { .. }) => 4,
         Error::Device(_) => 5,
-        Error::Session(SessionError::Rank { cause, .. }) => code(cause),
-        Error::Session(SessionError::Context { .. } | SessionError::EmptyPrompt | SessionError::Model { .. }) => 2,
-        Error::Session(SessionError::Token { .. }) => 3,
+        Error::Session(SessionError::Rank { cause, .. }) => code(&(**cause).clone().into()),
+        Error::Session(SessionError::WorldSize { .. } | SessionError::Context { .. }) => 2,
+        Error::Generate(GenerateError::Context { .. } | GenerateError::EmptyPrompt | GenerateError::Model { .. }) => 2,
+        Error::Generate(GenerateError::Token { .. }) => 3,
         Error::Comm(CommError::PeerEnded { .. } | CommError::Deadline { .. }) => 5,
         Error::Session(SessionError::Stalled { .. }) => 5,
         _ => 1,
@@ -199,7 +241,6 @@ fn code(error: &Error) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fanfold::error::{GraphError, ImportError};
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -211,7 +252,7 @@ mod tests {
         let lost = DeviceError::Lost { device: word.clone(), reason: word.clone() };
         let memory =
             DeviceError::OutOfMemory { device: word.clone(), what: word.clone(), bytes: 1, reason: word.clone() };
-        let tokens = SessionError::Context { tokens: 2, capacity: 1, limit: Some(1) };
+        let tokens = GenerateError::Context { tokens: 2, capacity: 1, limit: Some(1) };
         let name = GraphError::Name { kind: "node", name: word.clone(), problem: "does not exist" };
         let table: Vec<(Error, u8)> = vec![
             (folder.into(), 3),
@@ -221,9 +262,9 @@ mod tests {
             (HubError::NotFound { endpoint: word.clone(), what: word.clone() }.into(), 3),
             (HubError::Network { url: word.clone(), reason: word.clone() }.into(), 1),
             (HubError::Disk { path: path.clone(), reason: word.clone() }.into(), 1),
-            (PlanError::WorldSize { plan: 1, devices: 2 }.into(), 2),
+            (SessionError::WorldSize { plan: 1, devices: 2 }.into(), 2),
             (PlanError::Inexact(word.clone()).into(), 2),
-            (PlanError::DoesNotFit { shortfalls: Vec::new() }.into(), 4),
+            (ProgramError::DoesNotFit { shortfalls: Vec::new() }.into(), 4),
             (DeviceError::NoAdapter.into(), 2),
             (DeviceError::List { list: word.clone(), reason: word.clone() }.into(), 2),
             (DeviceError::NotFound { wanted: word.clone(), present: Vec::new() }.into(), 2),
@@ -233,9 +274,9 @@ mod tests {
             (DeviceError::Refused { device: word.clone(), reason: word.clone() }.into(), 5),
             (CommError::PeerEnded { rank: 0, peer: 1 }.into(), 5),
             (tokens.into(), 2),
-            (SessionError::EmptyPrompt.into(), 2),
-            (SessionError::Model { model: word.clone(), reason: word.clone() }.into(), 2),
-            (SessionError::Token { token: 9, vocabulary: 1 }.into(), 3),
+            (GenerateError::EmptyPrompt.into(), 2),
+            (GenerateError::Model { model: word.clone(), reason: word.clone() }.into(), 2),
+            (GenerateError::Token { token: 9, vocabulary: 1 }.into(), 3),
             (SessionError::Ended.into(), 1),
             (TextError::NoTemplate { path: path.clone() }.into(), 3),
             (TextError::Tokenizer { path: path.clone(), reason: word.clone() }.into(), 3),

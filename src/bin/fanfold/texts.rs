@@ -7,7 +7,7 @@ use crate::common::{Decision, Target, check_tokens, decide_as, positive, progres
 use crate::input;
 use anyhow::{Context as _, Result};
 use fanfold::Model;
-use fanfold::generate::{Engine, EngineOptions, Prepared, Preparer, Prompt, Text};
+use fanfold::generate::{Engine, EngineOptions, GenerateError, Prepared, Preparer, Prompt, Text};
 use fanfold::model::TextSettings;
 use fanfold::tensor::Tensor;
 use fanfold::text::Tokenizer;
@@ -95,7 +95,7 @@ impl Texts {
     pub fn prepared(
         &self,
         decision: &Decision,
-        prepare: impl Fn(usize, &str) -> fanfold::Result<Prepared>,
+        prepare: impl Fn(usize, &str) -> Result<Prepared, GenerateError>,
     ) -> Result<Vec<Text>> {
         let (mut prepared, mut cut) = (Vec::new(), Vec::new());
         for (number, text) in self.all.iter().enumerate() {
@@ -153,7 +153,7 @@ impl TextsArgs {
 pub fn timed(
     engine: &mut Engine,
     texts: &[Text],
-    run: impl FnOnce(&mut Engine, &[Text], &mut dyn FnMut(usize)) -> fanfold::Result<Vec<Tensor>>,
+    run: impl FnOnce(&mut Engine, &[Text], &mut dyn FnMut(usize)) -> Result<Vec<Tensor>, GenerateError>,
 ) -> Result<Vec<Tensor>> {
     let bar = progress_bar(texts.len() as u64, "{bar:30} {pos}/{len} texts {eta}");
     let started = Instant::now();

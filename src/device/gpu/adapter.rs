@@ -3,7 +3,7 @@
 //! It deliberately does not know what a program is, and it asks the driver or says unknown: no size in it is a guess.
 //! Read [`crate::device::select`] next for how a person names adapters, and `context` for what an opened one is.
 
-use crate::error::{DeviceError, Result};
+use crate::device::DeviceError;
 use serde::Serialize;
 use std::fmt;
 
@@ -185,18 +185,18 @@ fn unique(all: Vec<AdapterInfo>) -> Vec<AdapterInfo> {
 ///
 /// Each is opened on an instance of its own: software drivers share one pool of threads among the devices of an
 /// instance, which would then run one after another. Errors when the adapter is no longer there or refuses.
-pub(super) fn open(info: &AdapterInfo) -> Result<(wgpu::Device, wgpu::Queue)> {
+pub(super) fn open(info: &AdapterInfo) -> Result<(wgpu::Device, wgpu::Queue), DeviceError> {
     let found = found(info.backend);
     let present: Vec<String> = found.iter().map(|(info, _)| info.name.clone()).collect();
     let Some((_, adapter)) =
         found.into_iter().find(|(other, _)| info.same_entry(other) && info.ordinal == other.ordinal)
     else {
-        return Err(DeviceError::NotFound { wanted: info.name.clone(), present }.into());
+        return Err(DeviceError::NotFound { wanted: info.name.clone(), present });
     };
     // The adapter's own limits: the defaults stop at bindings of 128 MiB.
     let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
     pollster::block_on(adapter.request_device(&descriptor))
-        .map_err(|error| DeviceError::Refused { device: info.name.clone(), reason: error.to_string() }.into())
+        .map_err(|error| DeviceError::Refused { device: info.name.clone(), reason: error.to_string() })
 }
 
 /// The adapters of one interface, on a new instance.

@@ -6,7 +6,8 @@
 use super::GpuOptions;
 use super::adapter::{AdapterInfo, largest_tensor, open};
 use crate::device::Counters;
-use crate::error::{DeviceError, Result};
+use crate::device::DeviceError;
+
 use crate::tensor::display_bytes;
 use crate::wait::{Progress, Wait};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -86,7 +87,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn open(info: &AdapterInfo, options: &GpuOptions) -> Result<Context> {
+    pub(super) fn open(info: &AdapterInfo, options: &GpuOptions) -> Result<Context, DeviceError> {
         let (device, queue) = open(info)?;
         let faults = Faults::default();
         let lost = faults.clone();
@@ -112,7 +113,7 @@ impl Context {
     }
 
     /// Errors when anything has gone wrong since the device was opened.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<(), DeviceError> {
         let mut fault = self.faults.get();
         if let Some(Fault::Refused(_)) = fault {
             // A call on a lost device is refused before the loss is told, which takes a poll.
@@ -126,8 +127,7 @@ impl Context {
             Some(Fault::OutOfMemory(reason)) => self.no_room("an internal allocation", 0, reason),
             Some(Fault::Refused(reason)) => DeviceError::Refused { device, reason },
             Some(Fault::Deadline) => DeviceError::Deadline { device, deadline: self.options.deadline },
-        }
-        .into())
+        })
     }
 
     /// Runs `make` and returns what it made, or the error it met.
@@ -151,12 +151,12 @@ impl Context {
         bytes: u64,
         usage: wgpu::BufferUsages,
         mapped: bool,
-    ) -> Result<wgpu::Buffer> {
+    ) -> Result<wgpu::Buffer, DeviceError> {
         let size = aligned(bytes);
         if size > self.limits.max_buffer_size {
             let largest = display_bytes(self.limits.max_buffer_size);
             let reason = format!("a buffer of this adapter holds at most {largest}");
-            return Err(self.no_room(what, bytes, reason).into());
+            return Err(self.no_room(what, bytes, reason));
         }
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: mapped };
         let buffer = self.scoped(|| self.device.create_buffer(&descriptor)).map_err(|error| {
@@ -165,7 +165,7 @@ impl Context {
         });
         self.check()?;
         self.counters.buffers += 1;
-        Ok(buffer?)
+        buffer
     }
 
     /// The largest storage binding of a tensor that is in one piece.
@@ -196,7 +196,7 @@ impl Context {
     }
 
     /// Waits until `submission` is done. Errors when there is no progress for the deadline, or the device is lost.
-    pub(super) fn settle(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
+    pub(super) fn settle(&self, submission: &wgpu::SubmissionIndex) -> Result<(), DeviceError> {
         let mut wait = Wait::new(&self.progress, self.options.deadline);
         loop {
             let timeout = Some(wait.slice());
@@ -213,7 +213,11 @@ impl Context {
 
     /// Waits until `mapping`, which follows `submission`, has come. Errors when there is no progress for the deadline,
     /// or the device is lost.
-    pub(super) fn wait(&self, mapping: &Mapping, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
+    pub(super) fn wait(
+        &self,
+        mapping: &Mapping,
+        submission: Option<&wgpu::SubmissionIndex>,
+    ) -> Result<(), DeviceError> {
         let start = Instant::now();
         let mut wait = Wait::new(&self.progress, self.options.deadline);
         loop {
@@ -263,7 +267,7 @@ pub(super) fn aligned(bytes: u64) -> u64 {
 mod tests {
     use super::super::adapter::adapters;
     use super::*;
-    use crate::error::Error;
+
     use std::time::Duration;
 
     #[test]
@@ -275,9 +279,9 @@ mod tests {
             context.device.destroy();
             let start = Instant::now();
             let waited = context.wait(&Mapping::request(&buffer, wgpu::MapMode::Read, 64), None);
-            assert!(matches!(waited, Err(Error::Device(DeviceError::Lost { .. }))), "{waited:?}");
+            assert!(matches!(waited, Err(DeviceError::Lost { .. })), "{waited:?}");
             let made = context.buffer("staging", 64, usage, false).map(|_| ());
-            assert!(matches!(made, Err(Error::Device(DeviceError::Lost { .. }))), "{made:?}");
+            assert!(matches!(made, Err(DeviceError::Lost { .. })), "{made:?}");
             assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         }
     }

@@ -5,12 +5,13 @@
 
 use super::context::{ALIGNMENT, Context};
 use super::staging::Writer;
-use crate::error::Result;
-use crate::graph::Weights;
+use crate::device::DeviceError;
+
 use crate::kernel::{Layout, weight_layout};
 use crate::program::{Place, RankProgram, WeightPart, WeightShard};
 use crate::shape::{Limits, resolve};
 use crate::tensor::{DType, Region, display_bytes};
+use crate::weights::Weights;
 use std::ops::Range;
 use wgpu::BufferUsages;
 
@@ -44,14 +45,14 @@ impl Memory {
         limits: &Limits,
         weights: &dyn Weights,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<Memory> {
+    ) -> Result<Memory, DeviceError> {
         // Large things first: what does not fit is known before anything is read.
         let buffers = program.buffers.iter().map(|size| size.max(limits) as u64);
-        let buffers = buffers.map(|n| tensor(context, "activations", n)).collect::<Result<_>>()?;
+        let buffers = buffers.map(|n| tensor(context, "activations", n)).collect::<Result<_, DeviceError>>()?;
         let states = program.states.iter().map(|shape| resolve(shape, limits).iter().product::<usize>() as u64);
-        let states = states.map(|n| tensor(context, "state", n)).collect::<Result<_>>()?;
+        let states = states.map(|n| tensor(context, "state", n)).collect::<Result<_, DeviceError>>()?;
         let stored = program.weights.iter().map(|shard| allocate(context, shard, limits));
-        let stored: Vec<Stored> = stored.collect::<Result<_>>()?;
+        let stored: Vec<Stored> = stored.collect::<Result<_, DeviceError>>()?;
         let mut uploads = Uploads::new(context, &program.weights, limits)?;
         for (shard, stored) in program.weights.iter().zip(&stored) {
             if let WeightPart::Region(window) = &shard.part {
@@ -75,12 +76,12 @@ impl Memory {
 }
 
 /// Memory for `elements` that ops read and write: in one binding, and zero at first as all memory from wgpu.
-fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buffer> {
+fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buffer, DeviceError> {
     let (bytes, largest) = (elements.saturating_mul(4), context.largest_binding());
     if bytes > largest {
         let largest = display_bytes(largest);
         let reason = format!("a binding of this adapter holds at most {largest}: use a smaller context (-c)");
-        return Err(context.no_room(what, bytes, reason).into());
+        return Err(context.no_room(what, bytes, reason));
     }
     context.buffer(what, bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST, false)
 }
@@ -92,7 +93,7 @@ fn rows(shard: &WeightShard, limits: &Limits) -> (DType, usize, usize) {
     (dtype, rows, row * dtype.size())
 }
 
-fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Result<Stored> {
+fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Result<Stored, DeviceError> {
     let (dtype, rows, row) = rows(shard, limits);
     let largest = context.options.max_binding.map_or(u64::MAX, |b| b - b % ALIGNMENT).min(context.largest_binding());
     let dense = shard.layout == Layout::Dense;
@@ -103,7 +104,7 @@ fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Resu
         let (bytes, part) = if dense { (whole, "all of it") } else { (row as u64, "one row") };
         let largest = display_bytes(if dense { context.largest_binding() } else { largest });
         let reason = format!("a binding of this adapter holds at most {largest}, less than {part}");
-        return Err(context.no_room(&format!("weight {}", shard.name), bytes, reason).into());
+        return Err(context.no_room(&format!("weight {}", shard.name), bytes, reason));
     }
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -149,7 +150,7 @@ struct Uploads {
 }
 
 impl Uploads {
-    fn new(context: &mut Context, shards: &[WeightShard], limits: &Limits) -> Result<Uploads> {
+    fn new(context: &mut Context, shards: &[WeightShard], limits: &Limits) -> Result<Uploads, DeviceError> {
         let shards: Vec<_> = shards.iter().map(|shard| rows(shard, limits)).collect();
         let total: usize = shards.iter().map(|(_, rows, row)| (rows * row).next_multiple_of(ALIGNMENT as usize)).sum();
         let longest = shards.iter().map(|&(_, _, row)| row).max().unwrap_or(0);
@@ -165,7 +166,7 @@ impl Uploads {
         (name, shape, region): (&str, &[usize], Region),
         weights: &dyn Weights,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<()> {
+    ) -> Result<(), DeviceError> {
         if region.0.len() < 2 {
             let tensor = weights.read(name, shape, &region)?;
             progress(tensor.bytes().len() as u64);
@@ -185,7 +186,14 @@ impl Uploads {
     }
 
     /// Uploads `count` rows, which start at row `at` of the weight.
-    fn rows(&mut self, context: &mut Context, stored: &Stored, at: usize, count: usize, bytes: &[u8]) -> Result<()> {
+    fn rows(
+        &mut self,
+        context: &mut Context,
+        stored: &Stored,
+        at: usize,
+        count: usize,
+        bytes: &[u8],
+    ) -> Result<(), DeviceError> {
         const ZEROS: [u8; ALIGNMENT as usize] = [0; ALIGNMENT as usize];
         let length = bytes.len() / count.max(1);
         if length == 0 {
@@ -217,7 +225,7 @@ impl Uploads {
     }
 
     /// Submits what has come together.
-    fn finish(&mut self, context: &mut Context) -> Result<()> {
+    fn finish(&mut self, context: &mut Context) -> Result<(), DeviceError> {
         if let Some(encoder) = self.encoder.take() {
             self.writer.seal();
             let submission = context.submit(encoder.finish());

@@ -14,11 +14,12 @@ mod staging;
 pub use adapter::{AdapterInfo, AdapterKind, Backend, adapters};
 
 use super::{Counters, Device};
-use crate::error::Result;
-use crate::graph::Weights;
+use crate::device::DeviceError;
+
 use crate::program::{Instr, RankProgram, Size};
 use crate::shape::{Env, Limits, resolve};
 use crate::wait::Progress;
+use crate::weights::Weights;
 use context::{ALIGNMENT, Context};
 use memory::Memory;
 use prepared::{Calls, Rank};
@@ -77,32 +78,35 @@ struct Loaded {
 
 impl GpuDevice {
     /// Opens `info` on an instance of its own. Errors when the adapter is gone or refuses.
-    pub fn open(info: &AdapterInfo, options: &GpuOptions) -> Result<GpuDevice> {
+    pub fn open(info: &AdapterInfo, options: &GpuOptions) -> Result<GpuDevice, DeviceError> {
         Ok(GpuDevice { loaded: None, context: Context::open(info, options)? })
     }
 }
 
 /// What is loaded and the device it is on; an error before a program is.
-fn parts<'a>(loaded: &'a mut Option<Loaded>, context: &'a mut Context) -> Result<(&'a mut Loaded, &'a mut Context)> {
+fn parts<'a>(
+    loaded: &'a mut Option<Loaded>,
+    context: &'a mut Context,
+) -> Result<(&'a mut Loaded, &'a mut Context), DeviceError> {
     context.check()?;
     match loaded {
         Some(loaded) => Ok((loaded, context)),
-        None => Err(context.refused("no program is loaded").into()),
+        None => Err(context.refused("no program is loaded")),
     }
 }
 
 impl Loaded {
     /// The bytes of a value in the current call.
-    fn bytes(&self, context: &Context, value: usize) -> Result<u64> {
+    fn bytes(&self, context: &Context, value: usize) -> Result<u64, DeviceError> {
         let env = self.env.ok_or_else(|| context.refused("no call has begun"))?;
         let value = self.program.values.get(value).ok_or_else(|| context.refused(format!("no value {value}")))?;
         Ok(resolve(&value.shape, &env).iter().product::<usize>() as u64 * 4)
     }
 
-    fn buffer(&self, context: &Context, value: usize) -> Result<&wgpu::Buffer> {
+    fn buffer(&self, context: &Context, value: usize) -> Result<&wgpu::Buffer, DeviceError> {
         let value = &self.program.values[value];
         let weight = || context.refused(format!("{} is a weight that only ops read", value.name));
-        Ok(self.memory.tensor(value.place).ok_or_else(weight)?)
+        self.memory.tensor(value.place).ok_or_else(weight)
     }
 }
 
@@ -125,7 +129,7 @@ impl Device for GpuDevice {
         limits: &Limits,
         weights: &Arc<dyn Weights>,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<()> {
+    ) -> Result<(), DeviceError> {
         let context = &mut self.context;
         context.check()?;
         let memory = Memory::load(context, &program, limits, weights.as_ref(), progress)?;
@@ -159,13 +163,13 @@ impl Device for GpuDevice {
         Ok(())
     }
 
-    fn begin(&mut self, env: &Env) -> Result<()> {
+    fn begin(&mut self, env: &Env) -> Result<(), DeviceError> {
         let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
         let max = loaded.limits;
         let env = Env { capacity: max.capacity, ..*env };
         let tokens = env.batch.saturating_mul(env.seq);
         if env.batch > max.batch || env.seq > max.seq || env.keep > max.keep || tokens > max.tokens {
-            return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {max:?}")).into());
+            return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {max:?}")));
         }
         let rank = Rank { program: &loaded.program, memory: &loaded.memory, run: &loaded.run };
         loaded.calls.begin(context, rank, &env)?;
@@ -177,7 +181,7 @@ impl Device for GpuDevice {
         Ok(())
     }
 
-    fn execute(&mut self, index: usize) -> Result<()> {
+    fn execute(&mut self, index: usize) -> Result<(), DeviceError> {
         let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
         match &loaded.program.instrs[index] {
             Instr::Zero { output } => {
@@ -195,14 +199,12 @@ impl Device for GpuDevice {
         }
     }
 
-    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<()> {
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
         let expected = loaded.bytes(context, value)?;
         if expected != bytes.len() as u64 {
             let name = &loaded.program.values[value].name;
-            return Err(context
-                .refused(format!("{} bytes written to {name}, expected {expected}", bytes.len()))
-                .into());
+            return Err(context.refused(format!("{} bytes written to {name}, expected {expected}", bytes.len())));
         }
         let buffer = loaded.buffer(context, value)?.clone();
         loaded.recorder.write(context, &buffer, bytes)?;
@@ -215,7 +217,7 @@ impl Device for GpuDevice {
         Ok(())
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<()> {
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), DeviceError> {
         let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
         let size = loaded.bytes(context, value)?;
         let buffer = loaded.buffer(context, value)?.clone();

@@ -3,7 +3,8 @@
 //! It deliberately does not know which op wants a kernel or what will be bound to it. Read `prepared` next.
 
 use super::context::Context;
-use crate::error::Result;
+use crate::device::DeviceError;
+
 use crate::kernel::{Binding, Kernel, Launch};
 use std::collections::HashMap;
 
@@ -31,7 +32,7 @@ fn kind(binding: &Binding) -> wgpu::BufferBindingType {
 impl Pipelines {
     /// The pipeline of a launch's kernel. Errors when it does not compile, or its bindings are of other kinds than
     /// before.
-    pub(super) fn get(&mut self, context: &mut Context, launch: &Launch) -> Result<&Pipeline> {
+    pub(super) fn get(&mut self, context: &mut Context, launch: &Launch) -> Result<&Pipeline, DeviceError> {
         let kinds: Vec<_> =
             std::iter::once(wgpu::BufferBindingType::Uniform).chain(launch.bindings.iter().map(kind)).collect();
         if !self.0.contains_key(&launch.kernel) {
@@ -42,13 +43,17 @@ impl Pipelines {
             Some(pipeline) if pipeline.kinds == kinds => Ok(pipeline),
             _ => {
                 let (name, entry) = (launch.kernel.shader.name, launch.kernel.entry);
-                Err(context.refused(format!("kernel {name}/{entry} is launched with two kinds of bindings")).into())
+                Err(context.refused(format!("kernel {name}/{entry} is launched with two kinds of bindings")))
             }
         }
     }
 }
 
-fn compile(context: &mut Context, kernel: &Kernel, kinds: Vec<wgpu::BufferBindingType>) -> Result<Pipeline> {
+fn compile(
+    context: &mut Context,
+    kernel: &Kernel,
+    kinds: Vec<wgpu::BufferBindingType>,
+) -> Result<Pipeline, DeviceError> {
     let name = format!("{}/{}", kernel.shader.name, kernel.entry);
     let source = kernel.source().map_err(|reason| context.refused(format!("kernel {reason}")))?;
     let entries: Vec<_> = (0u32..)
@@ -92,5 +97,5 @@ fn compile(context: &mut Context, kernel: &Kernel, kinds: Vec<wgpu::BufferBindin
     });
     context.check()?;
     context.counters.pipelines += 1;
-    compiled.map_err(|error| context.refused(format!("kernel {name}: {error}")).into())
+    compiled.map_err(|error| context.refused(format!("kernel {name}: {error}")))
 }

@@ -6,8 +6,9 @@
 use super::context::{Context, aligned};
 use super::memory::Memory;
 use super::pipeline::Pipelines;
-use crate::error::{GraphError, Result};
+use crate::device::DeviceError;
 use crate::kernel::{Binding, Launch, Layout};
+use crate::ops::OpError;
 use crate::ops::{LaunchContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram};
 use crate::shape::{Env, resolve};
@@ -61,7 +62,7 @@ impl Calls {
     }
 
     /// Makes the call for `env` the current one, preparing it unless it is kept.
-    pub(super) fn begin(&mut self, context: &mut Context, rank: Rank<'_>, env: &Env) -> Result<()> {
+    pub(super) fn begin(&mut self, context: &mut Context, rank: Rank<'_>, env: &Env) -> Result<(), DeviceError> {
         let sizes = (env.batch, env.seq, env.keep);
         let call = match self.calls.iter().position(|call| call.sizes == sizes) {
             Some(at) => self.calls.remove(at),
@@ -84,7 +85,12 @@ struct Planned {
     params: u64,
 }
 
-fn prepare(context: &mut Context, pipelines: &mut Pipelines, rank: Rank<'_>, env: &Env) -> Result<Prepared> {
+fn prepare(
+    context: &mut Context,
+    pipelines: &mut Pipelines,
+    rank: Rank<'_>,
+    env: &Env,
+) -> Result<Prepared, DeviceError> {
     // A launch that baked `past` in would be wrong from the next step on: zero shows it in the first test.
     let env = Env { past: 0, ..*env };
     let program = rank.program;
@@ -95,7 +101,7 @@ fn prepare(context: &mut Context, pipelines: &mut Pipelines, rank: Rank<'_>, env
         if let Instr::Compute { node, op, inputs, output, extents } = &program.instrs[instr] {
             let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
             step.operations = op.operations().saturating_mul(space);
-            let at_node = |cause| GraphError::Node { node: node.clone(), cause: Box::new(cause) };
+            let at_node = |cause| DeviceError::Node { node: node.clone(), cause: Box::new(cause) };
             for launch in launches(rank, &env, op, inputs, *output, extents).map_err(at_node)? {
                 check(context, node, &launch)?;
                 if !launch.groups.contains(&0) {
@@ -139,7 +145,7 @@ fn launches(
     inputs: &[usize],
     output: usize,
     extents: &[Extent],
-) -> Result<Vec<Launch>> {
+) -> Result<Vec<Launch>, DeviceError> {
     let value = |v: usize| &rank.program.values[v];
     let shape = resolve(&value(output).shape, env);
     let alias = op.is_view() && inputs.first().is_some_and(|&v| value(v).place == value(output).place);
@@ -158,7 +164,7 @@ fn launches(
         // An op that reads only the first piece would be silently wrong.
         if !launches.iter().any(|launch| launch.bindings.contains(&last)) {
             let reason = format!("{} does not read {} in several bindings", op.name(), value(inputs[input]).name);
-            return Err(GraphError::Attribute { op: op.name(), reason }.into());
+            return Err(OpError::Attribute { op: op.name(), reason }.into());
         }
     }
     Ok(launches)
@@ -201,7 +207,7 @@ fn resource<'a>(rank: Rank<'a>, env: &Env, value: usize, piece: usize) -> Option
 }
 
 /// Errors when a launch is beyond what the adapter can do.
-fn check(context: &Context, node: &str, launch: &Launch) -> Result<()> {
+fn check(context: &Context, node: &str, launch: &Launch) -> Result<(), DeviceError> {
     let storage = launch.bindings.iter().filter(|b| !matches!(b, Binding::Run)).count();
     let (max, groups) =
         (context.limits.max_storage_buffers_per_shader_stage, context.limits.max_compute_workgroups_per_dimension);
@@ -212,7 +218,7 @@ fn check(context: &Context, node: &str, launch: &Launch) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(GraphError::Node { node: node.to_string(), cause: Box::new(context.refused(reason).into()) }.into())
+    Err(DeviceError::Node { node: node.to_string(), cause: Box::new(context.refused(reason)) })
 }
 
 /// The parameter blocks of a call, in one buffer, each block once.
@@ -241,7 +247,7 @@ impl Blocks {
         offset
     }
 
-    fn upload(self, context: &mut Context) -> Result<wgpu::Buffer> {
+    fn upload(self, context: &mut Context) -> Result<wgpu::Buffer, DeviceError> {
         let bytes: &[u8] = bytemuck::cast_slice(&self.words);
         let buffer = context.buffer("params", bytes.len() as u64, wgpu::BufferUsages::UNIFORM, true)?;
         if !bytes.is_empty() {

@@ -6,7 +6,8 @@
 use super::context::Context;
 use super::prepared::Dispatch;
 use super::staging::{Reader, Writer};
-use crate::error::Result;
+use crate::device::DeviceError;
+
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,12 @@ impl Recorder {
     }
 
     /// Writes `bytes` to the start of `target`, after all that was recorded before.
-    pub(super) fn write(&mut self, context: &mut Context, target: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(
+        &mut self,
+        context: &mut Context,
+        target: &wgpu::Buffer,
+        bytes: &[u8],
+    ) -> Result<(), DeviceError> {
         let size = bytes.len() as u64;
         if size == 0 {
             return Ok(());
@@ -88,7 +94,12 @@ impl Recorder {
     }
 
     /// Records an op's dispatches, which perform `operations` in all, and submits when enough has come together.
-    pub(super) fn dispatch(&mut self, context: &mut Context, dispatches: &[Dispatch], operations: u64) -> Result<()> {
+    pub(super) fn dispatch(
+        &mut self,
+        context: &mut Context,
+        dispatches: &[Dispatch],
+        operations: u64,
+    ) -> Result<(), DeviceError> {
         for dispatch in dispatches {
             if self.pass.is_none() {
                 let pass = self.encoder(context).begin_compute_pass(&Default::default()).forget_lifetime();
@@ -115,7 +126,7 @@ impl Recorder {
     }
 
     /// Submits what is recorded, if anything.
-    fn submit(&mut self, context: &mut Context) -> Result<Option<wgpu::SubmissionIndex>> {
+    fn submit(&mut self, context: &mut Context) -> Result<Option<wgpu::SubmissionIndex>, DeviceError> {
         self.pass = None;
         let Some(encoder) = self.encoder.take() else { return Ok(None) };
         self.writer.seal();
@@ -142,7 +153,7 @@ impl Recorder {
         source: &wgpu::Buffer,
         bytes: u64,
         out: &mut Vec<u8>,
-    ) -> Result<()> {
+    ) -> Result<(), DeviceError> {
         if bytes > self.reader.buffer().size() {
             // More than a program sends or returns: somebody looks at what lies between.
             self.reader = Reader::new(context, bytes)?;

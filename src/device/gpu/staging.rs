@@ -4,7 +4,8 @@
 //! step cannot afford. Read `recorder` next for when copies happen.
 
 use super::context::{Context, Mapping, aligned};
-use crate::error::Result;
+use crate::device::DeviceError;
+
 use wgpu::BufferUsages;
 
 /// A buffer the host fills and the GPU copies from.
@@ -24,14 +25,14 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer whose `slots` take `capacity` bytes each.
-    pub(super) fn new(context: &mut Context, slots: usize, capacity: u64) -> Result<Writer> {
+    pub(super) fn new(context: &mut Context, slots: usize, capacity: u64) -> Result<Writer, DeviceError> {
         let capacity = aligned(capacity);
         let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
-        let slot = |context: &mut Context| -> Result<Slot> {
+        let slot = |context: &mut Context| -> Result<Slot, DeviceError> {
             let buffer = context.buffer("write staging", capacity, usage, true)?;
             Ok(Slot { buffer, mapping: Mapping::mapped(), submission: None, used: 0 })
         };
-        let slots = (0..slots).map(|_| slot(context)).collect::<Result<_>>()?;
+        let slots = (0..slots).map(|_| slot(context)).collect::<Result<_, DeviceError>>()?;
         Ok(Writer { slots, current: 0, capacity })
     }
 
@@ -47,9 +48,9 @@ impl Writer {
         context: &Context,
         bytes: u64,
         parts: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<(&wgpu::Buffer, u64)> {
+    ) -> Result<(&wgpu::Buffer, u64), DeviceError> {
         if !self.takes(bytes) {
-            return Err(context.refused(format!("{bytes} bytes exceed the staging of {}", self.capacity)).into());
+            return Err(context.refused(format!("{bytes} bytes exceed the staging of {}", self.capacity)));
         }
         let slot = &mut self.slots[self.current];
         context.wait(&slot.mapping, slot.submission.as_ref())?;
@@ -93,7 +94,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// A reader of up to `capacity` bytes.
-    pub(super) fn new(context: &mut Context, capacity: u64) -> Result<Reader> {
+    pub(super) fn new(context: &mut Context, capacity: u64) -> Result<Reader, DeviceError> {
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
         Ok(Reader { buffer: context.buffer("read staging", capacity, usage, false)? })
     }
@@ -110,7 +111,7 @@ impl Reader {
         submission: &wgpu::SubmissionIndex,
         bytes: u64,
         out: &mut Vec<u8>,
-    ) -> Result<()> {
+    ) -> Result<(), DeviceError> {
         let mapping = Mapping::request(&self.buffer, wgpu::MapMode::Read, bytes);
         context.wait(&mapping, Some(submission))?;
         let view = self.buffer.get_mapped_range(0..bytes).map_err(|error| context.refused(error.to_string()))?;

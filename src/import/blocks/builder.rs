@@ -3,8 +3,8 @@
 //! It deliberately knows no family. A weight that is missing or misshapen is noted and building goes on, so that one
 //! error lists every disagreement between the configuration and the files. Read `decoder.rs` next.
 
-use crate::error::{ImportError, Result};
 use crate::graph::{Graph, ValueId};
+use crate::import::ImportError;
 use crate::import::blocks::norm::Norm;
 use crate::import::blocks::origin::Origin;
 use crate::import::blocks::rope::{Angle, Rope, RopeTable};
@@ -47,7 +47,7 @@ pub(crate) struct Heads {
 
 impl Heads {
     /// As many as the field says, each with its own keys and values, and `hidden` wide together.
-    pub(crate) fn dividing(config: &Config, field: impl FieldNames, hidden: usize) -> Result<Heads> {
+    pub(crate) fn dividing(config: &Config, field: impl FieldNames, hidden: usize) -> Result<Heads, ImportError> {
         let heads = config.usize(field.names())?;
         if !hidden.is_multiple_of(heads) {
             return Err(config.error(field, format!("{heads} does not divide hidden {hidden}")));
@@ -57,7 +57,7 @@ impl Heads {
     }
 
     /// The heads that a configuration states, checked against each other.
-    pub(crate) fn read(config: &Config, hidden: usize) -> Result<Heads> {
+    pub(crate) fn read(config: &Config, hidden: usize) -> Result<Heads, ImportError> {
         let heads = config.usize("num_attention_heads")?;
         let kv_heads = config.opt_usize("num_key_value_heads")?.unwrap_or(heads);
         if !heads.is_multiple_of(kv_heads) {
@@ -120,11 +120,11 @@ impl<'a> Builder<'a> {
     }
 
     /// The graph, its weights' origins and the tensors these are in. Errors when any weight was missing or misshapen.
-    pub(crate) fn finish(self, folder: &Path) -> Result<Built> {
+    pub(crate) fn finish(self, folder: &Path) -> Result<Built, ImportError> {
         if self.mismatches.is_empty() {
             return Ok((self.graph, self.origins, self.tensors));
         }
-        Err(ImportError::Mismatch { path: folder.to_path_buf(), mismatches: self.mismatches }.into())
+        Err(ImportError::Mismatch { path: folder.to_path_buf(), mismatches: self.mismatches })
     }
 
     /// What the files' names begin with: one of `prefixes` or nothing, judged by one tensor that every such model has.
@@ -148,7 +148,7 @@ impl<'a> Builder<'a> {
     ///
     /// What `tied` says is held against the files, as transformers does: of two tensors that differ each is read for
     /// itself, and where there is only one, it is both.
-    pub(crate) fn vocabulary(&self, tied: bool, embedding: &str, head: &str) -> Result<Vocabulary> {
+    pub(crate) fn vocabulary(&self, tied: bool, embedding: &str, head: &str) -> Result<Vocabulary, ImportError> {
         let both = |name: &str| Vocabulary { embedding: name.to_string(), head: name.to_string() };
         match (self.tensors.find(embedding), self.tensors.find(head)) {
             _ if !tied => Ok(Vocabulary { embedding: embedding.to_string(), head: head.to_string() }),
@@ -159,7 +159,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A weight that is all of a file tensor of `shape`.
-    pub(crate) fn weight(&mut self, tensor: &str, shape: &[usize]) -> Result<ValueId> {
+    pub(crate) fn weight(&mut self, tensor: &str, shape: &[usize]) -> Result<ValueId, ImportError> {
         self.viewed(tensor, tensor, shape, shape, Ok)
     }
 
@@ -170,8 +170,8 @@ impl<'a> Builder<'a> {
         tensor: &str,
         file_shape: &[usize],
         shape: &[usize],
-        view: impl FnOnce(View) -> Result<View>,
-    ) -> Result<ValueId> {
+        view: impl FnOnce(View) -> Result<View, ImportError>,
+    ) -> Result<ValueId, ImportError> {
         self.joined(name, &[(tensor, file_shape)], shape, |mut views| views.pop().map(view).into_iter().collect())
     }
 
@@ -182,8 +182,8 @@ impl<'a> Builder<'a> {
         name: &str,
         tensors: &[(&str, &[usize])],
         shape: &[usize],
-        join: impl FnOnce(Vec<View>) -> Result<Vec<View>>,
-    ) -> Result<ValueId> {
+        join: impl FnOnce(Vec<View>) -> Result<Vec<View>, ImportError>,
+    ) -> Result<ValueId, ImportError> {
         if let Some(known) = self.graph.find(name) {
             return Ok(known);
         }
@@ -215,32 +215,44 @@ impl<'a> Builder<'a> {
             }
         }
         let shape: Vec<Dim> = shape.iter().map(|&n| n.into()).collect();
-        self.graph.weight(name, shape, dtype.unwrap_or(DType::F32))
+        Ok(self.graph.weight(name, shape, dtype.unwrap_or(DType::F32))?)
     }
 
     /// An input of `[batch, seq]` whole numbers.
-    pub(crate) fn ids(&mut self, name: &str) -> Result<ValueId> {
-        self.graph.input(name, [Symbol::Batch.into(), Symbol::Seq.into()], DType::U32)
+    pub(crate) fn ids(&mut self, name: &str) -> Result<ValueId, ImportError> {
+        Ok(self.graph.input(name, [Symbol::Batch.into(), Symbol::Seq.into()], DType::U32)?)
     }
 
     /// `x` times the weight `prefix.weight` of `[out, in]`, plus `prefix.bias` if `bias`.
-    pub(crate) fn linear(&mut self, prefix: &str, x: ValueId, shape: [usize; 2], bias: bool) -> Result<ValueId> {
+    pub(crate) fn linear(
+        &mut self,
+        prefix: &str,
+        x: ValueId,
+        shape: [usize; 2],
+        bias: bool,
+    ) -> Result<ValueId, ImportError> {
         let mut inputs = vec![x, self.weight(&format!("{prefix}.weight"), &shape)?];
         if bias {
             inputs.push(self.weight(&format!("{prefix}.bias"), &shape[..1])?);
         }
-        self.graph.node(prefix, Linear, &inputs)
+        Ok(self.graph.node(prefix, Linear, &inputs)?)
     }
 
     /// Rows of the table `prefix.weight`.
-    pub(crate) fn gather(&mut self, prefix: &str, ids: ValueId, shape: [usize; 2]) -> Result<ValueId> {
+    pub(crate) fn gather(&mut self, prefix: &str, ids: ValueId, shape: [usize; 2]) -> Result<ValueId, ImportError> {
         self.gather_of(prefix, &format!("{prefix}.weight"), ids, shape)
     }
 
     /// As [`Builder::gather`], of the table that is the tensor called `tensor`.
-    pub(crate) fn gather_of(&mut self, name: &str, tensor: &str, ids: ValueId, shape: [usize; 2]) -> Result<ValueId> {
+    pub(crate) fn gather_of(
+        &mut self,
+        name: &str,
+        tensor: &str,
+        ids: ValueId,
+        shape: [usize; 2],
+    ) -> Result<ValueId, ImportError> {
         let table = self.weight(tensor, &shape)?;
-        self.graph.node(name, Gather, &[table, ids])
+        Ok(self.graph.node(name, Gather, &[table, ids])?)
     }
 
     /// Rows `rows` of a product by the weight `fused.weight` of `[all, in]`, which holds several, as one called `name`.
@@ -250,17 +262,17 @@ impl<'a> Builder<'a> {
         (fused, [all, width]): (&str, [usize; 2]),
         rows: Range<usize>,
         x: ValueId,
-    ) -> Result<ValueId> {
+    ) -> Result<ValueId, ImportError> {
         let shape = [rows.len(), width];
         let part = format!("{name}.weight");
         let weight =
             self.viewed(&part, &format!("{fused}.weight"), &[all, width], &shape, |view| view.slice(0, rows))?;
-        self.graph.node(name, Linear, &[x, weight])
+        Ok(self.graph.node(name, Linear, &[x, weight])?)
     }
 
     /// A normalisation over `n` elements by `prefix.weight`, and by `prefix.bias` if it is LayerNormalization. Files made
     /// from TensorFlow's call them gamma and beta.
-    pub(crate) fn norm(&mut self, prefix: &str, x: ValueId, n: usize, norm: Norm) -> Result<ValueId> {
+    pub(crate) fn norm(&mut self, prefix: &str, x: ValueId, n: usize, norm: Norm) -> Result<ValueId, ImportError> {
         let older = self.tensors.find(&format!("{prefix}.gamma")).is_some();
         let [weight, bias] = if older { ["gamma", "beta"] } else { ["weight", "bias"] };
         let mut inputs = vec![x, self.weight(&format!("{prefix}.{weight}"), &[n])?];
@@ -268,28 +280,34 @@ impl<'a> Builder<'a> {
             inputs.push(self.weight(&format!("{prefix}.{bias}"), &[n])?);
         }
         let op = Normalization { kind: norm.kind, epsilon: norm.epsilon as f32, offset: norm.offset };
-        self.graph.node(prefix, op, &inputs)
+        Ok(self.graph.node(prefix, op, &inputs)?)
     }
 
     /// LayerNormalization by `prefix.weight` and `prefix.bias`.
-    pub(crate) fn layer_norm(&mut self, prefix: &str, x: ValueId, n: usize, epsilon: f64) -> Result<ValueId> {
+    pub(crate) fn layer_norm(
+        &mut self,
+        prefix: &str,
+        x: ValueId,
+        n: usize,
+        epsilon: f64,
+    ) -> Result<ValueId, ImportError> {
         self.norm(prefix, x, n, Norm { kind: NormalizationKind::Layer, epsilon, offset: 0.0 })
     }
 
-    pub(crate) fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
-        self.graph.node(name, Binary { function: BinaryFunction::Add }, &[a, b])
+    pub(crate) fn add(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId, ImportError> {
+        Ok(self.graph.node(name, Binary { function: BinaryFunction::Add }, &[a, b])?)
     }
 
-    pub(crate) fn mul(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId> {
-        self.graph.node(name, Binary { function: BinaryFunction::Mul }, &[a, b])
+    pub(crate) fn mul(&mut self, name: &str, a: ValueId, b: ValueId) -> Result<ValueId, ImportError> {
+        Ok(self.graph.node(name, Binary { function: BinaryFunction::Mul }, &[a, b])?)
     }
 
-    pub(crate) fn unary(&mut self, name: &str, function: UnaryFunction, x: ValueId) -> Result<ValueId> {
-        self.graph.node(name, Unary { function }, &[x])
+    pub(crate) fn unary(&mut self, name: &str, function: UnaryFunction, x: ValueId) -> Result<ValueId, ImportError> {
+        Ok(self.graph.node(name, Unary { function }, &[x])?)
     }
 
     /// The activation that a configuration names.
-    pub(crate) fn activation(&self, config: &Config, field: impl FieldNames) -> Result<UnaryFunction> {
+    pub(crate) fn activation(&self, config: &Config, field: impl FieldNames) -> Result<UnaryFunction, ImportError> {
         const KNOWN: &[(&str, UnaryFunction)] = &[
             ("silu", UnaryFunction::Silu),
             ("swish", UnaryFunction::Silu),
@@ -304,19 +322,19 @@ impl<'a> Builder<'a> {
         let name = config.str(field)?;
         KNOWN.iter().find(|(n, _)| *n == name).map(|(_, f)| *f).ok_or_else(|| {
             let supported = KNOWN.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ");
-            ImportError::Unsupported { what: "activation", name: name.to_string(), supported }.into()
+            ImportError::Unsupported { what: "activation", name: name.to_string(), supported }
         })
     }
 
     /// One of the tables of `rope`, shared by all layers that turn the same way.
-    fn rope_table(&mut self, rope: &Rope, angle: Angle) -> Result<ValueId> {
+    fn rope_table(&mut self, rope: &Rope, angle: Angle) -> Result<ValueId, ImportError> {
         let name = format!("{}.{angle}", rope.name());
         if let Some(known) = self.graph.find(&name) {
             return Ok(known);
         }
         let shape = [Symbol::Capacity.into(), rope.pairs().into()];
         self.origins.insert(name.clone(), Origin::Rope(RopeTable { angle, rope: rope.clone() }));
-        self.graph.weight(&name, shape, DType::F32)
+        Ok(self.graph.weight(&name, shape, DType::F32)?)
     }
 
     /// `x` of `heads`, each turned by its position as `rope` says.
@@ -327,9 +345,9 @@ impl<'a> Builder<'a> {
         heads: usize,
         rope: &Rope,
         positions: ValueId,
-    ) -> Result<ValueId> {
+    ) -> Result<ValueId, ImportError> {
         let (cosines, sines) = (self.rope_table(rope, Angle::Cosine)?, self.rope_table(rope, Angle::Sine)?);
-        self.graph.node(name, RotaryEmbedding { heads }, &[x, cosines, sines, positions])
+        Ok(self.graph.node(name, RotaryEmbedding { heads }, &[x, cosines, sines, positions])?)
     }
 
     /// Causal attention of `q` over the keys and values so far, which it keeps in the layer's state.
@@ -338,7 +356,7 @@ impl<'a> Builder<'a> {
         name: &str,
         attention: AttentionConfig,
         [q, k, v]: [ValueId; 3],
-    ) -> Result<ValueId> {
+    ) -> Result<ValueId, ImportError> {
         let heads = attention.heads;
         let mut append = |part: &str, value: ValueId| {
             let width = heads.kv_heads * heads.head_dim;
@@ -357,24 +375,24 @@ impl<'a> Builder<'a> {
         attention: AttentionConfig,
         causal: bool,
         qkv: [ValueId; 3],
-    ) -> Result<ValueId> {
+    ) -> Result<ValueId, ImportError> {
         let AttentionConfig { heads: Heads { heads, kv_heads, .. }, scale, window, softcap } = attention;
         let op = Attention { heads, kv_heads, scale, causal, window, softcap };
         let [q, k, v] = qkv;
         let range = self.key_range()?;
-        self.graph.node(name, op, &[q, k, v, range])
+        Ok(self.graph.node(name, op, &[q, k, v, range])?)
     }
 
     /// The input `key_range`: the positions `start..end` that each sequence holds.
-    fn key_range(&mut self) -> Result<ValueId> {
+    fn key_range(&mut self) -> Result<ValueId, ImportError> {
         match self.graph.find("key_range") {
             Some(known) => Ok(known),
-            None => self.graph.input("key_range", [Symbol::Batch.into(), 2.into()], DType::U32),
+            None => Ok(self.graph.input("key_range", [Symbol::Batch.into(), 2.into()], DType::U32)?),
         }
     }
 
     /// The output `logits`: of the last `keep` positions only.
-    pub(crate) fn logits(&mut self, hidden: ValueId, logits: &Logits) -> Result<()> {
+    pub(crate) fn logits(&mut self, hidden: ValueId, logits: &Logits) -> Result<(), ImportError> {
         let weight = self.weight(&logits.tensor, &logits.shape)?;
         let last = Slice { axis: 1, start: None, len: Symbol::Keep.into() };
         let last = self.graph.node("last_positions", last, &[hidden])?;
@@ -382,11 +400,11 @@ impl<'a> Builder<'a> {
         if let Some(cap) = logits.softcap {
             value = self.unary("lm_head.capped", UnaryFunction::Softcap(cap), value)?;
         }
-        self.graph.output("logits", value)
+        Ok(self.graph.output("logits", value)?)
     }
 
     /// The output `hidden`: of every position, or their sum weighted by the input `pooling_weights`.
-    pub(crate) fn pooled(&mut self, hidden: ValueId, pooling: Pooling) -> Result<()> {
+    pub(crate) fn pooled(&mut self, hidden: ValueId, pooling: Pooling) -> Result<(), ImportError> {
         let pooled = if pooling == Pooling::None {
             hidden
         } else {
@@ -394,13 +412,13 @@ impl<'a> Builder<'a> {
             let weights = self.graph.input("pooling_weights", weights, DType::F32)?;
             self.graph.node("pooling", Reduce { kind: ReduceKind::Weighted, axis: 1 }, &[hidden, weights])?
         };
-        self.graph.output("hidden", pooled)
+        Ok(self.graph.output("hidden", pooled)?)
     }
 
     /// The hidden state of the first position, `[batch, hidden]`.
-    pub(crate) fn first_position(&mut self, name: &str, hidden: ValueId) -> Result<ValueId> {
+    pub(crate) fn first_position(&mut self, name: &str, hidden: ValueId) -> Result<ValueId, ImportError> {
         let first = Slice { axis: 1, start: Some(0), len: 1.into() };
         let first = self.graph.node(&format!("{name}.first"), first, &[hidden])?;
-        self.graph.node(name, Reduce { kind: ReduceKind::Sum, axis: 1 }, &[first])
+        Ok(self.graph.node(name, Reduce { kind: ReduceKind::Sum, axis: 1 }, &[first])?)
     }
 }

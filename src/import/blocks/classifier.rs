@@ -3,8 +3,8 @@
 //! It deliberately knows no family: each names its head's tensors. Read `bert.rs` for one that does, and
 //! [`crate::import::ModelInfo`] for what the engine learns of it.
 
-use crate::error::{ImportError, Result};
 use crate::graph::ValueId;
+use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
 use crate::import::files::config::Config;
 use crate::import::files::folder::Folder;
@@ -23,7 +23,7 @@ pub(crate) enum HeadKind {
 }
 
 /// What the pipeline applies to `labels` logits: by `problem_type`, and where that is not said by their number.
-pub(crate) fn probability(config: &Config, labels: usize) -> Result<Probability> {
+pub(crate) fn probability(config: &Config, labels: usize) -> Result<Probability, ImportError> {
     const KNOWN: [&str; 3] = ["regression", "multi_label_classification", "single_label_classification"];
     let problem = config.opt_str("problem_type")?;
     match problem {
@@ -33,7 +33,7 @@ pub(crate) fn probability(config: &Config, labels: usize) -> Result<Probability>
         None | Some("single_label_classification") => Ok(Probability::Softmax),
         Some(other) => {
             let (name, supported) = (other.to_string(), KNOWN.join(", "));
-            Err(ImportError::Unsupported { what: "problem_type", name, supported }.into())
+            Err(ImportError::Unsupported { what: "problem_type", name, supported })
         }
     }
 }
@@ -50,7 +50,7 @@ pub(crate) struct Classifier {
 /// What a folder of the classes that begin with `class` ends in. Errors on a head that is not supported.
 ///
 /// What predicts masked words is no loss: its encoder is what a person embeds with.
-pub(crate) fn head_kind(config: &Config, class: &str) -> Result<HeadKind> {
+pub(crate) fn head_kind(config: &Config, class: &str) -> Result<HeadKind, ImportError> {
     const KNOWN: [(&str, HeadKind); 4] = [
         ("Model", HeadKind::Hidden),
         ("ForMaskedLM", HeadKind::Hidden),
@@ -62,7 +62,7 @@ pub(crate) fn head_kind(config: &Config, class: &str) -> Result<HeadKind> {
     let known = name.strip_prefix(class).and_then(|head| KNOWN.iter().find(|(known, _)| *known == head));
     known.map(|(_, ending)| *ending).ok_or_else(|| {
         let supported = KNOWN.map(|(head, _)| format!("{class}{head}")).join(", ");
-        ImportError::Unsupported { what: "architecture", name: name.to_string(), supported }.into()
+        ImportError::Unsupported { what: "architecture", name: name.to_string(), supported }
     })
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn head_kind(config: &Config, class: &str) -> Result<HeadKind> {
 /// one of `LlamaForSequenceClassification`: its model would run, and be another.
 ///
 /// A class of a foreign name that ends in ForCausalLM is taken for the family's own, as transformers goes by `model_type`.
-pub(crate) fn decoder_head_kind(config: &Config, model_type: &str) -> Result<HeadKind> {
+pub(crate) fn decoder_head_kind(config: &Config, model_type: &str) -> Result<HeadKind, ImportError> {
     const KNOWN: [(&str, HeadKind); 4] = [
         ("Model", HeadKind::Hidden),
         ("ForCausalLM", HeadKind::Logits),
@@ -92,13 +92,13 @@ pub(crate) fn decoder_head_kind(config: &Config, model_type: &str) -> Result<Hea
     KNOWN.iter().find(|(head, _)| known(head).is_some()).map(|(_, ending)| *ending).ok_or_else(|| {
         let heads = KNOWN.map(|(head, _)| format!("...{head}")).join(", ");
         let supported = format!("{heads} of {model_type} (--ignore-config architectures goes by model_type alone)");
-        ImportError::Unsupported { what: "architecture", name: name.to_string(), supported }.into()
+        ImportError::Unsupported { what: "architecture", name: name.to_string(), supported }
     })
 }
 
 /// The names of the labels: those of `id2label`, else LABEL_0 and so on, `num_labels` of them or else 2, which
 /// transformers leaves unsaid.
-fn labels(config: &Config) -> Result<Vec<String>> {
+fn labels(config: &Config) -> Result<Vec<String>, ImportError> {
     let told = config.opt_usize("num_labels")?;
     let Some(named) = config.value("id2label") else {
         let count = told.unwrap_or(2);
@@ -110,7 +110,8 @@ fn labels(config: &Config) -> Result<Vec<String>> {
     let wrong = || config.error("id2label", "expected an object of labels, one for each number from 0");
     let named = named.as_object().filter(|named| !named.is_empty()).ok_or_else(wrong)?;
     let text = |id: usize| named.get(&id.to_string()).and_then(|label| label.as_str()).map(str::to_string);
-    let labels: Vec<String> = (0..named.len()).map(|id| text(id).ok_or_else(wrong)).collect::<Result<_>>()?;
+    let labels: Vec<String> =
+        (0..named.len()).map(|id| text(id).ok_or_else(wrong)).collect::<Result<_, ImportError>>()?;
     if let Some(told) = told.filter(|told| *told != labels.len()) {
         return Err(config.error("num_labels", format!("{told}, and id2label names {}", labels.len())));
     }
@@ -127,18 +128,18 @@ impl Classifier {
         dense: &str,
         activation: UnaryFunction,
         out: &'static str,
-    ) -> Result<Classifier> {
+    ) -> Result<Classifier, ImportError> {
         Ok(Classifier { dense: dense.to_string(), activation, out, labels: labels(config)? })
     }
 
     /// Adds the output `scores` to the graph: the logits of `hidden`, `[batch, labels]`.
-    pub(crate) fn output(&self, b: &mut Builder<'_>, hidden: ValueId) -> Result<()> {
+    pub(crate) fn output(&self, b: &mut Builder<'_>, hidden: ValueId) -> Result<(), ImportError> {
         let logits = self.logits(b, hidden)?;
-        b.graph.output("scores", logits)
+        Ok(b.graph.output("scores", logits)?)
     }
 
     /// The logits of `hidden`, `[batch, labels]`.
-    fn logits(&self, b: &mut Builder<'_>, hidden: ValueId) -> Result<ValueId> {
+    fn logits(&self, b: &mut Builder<'_>, hidden: ValueId) -> Result<ValueId, ImportError> {
         let width = b.width(hidden);
         let first = b.first_position("scores.position", hidden)?;
         let dense = b.linear(&self.dense, first, [width, width], true)?;
@@ -152,7 +153,7 @@ impl Classifier {
 /// It is told by config_sentence_transformers.json (since 5.4), in config.json by `sentence_transformers` (since 4.0) or
 /// by `sbert_ce_default_activation_function` (before), and else follows from the labels. Errors on any other than the
 /// two known, for which sentence-transformers would run the folder's own code or fall back silently.
-pub(crate) fn activation(folder: &Folder, labels: usize) -> Result<ScoreActivation> {
+pub(crate) fn activation(folder: &Folder, labels: usize) -> Result<ScoreActivation, ImportError> {
     let own = folder.outer_json("config_sentence_transformers.json")?;
     let nested = folder.config().object("sentence_transformers")?;
     let older = folder.config().opt_str("sbert_ce_default_activation_function")?;
@@ -175,7 +176,6 @@ pub(crate) fn activation(folder: &Folder, labels: usize) -> Result<ScoreActivati
             what: "activation of a cross-encoder",
             name,
             supported: "torch.nn.modules.linear.Identity, torch.nn.modules.activation.Sigmoid".to_string(),
-        }
-        .into()),
+        }),
     }
 }

@@ -5,8 +5,8 @@
 //! function where weights are named or stored another way. It deliberately knows no `model_type`. Read `llama.rs` for
 //! the plain case, then `gemma2.rs` for one that differs in nearly everything.
 
-use crate::error::Result;
 use crate::graph::ValueId;
+use crate::import::ImportError;
 use crate::import::blocks::builder::{AttentionConfig, Builder, Heads, Logits};
 use crate::import::blocks::family::Family;
 use crate::import::blocks::layers;
@@ -66,10 +66,11 @@ impl Block {
 }
 
 /// Makes a part of a block from the value it is given.
-pub(crate) type BuildModule = Box<dyn Fn(&mut Builder<'_>, &Block, ValueId) -> Result<ValueId>>;
+pub(crate) type BuildModule = Box<dyn Fn(&mut Builder<'_>, &Block, ValueId) -> Result<ValueId, ImportError>>;
 
 /// Makes one of a block's projections from the value it is given.
-pub(crate) type BuildProjection = Box<dyn Fn(&mut Builder<'_>, &Block, Projection, ValueId) -> Result<ValueId>>;
+pub(crate) type BuildProjection =
+    Box<dyn Fn(&mut Builder<'_>, &Block, Projection, ValueId) -> Result<ValueId, ImportError>>;
 
 /// Where a block normalises, as the names of the weights.
 #[derive(Clone, Copy)]
@@ -153,13 +154,13 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// Llama without any bias, as `config` sizes it.
-    pub(crate) fn read(b: &Builder<'_>, config: &Config) -> Result<Decoder> {
+    pub(crate) fn read(b: &Builder<'_>, config: &Config) -> Result<Decoder, ImportError> {
         let heads = Heads::read(config, config.usize("hidden_size")?)?;
         Decoder::turned(b, config, Rope::of_whole_heads(config, heads.head_dim)?)
     }
 
     /// As [`Decoder::read`], with heads turned by `rope`.
-    pub(crate) fn turned(b: &Builder<'_>, config: &Config, rope: Rope) -> Result<Decoder> {
+    pub(crate) fn turned(b: &Builder<'_>, config: &Config, rope: Rope) -> Result<Decoder, ImportError> {
         let hidden = config.usize("hidden_size")?;
         let (heads, inner) = (Heads::read(config, hidden)?, config.usize("intermediate_size")?);
         let (activation, norm) = (b.activation(config, "hidden_act")?, Norm::rms(config)?);
@@ -167,7 +168,7 @@ impl Decoder {
     }
 
     /// As [`Decoder::turned`], with settings that the family names its own way.
-    pub(crate) fn of(b: &Builder<'_>, config: &Config, settings: Settings) -> Result<Decoder> {
+    pub(crate) fn of(b: &Builder<'_>, config: &Config, settings: Settings) -> Result<Decoder, ImportError> {
         let Settings { hidden, heads, inner, activation, norm, rope } = settings;
         let count = layers::count(config, "num_hidden_layers")?;
         Ok(Decoder {
@@ -212,7 +213,7 @@ impl Decoder {
     }
 
     /// The family whose graph this is.
-    pub(crate) fn build(self, b: &mut Builder<'_>) -> Result<Family> {
+    pub(crate) fn build(self, b: &mut Builder<'_>) -> Result<Family, ImportError> {
         let TensorNames { prefix, embedding, layers, mlp, last_norm, head, .. } = &self.names;
         let top = |part: &str| format!("{prefix}{part}");
         let (ids, positions) = (b.ids("input_ids")?, b.ids("position_ids")?);
@@ -250,7 +251,13 @@ impl Decoder {
         Ok(Family::decoder(hidden, logits, self.vocabulary, self.context))
     }
 
-    fn normed(&self, b: &mut Builder<'_>, block: &Block, norm: Option<&str>, x: ValueId) -> Result<ValueId> {
+    fn normed(
+        &self,
+        b: &mut Builder<'_>,
+        block: &Block,
+        norm: Option<&str>,
+        x: ValueId,
+    ) -> Result<ValueId, ImportError> {
         norm.map_or(Ok(x), |name| b.norm(&block.name(name), x, self.hidden, self.norm))
     }
 
@@ -262,7 +269,7 @@ impl Decoder {
         layer: &Layer,
         x: ValueId,
         positions: ValueId,
-    ) -> Result<ValueId> {
+    ) -> Result<ValueId, ImportError> {
         let name = |part: &str| block.name(&format!("{}{part}", self.names.attention));
         let mut qkv = [x; 3];
         for (slot, part) in qkv.iter_mut().zip(Projection::ALL) {
@@ -291,11 +298,11 @@ impl Decoder {
     }
 
     /// Each head normalised by itself.
-    fn head_norm(&self, b: &mut Builder<'_>, prefix: &str, x: ValueId) -> Result<ValueId> {
+    fn head_norm(&self, b: &mut Builder<'_>, prefix: &str, x: ValueId) -> Result<ValueId, ImportError> {
         let split = Reshape::new("b s (h d) -> b s h d", &[("d", self.heads.head_dim)]);
         let split = b.graph.node(&format!("{prefix}.heads"), split, &[x])?;
         let normed = b.norm(prefix, split, self.heads.head_dim, self.norm)?;
-        b.graph.node(&format!("{prefix}.joined"), Reshape::new("b s h d -> b s (h d)", &[]), &[normed])
+        Ok(b.graph.node(&format!("{prefix}.joined"), Reshape::new("b s h d -> b s (h d)", &[]), &[normed])?)
     }
 }
 

@@ -3,8 +3,8 @@
 //! Unfusing happens here, by views: no rule and no plan knows of it, and a rank reads its own heads' rows alone. Read
 //! `joined.rs` for views of rows that lie apart.
 
-use crate::error::Result;
 use crate::graph::ValueId;
+use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
 use crate::import::blocks::decoder::{BuildProjection, Projection};
 use crate::import::files::tensors::View;
@@ -33,7 +33,7 @@ pub(crate) fn projections(attention: &'static str, hidden: usize, heads: Heads, 
         if bias {
             inputs.push(rows_of(b, [&name, &fused, "bias"], (part, heads), &[all])?);
         }
-        b.graph.node(&name, Linear, &inputs)
+        Ok(b.graph.node(&name, Linear, &inputs)?)
     })
 }
 
@@ -43,7 +43,7 @@ fn rows_of(
     [name, fused, kind]: [&str; 3],
     (part, heads): (Projection, Heads),
     file_shape: &[usize],
-) -> Result<ValueId> {
+) -> Result<ValueId, ImportError> {
     let mut shape = file_shape.to_vec();
     shape[0] = part.heads(heads) * heads.head_dim;
     let (name, fused) = (format!("{name}.{kind}"), format!("{fused}.{kind}"));

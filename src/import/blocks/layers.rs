@@ -4,7 +4,7 @@
 //! It deliberately knows no block: it says what `layer_types` says, and what families take in its place. Read
 //! `decoder.rs` for what a layer is.
 
-use crate::error::{ImportError, Result};
+use crate::import::ImportError;
 use crate::import::blocks::rope::Rope;
 use crate::import::files::config::{Config, FieldNames};
 
@@ -21,7 +21,7 @@ pub(crate) struct Layer {
 const MAX_LAYERS: usize = 1024;
 
 /// How many layers `field` says there are.
-pub(crate) fn count(config: &Config, field: impl FieldNames) -> Result<usize> {
+pub(crate) fn count(config: &Config, field: impl FieldNames) -> Result<usize, ImportError> {
     let count = config.usize(field.names())?;
     if count > MAX_LAYERS {
         return Err(config.error(field, format!("{count} layers; there may be {MAX_LAYERS}")));
@@ -35,7 +35,7 @@ pub(crate) fn slide(
     layers: &mut [Layer],
     window: Option<usize>,
     otherwise: impl Fn(usize) -> bool,
-) -> Result<()> {
+) -> Result<(), ImportError> {
     let sliding = sliding(config, layers.len(), otherwise)?;
     if sliding.contains(&true) && window.is_none() {
         return Err(config.error("sliding_window", "is missing, and there are layers that slide"));
@@ -48,13 +48,13 @@ pub(crate) fn slide(
 
 /// The windows of Qwen's families: `use_sliding_window` turns them on, for layers from `max_window_layers` up unless
 /// `layer_types` says which.
-pub(crate) fn qwen(config: &Config, layers: &mut [Layer]) -> Result<()> {
+pub(crate) fn qwen(config: &Config, layers: &mut [Layer]) -> Result<(), ImportError> {
     let (window, first) = (window(config)?, config.whole("max_window_layers")?);
     slide(config, layers, window, |layer| window.is_some() && layer >= first)
 }
 
 /// The window of the layers that slide, in families where `use_sliding_window` says whether any may.
-pub(crate) fn window(config: &Config) -> Result<Option<usize>> {
+pub(crate) fn window(config: &Config) -> Result<Option<usize>, ImportError> {
     match config.flag("use_sliding_window")? {
         true => config.opt_usize("sliding_window"),
         // Where none may, files say null or 0.
@@ -63,7 +63,7 @@ pub(crate) fn window(config: &Config) -> Result<Option<usize>> {
 }
 
 /// For each of `count` layers, whether its attention slides.
-fn sliding(config: &Config, count: usize, otherwise: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+fn sliding(config: &Config, count: usize, otherwise: impl Fn(usize) -> bool) -> Result<Vec<bool>, ImportError> {
     if !config.has("layer_types") {
         return Ok((0..count).map(otherwise).collect());
     }
@@ -76,7 +76,7 @@ fn sliding(config: &Config, count: usize, otherwise: impl Fn(usize) -> bool) -> 
         "sliding_attention" => Ok(true),
         _ => {
             let (name, supported) = (name.to_string(), "full_attention, sliding_attention".to_string());
-            Err(ImportError::Unsupported { what: "layer type", name, supported }.into())
+            Err(ImportError::Unsupported { what: "layer type", name, supported })
         }
     };
     types.into_iter().map(slides).collect()

@@ -3,8 +3,8 @@
 //! Files hold a tensor for each expert; the graph's weight is the stack of them. It deliberately knows no `model_type`.
 //! Read `mixtral.rs` for the plain case, `qwen2_moe.rs` for one with an expert that all tokens share.
 
-use crate::error::Result;
 use crate::graph::ValueId;
+use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::decoder::{Block, BuildModule};
 use crate::import::blocks::layers;
@@ -49,7 +49,7 @@ impl Mixture {
         names: ExpertNames,
         inner: usize,
         normalize: bool,
-    ) -> Result<Mixture> {
+    ) -> Result<Mixture, ImportError> {
         let (experts, top) =
             (config.usize(["num_local_experts", "num_experts"])?, config.usize("num_experts_per_tok")?);
         if top > experts {
@@ -75,7 +75,7 @@ impl Mixture {
     }
 
     /// What the experts that the router chooses add up to: `down(activation(gate x) * up x)` of each, by its gate.
-    pub(crate) fn build(&self, b: &mut Builder<'_>, block: &Block, x: ValueId) -> Result<ValueId> {
+    pub(crate) fn build(&self, b: &mut Builder<'_>, block: &Block, x: ValueId) -> Result<ValueId, ImportError> {
         let name = |part: &str| block.name(&format!("{}.{part}", self.names.mixture));
         let logits = b.linear(&name("gate"), x, [self.experts, self.hidden], false)?;
         let gates = b.graph.node(&name("routing"), self.routing, &[logits])?;
@@ -96,13 +96,13 @@ impl Mixture {
         (kind, part, shape): (ExpertsKind, &str, [usize; 2]),
         x: ValueId,
         gates: ValueId,
-    ) -> Result<ValueId> {
+    ) -> Result<ValueId, ImportError> {
         let prefix = block.name(&format!("{}.experts", self.names.mixture));
         let tensors: Vec<String> = (0..self.experts).map(|e| format!("{prefix}.{e}.{part}.weight")).collect();
         let tensors: Vec<(&str, &[usize])> = tensors.iter().map(|tensor| (tensor.as_str(), &shape[..])).collect();
         let stack = |views: Vec<View>| Ok(views.iter().map(View::stacked).collect());
         let [rows, columns] = shape;
         let weight = b.joined(&format!("{prefix}.{part}.weight"), &tensors, &[self.experts, rows, columns], stack)?;
-        b.graph.node(&format!("{prefix}.{part}"), Experts { kind }, &[x, weight, gates])
+        Ok(b.graph.node(&format!("{prefix}.{part}"), Experts { kind }, &[x, weight, gates])?)
     }
 }

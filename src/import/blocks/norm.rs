@@ -2,7 +2,7 @@
 //!
 //! It deliberately knows no weight. Read `builder.rs` for the node that is made of it.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::files::config::Config;
 use crate::ops::NormalizationKind;
 
@@ -17,12 +17,12 @@ pub(crate) struct Norm {
 
 impl Norm {
     /// RMSNormalization with the epsilon of `rms_norm_eps`.
-    pub(crate) fn rms(config: &Config) -> Result<Norm> {
+    pub(crate) fn rms(config: &Config) -> Result<Norm, ImportError> {
         Ok(Norm { kind: NormalizationKind::Rms, epsilon: config.positive("rms_norm_eps")?, offset: 0.0 })
     }
 
     /// LayerNormalization with the epsilon that `field` says.
-    pub(crate) fn layer(config: &Config, field: &str) -> Result<Norm> {
+    pub(crate) fn layer(config: &Config, field: &str) -> Result<Norm, ImportError> {
         Ok(Norm { kind: NormalizationKind::Layer, epsilon: config.positive(field)?, offset: 0.0 })
     }
 }

@@ -5,7 +5,7 @@
 //! depends on the text's length, that length is the capacity from the first token on, so that no key is ever turned by
 //! two measures. Read `scaling.rs` for the scalings, [`crate::ops::RotaryEmbedding`] for the op.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::scaling::Scaling;
 use crate::import::files::config::Config;
 use crate::tensor::{Region, Tensor};
@@ -51,7 +51,7 @@ pub(crate) struct RopeTable {
 
 impl RopeTable {
     /// The box `region` of the table, which has a row for each of `capacity` positions.
-    pub(crate) fn read(&self, capacity: usize, region: &Region) -> Result<Tensor> {
+    pub(crate) fn read(&self, capacity: usize, region: &Region) -> Result<Tensor, ImportError> {
         let (frequencies, attention) = self.rope.frequencies(capacity);
         let mut values = Vec::with_capacity(region.numel());
         for position in region.0[0].clone() {
@@ -64,7 +64,7 @@ impl RopeTable {
                 values.push((value * attention) as f32);
             }
         }
-        Tensor::f32(region.shape(), values)
+        Ok(Tensor::f32(region.shape(), values)?)
     }
 }
 
@@ -73,7 +73,7 @@ impl Rope {
     ///
     /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Errors on a rope type that
     /// is not supported, and on senseless settings.
-    pub(crate) fn of_whole_heads(config: &Config, head_dim: usize) -> Result<Rope> {
+    pub(crate) fn of_whole_heads(config: &Config, head_dim: usize) -> Result<Rope, ImportError> {
         let rope = Rope::of_part(config, head_dim)?;
         if rope.rotated != head_dim {
             return Err(config.error("partial_rotary_factor", "only 1 is supported in this family"));
@@ -82,12 +82,12 @@ impl Rope {
     }
 
     /// As [`Rope::of_whole_heads`], where `partial_rotary_factor` may leave the end of each head as it is.
-    pub(crate) fn of_part(config: &Config, head_dim: usize) -> Result<Rope> {
+    pub(crate) fn of_part(config: &Config, head_dim: usize) -> Result<Rope, ImportError> {
         Rope::named(config, ["rope_theta", "partial_rotary_factor"], head_dim)
     }
 
     /// As [`Rope::of_part`], of a family that has names of its own for the base and for the part.
-    pub(crate) fn named(config: &Config, names: [&str; 2], head_dim: usize) -> Result<Rope> {
+    pub(crate) fn named(config: &Config, names: [&str; 2], head_dim: usize) -> Result<Rope, ImportError> {
         let parameters = match config.object("rope_scaling")?.filter(|scaling| !scaling.is_empty()) {
             Some(scaling) => Some(scaling),
             None => config.object("rope_parameters")?,
@@ -103,7 +103,7 @@ impl Rope {
         name: &'static str,
         [theta, part]: [&str; 2],
         head_dim: usize,
-    ) -> Result<Rope> {
+    ) -> Result<Rope, ImportError> {
         let inner = |field: &str| parameters.map_or(Ok(None), |p| p.opt_positive(field));
         let either = |within: Option<f64>, field: &str, default: f64| match within {
             Some(value) => {

@@ -5,7 +5,7 @@
 //! `max_position_embeddings` and leaves it alone up to there; `longrope` takes `long_factor` for a capacity above
 //! `original_max_position_embeddings` and `short_factor` up to there. Read `rope.rs` for what becomes of them.
 
-use crate::error::{ImportError, Result};
+use crate::import::ImportError;
 use crate::import::files::config::Config;
 use std::f64::consts::TAU;
 
@@ -48,7 +48,7 @@ pub(crate) enum Scaling {
 }
 
 /// Reads a scaling of so many rotated dimensions from the parameters, or else from the configuration.
-type Read = fn(&Sources<'_>) -> Result<Scaling>;
+type Read = fn(&Sources<'_>) -> Result<Scaling, ImportError>;
 
 /// The types by name. Older files of Phi-3 call longrope `su`.
 const TYPES: &[(&str, Read)] = &[
@@ -70,7 +70,7 @@ struct Sources<'a> {
 
 impl Sources<'_> {
     /// The positions that the model was first made for.
-    fn original(&self) -> Result<usize> {
+    fn original(&self) -> Result<usize, ImportError> {
         const FIELD: &str = "original_max_position_embeddings";
         // transformers' own files have it in both places.
         let (above, here) = (self.config.opt_usize(FIELD)?, self.parameters.opt_usize(FIELD)?);
@@ -78,7 +78,7 @@ impl Sources<'_> {
     }
 
     /// By how much the context was stretched: `factor`, or the ratio of contexts.
-    fn factor(&self) -> Result<f64> {
+    fn factor(&self) -> Result<f64, ImportError> {
         match self.parameters.opt_positive("factor")? {
             Some(factor) => Ok(factor),
             None => Ok(self.config.usize("max_position_embeddings")? as f64 / self.original()? as f64),
@@ -86,7 +86,7 @@ impl Sources<'_> {
     }
 }
 
-fn dynamic(s: &Sources<'_>) -> Result<Scaling> {
+fn dynamic(s: &Sources<'_>) -> Result<Scaling, ImportError> {
     if s.rotated <= 2 {
         return Err(s.config.error("head_dim", "dynamic scaling needs heads that turn more than one pair"));
     }
@@ -97,7 +97,7 @@ fn dynamic(s: &Sources<'_>) -> Result<Scaling> {
     Ok(Scaling::Dynamic { factor, original: s.config.usize("max_position_embeddings")? as f64 })
 }
 
-fn llama3(s: &Sources<'_>) -> Result<Scaling> {
+fn llama3(s: &Sources<'_>) -> Result<Scaling, ImportError> {
     let [factor, low, high] = ["factor", "low_freq_factor", "high_freq_factor"].map(|f| s.parameters.positive(f));
     let (factor, low, high) = (factor?, low?, high?);
     if low >= high {
@@ -106,7 +106,7 @@ fn llama3(s: &Sources<'_>) -> Result<Scaling> {
     Ok(Scaling::Llama3 { factor, low, high, original: s.original()? as f64 })
 }
 
-fn yarn(s: &Sources<'_>) -> Result<Scaling> {
+fn yarn(s: &Sources<'_>) -> Result<Scaling, ImportError> {
     let p = s.parameters;
     let factor = s.factor()?;
     let louder = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
@@ -122,12 +122,12 @@ fn yarn(s: &Sources<'_>) -> Result<Scaling> {
     Ok(Scaling::Yarn { factor, attention, fast, slow, truncate, original })
 }
 
-fn long(s: &Sources<'_>) -> Result<Scaling> {
+fn long(s: &Sources<'_>) -> Result<Scaling, ImportError> {
     let (original, factor) = (s.original()?, s.factor()?);
     if original < 2 {
         return Err(s.config.error("original_max_position_embeddings", "must be above 1"));
     }
-    let factors = |field: &str| -> Result<Vec<f64>> {
+    let factors = |field: &str| -> Result<Vec<f64>, ImportError> {
         let factors = s.parameters.numbers(field)?;
         if factors.len() != s.rotated / 2 {
             let reason = format!("has {} factors for {} rotated pairs", factors.len(), s.rotated / 2);
@@ -145,14 +145,14 @@ fn long(s: &Sources<'_>) -> Result<Scaling> {
 
 impl Scaling {
     /// What `parameters` say of a model's heads that turn `rotated` dimensions.
-    pub(crate) fn read(config: &Config, parameters: Option<&Config>, rotated: usize) -> Result<Scaling> {
+    pub(crate) fn read(config: &Config, parameters: Option<&Config>, rotated: usize) -> Result<Scaling, ImportError> {
         let Some(parameters) = parameters else { return Ok(Scaling::None) };
         // Files that were written by both spellings' releases hold both names.
         let older = parameters.str_or("type", "default")?;
         let kind = parameters.str_or("rope_type", older)?;
         let Some((_, read)) = TYPES.iter().find(|(name, _)| *name == kind) else {
             let supported = TYPES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            return Err(ImportError::Unsupported { what: "rope type", name: kind.to_string(), supported }.into());
+            return Err(ImportError::Unsupported { what: "rope type", name: kind.to_string(), supported });
         };
         read(&Sources { config, parameters, rotated })
     }
@@ -260,7 +260,7 @@ mod tests {
         (r#"{"rope_type": "default"}"#, 256, [1.0, 0.28854, 0.08325532, 0.02402249, 0.006931448], 1.0),
     ];
 
-    fn read(json: &str) -> Result<Rope> {
+    fn read(json: &str) -> Result<Rope, ImportError> {
         Rope::of_part(&Config::parse(Path::new("config.json"), json.as_bytes())?, 10)
     }
 

@@ -4,7 +4,7 @@
 //! Its graph ends in hidden states; what pools them is told by the folder or the caller. Read `classifier.rs` for the
 //! head that makes scores of them, and `roberta.rs` for how a variation is stated.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::{AttentionConfig, Builder, Heads};
 use crate::import::blocks::classifier::{Classifier, HeadKind, head_kind};
 use crate::import::blocks::family::Family;
@@ -41,7 +41,7 @@ pub(crate) struct TensorNames {
     pub(crate) norm: &'static str,
 }
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let settings = settings(b, "bert.")?;
     let head_kind = head_kind(b.config, "Bert")?;
     let (mut family, prefix) = encoder(b, &settings)?;
@@ -53,7 +53,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
 }
 
 /// What a configuration in BERT's words says.
-pub(crate) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder> {
+pub(crate) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder, ImportError> {
     let config = b.config;
     let kind = config.str_or("position_embedding_type", "absolute")?;
     if kind != "absolute" {
@@ -89,7 +89,7 @@ pub(crate) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder>
 }
 
 /// The graph as far as the last hidden states, and the prefix that the encoder's tensors bear.
-pub(crate) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family, &'static str)> {
+pub(crate) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family, &'static str), ImportError> {
     let Encoder { heads, inner, layers, vocabulary, positions, first_position, types, epsilon, activation, .. } =
         *encoder;
     // The head that predicts masked tokens is not built, so whose weight it has does not matter.

@@ -3,14 +3,15 @@
 //! It knows nothing but those. Read `bert.rs` for the block.
 
 use super::bert::{Encoder, TensorNames, encoder};
-use crate::error::Result;
+use crate::import::ImportError;
+
 use crate::import::blocks::builder::{Builder, Heads};
 use crate::import::blocks::classifier::{Classifier, HeadKind, head_kind};
 use crate::import::blocks::family::Family;
 use crate::import::blocks::layers;
 use crate::ops::UnaryFunction;
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     // Sinusoidal positions only fill the table when training starts: the files hold it either way.
     config.flag("sinusoidal_pos_embds")?;

@@ -3,7 +3,7 @@
 //!
 //! It knows nothing but those differences. Read `decoder.rs` for the block, `interleaved.rs` for the weight.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
 use crate::import::blocks::decoder::{Decoder, Norms, Settings, TensorNames, output, plain_mlp};
 use crate::import::blocks::family::Family;
@@ -11,7 +11,7 @@ use crate::import::blocks::interleaved::projections;
 use crate::import::blocks::norm::Norm;
 use crate::import::blocks::rope::Rope;
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     if config.flag("alibi")? {
         return Err(config.error("alibi", "only rotary positions are supported"));

@@ -3,7 +3,7 @@
 //!
 //! It knows nothing but those differences from Llama. Read `decoder.rs` for the block, `gemma3.rs` for what came next.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
 use crate::import::blocks::decoder::{Decoder, Norms, Settings};
 use crate::import::blocks::family::Family;
@@ -12,7 +12,7 @@ use crate::import::blocks::norm::Norm;
 use crate::import::blocks::rope::Rope;
 use crate::import::files::config::Config;
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     let heads = Heads::read(config, config.usize("hidden_size")?)?;
     let mut decoder = gemma(b, config, heads, Rope::of_whole_heads(config, heads.head_dim)?)?;
@@ -27,7 +27,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
 }
 
 /// What Gemma 2 and 3 share, with heads turned by `rope`.
-pub(crate) fn gemma(b: &Builder<'_>, config: &Config, heads: Heads, rope: Rope) -> Result<Decoder> {
+pub(crate) fn gemma(b: &Builder<'_>, config: &Config, heads: Heads, rope: Rope) -> Result<Decoder, ImportError> {
     if config.flag("use_bidirectional_attention")? {
         return Err(config.error("use_bidirectional_attention", "only false is supported"));
     }

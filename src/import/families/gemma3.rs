@@ -4,7 +4,8 @@
 //! It reads text models, and of models that also see, the part that reads text. Read `gemma2.rs` for what it shares.
 
 use super::gemma2::gemma;
-use crate::error::Result;
+use crate::import::ImportError;
+
 use crate::import::blocks::builder::{Builder, Heads};
 use crate::import::blocks::decoder::QkNorm;
 use crate::import::blocks::family::Family;
@@ -13,12 +14,12 @@ use crate::import::blocks::rope::Rope;
 use crate::import::files::config::Config;
 
 /// `gemma3_text`: the configuration is the text model's.
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     text(b, b.config, &["model."], true)
 }
 
 /// `gemma3`: the text model's configuration is an object in it, and its tensors have names of their own.
-pub(crate) fn build_within(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build_within(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     const SIGHT: [&str; 8] = [
         "vision_config",
         "mm_tokens_per_image",
@@ -37,7 +38,7 @@ pub(crate) fn build_within(b: &mut Builder<'_>) -> Result<Family> {
     Ok(Family { end_tokens: config.ids("eos_token_id")?, ..family })
 }
 
-fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: bool) -> Result<Family> {
+fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: bool) -> Result<Family, ImportError> {
     let heads = Heads::read(config, config.usize("hidden_size")?)?;
     let [global, local] = ropes(config, heads.head_dim)?;
     let mut decoder = gemma(b, config, heads, global.clone())?;
@@ -66,7 +67,7 @@ fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: b
 
 /// How layers that see everything turn heads, and how those that slide do: from `rope_parameters`, an object for each
 /// kind of layer, or from the older `rope_theta`, `rope_scaling` and `rope_local_base_freq`.
-fn ropes(config: &Config, head_dim: usize) -> Result<[Rope; 2]> {
+fn ropes(config: &Config, head_dim: usize) -> Result<[Rope; 2], ImportError> {
     let parameters = config.object("rope_parameters")?;
     let of = |kind| parameters.as_ref().map_or(Ok(None), |p| p.object(kind));
     let scaling = match config.object("rope_scaling")?.filter(|scaling| !scaling.is_empty()) {

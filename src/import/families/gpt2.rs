@@ -2,8 +2,8 @@
 //!
 //! Unfusing happens here, by views: no rule and no plan knows of it. Read `builder.rs` for what views are.
 
-use crate::error::Result;
 use crate::graph::ValueId;
+use crate::import::ImportError;
 use crate::import::blocks::builder::{AttentionConfig, Builder, Heads, Logits};
 use crate::import::blocks::family::Family;
 use crate::import::blocks::layers;
@@ -16,7 +16,7 @@ fn conv1d(
     x: ValueId,
     [out, width]: [usize; 2],
     (from, all): (usize, usize),
-) -> Result<ValueId> {
+) -> Result<ValueId, ImportError> {
     let columns = from..from + out;
     let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
     let rows = columns.clone();
@@ -24,10 +24,10 @@ fn conv1d(
         view.slice(1, rows)?.transpose(0, 1)
     })?;
     let bias = b.viewed(&bias, &format!("{prefix}.bias"), &[all], &[out], |view| view.slice(0, columns))?;
-    b.graph.node(name, Linear, &[x, weight, bias])
+    Ok(b.graph.node(name, Linear, &[x, weight, bias])?)
 }
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     let hidden = config.usize(["n_embd", "hidden_size"])?;
     let layers = layers::count(config, ["n_layer", "num_hidden_layers"])?;

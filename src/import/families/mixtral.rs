@@ -2,7 +2,7 @@
 //!
 //! It knows nothing but that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::decoder::Decoder;
 use crate::import::blocks::family::Family;
@@ -10,7 +10,7 @@ use crate::import::blocks::mixture::{ExpertNames, Mixture};
 
 const NAMES: ExpertNames = ExpertNames { mixture: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
     let window = config.opt_usize("sliding_window")?;

@@ -22,12 +22,12 @@ mod qwen3_moe;
 mod roberta;
 mod starcoder2;
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::family::Family;
 
 /// How a family builds its graph from its configuration.
-pub(crate) type Build = fn(&mut Builder<'_>) -> Result<Family>;
+pub(crate) type Build = fn(&mut Builder<'_>) -> Result<Family, ImportError>;
 
 /// The families, by `model_type`: the one list an importer is added to.
 pub(crate) const FAMILIES: &[(&str, Build)] = &[

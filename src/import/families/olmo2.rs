@@ -2,12 +2,12 @@
 //!
 //! It knows nothing but those differences. Read `decoder.rs` for the block.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::decoder::{Decoder, Norms, QkNorm};
 use crate::import::blocks::family::Family;
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
     decoder.norms = Norms {

@@ -4,14 +4,14 @@
 //! Unfusing happens here, by views: no rule and no plan knows of it. Read `decoder.rs` for the block, `scaling.rs` for
 //! longrope.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
 use crate::import::blocks::decoder::Decoder;
 use crate::import::blocks::family::Family;
 use crate::import::blocks::rope::Rope;
 use crate::import::blocks::scaling::Scaling;
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     let heads = Heads::read(config, config.usize("hidden_size")?)?;
     let rope = Rope::of_part(config, heads.head_dim)?;

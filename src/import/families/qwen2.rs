@@ -2,13 +2,13 @@
 //!
 //! It knows nothing but those differences. Read `decoder.rs` for the block, `layers.rs` for which layers.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::decoder::{Decoder, projections};
 use crate::import::blocks::family::Family;
 use crate::import::blocks::layers;
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let mut decoder = Decoder::read(b, b.config)?;
     layers::qwen(b.config, &mut decoder.layers)?;
     decoder.project = projections(decoder.hidden, decoder.heads, true);

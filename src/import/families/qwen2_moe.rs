@@ -4,7 +4,8 @@
 //! experts.
 
 use super::qwen3_moe::{mixture, sparse};
-use crate::error::Result;
+use crate::import::ImportError;
+
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::decoder::{Block, Decoder, gated_mlp, projections};
 use crate::import::blocks::family::Family;
@@ -12,7 +13,7 @@ use crate::import::blocks::layers;
 use crate::import::blocks::mixture::by_layer;
 use crate::ops::UnaryFunction;
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
     let (window, last) = (layers::window(config)?, config.whole("max_window_layers")?);

@@ -2,7 +2,7 @@
 //!
 //! It knows nothing but that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::decoder::{Block, Decoder, QkNorm};
 use crate::import::blocks::family::Family;
@@ -13,7 +13,7 @@ use crate::import::files::config::Config;
 /// How Qwen's files name a mixture.
 const NAMES: ExpertNames = ExpertNames { mixture: "mlp", parts: ["gate_proj", "up_proj", "down_proj"] };
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     let mut decoder = Decoder::read(b, config)?;
     let window = layers::window(config)?;
@@ -28,13 +28,13 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
 }
 
 /// The mixture of Qwen's families.
-pub(crate) fn mixture(b: &Builder<'_>) -> Result<Mixture> {
+pub(crate) fn mixture(b: &Builder<'_>) -> Result<Mixture, ImportError> {
     let normalize = b.config.flag("norm_topk_prob")?;
     Mixture::read(b, b.config, NAMES, b.config.usize("moe_intermediate_size")?, normalize)
 }
 
 /// For each of `count` layers whether its MLP is a mixture.
-pub(crate) fn sparse(config: &Config, count: usize) -> Result<Vec<bool>> {
+pub(crate) fn sparse(config: &Config, count: usize) -> Result<Vec<bool>, ImportError> {
     let step = config.usize("decoder_sparse_step")?;
     let dense = config.wholes("mlp_only_layers")?;
     if let Some(layer) = dense.iter().find(|layer| **layer >= count) {

@@ -3,21 +3,22 @@
 //! It knows nothing but that difference and the head's names. Read `bert.rs` for the block.
 
 use super::bert::{encoder, settings};
-use crate::error::Result;
+use crate::import::ImportError;
+
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::classifier::{Classifier, HeadKind, head_kind};
 use crate::import::blocks::family::Family;
 use crate::ops::UnaryFunction;
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     family(b, "Roberta")
 }
 
-pub(crate) fn build_xlm(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build_xlm(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     family(b, "XLMRoberta")
 }
 
-fn family(b: &mut Builder<'_>, class: &str) -> Result<Family> {
+fn family(b: &mut Builder<'_>, class: &str) -> Result<Family, ImportError> {
     let mut settings = settings(b, "roberta.")?;
     // fairseq's numbering: the padding token's own row stays unused, and so do those before it.
     // -1 is a padding token that no text has.

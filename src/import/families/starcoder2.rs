@@ -2,14 +2,14 @@
 //!
 //! It knows nothing but those differences. Read `decoder.rs` for the block.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
 use crate::import::blocks::decoder::{Decoder, Settings, plain_mlp};
 use crate::import::blocks::family::Family;
 use crate::import::blocks::norm::Norm;
 use crate::import::blocks::rope::Rope;
 
-pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family> {
+pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
     // What the first files also say, and hidden_act and norm_epsilon say otherwise: transformers reads those alone.
     ["activation_function", "layer_norm_epsilon"].iter().for_each(|field| _ = config.value(*field));

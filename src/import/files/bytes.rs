@@ -3,7 +3,7 @@
 //! This module deliberately knows no format: it only makes sure that what is opened is a plain file of sane size.
 //! Read [`super::safetensors`] next for what the mapped bytes mean, [`super::config`] for the small files.
 
-use crate::error::{Error, ImportError};
+use crate::import::ImportError;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -37,7 +37,7 @@ impl Stamp {
 
 impl Bytes {
     /// Maps the plain file at `path`.
-    pub(crate) fn map(path: &Path) -> Result<Bytes, Error> {
+    pub(crate) fn map(path: &Path) -> Result<Bytes, ImportError> {
         let (file, length) = open_plain(path)?;
         if length == 0 {
             return Ok(Bytes::Empty);
@@ -55,7 +55,7 @@ impl Bytes {
 
     /// Errors when the file at `path` was written to or shortened since it was mapped: to read what is no longer there
     /// would end the process.
-    pub(crate) fn check_unchanged(&self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn check_unchanged(&self, path: &Path) -> Result<(), ImportError> {
         let Bytes::Mapped(_, file, stamp) = self else { return Ok(()) };
         let now = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
         if now == *stamp {
@@ -66,7 +66,7 @@ impl Bytes {
             _ => "was written to since it was opened".to_string(),
         };
         let reason = format!("{reason}: a model must be left alone while it is in use; start again");
-        Err(ImportError::Io { path: path.to_owned(), reason }.into())
+        Err(ImportError::Io { path: path.to_owned(), reason })
     }
 }
 
@@ -83,7 +83,7 @@ impl Deref for Bytes {
 }
 
 /// Reads a file of at most [`MAX_JSON`] bytes.
-pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, ImportError> {
     let (file, length) = open_plain(path)?;
     let too_long = || ImportError::File {
         path: path.to_owned(),
@@ -91,30 +91,30 @@ pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, Error> {
         reason: format!("{length} bytes, more than the {MAX_JSON} this kind of file may have"),
     };
     if length > MAX_JSON {
-        return Err(too_long().into());
+        return Err(too_long());
     }
     let mut bytes = Vec::new();
     // The file may have grown since its length was asked.
     file.take(MAX_JSON + 1).read_to_end(&mut bytes).map_err(|e| io(path, &e))?;
     if bytes.len() as u64 > MAX_JSON {
-        return Err(too_long().into());
+        return Err(too_long());
     }
     Ok(bytes)
 }
 
 /// Opens a file that is known to be plain: opening a pipe would wait for a writer for ever.
-fn open_plain(path: &Path) -> Result<(File, u64), Error> {
+fn open_plain(path: &Path) -> Result<(File, u64), ImportError> {
     let metadata = fs::metadata(path).map_err(|e| io(path, &e))?;
     if !metadata.is_file() {
-        return Err(ImportError::Io { path: path.to_owned(), reason: "not a plain file".into() }.into());
+        return Err(ImportError::Io { path: path.to_owned(), reason: "not a plain file".into() });
     }
     let file = File::open(path).map_err(|e| io(path, &e))?;
     Ok((file, metadata.len()))
 }
 
 /// The system's error at `path`.
-pub(crate) fn io(path: &Path, error: &std::io::Error) -> Error {
-    ImportError::Io { path: path.to_owned(), reason: error.to_string() }.into()
+pub(crate) fn io(path: &Path, error: &std::io::Error) -> ImportError {
+    ImportError::Io { path: path.to_owned(), reason: error.to_string() }
 }
 
 /// Whether `name` stays inside the folder it is joined to, on every system: no root, no drive, no `..`.
@@ -142,9 +142,9 @@ pub(crate) fn json_problem(text: &[u8], error: &serde_json::Error) -> (usize, St
 }
 
 /// [`json_problem`] as the error of a whole file.
-pub(crate) fn json_error(path: &Path, text: &[u8], error: &serde_json::Error) -> Error {
+pub(crate) fn json_error(path: &Path, text: &[u8], error: &serde_json::Error) -> ImportError {
     let (offset, reason) = json_problem(text, error);
-    ImportError::File { path: path.to_owned(), offset: offset as u64, reason }.into()
+    ImportError::File { path: path.to_owned(), offset: offset as u64, reason }
 }
 
 /// The numbers that Python's json writes and reads, and that are not JSON. The longer of two that begin alike stands
@@ -156,7 +156,7 @@ pub(crate) const FLOAT_TAG: &str = "__float__";
 
 /// What the JSON `text` of `path` holds, read as Python's json reads it: `Infinity`, `-Infinity` and `NaN` are values.
 /// They become objects of [`FLOAT_TAG`], which no field takes for a number.
-pub(crate) fn python_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, Error> {
+pub(crate) fn python_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, ImportError> {
     let error = match serde_json::from_slice(text) {
         Ok(value) => return Ok(value),
         Err(error) => error,
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(value["d"][FLOAT_TAG], "NaN");
         for (text, byte) in [(r#"{"a": Infinity, "b": !}"#, 21), (r#"{"a": Infinite}"#, 6), (r#"{"a": NaNa}"#, 9)] {
             let error = read(text).unwrap_err();
-            assert!(matches!(&error, Error::Import(ImportError::File { offset, .. }) if *offset == byte), "{error}");
+            assert!(matches!(&error, ImportError::File { offset, .. } if *offset == byte), "{error}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! Read [`super::folder`] next: it finds the files; `defaults.rs`: what fields that are left out have as their value; and
 //! `inert.rs`: what need not be read.
 
-use crate::error::{Error, ImportError, Result};
+use crate::import::ImportError;
 use crate::import::files::bytes::{FLOAT_TAG, PYTHON_CONSTANTS, python_json, shortened};
 use crate::import::files::defaults::{self, FieldDefault};
 use crate::import::files::inert::{inert, same};
@@ -62,12 +62,12 @@ pub struct Config {
 
 impl Config {
     /// Reads the object `json`; `path` is for messages.
-    pub fn parse(path: &Path, json: &[u8]) -> Result<Config> {
+    pub fn parse(path: &Path, json: &[u8]) -> Result<Config, ImportError> {
         Ok(Config::new(path, String::new(), python_json(path, json)?))
     }
 
     /// Reads a list of objects, such as modules.json.
-    pub fn parse_list(path: &Path, json: &[u8]) -> Result<Vec<Config>> {
+    pub fn parse_list(path: &Path, json: &[u8]) -> Result<Vec<Config>, ImportError> {
         let maps: Vec<Map<String, Value>> = python_json(path, json)?;
         let configs = maps.into_iter().enumerate();
         Ok(configs.map(|(i, map)| Config::new(path, format!("{i}."), map)).collect())
@@ -90,7 +90,7 @@ impl Config {
 
     /// The same without `fields`, which are named as errors name them: `rope_parameters.factor`. Errors when one is not
     /// there.
-    pub fn without(mut self, fields: &[impl AsRef<str>]) -> Result<Config> {
+    pub fn without(mut self, fields: &[impl AsRef<str>]) -> Result<Config, ImportError> {
         for field in fields.iter().map(AsRef::as_ref) {
             let mut path: Vec<&str> = field.split('.').collect();
             let last = path.pop().unwrap_or(field);
@@ -105,18 +105,18 @@ impl Config {
     }
 
     /// Errors when there are fields that nobody read and that may change what the model computes: lists them all.
-    pub fn understood(&self) -> Result<()> {
+    pub fn understood(&self) -> Result<(), ImportError> {
         let family = self.family.unwrap_or_default();
         self.understood_but(&|name, value| inert(family, name, value))
     }
 
     /// As [`Config::understood`], of a file other than config.json: the list of harmless fields is not for it, and only
     /// names with a leading underscore, which are notes on who wrote the file, may be left unread.
-    pub fn wholly_understood(&self) -> Result<()> {
+    pub fn wholly_understood(&self) -> Result<(), ImportError> {
         self.understood_but(&|name, _| name.starts_with('_'))
     }
 
-    fn understood_but(&self, harmless: &dyn Fn(&str, &Value) -> bool) -> Result<()> {
+    fn understood_but(&self, harmless: &dyn Fn(&str, &Value) -> bool) -> Result<(), ImportError> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fields = Vec::new();
         unread(&self.prefix, &self.map, &read, harmless, &mut fields);
@@ -129,7 +129,7 @@ impl Config {
             format!("{name}: {}{what}", shown(value))
         };
         let fields = fields.iter().map(line).collect();
-        Err(ImportError::NotUnderstood { path: self.path.clone(), fields, names }.into())
+        Err(ImportError::NotUnderstood { path: self.path.clone(), fields, names })
     }
 
     /// The file.
@@ -138,9 +138,9 @@ impl Config {
     }
 
     /// An error about a field, for what only its reader can know: that it contradicts another, say.
-    pub fn error(&self, field: impl FieldNames, reason: impl Into<String>) -> Error {
+    pub fn error(&self, field: impl FieldNames, reason: impl Into<String>) -> ImportError {
         let field = format!("{}{}", self.prefix, field.names().join(" or "));
-        ImportError::Config { path: self.path.clone(), field, reason: reason.into() }.into()
+        ImportError::Config { path: self.path.clone(), field, reason: reason.into() }
     }
 
     /// Whether the field has a value.
@@ -167,113 +167,113 @@ impl Config {
     }
 
     /// A size: a whole number from 1 to [`MAX_SIZE`].
-    pub fn usize(&self, field: impl FieldNames) -> Result<usize> {
+    pub fn usize(&self, field: impl FieldNames) -> Result<usize, ImportError> {
         self.required(&field, self.size(&field)?)
     }
 
     /// [`Config::usize`] of a field that may be absent.
-    pub fn usize_or(&self, field: impl FieldNames, default: usize) -> Result<usize> {
+    pub fn usize_or(&self, field: impl FieldNames, default: usize) -> Result<usize, ImportError> {
         Ok(self.size(&field)?.unwrap_or(default))
     }
 
     /// A whole number from 0 to [`MAX_SIZE`].
-    pub fn whole(&self, field: impl FieldNames) -> Result<usize> {
+    pub fn whole(&self, field: impl FieldNames) -> Result<usize, ImportError> {
         self.required(&field, self.at_least(&field, 0)?)
     }
 
     /// A whole number from 0 to [`MAX_SIZE`] that may be absent.
-    pub fn whole_or(&self, field: impl FieldNames, default: usize) -> Result<usize> {
+    pub fn whole_or(&self, field: impl FieldNames, default: usize) -> Result<usize, ImportError> {
         Ok(self.at_least(&field, 0)?.unwrap_or(default))
     }
 
     /// [`Config::usize`] of a field that may be absent.
-    pub fn opt_usize(&self, field: impl FieldNames) -> Result<Option<usize>> {
+    pub fn opt_usize(&self, field: impl FieldNames) -> Result<Option<usize>, ImportError> {
         self.size(&field)
     }
 
     /// A finite number.
-    pub fn f64(&self, field: impl FieldNames) -> Result<f64> {
+    pub fn f64(&self, field: impl FieldNames) -> Result<f64, ImportError> {
         self.required(&field, self.number(&field)?)
     }
 
     /// [`Config::f64`] of a field that may be absent.
-    pub fn f64_or(&self, field: impl FieldNames, default: f64) -> Result<f64> {
+    pub fn f64_or(&self, field: impl FieldNames, default: f64) -> Result<f64, ImportError> {
         Ok(self.number(&field)?.unwrap_or(default))
     }
 
     /// [`Config::f64`] of a field that may be absent.
-    pub fn opt_f64(&self, field: impl FieldNames) -> Result<Option<f64>> {
+    pub fn opt_f64(&self, field: impl FieldNames) -> Result<Option<f64>, ImportError> {
         self.number(&field)
     }
 
     /// A number above zero.
-    pub fn positive(&self, field: impl FieldNames) -> Result<f64> {
+    pub fn positive(&self, field: impl FieldNames) -> Result<f64, ImportError> {
         self.required(&field, self.above_zero(&field)?)
     }
 
     /// A number above zero that may be absent: an epsilon, a rope base.
-    pub fn positive_or(&self, field: impl FieldNames, default: f64) -> Result<f64> {
+    pub fn positive_or(&self, field: impl FieldNames, default: f64) -> Result<f64, ImportError> {
         Ok(self.above_zero(&field)?.unwrap_or(default))
     }
 
     /// [`Config::positive`] of a field that may be absent.
-    pub fn opt_positive(&self, field: impl FieldNames) -> Result<Option<f64>> {
+    pub fn opt_positive(&self, field: impl FieldNames) -> Result<Option<f64>, ImportError> {
         self.above_zero(&field)
     }
 
     /// A list of finite numbers.
-    pub fn numbers(&self, field: impl FieldNames) -> Result<Vec<f64>> {
+    pub fn numbers(&self, field: impl FieldNames) -> Result<Vec<f64>, ImportError> {
         let number = |v: &Value| v.as_f64().filter(|n| n.is_finite());
         let numbers = self.typed(&field, "a list of finite numbers", |v| v.as_array()?.iter().map(number).collect())?;
         self.required(&field, numbers)
     }
 
     /// A list of whole numbers from 0, empty when absent.
-    pub fn wholes(&self, field: impl FieldNames) -> Result<Vec<usize>> {
+    pub fn wholes(&self, field: impl FieldNames) -> Result<Vec<usize>, ImportError> {
         let whole = |v: &Value| usize::try_from(v.as_u64()?).ok();
         let numbers = self.typed(&field, "a list of whole numbers", |v| v.as_array()?.iter().map(whole).collect())?;
         Ok(numbers.unwrap_or_default())
     }
 
     /// A truth value that is false when absent, as Python takes `None`.
-    pub fn flag(&self, field: impl FieldNames) -> Result<bool> {
+    pub fn flag(&self, field: impl FieldNames) -> Result<bool, ImportError> {
         self.bool_or(field, false)
     }
 
     /// A truth value that may be absent.
-    pub fn bool_or(&self, field: impl FieldNames, default: bool) -> Result<bool> {
+    pub fn bool_or(&self, field: impl FieldNames, default: bool) -> Result<bool, ImportError> {
         Ok(self.opt_bool(field)?.unwrap_or(default))
     }
 
     /// A truth value that may be absent.
-    pub fn opt_bool(&self, field: impl FieldNames) -> Result<Option<bool>> {
+    pub fn opt_bool(&self, field: impl FieldNames) -> Result<Option<bool>, ImportError> {
         self.typed(&field, "true or false", Value::as_bool)
     }
 
     /// A text.
-    pub fn str(&self, field: impl FieldNames) -> Result<&str> {
+    pub fn str(&self, field: impl FieldNames) -> Result<&str, ImportError> {
         self.required(&field, self.typed(&field, "a text", Value::as_str)?)
     }
 
     /// A text that may be absent.
-    pub fn str_or<'a>(&'a self, field: impl FieldNames, default: &'a str) -> Result<&'a str> {
+    pub fn str_or<'a>(&'a self, field: impl FieldNames, default: &'a str) -> Result<&'a str, ImportError> {
         Ok(self.opt_str(field)?.unwrap_or(default))
     }
 
     /// A text that may be absent.
-    pub fn opt_str(&self, field: impl FieldNames) -> Result<Option<&str>> {
+    pub fn opt_str(&self, field: impl FieldNames) -> Result<Option<&str>, ImportError> {
         self.typed(&field, "a text", Value::as_str)
     }
 
     /// A list of texts, empty when absent.
-    pub fn strings(&self, field: impl FieldNames) -> Result<Vec<&str>> {
+    pub fn strings(&self, field: impl FieldNames) -> Result<Vec<&str>, ImportError> {
         let texts = self.typed(&field, "a list of texts", |v| v.as_array()?.iter().map(Value::as_str).collect())?;
         Ok(texts.unwrap_or_default())
     }
 
     /// Token ids, written as one number or as a list; empty when absent. Files write -1, or an id outside the vocabulary,
     /// for a token that is never produced.
-    pub fn ids(&self, field: impl FieldNames) -> Result<Vec<i64>> {
+    pub fn ids(&self, field: impl FieldNames) -> Result<Vec<i64>, ImportError> {
         let id = Value::as_i64;
         let ids = self.typed(&field, "a token id or a list of them", |v| match v {
             Value::Array(list) => list.iter().map(id).collect(),
@@ -283,7 +283,7 @@ impl Config {
     }
 
     /// A nested object; without any field where it is absent.
-    pub fn object_or_empty(&self, field: &str) -> Result<Config> {
+    pub fn object_or_empty(&self, field: &str) -> Result<Config, ImportError> {
         let (path, file) = (self.path.clone(), self.file.clone());
         let prefix = format!("{}{field}.", self.prefix);
         let empty = || Config { path, prefix, file, map: Map::new(), family: None, read: self.read.clone() };
@@ -291,7 +291,7 @@ impl Config {
     }
 
     /// A nested object that may be absent.
-    pub fn object(&self, field: impl FieldNames) -> Result<Option<Config>> {
+    pub fn object(&self, field: impl FieldNames) -> Result<Option<Config>, ImportError> {
         let plain = |value| Value::as_object(value).filter(|map| !map.contains_key(FLOAT_TAG));
         let Some(map) = self.typed(&field, "an object", plain)? else { return Ok(None) };
         let name = self.entry(&field).map_or("", |(name, _)| name);
@@ -337,7 +337,7 @@ impl Config {
         field: &impl FieldNames,
         expected: &str,
         read: impl FnOnce(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>> {
+    ) -> Result<Option<T>, ImportError> {
         if let Some((_, value)) = self.entry(field) {
             self.mark(field.names(), value);
             return read(value).map(Some).ok_or_else(|| self.wrong(field, expected));
@@ -351,29 +351,29 @@ impl Config {
         }
     }
 
-    fn size(&self, field: &impl FieldNames) -> Result<Option<usize>> {
+    fn size(&self, field: &impl FieldNames) -> Result<Option<usize>, ImportError> {
         self.at_least(field, 1)
     }
 
-    fn at_least(&self, field: &impl FieldNames, least: usize) -> Result<Option<usize>> {
+    fn at_least(&self, field: &impl FieldNames, least: usize) -> Result<Option<usize>, ImportError> {
         self.typed(field, &format!("a whole number from {least} to 2^31"), |value| {
             usize::try_from(value.as_u64()?).ok().filter(|n| (least..=MAX_SIZE).contains(n))
         })
     }
 
-    fn above_zero(&self, field: &impl FieldNames) -> Result<Option<f64>> {
+    fn above_zero(&self, field: &impl FieldNames) -> Result<Option<f64>, ImportError> {
         self.typed(field, "a number above zero", |value| value.as_f64().filter(|n| n.is_finite() && *n > 0.0))
     }
 
-    fn number(&self, field: &impl FieldNames) -> Result<Option<f64>> {
+    fn number(&self, field: &impl FieldNames) -> Result<Option<f64>, ImportError> {
         self.typed(field, "a finite number", |value| value.as_f64().filter(|n| n.is_finite()))
     }
 
-    fn required<T>(&self, field: &impl FieldNames, value: Option<T>) -> Result<T> {
+    fn required<T>(&self, field: &impl FieldNames, value: Option<T>) -> Result<T, ImportError> {
         value.ok_or_else(|| self.error(field.names(), "is missing"))
     }
 
-    fn wrong(&self, field: &impl FieldNames, expected: &str) -> Error {
+    fn wrong(&self, field: &impl FieldNames, expected: &str) -> ImportError {
         match self.entry(field) {
             Some((name, value)) => self.error(name, format!("expected {expected}, found {}", shown(value))),
             None => self.error(field.names(), format!("expected {expected}")),
@@ -477,7 +477,7 @@ mod tests {
     fn senseless_sizes_are_errors() {
         for size in ["0", "-1", "1.5", "2147483649", "18446744073709551616", "\"64\"", "[]", "true", "1e30"] {
             let error = config(&format!("{{\"hidden_size\": {size}}}")).usize("hidden_size").unwrap_err();
-            assert!(matches!(&error, Error::Import(ImportError::Config { .. })), "{error:?}");
+            assert!(matches!(&error, ImportError::Config { .. }), "{error:?}");
             assert!(error.to_string().starts_with("m/config.json: hidden_size: expected a whole number"), "{error}");
         }
         assert_eq!(config(r#"{"a": 2147483648}"#).usize("a").unwrap(), MAX_SIZE);

@@ -33,8 +33,8 @@ pub(crate) fn find(family: &str, name: &str) -> Option<&'static FieldDefault> {
 
 #[cfg(test)]
 mod tests {
-    use crate::import::families::FAMILIES;
     use super::*;
+    use crate::import::families::FAMILIES;
 
     #[test]
     fn every_family_has_its_class() {

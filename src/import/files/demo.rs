@@ -3,11 +3,11 @@
 //! This module deliberately knows nothing of what the model is; `assets/demo/RECIPE.md` tells how it was made.
 //! Read [`super::folder`] next: an embedded folder is read and checked like any other.
 
-use crate::error::Result;
+use crate::import::ImportError;
 use crate::import::files::folder::Folder;
 
 /// The embedded folder: a Llama of 2.6 M parameters that writes in the manner of Shakespeare.
-pub fn demo() -> Result<Folder> {
+pub fn demo() -> Result<Folder, ImportError> {
     Folder::embedded(&[
         ("config.json", include_bytes!("../../../assets/demo/config.json")),
         ("generation_config.json", include_bytes!("../../../assets/demo/generation_config.json")),

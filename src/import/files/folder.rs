@@ -4,7 +4,7 @@
 //! runs code of its author's choosing.
 //! Read [`super::FileTensors`] next: it reads parts of the tensors found here.
 
-use crate::error::{Error, ImportError, Result};
+use crate::import::ImportError;
 use crate::import::files::bytes::{Bytes, io, read_small, shortened, stays_inside};
 use crate::import::files::config::Config;
 use crate::import::files::index::{self, Index};
@@ -60,7 +60,7 @@ impl Folder {
     ///
     /// Weights are mapped and their headers validated; no element is read. Errors when a file is missing or damaged, and
     /// when the folder holds an adapter, which would make another model of the one in its files.
-    pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Folder, ImportError> {
         let path = path.as_ref();
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {}
@@ -75,19 +75,19 @@ impl Folder {
     }
 
     /// A folder whose files are part of the program.
-    pub fn embedded(files: &'static [Embedded]) -> Result<Folder> {
+    pub fn embedded(files: &'static [Embedded]) -> Result<Folder, ImportError> {
         Folder::build(PathBuf::from("<embedded>"), Place::Memory(files))
     }
 
     /// A folder of nothing but the settings in the file at `path`, whatever it is called. Its path is the file's.
-    pub fn bare(path: impl AsRef<Path>) -> Result<Folder> {
+    pub fn bare(path: impl AsRef<Path>) -> Result<Folder, ImportError> {
         let path = path.as_ref();
         let config = Config::parse(path, &read_small(path)?)?;
         let (root, path, inside, ignored) = (path.to_owned(), path.to_owned(), String::new(), Vec::new());
         Ok(Folder { root, path, inside, ignored, place: Place::Memory(&[]), config, files: Arc::new([]) })
     }
 
-    fn build(root: PathBuf, place: Place) -> Result<Folder> {
+    fn build(root: PathBuf, place: Place) -> Result<Folder, ImportError> {
         let inside = match read(&root, place, modules::MODULES)? {
             Some(json) => modules::inner_folder(&Config::parse_list(&root.join(modules::MODULES), &json)?)?,
             None => String::new(),
@@ -124,7 +124,7 @@ impl Folder {
 
     /// The same folder, read as if `fields` were not there: those of config.json by their names, those of another file as
     /// `FILE:FIELD`, such as `1_Pooling/config.json:include_prompt`. Errors when one is not there.
-    pub fn ignoring(mut self, fields: &[impl AsRef<str>]) -> Result<Folder> {
+    pub fn ignoring(mut self, fields: &[impl AsRef<str>]) -> Result<Folder, ImportError> {
         let (elsewhere, own): (Vec<&str>, Vec<&str>) =
             fields.iter().map(AsRef::as_ref).partition(|field| field.contains(".json:"));
         self.config = self.config.without(&own)?;
@@ -152,12 +152,12 @@ impl Folder {
     }
 
     /// The object in the model's file `name`, which may be below a subfolder. `None` when there is no such file.
-    pub fn json(&self, name: &str) -> Result<Option<Config>> {
+    pub fn json(&self, name: &str) -> Result<Option<Config>, ImportError> {
         self.outer_json(&format!("{}{name}", self.inside))
     }
 
     /// As [`Folder::json`], of a file that lies beside modules.json.
-    pub(crate) fn outer_json(&self, name: &str) -> Result<Option<Config>> {
+    pub(crate) fn outer_json(&self, name: &str) -> Result<Option<Config>, ImportError> {
         let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
         let config = Config::parse(&self.root.join(name), &json)?.of_file(name);
         let ignored: Vec<&String> = self.ignored.iter().filter(|(file, _)| file == name).map(|(_, f)| f).collect();
@@ -165,7 +165,7 @@ impl Folder {
     }
 
     /// The list of objects in the file `name`, which lies beside modules.json. `None` when there is no such file.
-    pub fn json_list(&self, name: &str) -> Result<Option<Vec<Config>>> {
+    pub fn json_list(&self, name: &str) -> Result<Option<Vec<Config>>, ImportError> {
         let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
         let entries = Config::parse_list(&self.root.join(name), &json)?.into_iter().enumerate();
         let entry = |(i, config): (usize, Config)| {
@@ -173,13 +173,13 @@ impl Folder {
             let ignored: Vec<&str> = own.filter_map(|(_, field)| field.strip_prefix(&format!("{i}."))).collect();
             config.of_file(name).without(&ignored)
         };
-        entries.map(entry).collect::<Result<_>>().map(Some)
+        entries.map(entry).collect::<Result<_, ImportError>>().map(Some)
     }
 
     /// What the small file `name` holds: tokenizer.json, say. `None` when there is no such file.
     ///
     /// `name` may come from another file of the folder: it cannot lead outside.
-    pub fn bytes(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
+    pub fn bytes(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, ImportError> {
         read(&self.path, self.place, name)
     }
 
@@ -199,7 +199,7 @@ impl Folder {
     }
 }
 
-fn open_weights(path: &Path, place: Place) -> Result<Vec<File>> {
+fn open_weights(path: &Path, place: Place) -> Result<Vec<File>, ImportError> {
     if let Some(file) = open_file(path, place, SINGLE)? {
         return Ok(vec![file]);
     }
@@ -229,7 +229,7 @@ fn open_weights(path: &Path, place: Place) -> Result<Vec<File>> {
 }
 
 /// Opens the weights in the file `name`. `None` when there is no such file.
-fn open_file(path: &Path, place: Place, name: &str) -> Result<Option<File>> {
+fn open_file(path: &Path, place: Place, name: &str) -> Result<Option<File>, ImportError> {
     let full = path.join(name);
     match place {
         Place::Disk if !exists(&full) => Ok(None),
@@ -238,7 +238,7 @@ fn open_file(path: &Path, place: Place, name: &str) -> Result<Option<File>> {
     }
 }
 
-fn read(path: &Path, place: Place, name: &str) -> Result<Option<Cow<'static, [u8]>>> {
+fn read(path: &Path, place: Place, name: &str) -> Result<Option<Cow<'static, [u8]>>, ImportError> {
     if !stays_inside(name) {
         return Err(leads_out(path, name));
     }
@@ -267,12 +267,12 @@ fn there(path: &Path, place: Place, name: &str) -> bool {
     }
 }
 
-fn leads_out(path: &Path, name: &str) -> Error {
+fn leads_out(path: &Path, name: &str) -> ImportError {
     folder_error(path, format!("the file name {:?} leads out of the folder", shortened(name, 200)))
 }
 
-fn folder_error(path: &Path, reason: String) -> Error {
-    ImportError::Folder { path: path.to_owned(), reason }.into()
+fn folder_error(path: &Path, reason: String) -> ImportError {
+    ImportError::Folder { path: path.to_owned(), reason }
 }
 
 fn not_a_folder(path: &Path) -> String {

@@ -3,7 +3,7 @@
 //! This module deliberately opens no weights: it only makes sure that every file named lies in the folder.
 //! Read [`super::folder`] next: it opens those files and holds them against the index.
 
-use crate::error::{Error, ImportError, Result};
+use crate::import::ImportError;
 use crate::import::files::bytes::{is_plain_name, json_error, shortened};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -22,7 +22,7 @@ pub(crate) struct Index {
 
 impl Index {
     /// Reads the index `text`; `path` is for messages.
-    pub(crate) fn parse(path: PathBuf, text: Vec<u8>) -> Result<Index> {
+    pub(crate) fn parse(path: PathBuf, text: Vec<u8>) -> Result<Index, ImportError> {
         let raw: Raw = serde_json::from_slice(&text).map_err(|e| json_error(&path, &text, &e))?;
         let mut index = Index { path, text, weight_map: BTreeMap::new() };
         for (tensor, file) in raw.weight_map.0 {
@@ -34,7 +34,7 @@ impl Index {
         }
         if index.weight_map.is_empty() {
             let reason = "weight_map names no tensor".into();
-            return Err(ImportError::File { path: index.path, offset: 0, reason }.into());
+            return Err(ImportError::File { path: index.path, offset: 0, reason });
         }
         Ok(index)
     }
@@ -45,17 +45,17 @@ impl Index {
     }
 
     /// The error for a file that is named but not there.
-    pub(crate) fn missing_file(&self, file: &str) -> Error {
+    pub(crate) fn missing_file(&self, file: &str) -> ImportError {
         let tensor = self.weight_map.iter().find(|(_, f)| *f == file).map_or("", |(tensor, _)| tensor);
         self.error(tensor, file, format!("the index names the file {file:?}, which is not in the folder"))
     }
 
     /// The error for a tensor that is not in the file the index names.
-    pub(crate) fn missing_tensor(&self, tensor: &str, file: &str) -> Error {
+    pub(crate) fn missing_tensor(&self, tensor: &str, file: &str) -> ImportError {
         self.error(tensor, tensor, format!("the index names the file {file:?}, which has no such tensor"))
     }
 
-    fn check_file(&self, tensor: &str, file: &str) -> Result<()> {
+    fn check_file(&self, tensor: &str, file: &str) -> Result<(), ImportError> {
         if !is_plain_name(file) {
             let reason = format!("the file {:?} is not a plain name within the folder", shortened(file, 200));
             return Err(self.error(tensor, file, reason));
@@ -68,12 +68,12 @@ impl Index {
     }
 
     /// An error about a tensor, at the place where the index has the string `at`.
-    fn error(&self, tensor: &str, at: &str, reason: String) -> Error {
+    fn error(&self, tensor: &str, at: &str, reason: String) -> ImportError {
         // The parser keeps no positions. Looking again costs nothing that matters once there is an error to tell.
         let quoted = serde_json::to_string(at).unwrap_or_default();
         let found = self.text.windows(quoted.len().max(1)).position(|w| w == quoted.as_bytes());
         let (path, tensor) = (self.path.clone(), shortened(tensor, 200));
-        ImportError::Tensor { path, tensor, offset: found.unwrap_or(0) as u64, reason }.into()
+        ImportError::Tensor { path, tensor, offset: found.unwrap_or(0) as u64, reason }
     }
 }
 

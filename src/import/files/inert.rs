@@ -312,8 +312,8 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::import::families::FAMILIES;
     use super::*;
+    use crate::import::families::FAMILIES;
 
     /// A value that `value` is not, of its own kind.
     fn other(value: &Value) -> Value {

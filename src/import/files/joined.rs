@@ -3,8 +3,9 @@
 //! Most weights are one view. What a file interleaves by heads, or keeps in a tensor each, is several, which no strides
 //! can express. It deliberately knows neither heads nor files. Read `builder.rs` for who makes them.
 
-use crate::error::{Result, TensorError};
+use crate::import::ImportError;
 use crate::import::files::tensors::{Tensors, View};
+use crate::tensor::TensorError;
 use crate::tensor::{Region, Tensor};
 
 /// Where the elements of one graph weight lie.
@@ -41,7 +42,7 @@ impl Joined {
     }
 
     /// The box `region` of the whole, and no element outside it. Errors when it leaves the whole.
-    pub(crate) fn read(&self, tensors: &dyn Tensors, region: &Region) -> Result<Tensor> {
+    pub(crate) fn read(&self, tensors: &dyn Tensors, region: &Region) -> Result<Tensor, ImportError> {
         if let [view] = self.0.as_slice() {
             return tensors.read(&view.region(region)?);
         }
@@ -61,7 +62,7 @@ impl Joined {
             }
             start = end;
         }
-        Tensor::from_bytes(tensors.dtype(self.0[0].tensor)?, region.shape(), &bytes)
+        Ok(Tensor::from_bytes(tensors.dtype(self.0[0].tensor)?, region.shape(), &bytes)?)
     }
 }
 

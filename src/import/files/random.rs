@@ -4,7 +4,7 @@
 //! keeps the size of what passes through it, and nothing overflows in 16 bits. Read `tensors.rs` for the views that
 //! weights are of them, and [`super::Model::random`] for who makes them.
 
-use crate::error::{ImportError, Result};
+use crate::import::ImportError;
 use crate::import::files::tensors::gather;
 use crate::import::files::tensors::{TensorId, Tensors, View};
 use crate::random::Random;
@@ -38,10 +38,10 @@ impl RandomTensors {
         RandomTensors { path: path.to_owned(), dtype, seed, tensors, by_name, bytes_read }
     }
 
-    fn tensor(&self, id: TensorId) -> Result<&(String, Vec<usize>)> {
+    fn tensor(&self, id: TensorId) -> Result<&(String, Vec<usize>), ImportError> {
         self.tensors.get(id.0).ok_or_else(|| {
             let reason = format!("calls for {} tensors; number {} is of another model", self.tensors.len(), id.0);
-            ImportError::Folder { path: self.path.clone(), reason }.into()
+            ImportError::Folder { path: self.path.clone(), reason }
         })
     }
 
@@ -55,14 +55,14 @@ impl Tensors for RandomTensors {
         self.by_name.get(name).copied()
     }
 
-    fn wanted(&mut self, name: &str, shape: &[usize]) -> Result<Option<TensorId>> {
+    fn wanted(&mut self, name: &str, shape: &[usize]) -> Result<Option<TensorId>, ImportError> {
         if let Some(known) = self.find(name) {
             return Ok(Some(known));
         }
         if checked_numel(shape).is_none_or(|n| n > MAX_NUMEL) {
             let reason =
                 format!("shape {} is larger than any machine holds: are the sizes right?", display_shape(shape));
-            return Err(self.error(name, reason).into());
+            return Err(self.error(name, reason));
         }
         let id = TensorId(self.tensors.len());
         self.tensors.push((name.to_string(), shape.to_vec()));
@@ -70,19 +70,19 @@ impl Tensors for RandomTensors {
         Ok(Some(id))
     }
 
-    fn name(&self, id: TensorId) -> Result<&str> {
+    fn name(&self, id: TensorId) -> Result<&str, ImportError> {
         Ok(&self.tensor(id)?.0)
     }
 
-    fn shape(&self, id: TensorId) -> Result<&[usize]> {
+    fn shape(&self, id: TensorId) -> Result<&[usize], ImportError> {
         Ok(&self.tensor(id)?.1)
     }
 
-    fn file(&self, id: TensorId) -> Result<&Path> {
+    fn file(&self, id: TensorId) -> Result<&Path, ImportError> {
         self.tensor(id).map(|_| self.path.as_path())
     }
 
-    fn dtype(&self, id: TensorId) -> Result<DType> {
+    fn dtype(&self, id: TensorId) -> Result<DType, ImportError> {
         self.tensor(id).map(|_| self.dtype)
     }
 
@@ -90,11 +90,11 @@ impl Tensors for RandomTensors {
         false
     }
 
-    fn same(&self, a: TensorId, b: TensorId) -> Result<bool> {
+    fn same(&self, a: TensorId, b: TensorId) -> Result<bool, ImportError> {
         Ok(a == b)
     }
 
-    fn read(&self, view: &View) -> Result<Tensor> {
+    fn read(&self, view: &View) -> Result<Tensor, ImportError> {
         let (name, shape) = self.tensor(view.tensor)?;
         let numel = view.numel_within(shape.iter().product()).ok_or_else(|| {
             let (shape, seen) = (display_shape(shape), display_shape(&view.shape));

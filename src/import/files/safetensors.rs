@@ -4,7 +4,7 @@
 //! itself because the format's own crate keeps one of two tensors of the same name in silence, and cannot name the
 //! tensor or the byte at fault. Read [`super::Folder`] next: it opens the files of a model with this.
 
-use crate::error::{Error, ImportError, Result};
+use crate::import::ImportError;
 use crate::import::files::bytes::{Bytes, json_problem, shortened};
 use crate::shape::display_shape;
 use crate::tensor::DType;
@@ -49,7 +49,7 @@ impl Entry {
     }
 
     /// An [`ImportError::Tensor`] about this tensor in the file at `path`.
-    pub(crate) fn error(&self, path: &Path, reason: impl Into<String>) -> Error {
+    pub(crate) fn error(&self, path: &Path, reason: impl Into<String>) -> ImportError {
         tensor_error(path, &self.name, self.range.start, reason.into())
     }
 }
@@ -67,13 +67,13 @@ pub(crate) struct File {
 
 impl File {
     /// Maps and validates the file at `path`.
-    pub(crate) fn open(path: PathBuf) -> Result<File> {
+    pub(crate) fn open(path: PathBuf) -> Result<File, ImportError> {
         let bytes = Bytes::map(&path)?;
         File::from_bytes(path, bytes)
     }
 
     /// Validates bytes that are already here.
-    pub(crate) fn from_bytes(path: PathBuf, bytes: Bytes) -> Result<File> {
+    pub(crate) fn from_bytes(path: PathBuf, bytes: Bytes) -> Result<File, ImportError> {
         let entries = parse(&path, &bytes)?;
         Ok(File { path, bytes, entries })
     }
@@ -83,7 +83,7 @@ impl File {
 ///
 /// Errors with [`ImportError::File`] or [`ImportError::Tensor`] unless the tensors have distinct names and tile the
 /// file after its header: no byte twice, none left over, each tensor as long as its shape and type say.
-pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, ImportError> {
     let header = header(path, bytes)?;
     let data = PREFIX + header.len();
     let raw = raw_entries(path, header)?;
@@ -92,23 +92,23 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
         if !names.insert(name.as_str()) {
             let at = entry.data_offsets.0.saturating_add(data as u64);
             let reason = "the header names it twice".into();
-            return Err(
-                ImportError::Tensor { path: path.to_owned(), tensor: display_name(name), offset: at, reason }.into()
-            );
+            return Err(ImportError::Tensor { path: path.to_owned(), tensor: display_name(name), offset: at, reason });
         }
     }
     drop(names);
-    let mut entries =
-        raw.into_iter().map(|(name, raw)| checked(path, bytes.len(), data, name, raw)).collect::<Result<Vec<_>>>()?;
+    let mut entries = raw
+        .into_iter()
+        .map(|(name, raw)| checked(path, bytes.len(), data, name, raw))
+        .collect::<Result<Vec<_>, ImportError>>()?;
     entries.sort_by(|a, b| (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name)));
     check_tiling(path, bytes.len(), data, &entries)?;
     Ok(entries)
 }
 
 /// The JSON header, after its length has been held against the file's.
-fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8]> {
-    let error = |offset: usize, reason: String| -> Error {
-        ImportError::File { path: path.to_owned(), offset: offset as u64, reason }.into()
+fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], ImportError> {
+    let error = |offset: usize, reason: String| -> ImportError {
+        ImportError::File { path: path.to_owned(), offset: offset as u64, reason }
     };
     if bytes.is_empty() {
         return Err(error(0, "the file is empty".into()));
@@ -179,7 +179,7 @@ impl<'de> Visitor<'de> for Collect<'_> {
     }
 }
 
-fn raw_entries(path: &Path, header: &[u8]) -> Result<Vec<(String, Raw)>> {
+fn raw_entries(path: &Path, header: &[u8]) -> Result<Vec<(String, Raw)>, ImportError> {
     let (mut entries, mut current) = (Vec::new(), None);
     let mut json = serde_json::Deserializer::from_slice(header);
     let read = Collect { entries: &mut entries, current: &mut current }.deserialize(&mut json);
@@ -191,14 +191,13 @@ fn raw_entries(path: &Path, header: &[u8]) -> Result<Vec<(String, Raw)>> {
             Err(match current {
                 Some(name) => ImportError::Tensor { path, tensor: display_name(&name), offset, reason },
                 None => ImportError::File { path, offset, reason },
-            }
-            .into())
+            })
         }
     }
 }
 
 /// Holds one tensor against the file's length and its own shape.
-fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Result<Entry> {
+fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Result<Entry, ImportError> {
     let (begin, end) = raw.data_offsets;
     let absolute = |offset: u64| usize::try_from(offset).ok().and_then(|offset| offset.checked_add(data));
     let fail = |reason: String| {
@@ -207,8 +206,7 @@ fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Res
             tensor: display_name(&name),
             offset: begin.saturating_add(data as u64),
             reason,
-        }
-        .into())
+        })
     };
     if begin > end {
         return fail(format!("its data ends before it begins: data_offsets [{begin}, {end}]"));
@@ -243,7 +241,7 @@ fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Res
 }
 
 /// Every byte after the header belongs to exactly one tensor, as the format demands.
-fn check_tiling(path: &Path, file: usize, data: usize, entries: &[Entry]) -> Result<()> {
+fn check_tiling(path: &Path, file: usize, data: usize, entries: &[Entry]) -> Result<(), ImportError> {
     let mut reached = data;
     let mut previous: Option<&Entry> = None;
     for entry in entries {
@@ -260,7 +258,7 @@ fn check_tiling(path: &Path, file: usize, data: usize, entries: &[Entry]) -> Res
     }
     if reached != file {
         let reason = format!("the last {} bytes belong to no tensor", file - reached);
-        return Err(ImportError::File { path: path.to_owned(), offset: reached as u64, reason }.into());
+        return Err(ImportError::File { path: path.to_owned(), offset: reached as u64, reason });
     }
     Ok(())
 }
@@ -278,8 +276,8 @@ fn bits(file_type: &str) -> Option<usize> {
     })
 }
 
-fn tensor_error(path: &Path, name: &str, offset: usize, reason: String) -> Error {
-    ImportError::Tensor { path: path.to_owned(), tensor: display_name(name), offset: offset as u64, reason }.into()
+fn tensor_error(path: &Path, name: &str, offset: usize, reason: String) -> ImportError {
+    ImportError::Tensor { path: path.to_owned(), tensor: display_name(name), offset: offset as u64, reason }
 }
 
 /// A name for a message: a header may hold one of 100 MB.

@@ -4,7 +4,7 @@
 //! are. It deliberately knows no tokenizer and runs nothing: a [`TextSettings`] is what a caller has to do to a text.
 //! Read `generate/preparer.rs` next, which does it.
 
-use crate::error::{ImportError, Result};
+use crate::import::ImportError;
 use crate::import::files::config::Config;
 use crate::import::files::folder::Folder;
 use crate::import::files::modules::MODULES;
@@ -27,7 +27,7 @@ pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
 /// Whether transformers 5 gives a model token types: where `model_input_names` lists them, or else where the tokenizer's
 /// class does. A tokenizer.json may write types all the same; a class of no model, such as `PreTrainedTokenizerFast`,
 /// drops them.
-fn tells_pairs_apart(tokenizer: &Config) -> Result<bool> {
+fn tells_pairs_apart(tokenizer: &Config) -> Result<bool, ImportError> {
     const CLASSES: [&str; 3] = ["Bert", "Electra", "DebertaV2"];
     let inputs = tokenizer.strings("model_input_names")?;
     if !inputs.is_empty() {
@@ -61,7 +61,7 @@ pub(crate) struct Sentence {
 }
 
 /// Reads modules.json and what it names. A folder without one says nothing.
-pub(crate) fn read(folder: &Folder) -> Result<Sentence> {
+pub(crate) fn read(folder: &Folder) -> Result<Sentence, ImportError> {
     let mut sentence = Sentence::default();
     let Some(modules) = folder.json_list(MODULES)? else { return Ok(sentence) };
     sentence.modules = true;
@@ -102,8 +102,7 @@ pub(crate) fn read(folder: &Folder) -> Result<Sentence> {
                     what: "sentence-transformers module",
                     name: class.to_string(),
                     supported: "Transformer, Pooling, Normalize, Dropout of sentence_transformers".to_string(),
-                }
-                .into());
+                });
             }
         }
         // `kwargs` names options of a call, each of which is off unless a caller gives it.
@@ -120,7 +119,7 @@ pub(crate) fn read(folder: &Folder) -> Result<Sentence> {
 
 impl Sentence {
     /// Errors when the pooling is for hidden states of another width than `hidden`.
-    pub(crate) fn check_width(&self, hidden: usize) -> Result<()> {
+    pub(crate) fn check_width(&self, hidden: usize) -> Result<(), ImportError> {
         match &self.width {
             Some((config, width)) if *width != hidden => {
                 let reason = format!("{width}, and the model's hidden states are {hidden} wide");
@@ -132,7 +131,7 @@ impl Sentence {
 
     /// What is to be done to a text. `context` is how many positions the model has; `scores` is whether its graph ends in
     /// the head that a CrossEncoder reads, which cuts its pairs in any folder.
-    pub(crate) fn texts(&self, folder: &Folder, context: usize, scores: bool) -> Result<TextSettings> {
+    pub(crate) fn texts(&self, folder: &Folder, context: usize, scores: bool) -> Result<TextSettings, ImportError> {
         if !self.modules && !scores {
             return Ok(TextSettings::default());
         }
@@ -166,7 +165,7 @@ impl Sentence {
     }
 
     /// The settings of the Transformer module.
-    fn transformer(&mut self, folder: &Folder) -> Result<()> {
+    fn transformer(&mut self, folder: &Folder) -> Result<(), ImportError> {
         for file in TRANSFORMER_SETTINGS {
             match folder.json(file)? {
                 // An empty one is passed over for an older one.
@@ -177,7 +176,7 @@ impl Sentence {
         Ok(())
     }
 
-    fn transformer_settings(&mut self, config: &Config) -> Result<()> {
+    fn transformer_settings(&mut self, config: &Config) -> Result<(), ImportError> {
         self.max_tokens = length(config, ["max_seq_length"])?;
         self.texts.lowercase = config.bool_or("do_lower_case", false)?;
         only(config, ["transformer_task"], &["feature-extraction", "sequence-classification"])?;
@@ -209,7 +208,7 @@ impl Sentence {
             "use_fast",
             "use_safetensors",
         ];
-        let arguments = |names: [&str; 2]| -> Result<Option<Config>> {
+        let arguments = |names: [&str; 2]| -> Result<Option<Config>, ImportError> {
             let found = config.object(names)?;
             if let Some(found) = &found {
                 LOADING.iter().for_each(|field| _ = found.value(*field));
@@ -228,7 +227,7 @@ impl Sentence {
     }
 
     /// The settings of the Pooling module.
-    fn pooled(&mut self, config: Config) -> Result<()> {
+    fn pooled(&mut self, config: Config) -> Result<(), ImportError> {
         self.pooling = pooling(&config)?;
         self.texts.skip_prompt = !config.bool_or("include_prompt", true)?;
         let widths = (config.opt_usize(WIDTH[0])?, config.opt_usize(WIDTH[1])?);
@@ -243,7 +242,7 @@ impl Sentence {
     }
 
     /// config_sentence_transformers.json: prompts, and what is done to vectors.
-    fn model(&mut self, folder: &Folder) -> Result<()> {
+    fn model(&mut self, folder: &Folder) -> Result<(), ImportError> {
         let Some(config) = folder.outer_json("config_sentence_transformers.json")? else { return Ok(()) };
         only(&config, ["model_type"], &["SentenceTransformer", "CrossEncoder"])?;
         self.cross_encoder = config.opt_str("model_type")? == Some("CrossEncoder");
@@ -275,7 +274,7 @@ impl Sentence {
 const WIDTH: [&str; 2] = ["embedding_dimension", "word_embedding_dimension"];
 
 /// Errors when one of `fields` is there and none of `known`.
-fn only<const N: usize>(config: &Config, fields: [&str; N], known: &[&str]) -> Result<()> {
+fn only<const N: usize>(config: &Config, fields: [&str; N], known: &[&str]) -> Result<(), ImportError> {
     for field in fields {
         if let Some(found) = config.opt_str(field)?.filter(|found| !known.contains(found)) {
             return Err(config.error(field, format!("{found:?} is not supported; supported: {}", known.join(", "))));
@@ -285,7 +284,7 @@ fn only<const N: usize>(config: &Config, fields: [&str; N], known: &[&str]) -> R
 }
 
 /// A length in tokens that may be absent. Tokenizers without a limit say a number beyond all lengths.
-fn length<const N: usize>(config: &Config, fields: [&str; N]) -> Result<Option<usize>> {
+fn length<const N: usize>(config: &Config, fields: [&str; N]) -> Result<Option<usize>, ImportError> {
     match config.value(fields).and_then(Value::as_f64) {
         Some(beyond) if beyond > crate::import::files::config::MAX_SIZE as f64 => Ok(None),
         _ => config.opt_usize(fields),
@@ -294,7 +293,7 @@ fn length<const N: usize>(config: &Config, fields: [&str; N]) -> Result<Option<u
 
 /// The one pooling that a Pooling module's settings name: by `pooling_mode` (since sentence-transformers 5.4) or by a
 /// truth value per mode (before); the mean where they name none. Several would be concatenated, which is not supported.
-fn pooling(config: &Config) -> Result<Pooling> {
+fn pooling(config: &Config) -> Result<Pooling, ImportError> {
     const MODES: [(&str, &str, Option<Pooling>); 6] = [
         ("mean", "pooling_mode_mean_tokens", Some(Pooling::Mean)),
         ("cls", "pooling_mode_cls_token", Some(Pooling::Cls)),
@@ -320,6 +319,6 @@ fn pooling(config: &Config) -> Result<Pooling> {
     found.ok_or_else(|| {
         let supported: Vec<&str> = MODES.iter().filter(|(.., p)| p.is_some()).map(|(mode, ..)| *mode).collect();
         let (name, supported) = (modes.join(" and "), supported.join(", "));
-        ImportError::Unsupported { what: "pooling", name, supported }.into()
+        ImportError::Unsupported { what: "pooling", name, supported }
     })
 }

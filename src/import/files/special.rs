@@ -3,7 +3,7 @@
 //! It deliberately knows no tokenizer and no template language: texts and ids are passed on as the files have them. Read
 //! [`super::folder`] for where files come from; `text::ChatTemplate` runs the template.
 
-use crate::error::{ImportError, Result};
+use crate::import::ImportError;
 use crate::import::files::bytes::{json_error, python_json};
 use crate::import::files::config::Config;
 use crate::import::files::folder::Folder;
@@ -19,7 +19,7 @@ const TEMPLATES: [&str; 2] = ["chat_template.jinja", "additional_chat_templates/
 /// The variables that name special tokens to a chat template, `bos_token` say, and the tokens.
 ///
 /// Errors when a file cannot be read.
-pub(crate) fn names(folder: &Folder) -> Result<Vec<(String, String)>> {
+pub(crate) fn names(folder: &Folder) -> Result<Vec<(String, String)>, ImportError> {
     let mut names: Vec<(String, String)> = Vec::new();
     // The second is what older folders have.
     for file in [TOKENIZER_CONFIG, "special_tokens_map.json"] {
@@ -43,7 +43,7 @@ fn token(value: &Value) -> Option<&str> {
 /// The chat template's file and source, if the folder has one.
 ///
 /// Errors when a file cannot be read, and when there are several templates and none is the default.
-pub(crate) fn chat_template(folder: &Folder) -> Result<Option<(PathBuf, String)>> {
+pub(crate) fn chat_template(folder: &Folder) -> Result<Option<(PathBuf, String)>, ImportError> {
     for name in TEMPLATES {
         if let Some(bytes) = folder.bytes(name)? {
             let path = folder.path().join(name);
@@ -61,7 +61,7 @@ pub(crate) fn chat_template(folder: &Folder) -> Result<Option<(PathBuf, String)>
     Ok(Some((config.path().to_owned(), source)))
 }
 
-fn named(config: &Config, list: &Value) -> Result<String> {
+fn named(config: &Config, list: &Value) -> Result<String, ImportError> {
     #[derive(Deserialize)]
     struct Named {
         name: String,
@@ -80,7 +80,12 @@ fn named(config: &Config, list: &Value) -> Result<String> {
 ///
 /// As transformers takes it, an id outside the vocabulary is one that is never produced. Errors when a file cannot be
 /// read.
-pub(crate) fn end_tokens(folder: &Folder, config: &Config, inner: &[i64], vocabulary: usize) -> Result<Vec<u32>> {
+pub(crate) fn end_tokens(
+    folder: &Folder,
+    config: &Config,
+    inner: &[i64],
+    vocabulary: usize,
+) -> Result<Vec<u32>, ImportError> {
     let told = match folder.json("generation_config.json")? {
         Some(generation) => generation.ids("eos_token_id")?,
         None => Vec::new(),
@@ -100,7 +105,7 @@ pub(crate) fn end_tokens(folder: &Folder, config: &Config, inner: &[i64], vocabu
 /// Errors when tokenizer_config.json says one thing of letters and tokenizer.json another, in folders of BERT's tokenizer.
 ///
 /// transformers goes by the former, which is not read otherwise: the tokens, and so the vectors, would differ from there.
-pub(crate) fn check_letters(folder: &Folder) -> Result<()> {
+pub(crate) fn check_letters(folder: &Folder) -> Result<(), ImportError> {
     const SAID: [(&str, &str); 3] = [
         ("do_lower_case", "lowercase"),
         ("strip_accents", "strip_accents"),
@@ -137,7 +142,7 @@ pub(crate) fn check_letters(folder: &Folder) -> Result<()> {
 }
 
 /// Whether tokenizer.json itself cuts long texts at their beginning, which counts where tokenizer_config.json says nothing.
-pub(crate) fn cuts_start(folder: &Folder) -> Result<bool> {
+pub(crate) fn cuts_start(folder: &Folder) -> Result<bool, ImportError> {
     #[derive(Deserialize)]
     struct Tokenizer {
         truncation: Option<Map<String, Value>>,
@@ -149,7 +154,7 @@ pub(crate) fn cuts_start(folder: &Folder) -> Result<bool> {
 }
 
 /// The id of an added token, without a tokenizer.
-fn added_id(folder: &Folder, text: &str) -> Result<Option<u32>> {
+fn added_id(folder: &Folder, text: &str) -> Result<Option<u32>, ImportError> {
     #[derive(Deserialize)]
     struct Tokenizer {
         #[serde(default)]

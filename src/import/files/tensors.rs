@@ -3,10 +3,11 @@
 //! This module deliberately knows nothing of what a tensor is for, nor of ranks: a shard is a [`View`] like any other.
 //! Read `random.rs` for tensors that no file holds, and `crate::graph` for who reads: its weights are these views.
 
-use crate::error::{ImportError, Result, TensorError};
+use crate::import::ImportError;
 use crate::import::files::folder::Folder;
 use crate::import::files::safetensors::{Entry, File, SUPPORTED};
 use crate::shape::{checked_numel, display_shape};
+use crate::tensor::TensorError;
 use crate::tensor::{DType, Region, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -46,14 +47,14 @@ impl View {
     }
 
     /// The part `range` of dimension `dim`. Errors when there is no such part.
-    pub fn slice(&self, dim: usize, range: Range<usize>) -> Result<View> {
+    pub fn slice(&self, dim: usize, range: Range<usize>) -> Result<View, ImportError> {
         let mut region = Region::whole(&self.shape);
         *region.0.get_mut(dim).ok_or_else(|| self.no_dimension(dim))? = range;
         self.region(&region)
     }
 
     /// With two dimensions swapped. Errors when there is no such dimension.
-    pub fn transpose(&self, a: usize, b: usize) -> Result<View> {
+    pub fn transpose(&self, a: usize, b: usize) -> Result<View, ImportError> {
         if let Some(&dim) = [a, b].iter().find(|d| **d >= self.shape.len()) {
             return Err(self.no_dimension(dim).into());
         }
@@ -72,7 +73,7 @@ impl View {
     }
 
     /// The box `region`: a rank's shard. Errors when it leaves the view.
-    pub fn region(&self, region: &Region) -> Result<View> {
+    pub fn region(&self, region: &Region) -> Result<View, ImportError> {
         let inside = region.0.len() == self.shape.len()
             && region.0.iter().zip(&self.shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
         if !inside {
@@ -134,29 +135,29 @@ pub trait Tensors: Send + Sync {
     /// The tensor called `name`, wanted in `shape`: one that is made up is made so, one in a file has the file's shape.
     ///
     /// Errors when nothing of that shape can be made up.
-    fn wanted(&mut self, name: &str, shape: &[usize]) -> Result<Option<TensorId>>;
+    fn wanted(&mut self, name: &str, shape: &[usize]) -> Result<Option<TensorId>, ImportError>;
 
     /// The tensor's name.
-    fn name(&self, id: TensorId) -> Result<&str>;
+    fn name(&self, id: TensorId) -> Result<&str, ImportError>;
 
     /// The tensor's shape.
-    fn shape(&self, id: TensorId) -> Result<&[usize]>;
+    fn shape(&self, id: TensorId) -> Result<&[usize], ImportError>;
 
     /// The file that holds the tensor, or tells what it should be.
-    fn file(&self, id: TensorId) -> Result<&Path>;
+    fn file(&self, id: TensorId) -> Result<&Path, ImportError>;
 
     /// The type of the tensor's elements. Errors when it is one that no weight may have.
-    fn dtype(&self, id: TensorId) -> Result<DType>;
+    fn dtype(&self, id: TensorId) -> Result<DType, ImportError>;
 
     /// The whole tensor as a view.
-    fn view(&self, id: TensorId) -> Result<View> {
+    fn view(&self, id: TensorId) -> Result<View, ImportError> {
         Ok(View::whole(id, self.shape(id)?))
     }
 
     /// Exactly the elements of `view`, row-major, in the tensor's type.
     ///
     /// Errors when the view leaves its tensor, before anything is allocated.
-    fn read(&self, view: &View) -> Result<Tensor>;
+    fn read(&self, view: &View) -> Result<Tensor, ImportError>;
 
     /// Whether there is no tensor called `name`, nor one to be made up.
     fn lacks(&self, name: &str) -> bool {
@@ -164,7 +165,7 @@ pub trait Tensors: Send + Sync {
     }
 
     /// Whether two tensors have the same shape, type and elements, bit for bit. Stops at the first that differ.
-    fn same(&self, a: TensorId, b: TensorId) -> Result<bool>;
+    fn same(&self, a: TensorId, b: TensorId) -> Result<bool, ImportError>;
 
     /// Bytes of all tensors together.
     fn weight_bytes(&self) -> u64;
@@ -207,12 +208,12 @@ impl FileTensors {
         (0..self.places.len()).map(TensorId)
     }
 
-    fn entry(&self, id: TensorId) -> Result<(&File, &Entry)> {
+    fn entry(&self, id: TensorId) -> Result<(&File, &Entry), ImportError> {
         let place = self.places.get(id.0).copied();
         let found = place.and_then(|(f, e)| self.files.get(f).and_then(|file| Some((file, file.entries.get(e)?))));
         found.ok_or_else(|| {
             let reason = format!("has {} tensors; number {} is of another model", self.places.len(), id.0);
-            ImportError::Folder { path: self.path.clone(), reason }.into()
+            ImportError::Folder { path: self.path.clone(), reason }
         })
     }
 }
@@ -222,23 +223,23 @@ impl Tensors for FileTensors {
         self.by_name.get(name).copied()
     }
 
-    fn wanted(&mut self, name: &str, _shape: &[usize]) -> Result<Option<TensorId>> {
+    fn wanted(&mut self, name: &str, _shape: &[usize]) -> Result<Option<TensorId>, ImportError> {
         Ok(self.find(name))
     }
 
-    fn name(&self, id: TensorId) -> Result<&str> {
+    fn name(&self, id: TensorId) -> Result<&str, ImportError> {
         Ok(&self.entry(id)?.1.name)
     }
 
-    fn shape(&self, id: TensorId) -> Result<&[usize]> {
+    fn shape(&self, id: TensorId) -> Result<&[usize], ImportError> {
         Ok(&self.entry(id)?.1.shape)
     }
 
-    fn file(&self, id: TensorId) -> Result<&Path> {
+    fn file(&self, id: TensorId) -> Result<&Path, ImportError> {
         Ok(&self.entry(id)?.0.path)
     }
 
-    fn dtype(&self, id: TensorId) -> Result<DType> {
+    fn dtype(&self, id: TensorId) -> Result<DType, ImportError> {
         let (file, entry) = self.entry(id)?;
         entry.dtype().ok_or_else(|| {
             let found = crate::import::files::bytes::shortened(&entry.file_type, 40);
@@ -246,13 +247,13 @@ impl Tensors for FileTensors {
         })
     }
 
-    fn same(&self, a: TensorId, b: TensorId) -> Result<bool> {
+    fn same(&self, a: TensorId, b: TensorId) -> Result<bool, ImportError> {
         let ((a_file, a), (b_file, b)) = (self.entry(a)?, self.entry(b)?);
         let (a_bytes, b_bytes) = (a_file.bytes.get(a.range.clone()), b_file.bytes.get(b.range.clone()));
         Ok(a.shape == b.shape && a.file_type == b.file_type && a_bytes == b_bytes)
     }
 
-    fn read(&self, view: &View) -> Result<Tensor> {
+    fn read(&self, view: &View) -> Result<Tensor, ImportError> {
         let dtype = self.dtype(view.tensor)?;
         let (file, entry) = self.entry(view.tensor)?;
         let bytes = file.bytes.get(entry.range.clone());
@@ -440,11 +441,11 @@ mod tests {
         let weights = counted(&[4, 6], DType::F32);
         let id = TensorId(0);
         let whole = weights.view(id).unwrap();
-        assert!(matches!(whole.slice(0, 3..5), Err(crate::Error::Tensor(TensorError::Region { .. }))));
+        assert!(matches!(whole.slice(0, 3..5), Err(ImportError::Data(TensorError::Region { .. }))));
         #[expect(clippy::reversed_empty_ranges, reason = "what a careless caller may pass")]
         let reversed = whole.slice(0, 3..2);
         assert!(reversed.is_err() && whole.region(&Region(vec![0..1, 0..1, 0..1])).is_err());
-        assert!(matches!(whole.slice(2, 0..1), Err(crate::Error::Tensor(TensorError::Dimension { dim: 2, .. }))));
+        assert!(matches!(whole.slice(2, 0..1), Err(ImportError::Data(TensorError::Dimension { dim: 2, .. }))));
         assert!(whole.transpose(0, 2).is_err());
         let view = |offset, shape: &[usize], strides: &[usize]| View {
             tensor: id,
@@ -463,11 +464,11 @@ mod tests {
             view(0, &[usize::MAX, 2, 0], &[1, 1, 1]),
         ] {
             let error = weights.read(&bad).unwrap_err();
-            assert!(matches!(error, crate::Error::Import(ImportError::Tensor { .. })), "{error:?}");
+            assert!(matches!(error, ImportError::Tensor { .. }), "{error:?}");
             assert!(error.to_string().contains("leaves its shape [4, 6]"), "{error}");
         }
         let other = View { tensor: TensorId(1), ..whole };
-        assert!(matches!(weights.read(&other), Err(crate::Error::Import(ImportError::Folder { .. }))));
+        assert!(matches!(weights.read(&other), Err(ImportError::Folder { .. })));
         assert_eq!(weights.bytes_read(), 0);
     }
 }

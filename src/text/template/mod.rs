@@ -6,7 +6,7 @@
 
 mod jinja;
 
-use crate::error::{Result, TextError};
+use crate::text::TextError;
 use jinja::{Fault, Template, Variable};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,11 +50,16 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TextError::Template`] when it is no template, with the line.
-    pub fn new(path: impl AsRef<Path>, source: &str, specials: Vec<(String, String)>, now: SystemTime) -> Result<Self> {
+    pub fn new(
+        path: impl AsRef<Path>,
+        source: &str,
+        specials: Vec<(String, String)>,
+        now: SystemTime,
+    ) -> Result<Self, TextError> {
         let path = path.as_ref().to_owned();
         let fail = |reason: String| TextError::Template { path: path.clone(), reason };
         if source.len() > SOURCE {
-            return Err(fail(format!("has {} bytes; no chat template needs more than {SOURCE}", source.len())).into());
+            return Err(fail(format!("has {} bytes; no chat template needs more than {SOURCE}", source.len())));
         }
         let now = jiff::Timestamp::try_from(now).map_err(|e| fail(format!("the clock: {e}")))?;
         let template = with_room(|| Template::parse(source)).map_err(|e| fail(explain(&e)))?;
@@ -66,7 +71,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`TextError::Template`] when the template raises, with its own message; when it fails, with the line; or when it
     /// runs or prints without end.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
         let given: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
         fn record(message: &Message) -> Vec<(&str, &str)> {
             vec![("role", &message.role), ("content", &message.content)]
@@ -78,7 +83,7 @@ impl ChatTemplate {
             ("add_generation_prompt", Variable::Bool(add_generation_prompt)),
         ]);
         variables.extend(self.specials.iter().map(|(name, text)| (name.as_str(), Variable::Text(text))));
-        with_room(|| self.template.render(&variables, self.now, given)).map_err(|e| self.error(explain(&e)).into())
+        with_room(|| self.template.render(&variables, self.now, given)).map_err(|e| self.error(explain(&e)))
     }
 
     /// What stands in the template's source.

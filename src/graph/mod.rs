@@ -4,12 +4,15 @@
 //! bound to its sharding rule as it is added, which also infers its shape. Read [`crate::import`] next for who builds
 //! graphs, and [`crate::plan`] for what is decided about them.
 
-use crate::error::{Error, GraphError, Result};
+mod error;
+
+pub use error::GraphError;
+
 use crate::kernel::dense;
 use crate::ops::{Op, Operand};
 use crate::shape::{Dim, Shape, Symbol, display_shape};
 use crate::sharding::ShardingRule;
-use crate::tensor::{DType, Region, Tensor};
+use crate::tensor::DType;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -74,25 +77,8 @@ pub struct Graph {
 }
 
 /// Why the value called `name` cannot be what a graph makes of it.
-fn refused(name: &str, reason: String) -> Error {
-    GraphError::Value { value: name.to_string(), reason }.into()
-}
-
-/// Where the elements of a graph's weights come from: a model's files, or memory.
-pub trait Weights: Send + Sync {
-    /// The box `region` of the weight called `name`, whose whole resolved shape is `shape`, in its own type.
-    ///
-    /// Reads no element outside the box. Errors when there is no such weight or its file cannot be read.
-    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor>;
-}
-
-impl Weights for HashMap<String, Tensor> {
-    fn read(&self, name: &str, _shape: &[usize], region: &Region) -> Result<Tensor> {
-        match self.get(name) {
-            Some(tensor) => tensor.slice(region),
-            None => Err(GraphError::Name { kind: "weight", name: name.to_string(), problem: "does not exist" }.into()),
-        }
-    }
+fn refused(name: &str, reason: String) -> GraphError {
+    GraphError::Value { value: name.to_string(), reason }
 }
 
 impl Graph {
@@ -101,7 +87,7 @@ impl Graph {
         Graph::default()
     }
 
-    fn add(&mut self, name: &str, shape: Shape, dtype: DType, source: Source) -> Result<ValueId> {
+    fn add(&mut self, name: &str, shape: Shape, dtype: DType, source: Source) -> Result<ValueId, GraphError> {
         // What no machine counts in bytes is refused here, so that nobody behind needs to look for an overflow.
         let fixed = shape.iter().filter_map(|d| d.fixed()).try_fold(16usize, |n, d| n.checked_mul(d.max(1)));
         if fixed.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
@@ -110,7 +96,7 @@ impl Graph {
         let id = ValueId(self.values.len());
         if self.names.contains_key(name) {
             let problem = "is defined twice";
-            return Err(GraphError::Name { kind: "value", name: name.to_string(), problem }.into());
+            return Err(GraphError::Name { kind: "value", name: name.to_string(), problem });
         }
         self.names.insert(name.to_string(), id);
         self.values.push(Value { name: name.to_string(), shape, dtype, source });
@@ -118,7 +104,7 @@ impl Graph {
     }
 
     /// Adds a value given with every call, in f32 or u32. Errors when the name is taken or the type is another.
-    pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<ValueId> {
+    pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<ValueId, GraphError> {
         if dense(dtype) != dtype {
             return Err(refused(name, format!("is given with every call in {dtype}: only weights may be; use f32")));
         }
@@ -126,14 +112,14 @@ impl Graph {
     }
 
     /// Adds a weight. Errors when the name is taken.
-    pub fn weight(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<ValueId> {
+    pub fn weight(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<ValueId, GraphError> {
         self.add(name, shape.into(), dtype, Source::Weight)
     }
 
     /// Adds a state in f32. Its first dimension may be `batch`, any may be `capacity`.
     ///
     /// Errors when the name is taken, or when a length changes from call to call so that elements would have to move.
-    pub fn state(&mut self, name: &str, shape: impl Into<Shape>) -> Result<ValueId> {
+    pub fn state(&mut self, name: &str, shape: impl Into<Shape>) -> Result<ValueId, GraphError> {
         let shape = shape.into();
         let kept = |(i, dim): (usize, &Dim)| match dim {
             Dim::Fixed(_) | Dim::Symbol(Symbol::Capacity) => true,
@@ -155,18 +141,18 @@ impl Graph {
     ///
     /// Errors when the name is taken, an id is of another graph, the inputs do not fit the op's rule or are of types
     /// that it does not read, or when it reads what a node before it has overwritten in place.
-    pub fn node(&mut self, name: &str, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
+    pub fn node(&mut self, name: &str, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
         let op = op.into();
-        let wrap = |cause: Error| GraphError::Node { node: name.to_string(), cause: Box::new(cause) };
+        let wrap = |cause: GraphError| GraphError::Node { node: name.to_string(), cause: Box::new(cause) };
         inputs.iter().try_for_each(|&value| self.check_known(value)).map_err(wrap)?;
         let shapes: Vec<Shape> = inputs.iter().map(|&v| self.value(v).shape.clone()).collect();
-        let rule = op.rule(&shapes).map_err(wrap)?;
+        let rule = op.rule(&shapes).map_err(|cause| wrap(cause.into()))?;
         for (input, &value) in inputs.iter().enumerate() {
             self.check_current(value).map_err(wrap)?;
             let found = self.value(value).dtype;
             op.operand(input)
                 .check(found)
-                .map_err(|expected| wrap(GraphError::Operand { op: op.name(), input, expected, found }.into()))?;
+                .map_err(|expected| wrap(GraphError::Operand { op: op.name(), input, expected, found }))?;
         }
         let overwritten = op.in_place().and_then(|i| self.overwritten_by(i, inputs).transpose()).transpose();
         let overwritten = overwritten.map_err(wrap)?;
@@ -183,7 +169,7 @@ impl Graph {
     }
 
     /// The state that a node overwrites in place by its input number `i`; `None` where it writes into a copy.
-    fn overwritten_by(&self, i: usize, inputs: &[ValueId]) -> Result<Option<ValueId>> {
+    fn overwritten_by(&self, i: usize, inputs: &[ValueId]) -> Result<Option<ValueId>, GraphError> {
         let target = inputs[i];
         let Some(state) = self.state_of(self.origin(target)) else { return Ok(None) };
         let name = &self.value(state).name;
@@ -203,7 +189,7 @@ impl Graph {
     }
 
     /// Errors when a node before has overwritten `value`, or what it is a view of.
-    fn check_current(&self, value: ValueId) -> Result<()> {
+    fn check_current(&self, value: ValueId) -> Result<(), GraphError> {
         let origin = self.origin(value);
         match self.overwritten.get(&origin) {
             Some(node) => Err(refused(&self.value(value).name, format!("was overwritten by node {node}: read that"))),
@@ -211,12 +197,11 @@ impl Graph {
         }
     }
 
-    fn check_known(&self, value: ValueId) -> Result<()> {
+    fn check_known(&self, value: ValueId) -> Result<(), GraphError> {
         if value.0 < self.values.len() {
             return Ok(());
         }
-        Err(GraphError::Name { kind: "value", name: format!("number {}", value.0), problem: "is of another graph" }
-            .into())
+        Err(GraphError::Name { kind: "value", name: format!("number {}", value.0), problem: "is of another graph" })
     }
 
     /// What `value` is a view of: itself unless it is one.
@@ -230,12 +215,12 @@ impl Graph {
     /// Makes a value an output, under a name.
     ///
     /// Errors when the name is taken by another output, the id is of another graph, or a node has overwritten the value.
-    pub fn output(&mut self, name: &str, value: ValueId) -> Result<()> {
+    pub fn output(&mut self, name: &str, value: ValueId) -> Result<(), GraphError> {
         self.check_known(value)?;
         self.check_current(value)?;
         if self.outputs.iter().any(|(n, _)| n == name) {
             let problem = "is defined twice";
-            return Err(GraphError::Name { kind: "output", name: name.to_string(), problem }.into());
+            return Err(GraphError::Name { kind: "output", name: name.to_string(), problem });
         }
         self.outputs.push((name.to_string(), value));
         Ok(())

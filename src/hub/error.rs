@@ -1,0 +1,96 @@
+//! What can go wrong when a model is found by its name or fetched.
+//!
+//! It deliberately knows nothing of what is in a model. Read [`super::Cache`] for who returns these.
+
+use crate::import::ImportError;
+use std::path::PathBuf;
+
+/// A model's name, the cache, or a hub that models come from.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// A name that no hub gives.
+    #[error("the model name {name:?} {reason}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The cache does not hold the model.
+    #[error("{id} is not in the cache {}: `fanfold pull {id}` fetches it", cache.display())]
+    NotCached {
+        /// The name.
+        id: String,
+        /// Where the cache is.
+        cache: PathBuf,
+    },
+    /// The hub has no such model, revision or file.
+    #[error("{endpoint} has no {what}: check its spelling")]
+    NotFound {
+        /// The hub.
+        endpoint: String,
+        /// `model OWNER/NAME`, `revision ..`, `file ..`.
+        what: String,
+    },
+    /// The hub wants to know who asks, or refuses who does.
+    #[error("{id}: {reason}")]
+    Denied {
+        /// The name.
+        id: String,
+        /// Why, and the way out.
+        reason: String,
+    },
+    /// The repository holds nothing that can be run.
+    #[error("{id} holds no weights that fanfold reads (model.safetensors or its index){}", found.as_ref().map(|f| format!(", only {f}")).unwrap_or_default())]
+    NoWeights {
+        /// The name.
+        id: String,
+        /// A file of weights in another format.
+        found: Option<String>,
+    },
+    /// The hub cannot be reached, or the connection broke.
+    #[error("{url}: {reason}. Is there a network? What was fetched is kept: the same command goes on from there")]
+    Network {
+        /// What was asked for.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The hub answers what no hub should.
+    #[error("{url}: {reason}")]
+    Answer {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// What arrived is not what the hub says the file is.
+    #[error("{file}: {reason}. It was deleted: the same command fetches it anew")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// How it differs.
+        reason: String,
+    },
+    /// A file in the cache cannot be written.
+    #[error("{}: {reason}", path.display())]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// The system's words, and the way out.
+        reason: String,
+    },
+    /// The person said stop.
+    #[error("stopped; what was fetched is kept: the same command goes on from there")]
+    Stopped,
+    /// An index of weights that was fetched cannot be read.
+    #[error("{0}")]
+    Import(ImportError),
+}
+
+impl From<ImportError> for HubError {
+    fn from(error: ImportError) -> HubError {
+        HubError::Import(error)
+    }
+}

@@ -1,0 +1,78 @@
+//! What can go wrong with texts: tokenizers, templates and the choice of tokens.
+//!
+//! It deliberately knows no engine. Read `tokenizer.rs`, `template/` and `sampling.rs` for who returns these.
+
+use crate::weights::SourceError;
+use std::path::PathBuf;
+
+/// Text: tokenizer and sampling.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// The tokenizer cannot be read or refuses a text.
+    #[error("{}: {reason}", path.display())]
+    Tokenizer {
+        /// tokenizer.json.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The tokenizer and the model are not from one folder.
+    #[error(
+        "{}: has token ids up to {largest}, but the model's vocabulary ends before {vocabulary}: the tokenizer is not this model's", path.display()
+    )]
+    Vocabulary {
+        /// tokenizer.json.
+        path: PathBuf,
+        /// Its largest id.
+        largest: u32,
+        /// The size of the model's vocabulary.
+        vocabulary: usize,
+    },
+    /// A chat template is none, fails, raises, or does not end.
+    #[error("{}: {reason}", path.display())]
+    Template {
+        /// The template's file.
+        path: PathBuf,
+        /// What is wrong, with the template's own message where it raises one.
+        reason: String,
+    },
+    /// The model has no chat template.
+    #[error(
+        "{}: has no chat template, so that it is not known how the model wants to be talked to: give one with --template FILE, or use `fanfold run` without --chat", path.display()
+    )]
+    NoTemplate {
+        /// The model's folder.
+        path: PathBuf,
+    },
+    /// The folder names no such prompt.
+    #[error("the model's folder has no prompt named {name:?}: {known}")]
+    Prompt {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A sampling setting is outside its range.
+    #[error("{setting} {value} is outside {range}")]
+    Sampling {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: f32,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// Logits that are not numbers.
+    #[error("the logits hold no number to choose from ({0})")]
+    Logits(&'static str),
+    /// A file of the model cannot be read.
+    #[error("{0}")]
+    Source(SourceError),
+}
+
+impl From<SourceError> for TextError {
+    fn from(error: SourceError) -> TextError {
+        TextError::Source(error)
+    }
+}
