@@ -4,10 +4,11 @@
 //! machine's), and the largest tensor that it holds in one piece. The module deliberately asks no device for either.
 //! Read [`crate::device::select`] next for who knows them.
 
-use super::{Memory, Place, RankProgram, Size};
+use super::error::{ProgramError, Shortfall, TooWide};
+use super::instr::{Place, Program, RankProgram, WeightShard};
+use super::memory::Memory;
+use super::size::Size;
 use crate::kernel::{Layout, weight_bytes, weight_layout};
-use crate::program::ProgramError;
-use crate::program::{Shortfall, TooWide};
 use crate::shape::{Limits, Shape, Symbol};
 use crate::tensor::DType;
 
@@ -140,7 +141,7 @@ impl RankProgram {
             let bytes = (Size::of(&value.shape).max(limits) as u64).saturating_mul(4);
             (format!("the state {}", value.name), bytes, advice(&value.shape, limits))
         });
-        let weight = |w: &super::WeightShard| {
+        let weight = |w: &WeightShard| {
             let shape = w.local_shape(limits);
             let piece = match w.layout {
                 Layout::Dense => ("", weight_bytes(w.dtype, &shape, Layout::Dense)),
@@ -160,5 +161,19 @@ impl RankProgram {
         let (rank, device) = (self.rank, &room.device);
         let wide = |(tensor, bytes, advice)| TooWide { rank, device: device.clone(), tensor, bytes, largest, advice };
         widest.into_iter().flatten().filter(|(_, bytes, _)| *bytes > largest).map(wide).collect()
+    }
+}
+
+impl Program {
+    /// Checks that the devices can hold it in sessions whose calls are at most `limits`; `rooms` gives each rank's.
+    ///
+    /// Errors as [`check`].
+    pub fn check(&self, limits: &Limits, rooms: &[Room]) -> Result<(), ProgramError> {
+        check(&self.tenants(limits, rooms))
+    }
+
+    /// Its ranks, each on its device.
+    pub fn tenants<'a>(&'a self, limits: &'a Limits, rooms: &'a [Room]) -> Vec<Tenant<'a>> {
+        self.ranks.iter().zip(rooms).map(|(rank, room)| Tenant { rank, limits, room }).collect()
     }
 }

@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::guard::guarded;
 use super::pattern::Pattern;
 use super::pipeline::Decode;
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{Piece, Tokenizer};
 use crate::text::TextError;
 
 use std::mem::take;
@@ -34,17 +34,22 @@ pub struct TextStream {
     prompt_rest: String,
 }
 
-/// A token on its way through the stages.
-#[derive(Debug, Clone)]
-pub(super) struct Piece {
-    pub text: String,
-    /// Whether the text stands for itself, as an added token's does, and is not a byte-level spelling of bytes.
-    pub literal: bool,
-}
+impl Tokenizer {
+    /// The text of ids that arrive one by one, without special tokens if `skip_special`. It begins a text: many
+    /// tokenizers drop the space that a text begins with.
+    pub fn stream(&self, skip_special: bool) -> TextStream {
+        TextStream::new(self.clone(), skip_special)
+    }
 
-impl From<String> for Piece {
-    fn from(text: String) -> Self {
-        Piece { text, literal: false }
+    /// The text of ids that continue `prompt`, without special tokens if `skip_special`.
+    ///
+    /// The text of the prompt and the text of the stream joined are what [`Tokenizer::decode`] gives for all ids, so a
+    /// continuation keeps the space between the prompt's last word and its first one.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] when the tokenizer's own decoder fails on the prompt.
+    pub fn stream_after(&self, prompt: &[u32], skip_special: bool) -> Result<TextStream, TextError> {
+        TextStream::after(self.clone(), prompt, skip_special)
     }
 }
 

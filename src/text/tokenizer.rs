@@ -4,7 +4,6 @@
 //! errors. Read [`Tokenizer::from_bytes`], then `file.rs` for what is checked, `pipeline.rs` for how a text is encoded,
 //! and [`TextStream`](super::TextStream) for text that arrives token by token.
 
-use super::detokenizer::{Piece, TextStream};
 use super::file;
 use super::guard::guarded;
 use super::pipeline::{Decode, Pipeline, Truncation, no_room};
@@ -32,6 +31,20 @@ struct Inner {
     byte_level: bool,
     /// How long texts are cut, if they are.
     truncation: Option<Truncation>,
+}
+
+/// A token on its way through the stages.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub text: String,
+    /// Whether the text stands for itself, as an added token's does, and is not a byte-level spelling of bytes.
+    pub literal: bool,
+}
+
+impl From<String> for Piece {
+    fn from(text: String) -> Self {
+        Piece { text, literal: false }
+    }
 }
 
 impl Tokenizer {
@@ -118,23 +131,6 @@ impl Tokenizer {
         }
         text.extend(stream.finish()?);
         Ok(text)
-    }
-
-    /// The text of ids that arrive one by one, without special tokens if `skip_special`. It begins a text: many
-    /// tokenizers drop the space that a text begins with.
-    pub fn stream(&self, skip_special: bool) -> TextStream {
-        TextStream::new(self.clone(), skip_special)
-    }
-
-    /// The text of ids that continue `prompt`, without special tokens if `skip_special`.
-    ///
-    /// The text of the prompt and the text of the stream joined are what [`Tokenizer::decode`] gives for all ids, so a
-    /// continuation keeps the space between the prompt's last word and its first one.
-    ///
-    /// # Errors
-    /// [`TextError::Tokenizer`] when the tokenizer's own decoder fails on the prompt.
-    pub fn stream_after(&self, prompt: &[u32], skip_special: bool) -> Result<TextStream, TextError> {
-        TextStream::after(self.clone(), prompt, skip_special)
     }
 
     /// How many tokens the vocabulary holds, special ones included.

@@ -151,7 +151,7 @@ impl fmt::Display for AdapterInfo {
 /// Bytes of the largest tensor in one piece, where bindings and buffers have at most so many.
 pub(super) fn largest_tensor(max_binding: u64, max_buffer: u64) -> u64 {
     let largest = max_binding.min(max_buffer);
-    largest - largest % super::context::ALIGNMENT
+    largest - largest % super::options::ALIGNMENT
 }
 
 /// The part of a name that every interface agrees on: no driver, no bus, no wrapper.

@@ -3,8 +3,8 @@
 //! It deliberately knows nothing of tensors or programs. Read `staging` next for how bytes cross, and
 //! `recorder` for how work is submitted.
 
-use super::GpuOptions;
 use super::adapter::{AdapterInfo, largest_tensor, open};
+use super::options::{ALIGNMENT, GpuOptions};
 use crate::device::Counters;
 use crate::device::DeviceError;
 
@@ -14,9 +14,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-
-/// Sizes of buffers and bindings are multiples of this: the widest vector a kernel loads.
-pub(super) const ALIGNMENT: u64 = 16;
 
 /// Why a device is of no more use.
 #[derive(Clone, Debug)]

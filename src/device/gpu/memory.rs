@@ -3,7 +3,8 @@
 //! It deliberately does not know what ops do with them; the layout of weights is [`crate::kernel::weight_layout`]'s.
 //! Read `prepared` next for how they are bound.
 
-use super::context::{ALIGNMENT, Context};
+use super::context::Context;
+use super::options::ALIGNMENT;
 use super::staging::Writer;
 use crate::device::DeviceError;
 

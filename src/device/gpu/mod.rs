@@ -6,12 +6,14 @@
 mod adapter;
 mod context;
 mod memory;
+mod options;
 mod pipeline;
 mod prepared;
 mod recorder;
 mod staging;
 
 pub use adapter::{AdapterInfo, AdapterKind, Backend, adapters};
+pub use options::GpuOptions;
 
 use super::{Counters, Device};
 use crate::device::DeviceError;
@@ -20,41 +22,16 @@ use crate::program::{Instr, RankProgram, Size};
 use crate::shape::{Env, Limits, resolve};
 use crate::wait::Progress;
 use crate::weights::Weights;
-use context::{ALIGNMENT, Context};
+use context::Context;
 use memory::Memory;
+use options::ALIGNMENT;
 use prepared::{Calls, Rank};
 use recorder::Recorder;
 use staging::{Reader, Writer};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Bytes of the uniform that every call writes: `past` and what may join it.
 const RUN: u64 = 16;
-
-/// How a GPU is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GpuOptions {
-    /// No wait lasts once there was no progress for so long.
-    pub deadline: Duration,
-    /// Splits weights over bindings of at most so many bytes; `None`: the adapter's own limit.
-    pub max_binding: Option<u64>,
-    /// Arithmetic operations, about, after which a submission ends. It is lowered where submissions take long.
-    pub submission: u64,
-    /// How long a wait stays awake before it sleeps.
-    pub spin: Duration,
-}
-
-impl Default for GpuOptions {
-    fn default() -> GpuOptions {
-        GpuOptions {
-            deadline: Duration::from_secs(30),
-            max_binding: None,
-            // A tenth of a second for the slowest device measured, a software one on one thread.
-            submission: 1 << 30,
-            spin: Duration::from_micros(50),
-        }
-    }
-}
 
 /// A GPU that holds one rank.
 pub struct GpuDevice {

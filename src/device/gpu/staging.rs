@@ -63,7 +63,7 @@ impl Writer {
             at += part.len();
         }
         drop(view);
-        slot.used += bytes.next_multiple_of(super::context::ALIGNMENT);
+        slot.used += bytes.next_multiple_of(super::options::ALIGNMENT);
         Ok((&slot.buffer, start))
     }
 
