@@ -106,6 +106,9 @@ impl From<TensorError> for DeviceError {
 
 impl From<SourceError> for DeviceError {
     fn from(error: SourceError) -> DeviceError {
-        DeviceError::Source(error)
+        match error {
+            SourceError::Tensor(cause) => DeviceError::Tensor(cause),
+            error => DeviceError::Source(error),
+        }
     }
 }
