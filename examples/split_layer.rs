@@ -7,14 +7,13 @@
 use fanfold::device::{Device, host::HostDevice};
 use fanfold::graph::Graph;
 use fanfold::ops::{Linear, Softmax};
-use fanfold::plan::{NodeCut, Plan};
+use fanfold::plan::Plan;
 use fanfold::program::lower;
 use fanfold::random::Random;
 use fanfold::session::{Options, Session};
 use fanfold::shape::Env;
-use fanfold::sharding::Cut;
 use fanfold::tensor::{DType, Tensor, relative_error};
-use fanfold::{Result, Strategy, report};
+use fanfold::{Result, report};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,18 +36,9 @@ fn layer(whole_after: bool) -> Result<Graph> {
     Ok(graph)
 }
 
-/// Runs `graph` on one rank per interval of `cut`, or whole; returns the output and the bytes that each rank sent.
-fn run(graph: &Graph, cut: Option<NodeCut>, x: &Tensor, w: &Tensor) -> Result<(Tensor, Vec<u64>)> {
-    let ranks = cut.as_ref().map_or(1, |entry| entry.cut.world_size());
-    let plan = Plan {
-        fanfold: 1,
-        model: graph.fingerprint(),
-        world_size: ranks,
-        ratios: vec![1.0; ranks],
-        strategy: Strategy::Tensor,
-        nodes: cut.into_iter().collect(),
-    };
-    let program = lower(graph, &plan)?;
+/// Runs `graph` as `plan` says; returns the output and the bytes that each rank sent.
+fn run(graph: &Graph, plan: &Plan, x: &Tensor, w: &Tensor) -> Result<(Tensor, Vec<u64>)> {
+    let (program, ranks) = (lower(graph, plan)?, plan.world_size);
     let env = Env::prompt(1);
     // Counted before anything runs; the session's own count after it must agree.
     let counted: Vec<u64> = (0..ranks).map(|rank| report::sent_bytes(&program, rank, &env)).collect();
@@ -63,20 +53,19 @@ fn run(graph: &Graph, cut: Option<NodeCut>, x: &Tensor, w: &Tensor) -> Result<(T
     Ok((y, sent))
 }
 
-fn main() -> Result<()> {
+pub fn main() -> Result<()> {
     let mut random = Random::new(1);
     let (x, w) = (random.tensor(DType::F32, &[ROWS, K]), random.tensor(DType::F32, &[N, K]));
-    let halves = |extent: usize| Cut::new(vec![0..extent / 2, extent / 2..extent]);
     println!("activations {ROWS} x {K}, weight {K} x {N}, two devices, forward:");
-    for (factor, extent, whole_after, what) in [
-        ("n", N, true, "columns cut, outputs stacked (all_gather)"),
-        ("k", K, true, "rows cut, outputs added (all_reduce)"),
-        ("n", N, false, "columns cut, every device keeps its part"),
+    for (factor, whole_after, what) in [
+        ("n", true, "columns cut, outputs stacked (all_gather)"),
+        ("k", true, "rows cut, outputs added (all_reduce)"),
+        ("n", false, "columns cut, every device keeps its part"),
     ] {
         let graph = layer(whole_after)?;
-        let (whole, _) = run(&graph, None, &x, &w)?;
-        let cut = NodeCut { node: "linear".into(), factor: factor.into(), cut: halves(extent) };
-        let (split, sent) = run(&graph, Some(cut), &x, &w)?;
+        let (whole, _) = run(&graph, &Plan::whole(&graph, 1).build()?, &x, &w)?;
+        let halves = Plan::whole(&graph, 2).cut("linear", factor, [1.0, 1.0]).build()?;
+        let (split, sent) = run(&graph, &halves, &x, &w)?;
         let error = relative_error(split.as_f32()?, whole.as_f32()?);
         // With two devices each receives what the other sends.
         println!("  {what:<42} {:>6} elements per device, error {error:.1e}", sent[0] / 4);

@@ -5,19 +5,51 @@
 
 use crate::tensor::DType;
 use serde::Serialize;
+use std::borrow::Cow;
 
-/// A WGSL file of `shaders/`: one per op family, named by its stem.
-#[derive(Clone, Copy, Debug)]
+/// A WGSL shader: its name, for messages, and its text.
+///
+/// Two shaders are equal when their texts are, whatever they are called. A shader of one's own may hold `#import NAME` for
+/// the modules in `shaders/common/`, such as `grid`.
+#[derive(Clone, Debug)]
 pub struct Shader {
-    /// The file's stem.
-    pub name: &'static str,
+    name: Cow<'static, str>,
+    source: Cow<'static, str>,
+    trusted: bool,
+}
+
+impl Shader {
+    /// A shader of one's own, written by hand or generated. A device compiles it with all runtime checks: an index out of
+    /// bounds reads or writes nothing that is not the launch's own, and a loop without an end is cut short.
+    pub fn new(name: impl Into<Cow<'static, str>>, source: impl Into<Cow<'static, str>>) -> Shader {
+        Shader { name: name.into(), source: source.into(), trusted: false }
+    }
+
+    /// One of the crate's own, a file of `shaders/`: all its loops are known to end, so they run unchecked.
+    pub(crate) const fn built_in(name: &'static str, source: &'static str) -> Shader {
+        Shader { name: Cow::Borrowed(name), source: Cow::Borrowed(source), trusted: true }
+    }
+
+    /// Its name; of the crate's own the file's stem.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its text, imports not yet expanded.
-    pub source: &'static str,
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether it is one of the crate's own.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
 }
 
 impl PartialEq for Shader {
     fn eq(&self, other: &Shader) -> bool {
-        self.name == other.name
+        // The same text compiled with and without checks is not the same shader.
+        self.source == other.source && self.trusted == other.trusted
     }
 }
 
@@ -25,7 +57,8 @@ impl Eq for Shader {}
 
 impl std::hash::Hash for Shader {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
+        self.source.hash(state);
+        self.trusted.hash(state);
     }
 }
 

@@ -85,7 +85,7 @@ fn write(kernel: &Kernel) {
 fn every_variant_is_written_for_every_backend() {
     let variants = variants();
     variants.iter().for_each(write);
-    let entries: BTreeSet<String> = variants.iter().map(|k| format!("{}/{}", k.shader.name, k.entry)).collect();
+    let entries: BTreeSet<String> = variants.iter().map(|k| format!("{}/{}", k.shader.name(), k.entry)).collect();
     let expected = [
         "attention/attend",
         "binary/add",
@@ -134,7 +134,7 @@ fn a_shader_has_the_stem_of_its_ops() {
 
 #[test]
 fn an_unknown_import_is_named() {
-    let shader = fanfold::kernel::Shader { name: "x", source: "#import nowhere\n" };
+    let shader = fanfold::kernel::Shader::new("x", "#import nowhere\n");
     let error = Kernel::new(shader, "main").source().unwrap_err();
     assert!(error.contains("nowhere"), "{error}");
 }

@@ -5,6 +5,7 @@
 //! graphs, and [`crate::plan`] for what is decided about them.
 
 mod error;
+mod fingerprint;
 
 pub use error::GraphError;
 
@@ -14,7 +15,6 @@ use crate::shape::{Dim, Shape, Symbol, display_shape};
 use crate::sharding::ShardingRule;
 use crate::tensor::DType;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 /// Counts the values of a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -261,20 +261,5 @@ impl Graph {
             }
             _ => None,
         }
-    }
-
-    /// A fingerprint of the structure: names, ops, shapes and types, not the weights' values. FNV-1a, 64 bits.
-    pub fn fingerprint(&self) -> String {
-        let mut text = String::new();
-        for value in &self.values {
-            let _ = writeln!(text, "{} {} {} {:?}", value.name, display_shape(&value.shape), value.dtype, value.source);
-        }
-        for node in &self.nodes {
-            let _ = writeln!(text, "{} {:?} {:?}", node.name, node.op, node.inputs);
-        }
-        let hash = text
-            .bytes()
-            .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0000_0100_0000_01B3));
-        format!("{hash:016x}")
     }
 }

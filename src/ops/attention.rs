@@ -14,7 +14,7 @@ use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 
-const SHADER: Shader = Shader { name: "attention", source: include_str!("../../shaders/attention.wgsl") };
+const SHADER: Shader = Shader::built_in("attention", include_str!("../../shaders/attention.wgsl"));
 
 /// `softmax(mask(cap(q k^T * scale))) v` per head, over the `past + seq` first positions of `k` and `v`.
 ///

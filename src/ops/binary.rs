@@ -15,7 +15,7 @@ use crate::shape::{Dim, Shape};
 use crate::sharding::{Extent, ShardingRule};
 use crate::tensor::{DType, Tensor};
 
-const SHADER: Shader = Shader { name: "binary", source: include_str!("../../shaders/binary.wgsl") };
+const SHADER: Shader = Shader::built_in("binary", include_str!("../../shaders/binary.wgsl"));
 
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

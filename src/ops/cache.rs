@@ -13,7 +13,7 @@ use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Region, Tensor, copy_region};
 
-const SHADER: Shader = Shader { name: "cache", source: include_str!("../../shaders/cache.wgsl") };
+const SHADER: Shader = Shader::built_in("cache", include_str!("../../shaders/cache.wgsl"));
 
 /// `state[:, past..past + seq] = update`, on `[batch, capacity, heads * d]` and `[batch, seq, heads * d]`.
 ///

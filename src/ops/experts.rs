@@ -16,7 +16,7 @@ use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 use std::ops::Range;
 
-const SHADER: Shader = Shader { name: "experts", source: include_str!("../../shaders/experts.wgsl") };
+const SHADER: Shader = Shader::built_in("experts", include_str!("../../shaders/experts.wgsl"));
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

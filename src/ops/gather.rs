@@ -15,7 +15,7 @@ use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 use std::ops::Range;
 
-const SHADER: Shader = Shader { name: "gather", source: include_str!("../../shaders/gather.wgsl") };
+const SHADER: Shader = Shader::built_in("gather", include_str!("../../shaders/gather.wgsl"));
 
 /// `y[.., d] = table[index[..], d]`; an index outside the table gives zeros.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]

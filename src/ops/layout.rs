@@ -13,7 +13,7 @@ use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Region, Tensor};
 
-const SHADER: Shader = Shader { name: "layout", source: include_str!("../../shaders/layout.wgsl") };
+const SHADER: Shader = Shader::built_in("layout", include_str!("../../shaders/layout.wgsl"));
 
 /// Another shape for the same elements, as an einops rearrangement that keeps their order: `b s (h d) -> b s h d`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

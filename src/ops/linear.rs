@@ -15,7 +15,7 @@ use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 use std::ops::Range;
 
-const SHADER: Shader = Shader { name: "linear", source: include_str!("../../shaders/linear.wgsl") };
+const SHADER: Shader = Shader::built_in("linear", include_str!("../../shaders/linear.wgsl"));
 
 /// `y[.., n] = sum over k of x[.., k] * w[n, k] (+ bias[n])`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]

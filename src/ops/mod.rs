@@ -41,7 +41,12 @@ use crate::kernel::{Launch, Layout, Rows};
 use crate::shape::{Env, Shape};
 use crate::sharding::{Extent, ShardingRule};
 use crate::tensor::{DType, Tensor};
-use std::ops::Range;
+use sample::MakeSample;
+use serde::Serialize;
+use std::any::Any;
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 /// What an op reads at one of its inputs. It decides which values may stand there, and how a weight lies that does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +80,24 @@ impl Operand {
     }
 }
 
+/// The settings of an op as plain data, by which programs and plans tell ops apart.
+///
+/// Every type that implements [`serde::Serialize`] has it.
+pub trait Attributes {
+    /// The settings: `null` for an op that has none, else an object.
+    fn attributes(&self) -> serde_json::Value;
+}
+
+impl<T: Serialize> Attributes for T {
+    fn attributes(&self) -> serde_json::Value {
+        // Only a map whose keys are no texts, or a Serialize of one's own that fails, cannot be a value.
+        serde_json::to_value(self).unwrap_or_else(|error| serde_json::Value::String(error.to_string()))
+    }
+}
+
 /// What an op states about itself. Shapes, legal cuts and the lowering of every cut are derived from
 /// [`Operator::rule`].
-pub trait Operator {
+pub trait Operator: Attributes + fmt::Debug + Send + Sync + Any {
     /// Its ONNX name.
     fn name(&self) -> &'static str;
 
@@ -106,6 +126,40 @@ pub trait Operator {
     /// Whether the output is the first input's bytes under another shape.
     fn is_view(&self) -> bool {
         false
+    }
+}
+
+/// Any op, the crate's or one's own. Two are equal when they are of one type with equal attributes.
+///
+/// It is serialised as its name and its attributes, `{"Softmax": null}` for example.
+#[derive(Clone, Debug)]
+pub struct Op(Arc<dyn Operator>);
+
+impl<T: Operator> From<T> for Op {
+    fn from(op: T) -> Op {
+        Op(Arc::new(op))
+    }
+}
+
+impl Deref for Op {
+    type Target = dyn Operator;
+
+    fn deref(&self) -> &(dyn Operator + 'static) {
+        self.0.as_ref()
+    }
+}
+
+impl PartialEq for Op {
+    fn eq(&self, other: &Op) -> bool {
+        let types = |op: &Op| Any::type_id(op.0.as_ref());
+        let (one, two) = (self.0.as_ref(), other.0.as_ref());
+        types(self) == types(other) && one.name() == two.name() && one.attributes() == two.attributes()
+    }
+}
+
+impl Serialize for Op {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([(self.name(), self.0.as_ref().attributes())])
     }
 }
 
@@ -201,38 +255,27 @@ fn arity(op: &'static str, inputs: &[Shape], allowed: Range<usize>, expected: &'
     if allowed.contains(&inputs.len()) { Ok(()) } else { Err(OpError::Arity { op, expected, found: inputs.len() }) }
 }
 
-macro_rules! operators {
-    ($($family:ident),* $(,)?) => {
-        /// Any op: its family and attributes, as plain data.
-        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-        pub enum Op {
-            $(#[allow(missing_docs)] $family($family),)*
-        }
-
-        $(impl From<$family> for Op {
-            fn from(op: $family) -> Op {
-                Op::$family(op)
-            }
-        })*
-
-        impl std::ops::Deref for Op {
-            type Target = dyn Operator;
-
-            fn deref(&self) -> &(dyn Operator + 'static) {
-                match self {
-                    $(Op::$family(op) => op,)*
-                }
-            }
-        }
-
-        /// Random cases of every op, for tests, benches and self-tests: `(op's name, maker of a case)`.
-        pub fn samples() -> Vec<(&'static str, fn(&mut crate::random::Random) -> sample::Sample)> {
-            [$($family::SAMPLES),*].concat()
-        }
-    };
-}
-
-operators! {
-    Linear, Gather, Normalization, RotaryEmbedding, Attention, TensorScatter, Unary, Binary, Softmax, Reshape,
-    Transpose, Slice, Reduce, Routing, Experts,
+/// The random cases of every op that the crate brings, for tests, benches and self-tests: the op's name and a maker of cases.
+///
+/// This is the one list that a new op of the crate is added to. An op of one's own brings its cases to
+/// [`crate::proof::check_op`] itself.
+pub fn samples() -> Vec<(&'static str, MakeSample)> {
+    [
+        Linear::SAMPLES,
+        Gather::SAMPLES,
+        Normalization::SAMPLES,
+        RotaryEmbedding::SAMPLES,
+        Attention::SAMPLES,
+        TensorScatter::SAMPLES,
+        Unary::SAMPLES,
+        Binary::SAMPLES,
+        Softmax::SAMPLES,
+        Reshape::SAMPLES,
+        Transpose::SAMPLES,
+        Slice::SAMPLES,
+        Reduce::SAMPLES,
+        Routing::SAMPLES,
+        Experts::SAMPLES,
+    ]
+    .concat()
 }

@@ -14,7 +14,7 @@ use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 
-const SHADER: Shader = Shader { name: "normalization", source: include_str!("../../shaders/normalization.wgsl") };
+const SHADER: Shader = Shader::built_in("normalization", include_str!("../../shaders/normalization.wgsl"));
 
 /// Which normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

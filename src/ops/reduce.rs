@@ -14,7 +14,7 @@ use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 
-const SHADER: Shader = Shader { name: "reduce", source: include_str!("../../shaders/reduce.wgsl") };
+const SHADER: Shader = Shader::built_in("reduce", include_str!("../../shaders/reduce.wgsl"));
 
 /// Which reduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

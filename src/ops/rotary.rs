@@ -13,7 +13,7 @@ use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 
-const SHADER: Shader = Shader { name: "rotary", source: include_str!("../../shaders/rotary.wgsl") };
+const SHADER: Shader = Shader::built_in("rotary", include_str!("../../shaders/rotary.wgsl"));
 
 /// Rotary position embedding (Su et al. 2021) on `[batch, seq, heads * d]`, tables of `[positions, rotated / 2]`.
 ///

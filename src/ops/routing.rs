@@ -14,7 +14,7 @@ use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 
-const SHADER: Shader = Shader { name: "routing", source: include_str!("../../shaders/routing.wgsl") };
+const SHADER: Shader = Shader::built_in("routing", include_str!("../../shaders/routing.wgsl"));
 
 /// A softmax over the experts of which the `top` largest stay as gates; every other gate is exactly 0.
 ///

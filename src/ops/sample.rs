@@ -64,4 +64,7 @@ impl Sample {
 }
 
 /// How an op's family makes random cases: one row per ONNX name.
-pub type Samples = [(&'static str, fn(&mut Random) -> Sample)];
+pub type Samples = [(&'static str, MakeSample)];
+
+/// Makes a random case.
+pub type MakeSample = fn(&mut Random) -> Sample;

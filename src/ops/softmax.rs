@@ -14,7 +14,7 @@ use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 
-const SHADER: Shader = Shader { name: "softmax", source: include_str!("../../shaders/softmax.wgsl") };
+const SHADER: Shader = Shader::built_in("softmax", include_str!("../../shaders/softmax.wgsl"));
 
 /// `exp(x - max) / sum(exp(x - max))` over the last dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

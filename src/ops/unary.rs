@@ -14,7 +14,7 @@ use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 
-const SHADER: Shader = Shader { name: "unary", source: include_str!("../../shaders/unary.wgsl") };
+const SHADER: Shader = Shader::built_in("unary", include_str!("../../shaders/unary.wgsl"));
 
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]

@@ -14,6 +14,9 @@ pub enum PlanError {
     /// A plan says of a node, or of its ranks, what cannot be so.
     #[error("{0}")]
     Content(String),
+    /// A plan names its model by a hash of the older form, which cannot be checked any more.
+    #[error("the plan was made by an older fanfold, which named models by 16 digits: make a new one for this model")]
+    Older,
     /// A plan was made for another model.
     #[error("the plan is for model {plan}, this is {model}: make one with `fanfold plan -o`")]
     Model {

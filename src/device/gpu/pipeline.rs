@@ -42,7 +42,7 @@ impl Pipelines {
         match self.0.get(&launch.kernel) {
             Some(pipeline) if pipeline.kinds == kinds => Ok(pipeline),
             _ => {
-                let (name, entry) = (launch.kernel.shader.name, launch.kernel.entry);
+                let (name, entry) = (launch.kernel.shader.name(), launch.kernel.entry);
                 Err(context.refused(format!("kernel {name}/{entry} is launched with two kinds of bindings")))
             }
         }
@@ -54,7 +54,7 @@ fn compile(
     kernel: &Kernel,
     kinds: Vec<wgpu::BufferBindingType>,
 ) -> Result<Pipeline, DeviceError> {
-    let name = format!("{}/{}", kernel.shader.name, kernel.entry);
+    let name = format!("{}/{}", kernel.shader.name(), kernel.entry);
     let source = kernel.source().map_err(|reason| context.refused(format!("kernel {reason}")))?;
     let entries: Vec<_> = (0u32..)
         .zip(&kinds)
@@ -70,10 +70,15 @@ fn compile(
     let compiled = context.scoped(|| {
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(&name), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-        // SAFETY: the sources are this crate's own, and every loop in them counts up to a parameter, so none is
-        // infinite. All other checks, bounds checks among them, stay on.
-        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+        let module = if kernel.shader.is_trusted() {
+            let checks =
+                wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+            // SAFETY: only this crate's own sources are trusted, and every loop in them counts up to a parameter, so none
+            // is infinite. All other checks, bounds checks among them, stay on.
+            unsafe { device.create_shader_module_trusted(descriptor, checks) }
+        } else {
+            device.create_shader_module(descriptor)
+        };
         let layout =
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&name), entries: &entries });
         let groups = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -88,8 +93,8 @@ fn compile(
             entry_point: Some(kernel.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
-                // Kernels write workgroup memory before they read it.
-                zero_initialize_workgroup_memory: false,
+                // The crate's own kernels write workgroup memory before they read it.
+                zero_initialize_workgroup_memory: !kernel.shader.is_trusted(),
             },
             cache: None,
         });

@@ -113,8 +113,9 @@ fn prepare(
     }
     let params = blocks.upload(context)?;
     for Planned { instr, launch, params: offset } in &planned {
-        let Instr::Compute { inputs, output, .. } = &program.instrs[*instr] else { continue };
-        let pipeline = pipelines.get(context, launch)?.clone();
+        let Instr::Compute { node, inputs, output, .. } = &program.instrs[*instr] else { continue };
+        let at_node = |cause| DeviceError::Node { node: node.clone(), cause: Box::new(cause) };
+        let pipeline = pipelines.get(context, launch).map_err(at_node)?.clone();
         let size = wgpu::BufferSize::new(aligned(launch.params.len() as u64 * 4));
         let block = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &params, offset: *offset, size });
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: block }];
@@ -124,12 +125,13 @@ fn prepare(
                 Binding::Output => resource(rank, &env, *output, 0),
                 Binding::Input { input, piece } => inputs.get(input).and_then(|&v| resource(rank, &env, v, piece)),
             };
-            let missing = || context.refused(format!("{}: {binding:?} does not exist", launch.kernel.shader.name));
+            let missing = || context.refused(format!("{}: {binding:?} does not exist", launch.kernel.shader.name()));
             entries.push(wgpu::BindGroupEntry { binding: at, resource: resource.ok_or_else(missing)? });
         }
         let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries };
         let bindings = context.scoped(|| context.device.create_bind_group(&descriptor));
-        let bindings = bindings.map_err(|error| context.refused(format!("{}: {error}", launch.kernel.shader.name)))?;
+        let bindings =
+            bindings.map_err(|error| context.refused(format!("{}: {error}", launch.kernel.shader.name())))?;
         let dispatch = Dispatch { pipeline: pipeline.pipeline, bindings, groups: launch.groups };
         steps[*instr].dispatches.push(dispatch);
     }
