@@ -52,7 +52,7 @@ fn alone(program: &Program, rank: usize) -> Program {
 /// Seconds of one prefill of `program`, after a warm-up.
 fn prefill(model: &Arc<Model>, program: Program, limits: Limits) -> f64 {
     let count = program.ranks.len();
-    let options = Options { limits, deadline: Duration::from_secs(120) };
+    let options = Options::new(limits).deadline(Duration::from_secs(120));
     let mut session = Session::open(program, devices(count), model.clone(), options, Arc::new(|_| ())).unwrap();
     let env = Env { seq: PROMPT, ..*limits };
     let inputs: Tensors = session

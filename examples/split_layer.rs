@@ -16,7 +16,6 @@ use fanfold::tensor::{DType, Tensor, relative_error};
 use fanfold::{Result, report};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 const ROWS: usize = 128;
 const K: usize = 1000;
@@ -43,7 +42,7 @@ fn run(graph: &Graph, plan: &Plan, x: &Tensor, w: &Tensor) -> Result<(Tensor, Ve
     // Counted before anything runs; the session's own count after it must agree.
     let counted: Vec<u64> = (0..ranks).map(|rank| report::sent_bytes(&program, rank, &env)).collect();
     let devices = (0..ranks).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect();
-    let options = Options { limits: env.into(), deadline: Duration::from_secs(30) };
+    let options = Options::new(env);
     let weights = Arc::new(HashMap::from([("w".to_string(), w.clone())]));
     let mut session = Session::open(program, devices, weights, options, Arc::new(|_bytes| ()))?;
     let mut outputs = session.run(env, HashMap::from([("x".to_string(), x.clone())]))?;

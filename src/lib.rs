@@ -82,6 +82,7 @@ pub mod shape;
 pub mod sharding;
 pub mod tensor;
 pub mod text;
+mod trace;
 pub mod wait;
 pub mod weights;
 

@@ -3,6 +3,7 @@
 //! It deliberately knows no graph and no file format. Read [`crate::import`] for the weights of model folders, and
 //! [`crate::device`] for who reads weights.
 
+use crate::shape::display_shape;
 use crate::tensor::{Region, Tensor, TensorError};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +19,12 @@ pub trait Weights: Send + Sync {
 }
 
 impl Weights for HashMap<String, Tensor> {
-    fn read(&self, name: &str, _shape: &[usize], region: &Region) -> Result<Tensor, SourceError> {
+    fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor, SourceError> {
         let tensor = self.get(name).ok_or_else(|| SourceError::Missing { name: name.to_string() })?;
+        if tensor.shape() != shape {
+            let (expected, found) = (display_shape(shape), display_shape(tensor.shape()));
+            return Err(SourceError::Shape { name: name.to_string(), expected, found });
+        }
         Ok(tensor.slice(region)?)
     }
 }
@@ -33,6 +38,24 @@ pub enum SourceError {
     Missing {
         /// The weight's name.
         name: String,
+    },
+    /// A weight is stored in another shape than the graph declares.
+    #[error("weight {name:?} is stored as {found}, the graph declares {expected}")]
+    Shape {
+        /// The weight's name.
+        name: String,
+        /// The shape that the graph declares.
+        expected: String,
+        /// The shape found.
+        found: String,
+    },
+    /// The elements of a weight are not finite numbers.
+    #[error("weight {name:?} holds {value}")]
+    NotFinite {
+        /// The weight's name.
+        name: String,
+        /// NaN or an infinity.
+        value: f32,
     },
     /// The region asked for is not inside the weight, or there is no memory for it.
     #[error("{0}")]

@@ -1,92 +1,183 @@
-//! Every collective against a naive version that sees all ranks at once, with ragged sizes, on 1 to 8 ranks.
+//! Every collective against a naive version that sees all ranks at once, with ragged sizes, on 1 to 8 ranks: as the channels
+//! do them natively, and as they are made of send and receive alone, over a transport that buffers nothing.
 
-use fanfold::comm::CommError;
-use fanfold::comm::channel::{ChannelCommunicator, channels};
-use fanfold::comm::{Bytes, Communicator, add_f32};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use fanfold::comm::channel::channels;
+use fanfold::comm::{CommError, Communicator};
 use fanfold::random::Random;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
+/// A transport that has nothing but the two functions that must be written, and whose `send` waits for the receiver.
+struct Unbuffered {
+    rank: usize,
+    to: Vec<Sender<Vec<u8>>>,
+    from: Vec<Receiver<Vec<u8>>>,
+}
+
+impl Communicator for Unbuffered {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world_size(&self) -> usize {
+        self.to.len()
+    }
+
+    fn send(&mut self, to: usize, bytes: &[u8]) -> Result<(), CommError> {
+        let (rank, peer, deadline) = (self.rank, to, Duration::from_secs(20));
+        let sent = self.to[to].send_timeout(bytes.to_vec(), deadline);
+        sent.map_err(|_| CommError::Deadline { rank, peer, deadline })
+    }
+
+    fn receive(&mut self, from: usize, bytes: &mut [u8]) -> Result<(), CommError> {
+        let (rank, peer, deadline) = (self.rank, from, Duration::from_secs(20));
+        let message = self.from[from].recv_timeout(deadline);
+        bytes.copy_from_slice(&message.map_err(|_| CommError::Deadline { rank, peer, deadline })?);
+        Ok(())
+    }
+}
+
+fn unbuffered(world: usize) -> Vec<Box<dyn Communicator>> {
+    let mut ends: Vec<Unbuffered> =
+        (0..world).map(|rank| Unbuffered { rank, to: Vec::new(), from: Vec::new() }).collect();
+    for from in 0..world {
+        for to in 0..world {
+            let (sender, receiver) = bounded(0);
+            ends[from].to.push(sender);
+            ends[to].from.push(receiver);
+        }
+    }
+    ends.into_iter().map(|end| Box::new(end) as Box<dyn Communicator>).collect()
+}
+
+fn native(world: usize) -> Vec<Box<dyn Communicator>> {
+    let ends = channels(world, Duration::from_secs(30)).into_iter();
+    ends.map(|end| Box::new(end) as Box<dyn Communicator>).collect()
+}
+
 /// What every rank returns from `body`, each on a thread of its own.
-fn on_ranks<T: Send>(world: usize, body: impl Fn(&ChannelCommunicator) -> T + Sync) -> Vec<T> {
-    let ends = channels(world, Duration::from_secs(30));
+fn on_ranks<T: Send>(ends: Vec<Box<dyn Communicator>>, body: impl Fn(&mut dyn Communicator) -> T + Sync) -> Vec<T> {
     let body = &body;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = ends.into_iter().map(|end| scope.spawn(move || body(&end))).collect();
+        let threads: Vec<_> = ends.into_iter().map(|mut end| scope.spawn(move || body(end.as_mut()))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
+}
+
+fn some(random: &mut Random, n: usize) -> Vec<u8> {
+    (0..n).map(|_| random.word() as u8).collect()
 }
 
 fn floats(random: &mut Random, n: usize) -> Vec<f32> {
     (0..n).map(|_| random.unit()).collect()
 }
 
-fn bytes(values: &[f32]) -> Bytes {
-    Bytes::from(bytemuck::cast_slice::<f32, u8>(values))
+fn buffers(lengths: &[Option<usize>]) -> Vec<Option<Vec<u8>>> {
+    lengths.iter().map(|length| length.map(|n| vec![0xEE; n])).collect()
 }
 
-fn sums(parts: &[&Vec<f32>]) -> Vec<f32> {
-    let mut sum = parts[0].clone();
-    for part in &parts[1..] {
-        sum.iter_mut().zip(part.iter()).for_each(|(s, p)| *s += p);
+/// The sum in the order of ranks, element by element.
+fn sums<'a>(parts: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
+    parts.cloned().reduce(|sum, part| sum.iter().zip(&part).map(|(a, b)| a + b).collect()).unwrap()
+}
+
+fn check(make: fn(usize) -> Vec<Box<dyn Communicator>>, seed: u64, world: usize) -> Result<(), TestCaseError> {
+    let mut random = Random::new(seed);
+    // given[r][q] is what rank r gives to rank q: nothing, or any number of bytes.
+    let given: Vec<Vec<Option<Vec<u8>>>> = (0..world)
+        .map(|_| {
+            (0..world)
+                .map(|_| {
+                    let n = random.range(0, 40);
+                    (n > 5).then(|| some(&mut random, n - 6))
+                })
+                .collect()
+        })
+        .collect();
+    let exchanged = on_ranks(make(world), |end| {
+        let mine: Vec<Option<&[u8]>> = given[end.rank()].iter().map(Option::as_deref).collect();
+        let lengths: Vec<_> = given.iter().map(|parts| parts[end.rank()].as_ref().map(Vec::len)).collect();
+        let mut received = buffers(&lengths);
+        let mut slices: Vec<Option<&mut [u8]>> = received.iter_mut().map(Option::as_deref_mut).collect();
+        end.all_to_all(&mine, &mut slices).unwrap();
+        received
+    });
+    for (q, received) in exchanged.iter().enumerate() {
+        for (r, part) in received.iter().enumerate() {
+            prop_assert_eq!(part, &given[r][q]);
+        }
     }
-    sum
+    let gathered = on_ranks(make(world), |end| {
+        let mine = given[end.rank()][0].as_deref();
+        let lengths: Vec<_> = given.iter().map(|parts| parts[0].as_ref().map(Vec::len)).collect();
+        let mut received = buffers(&lengths);
+        let mut slices: Vec<Option<&mut [u8]>> = received.iter_mut().map(Option::as_deref_mut).collect();
+        end.all_gather(mine, &mut slices).unwrap();
+        received
+    });
+    for received in &gathered {
+        for (r, part) in received.iter().enumerate() {
+            prop_assert_eq!(part, &given[r][0]);
+        }
+    }
+    // What is summed has one length for each receiver, other lengths for other receivers.
+    let lengths: Vec<usize> = (0..world).map(|_| random.range(0, 9)).collect();
+    let addends: Vec<Vec<Vec<f32>>> =
+        (0..world).map(|_| lengths.iter().map(|&n| floats(&mut random, n)).collect()).collect();
+    let scattered = on_ranks(make(world), |end| {
+        let parts: Vec<&[f32]> = addends[end.rank()].iter().map(Vec::as_slice).collect();
+        let mut sum = vec![f32::NAN; lengths[end.rank()]];
+        end.reduce_scatter(&parts, &mut sum).unwrap();
+        sum
+    });
+    for (q, sum) in scattered.iter().enumerate() {
+        prop_assert_eq!(sum, &sums(addends.iter().map(|parts| &parts[q])));
+    }
+    let reduced = on_ranks(make(world), |end| {
+        let mut values = addends[end.rank()][0].clone();
+        end.all_reduce(&mut values).unwrap();
+        values
+    });
+    for sum in &reduced {
+        let naive = sums(addends.iter().map(|parts| &parts[0]));
+        prop_assert_eq!(sum, &naive, "folds in rank order give every rank the same bits");
+    }
+    let root = random.range(0, world - 1);
+    let words = some(&mut random, 17);
+    let told = on_ranks(make(world), |end| {
+        let mut bytes = if end.rank() == root { words.clone() } else { vec![0; 17] };
+        end.broadcast(root, &mut bytes).unwrap();
+        bytes
+    });
+    prop_assert!(told.iter().all(|bytes| *bytes == words));
+    Ok(())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn collectives_equal_the_naive_ones(seed: u64, world in 1usize..=8) {
-        let mut random = Random::new(seed);
-        // given[r][q] is what rank r gives to rank q; any may be empty.
-        let given: Vec<Vec<Vec<f32>>> = (0..world)
-            .map(|_| (0..world).map(|_| { let n = random.range(0, 9); floats(&mut random, n) }).collect())
-            .collect();
-        let exchanged = on_ranks(world, |end| {
-            end.all_to_all(given[end.rank()].iter().map(|part| bytes(part)).collect()).unwrap()
-        });
-        for (q, received) in exchanged.iter().enumerate() {
-            for (r, part) in received.iter().enumerate() {
-                prop_assert_eq!(&part[..], &bytes(&given[r][q])[..]);
-            }
-        }
-        let gathered = on_ranks(world, |end| end.all_gather(bytes(&given[end.rank()][0])).unwrap());
-        for received in &gathered {
-            for (r, part) in received.iter().enumerate() {
-                prop_assert_eq!(&part[..], &bytes(&given[r][0])[..]);
-            }
-        }
-        // What is summed has one length for each receiver, other lengths for other receivers.
-        let lengths: Vec<usize> = (0..world).map(|_| random.range(0, 9)).collect();
-        let addends: Vec<Vec<Vec<f32>>> =
-            (0..world).map(|_| lengths.iter().map(|&n| floats(&mut random, n)).collect()).collect();
-        let scattered = on_ranks(world, |end| {
-            end.reduce_scatter(addends[end.rank()].iter().map(|part| bytes(part)).collect(), &add_f32).unwrap()
-        });
-        for (q, sum) in scattered.iter().enumerate() {
-            let naive = sums(&addends.iter().map(|parts| &parts[q]).collect::<Vec<_>>());
-            prop_assert_eq!(&sum[..], &bytes(&naive)[..]);
-        }
-        let reduced = on_ranks(world, |end| end.all_reduce(bytes(&addends[end.rank()][0]), &add_f32).unwrap());
-        let naive = sums(&addends.iter().map(|parts| &parts[0]).collect::<Vec<_>>());
-        for sum in &reduced {
-            prop_assert_eq!(&sum[..], &bytes(&naive)[..], "folds in rank order give every rank the same bits");
-        }
-        let root = random.range(0, world - 1);
-        let told = on_ranks(world, |end| {
-            end.broadcast(root, (end.rank() == root).then(|| bytes(&given[root][0]))).unwrap()
-        });
-        prop_assert!(told.iter().all(|part| part[..] == bytes(&given[root][0])[..]));
+    fn collectives_over_channels_equal_the_naive_ones(seed: u64, world in 1usize..=8) {
+        check(native, seed, world)?;
+    }
+
+    #[test]
+    fn collectives_made_of_send_and_receive_equal_the_naive_ones(seed: u64, world in 1usize..=8) {
+        check(unbuffered, seed, world)?;
     }
 }
 
 #[test]
 fn a_rank_that_ends_ends_the_waits_for_it() {
     let started = Instant::now();
-    let results = on_ranks(3, |end| match end.rank() {
-        1 => Ok(Vec::new()),
-        _ => end.all_gather(bytes(&[1.0])),
+    let results = on_ranks(native(3), |end| {
+        let mut bytes = [[0u8; 4]; 3];
+        let mut received: Vec<Option<&mut [u8]>> = bytes.iter_mut().map(|part| Some(part.as_mut_slice())).collect();
+        match end.rank() {
+            1 => Ok(()),
+            _ => end.all_gather(Some(&[1, 2, 3, 4]), &mut received),
+        }
     });
     assert!(matches!(results[0], Err(CommError::PeerEnded { rank: 0, peer: 1 })));
     assert!(matches!(results[2], Err(CommError::PeerEnded { rank: 2, peer: 0 | 1 })));
@@ -95,15 +186,21 @@ fn a_rank_that_ends_ends_the_waits_for_it() {
 
 #[test]
 fn a_silent_rank_meets_the_deadline() {
-    let ends = channels(2, Duration::from_millis(50));
-    let result = ends[0].receive(1);
+    let mut ends = channels(2, Duration::from_millis(50));
+    let result = ends[0].receive(1, &mut [0]);
     assert!(matches!(result, Err(CommError::Deadline { rank: 0, peer: 1, .. })));
 }
 
 #[test]
-fn parts_must_be_one_per_rank() {
-    let ends = channels(2, Duration::from_millis(50));
-    assert!(matches!(ends[0].all_to_all(vec![bytes(&[])]), Err(CommError::Parts { found: 1, .. })));
-    assert!(ends[0].broadcast(0, None).is_err());
-    assert!(matches!(ends[0].send(7, bytes(&[])), Err(CommError::PeerEnded { .. })));
+fn misuse_is_an_error_of_its_own_type() {
+    let mut ends = channels(2, Duration::from_millis(50));
+    assert!(matches!(ends[0].all_to_all(&[None], &mut [None, None]), Err(CommError::Parts { found: 1, .. })));
+    assert!(matches!(ends[0].all_gather(None, &mut [None]), Err(CommError::Parts { found: 1, .. })));
+    assert!(matches!(ends[0].send(7, &[]), Err(CommError::PeerEnded { peer: 7, .. })));
+    assert!(matches!(ends[0].broadcast(2, &mut []), Err(CommError::PeerEnded { peer: 2, .. })));
+    ends[1].send(0, &[1, 2, 3]).unwrap();
+    let expected = CommError::Length { rank: 0, peer: 1, expected: 2, found: 3 };
+    assert_eq!(ends[0].receive(1, &mut [0; 2]).unwrap_err().to_string(), expected.to_string());
+    let own = ends[0].all_to_all(&[Some(&[1]), None], &mut [Some(&mut [0, 0]), None]);
+    assert!(matches!(own, Err(CommError::Length { peer: 0, .. })));
 }

@@ -16,7 +16,6 @@ use fanfold::sharding::Cut;
 use fanfold::tensor::{DType, Tensor, relative_error};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Elements that each device sends, and the output.
 fn run(factor: Option<(&str, usize)>) -> (Vec<u64>, Tensor) {
@@ -44,7 +43,7 @@ fn run(factor: Option<(&str, usize)>) -> (Vec<u64>, Tensor) {
     let env = Env::prompt(1);
     let told: Vec<u64> = (0..world_size).map(|rank| sent_bytes(&program, rank, &env)).collect();
     let weights = HashMap::from([("w".to_string(), w)]);
-    let options = Options { limits: env.into(), deadline: Duration::from_secs(30) };
+    let options = Options::new(env);
     let mut session = Session::open(program, hosts(world_size), Arc::new(weights), options, Arc::new(|_| ())).unwrap();
     let y = session.run(env, [("x".to_string(), x)].into()).unwrap().remove("y").unwrap();
     let counted: Vec<u64> = session.report().unwrap().iter().map(|rank| rank.sent_bytes).collect();

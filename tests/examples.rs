@@ -1,7 +1,11 @@
 //! The examples run, and what each asserts holds.
 
+#[path = "../examples/own_graph.rs"]
+mod own_graph;
 #[path = "../examples/own_op.rs"]
 mod own_op;
+#[path = "../examples/own_transport.rs"]
+mod own_transport;
 #[path = "../examples/split_layer.rs"]
 mod split_layer;
 
@@ -13,4 +17,14 @@ fn an_op_of_ones_own_is_split_and_proved() {
 #[test]
 fn a_layer_is_split_both_ways() {
     split_layer::main().unwrap();
+}
+
+#[test]
+fn two_ranks_talk_over_a_transport_of_ones_own() {
+    own_transport::main().unwrap();
+}
+
+#[test]
+fn a_graph_of_ones_own_generates_and_is_proved() {
+    own_graph::main().unwrap();
 }

@@ -230,7 +230,7 @@ fn instructions_are_called_by_what_they_make() {
     let program = lower(&graph, &common::plan_of(&graph, Some(cut), 2)).unwrap();
     kinds.extend(check_names(&program, |devices| {
         let env = Env::prompt(1);
-        let options = Options { limits: env.into(), deadline: Duration::from_secs(30) };
+        let options = Options::new(env);
         let weights = HashMap::from([("w".to_string(), Tensor::f32([6, 4], vec![0.5; 24])?)]);
         let mut session = Session::open(program.clone(), devices, Arc::new(weights), options, Arc::new(|_| ()))?;
         let inputs = [

@@ -8,6 +8,8 @@ use fanfold::device::Device;
 use fanfold::error::Error;
 use fanfold::graph::GraphError;
 use fanfold::graph::{Graph, ValueId};
+use fanfold::import::StoredWeights;
+use fanfold::model::{Model, ModelInfo};
 use fanfold::ops::OpError;
 use fanfold::ops::{
     Attention, Binary, BinaryFunction, Gather, Linear, Operator, Reshape, RotaryEmbedding, Slice, Softmax,
@@ -21,9 +23,10 @@ use fanfold::shape::{Dim, Env, Limits, Symbol};
 use fanfold::sharding::Cut;
 use fanfold::sharding::ShardingError;
 use fanfold::tensor::{DType, Tensor, relative_error};
+use fanfold::weights::Weights;
+use fanfold::{Engine, EngineOptions};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A graph in the making, with what it is run on.
 #[derive(Default)]
@@ -77,7 +80,7 @@ impl Case {
     }
 
     fn session(&self, plan: &Plan, limits: impl Into<Limits>, devices: Vec<Box<dyn Device>>) -> Session {
-        let options = Options { limits: limits.into(), deadline: Duration::from_secs(30) };
+        let options = Options::new(limits);
         let weights = Arc::new(self.weights.clone());
         Session::open(lower(&self.graph, plan).unwrap(), devices, weights, options, Arc::new(|_| ())).unwrap()
     }
@@ -457,7 +460,7 @@ fn random_graphs_agree_everywhere() {
         let env = Env::prompt(1);
         let run = |plan: &Plan, devices| {
             let program = lower(&case.graph, plan)?;
-            let options = Options { limits: env.into(), deadline: Duration::from_secs(30) };
+            let options = Options::new(env);
             let weights = Arc::new(case.weights.clone());
             let mut session = Session::open(program, devices, weights, options, Arc::new(|_| ()))?;
             Ok::<_, Error>(session.run(env, case.inputs.clone())?)
@@ -511,4 +514,71 @@ fn random_graphs_agree_everywhere() {
         }
     }
     assert!(cut_graphs > 20, "{cut_graphs} graphs were cut, {refused} refused");
+}
+
+/// A decoder of two weights, with the weights given in three ways.
+#[test]
+fn weights_from_memory_and_from_files_give_the_same_model() {
+    let mut graph = Graph::new();
+    let ids = graph.input("input_ids", [Symbol::Batch.into(), Symbol::Seq.into()], DType::U32).unwrap();
+    let table = graph.weight("table", [24.into(), 6.into()], DType::F16).unwrap();
+    let head = graph.weight("head", [24.into(), 6.into()], DType::F32).unwrap();
+    let x = graph.node("x", Gather, &[table, ids]).unwrap();
+    let last = graph.node("last", Slice { axis: 1, start: None, len: Symbol::Keep.into() }, &[x]).unwrap();
+    let logits = graph.node("logits", Linear, &[last, head]).unwrap();
+    graph.output("logits", logits).unwrap();
+    let mut random = Random::new(3);
+    let map = HashMap::from([
+        ("table".to_string(), random.tensor(DType::F16, &[24, 6])),
+        ("head".to_string(), random.tensor(DType::F32, &[24, 6])),
+    ]);
+    let views = map.iter().map(|(name, tensor)| {
+        let dtype = if tensor.dtype() == DType::F16 { safetensors::Dtype::F16 } else { safetensors::Dtype::F32 };
+        let view = safetensors::tensor::TensorView::new(dtype, tensor.shape().to_vec(), tensor.bytes()).unwrap();
+        (name.clone(), view)
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &bytes).unwrap();
+    let stored = StoredWeights::from_bytes(bytes.clone().into()).unwrap();
+    assert_eq!(stored.tensors().count(), 2);
+    let sources: [Arc<dyn Weights>; 3] =
+        [Arc::new(map.clone()), Arc::new(stored), Arc::new(StoredWeights::open(&[file.path()]).unwrap())];
+    let mut answers = Vec::new();
+    for weights in sources {
+        let model = Arc::new(Model::from_graph(graph.clone(), weights, ModelInfo::decoder(24, 32)).unwrap());
+        assert_eq!([model.parameters(), model.weight_bytes()], [288, 144 * 2 + 144 * 4]);
+        model.check(&|_| ()).unwrap();
+        let plan = fanfold::plan::plan(model.graph(), Strategy::Column, &[2.0, 1.0]).unwrap();
+        let mut engine =
+            Engine::open(model.clone(), &plan, hosts(2), EngineOptions::default(), Arc::new(|_| ())).unwrap();
+        answers.push(engine.feed(&[1, 5, 23]).unwrap());
+        assert!(model.bytes_read() >= model.weight_bytes());
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0] && answer.shape() == [1, 24]));
+    // What is missing, of another shape or no number is told by its name.
+    let read = |map: HashMap<String, Tensor>, what: &str| {
+        let model = Model::from_graph(graph.clone(), Arc::new(map), ModelInfo::decoder(24, 32)).unwrap();
+        let error = model.check(&|_| ()).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    read(
+        HashMap::from([map.get_key_value("table").map(|(k, v)| (k.clone(), v.clone())).unwrap()]),
+        "\"head\" does not exist",
+    );
+    let mut other = map.clone();
+    other.insert("head".to_string(), random.tensor(DType::F32, &[6, 24]));
+    read(other, "\"head\" is stored as [6, 24], the graph declares [24, 6]");
+    let mut other = map.clone();
+    other.insert("head".to_string(), Tensor::f32([24, 6], vec![f32::NAN; 144]).unwrap());
+    read(other, "\"head\" holds NaN");
+    assert!(StoredWeights::from_bytes(vec![1, 2, 3].into()).is_err());
+    // An input that no engine gives, and a graph without an output that one reads.
+    let info = || ModelInfo::decoder(24, 32);
+    let mut odd = Graph::new();
+    odd.input("pixels", [1.into()], DType::F32).unwrap();
+    let error = Model::from_graph(odd, Arc::new(map.clone()), info()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("pixels") && error.contains("input_ids"), "{error}");
+    let error = Model::from_graph(Graph::new(), Arc::new(map), info()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("logits"), "{error}");
 }

@@ -16,7 +16,6 @@ use fanfold::sharding::ShardingRule;
 use fanfold::tensor::{DType, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// An op that copies, by whatever shader it is given.
 #[derive(Debug, serde::Serialize)]
@@ -71,7 +70,7 @@ fn run(op: Copied, device: Box<dyn Device>) -> Result<Tensor, SessionError> {
     let y = graph.node("shares", Softmax, &[copied]).unwrap();
     graph.output("y", y).unwrap();
     let env = Env::prompt(1);
-    let options = Options { limits: env.into(), deadline: Duration::from_secs(30) };
+    let options = Options::new(env);
     let program = lower(&graph, &Plan::whole(&graph, 1).build().unwrap()).unwrap();
     let mut session = Session::open(program, vec![device], Arc::new(HashMap::new()), options, Arc::new(|_| ()))?;
     let x = Tensor::f32([4], vec![0.0, 1.0, 2.0, 3.0]).unwrap();

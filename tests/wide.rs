@@ -57,7 +57,7 @@ fn a_real_vocabulary_fits_small_bindings() {
     for ratios in [vec![1.0], vec![2.0, 1.0]] {
         let plan = plan(&graph, Strategy::Tensor, &ratios).unwrap();
         let program = lower(&graph, &plan).unwrap();
-        let options = Options { limits: Env::prompt(tokens.len()).into(), deadline: Duration::from_secs(60) };
+        let options = Options::new(Env::prompt(tokens.len())).deadline(Duration::from_secs(60));
         let devices = gpus(&adapter, ratios.len());
         let mut session = Session::open(program, devices, Arc::new(Synthetic), options, Arc::new(|_| ())).unwrap();
         let input = Tensor::u32([1, tokens.len()], tokens.clone()).unwrap();

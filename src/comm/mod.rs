@@ -1,96 +1,151 @@
-//! How one rank exchanges bytes with the others: send, receive, and the collectives made of them.
+//! How one rank exchanges bytes with the others: point to point, and by the collectives that programs are made of.
 //!
-//! A communicator deliberately moves bytes and knows neither shapes nor element types: packing is the session's, and
-//! adding is an instruction or the caller's. Read [`channel`] for the one over crossbeam channels.
+//! A communicator deliberately knows neither devices nor programs: it moves bytes into buffers that it is given, and adds f32s.
+//! Read [`channel`] for the one between threads, and [`crate::session::Rank`] for who calls it. MPI, NCCL or sockets are
+//! implementations of one's own; `examples/own_transport.rs` is one.
 
+pub mod channel;
 mod error;
 
 pub use error::CommError;
 
-pub mod channel;
+use crate::wait::Progress;
 
-use std::sync::Arc;
-
-/// A message: shared, so that one packing serves every receiver.
-pub type Bytes = Arc<[u8]>;
-
-/// One rank's end of the connections to all ranks, itself included.
+/// One rank's end of the connections to all ranks.
 ///
-/// Every rank calls the same collectives in the same order. No call waits once nobody has made progress for the
-/// communicator's deadline; a rank that fails ends the waits of the others.
+/// Every rank calls the same collectives in the same order. Only [`send`](Communicator::send) and
+/// [`receive`](Communicator::receive) have to be written; each collective is made of them, and an implementation replaces the
+/// ones that it can do better.
+///
+/// # What an implementation promises
+///
+/// - Messages of one rank to another arrive in the order in which they were sent.
+/// - `send` may wait for the receiver, but not for another message: the collectives here let every pair of ranks send one after
+///   the other, so that a transport with small buffers, such as a socket, cannot lock up.
+/// - No call waits once there was no progress for the deadline that the communicator was made with, and a peer that has ended
+///   ends the waits for it at once. Whoever shares the [`Progress`] counts as at work as long as it moves.
+/// - Sums are folded in the order of ranks, so that every rank holds the same bits. A transport that cannot keep that order
+///   must not replace [`reduce_scatter`](Communicator::reduce_scatter) and [`all_reduce`](Communicator::all_reduce).
 pub trait Communicator: Send {
-    /// This rank.
+    /// This rank, from 0.
     fn rank(&self) -> usize;
 
     /// How many ranks there are.
     fn world_size(&self) -> usize;
 
-    /// Sends `bytes` to rank `to`. Does not wait for it to receive. Errors when it has ended.
-    fn send(&self, to: usize, bytes: Bytes) -> Result<(), CommError>;
+    /// Is given the counter by which the ranks of a session tell that they are at work, before anything is sent. A wait looks at
+    /// it, and what is received is counted in it. A transport whose waits have a deadline of their own may ignore it.
+    fn share_progress(&mut self, _progress: &Progress) {}
 
-    /// The next message from rank `from`. Errors when it has ended, or when it sends nothing and
-    /// nobody makes progress for the deadline.
-    fn receive(&self, from: usize) -> Result<Bytes, CommError>;
+    /// Sends `bytes` to rank `to`. Errors when it has ended, or does not take them within the deadline.
+    fn send(&mut self, to: usize, bytes: &[u8]) -> Result<(), CommError>;
 
-    /// Gives `parts[q]` to each rank `q` and returns what each gave, by rank. Parts may have any lengths.
-    fn all_to_all(&self, parts: Vec<Bytes>) -> Result<Vec<Bytes>, CommError> {
-        let (rank, expected) = (self.rank(), self.world_size());
-        if parts.len() != expected {
-            return Err(CommError::Parts { rank, collective: "all_to_all", expected, found: parts.len() });
-        }
-        let own = parts[rank].clone();
-        for (to, part) in parts.into_iter().enumerate().filter(|(to, _)| *to != rank) {
-            self.send(to, part)?;
-        }
-        (0..expected).map(|from| if from == rank { Ok(own.clone()) } else { self.receive(from) }).collect()
-    }
+    /// Fills `bytes` with the next message of rank `from`. Errors when the message is of another length, when the rank has
+    /// ended, or when it sends nothing within the deadline.
+    fn receive(&mut self, from: usize, bytes: &mut [u8]) -> Result<(), CommError>;
 
-    /// Gives `mine` to every rank and returns what each gave, by rank. Parts may have any lengths.
-    fn all_gather(&self, mine: Bytes) -> Result<Vec<Bytes>, CommError> {
-        self.all_to_all(vec![mine; self.world_size()])
-    }
-
-    /// Gives `parts[q]` to each rank `q` and returns the fold of what was given to this one, in rank order.
-    fn reduce_scatter(&self, parts: Vec<Bytes>, fold: &dyn Fn(&mut [u8], &[u8])) -> Result<Vec<u8>, CommError> {
-        let given = self.all_to_all(parts)?;
-        let mut sum = given[0].to_vec();
-        for (peer, part) in given.iter().enumerate().skip(1) {
-            if part.len() != sum.len() {
-                let (rank, expected, found) = (self.rank(), sum.len(), part.len());
-                return Err(CommError::Length { rank, peer, expected, found });
+    /// Gives `parts[q]` to each rank `q` and fills `received[r]` with what rank `r` gives. Both have an entry per rank; where
+    /// there is `None`, nothing is sent or received, which both sides know. What a rank gives itself is copied.
+    ///
+    /// Errors when the entries are not one per rank, and as the two functions above.
+    fn all_to_all(&mut self, parts: &[Option<&[u8]>], received: &mut [Option<&mut [u8]>]) -> Result<(), CommError> {
+        check(self, "all_to_all", parts.len(), received.len())?;
+        keep_own(self.rank(), parts, received)?;
+        let (rank, world) = (self.rank(), self.world_size());
+        // In round `n` rank `r` meets rank `n - r`, modulo the number of ranks: every pair meets once, and of a pair the lower
+        // rank sends first. So whoever sends has a peer that receives, even where no message fits a buffer.
+        for round in 0..world {
+            let peer = (round + world - rank) % world;
+            if peer == rank {
+                continue;
             }
-            fold(&mut sum, part);
-        }
-        Ok(sum)
-    }
-
-    /// The fold of what every rank gives, in rank order: the same bits on every rank.
-    fn all_reduce(&self, mine: Bytes, fold: &dyn Fn(&mut [u8], &[u8])) -> Result<Vec<u8>, CommError> {
-        self.reduce_scatter(vec![mine; self.world_size()], fold)
-    }
-
-    /// What rank `root` gives, on every rank. Others give `None`.
-    fn broadcast(&self, root: usize, mine: Option<Bytes>) -> Result<Bytes, CommError> {
-        match mine {
-            Some(bytes) if root == self.rank() => {
-                for to in (0..self.world_size()).filter(|&to| to != root) {
-                    self.send(to, bytes.clone())?;
+            for sends in [rank < peer, rank > peer] {
+                if sends {
+                    parts[peer].map_or(Ok(()), |part| self.send(peer, part))?;
+                } else if let Some(bytes) = &mut received[peer] {
+                    self.receive(peer, bytes)?;
                 }
-                Ok(bytes)
             }
-            _ if root == self.rank() => {
-                Err(CommError::Parts { rank: root, collective: "broadcast", expected: 1, found: 0 })
-            }
-            _ => self.receive(root),
         }
+        Ok(())
+    }
+
+    /// Gives `mine` to every rank and fills `received[r]` with what rank `r` gives, where it gives anything.
+    ///
+    /// `mine` is `None` on a rank that gives nothing. Errors as [`all_to_all`](Communicator::all_to_all).
+    fn all_gather(&mut self, mine: Option<&[u8]>, received: &mut [Option<&mut [u8]>]) -> Result<(), CommError> {
+        self.all_to_all(&vec![mine; self.world_size()], received)
+    }
+
+    /// Gives `parts[q]` to each rank `q` and fills `sum` with the sum of what the ranks give to this one, in rank order.
+    ///
+    /// Errors when a rank gives another number of elements than `sum` has, and as [`all_to_all`](Communicator::all_to_all).
+    fn reduce_scatter(&mut self, parts: &[&[f32]], sum: &mut [f32]) -> Result<(), CommError> {
+        let world = self.world_size();
+        let mut given = vec![0f32; world * sum.len()];
+        let parts: Vec<Option<&[u8]>> = parts.iter().map(|part| Some(bytemuck::cast_slice(part))).collect();
+        let received = given.chunks_mut(sum.len().max(1)).map(|part| Some(bytemuck::cast_slice_mut(part)));
+        let mut received: Vec<Option<&mut [u8]>> = received.collect();
+        // Nothing is summed of nothing, but every rank takes part.
+        received.resize_with(world, || Some(&mut []));
+        self.all_to_all(&parts, &mut received)?;
+        fold(&given, sum);
+        Ok(())
+    }
+
+    /// Replaces `values` by the sum of what all ranks give, in rank order: the same bits on every rank.
+    ///
+    /// Errors when a rank gives another number of elements, and as [`all_to_all`](Communicator::all_to_all).
+    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), CommError> {
+        let mine = values.to_vec();
+        self.reduce_scatter(&vec![mine.as_slice(); self.world_size()], values)
+    }
+
+    /// Fills `bytes` on every rank with what they hold on rank `root`.
+    ///
+    /// Errors when there is no rank `root`, and as [`all_to_all`](Communicator::all_to_all).
+    fn broadcast(&mut self, root: usize, bytes: &mut [u8]) -> Result<(), CommError> {
+        let (rank, world) = (self.rank(), self.world_size());
+        if root >= world {
+            return Err(CommError::PeerEnded { rank, peer: root });
+        }
+        if rank != root {
+            return self.receive(root, bytes);
+        }
+        (0..world).filter(|&to| to != root).try_for_each(|to| self.send(to, bytes))
     }
 }
 
-/// Adds f32s, little-endian, element by element: the usual fold.
-pub fn add_f32(sum: &mut [u8], part: &[u8]) {
-    for (sum, part) in sum.chunks_exact_mut(4).zip(part.chunks_exact(4)) {
-        let value = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let total = value(sum) + value(part);
-        sum.copy_from_slice(&total.to_le_bytes());
+/// Errors unless a collective was given one entry per rank, for what is sent and for what is received.
+fn check(
+    communicator: &(impl Communicator + ?Sized),
+    collective: &'static str,
+    sent: usize,
+    received: usize,
+) -> Result<(), CommError> {
+    let (rank, expected) = (communicator.rank(), communicator.world_size());
+    match [sent, received].into_iter().find(|n| *n != expected) {
+        Some(found) => Err(CommError::Parts { rank, collective, expected, found }),
+        None => Ok(()),
+    }
+}
+
+/// Copies what a rank gives itself. Errors when the lengths differ.
+fn keep_own(rank: usize, parts: &[Option<&[u8]>], received: &mut [Option<&mut [u8]>]) -> Result<(), CommError> {
+    if let (Some(part), Some(bytes)) = (parts[rank], &mut received[rank]) {
+        if part.len() != bytes.len() {
+            return Err(CommError::Length { rank, peer: rank, expected: bytes.len(), found: part.len() });
+        }
+        bytes.copy_from_slice(part);
+    }
+    Ok(())
+}
+
+/// Fills `sum` with the sum of as many parts of its length as `given` holds, in their order.
+fn fold(given: &[f32], sum: &mut [f32]) {
+    for (n, part) in given.chunks(sum.len().max(1)).enumerate() {
+        for (sum, x) in sum.iter_mut().zip(part) {
+            *sum = if n == 0 { *x } else { *sum + x };
+        }
     }
 }

@@ -153,7 +153,7 @@ impl Engine {
         let rooms: Vec<Room> = devices.iter().map(AsRef::as_ref).enumerate().map(room).collect();
         let (program, limits) = prepare(&model, plan, &options, &rooms)?;
         program.check(&limits, &rooms)?;
-        let session_options = Options { limits, deadline: options.deadline };
+        let session_options = Options::new(limits).deadline(options.deadline);
         let session = Session::open(program, devices, weights, session_options, progress)?;
         Ok(Engine { model, session, past: 0, all_logits: options.all_logits, pace: Pace::default() })
     }

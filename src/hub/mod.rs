@@ -5,16 +5,14 @@
 //! `pull.rs` next for how files come there, with the feature `hub`.
 
 #[cfg(feature = "hub")]
-mod error;
-
-pub use error::HubError;
-
 mod client;
+mod error;
 #[cfg(feature = "hub")]
 mod pull;
 
 #[cfg(feature = "hub")]
 pub use client::{Access, Proxy};
+pub use error::HubError;
 #[cfg(feature = "hub")]
 pub use pull::{Event, pull};
 

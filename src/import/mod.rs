@@ -20,5 +20,6 @@ pub use files::demo::demo;
 pub use files::folder::Folder;
 pub use files::random::RandomTensors;
 pub use files::safetensors;
+pub use files::stored::StoredWeights;
 pub use files::tensors::{FileTensors, TensorId, Tensors, View};
 pub use open::Head;

@@ -3,115 +3,35 @@
 //! This module deliberately knows no file format and no model family. [`Model::from_graph`] takes a graph of one's own;
 //! [`crate::import`] makes models of folders. Read [`crate::generate`] next for what runs one.
 
+mod graph_source;
+mod info;
 mod pooling;
 mod scores;
+mod source;
 mod texts;
 
+pub use info::ModelInfo;
 pub use pooling::Pooling;
 pub use scores::{Probability, ScoreActivation, Scores};
+pub use source::ModelSource;
 pub use texts::TextSettings;
 
-use crate::graph::{Graph, GraphError, Source, ValueId};
+use crate::graph::{Graph, GraphError, Source, Value, ValueId};
 use crate::tensor::{Region, Tensor};
-use crate::weights::SourceError;
-use crate::weights::Weights;
+use crate::weights::{SourceError, Weights};
+use graph_source::GraphSource;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The inputs that an engine gives.
+const INPUTS: [&str; 5] = ["input_ids", "position_ids", "token_type_ids", "key_range", "pooling_weights"];
+
+/// The outputs that an engine reads.
+const OUTPUTS: [&str; 3] = ["logits", "hidden", "scores"];
+
 /// The output that [`Model::with_hidden_states`] adds.
 pub const STATES: &str = "hidden states";
-
-/// What a person may want to know of a model.
-#[derive(Clone, Debug)]
-pub struct ModelInfo {
-    /// `model_type` of its configuration.
-    pub family: String,
-    /// Token ids are below this.
-    pub vocabulary: usize,
-    /// Positions it was made for.
-    pub context: usize,
-    /// Ids that end a generation.
-    pub end_tokens: Vec<u32>,
-    /// The id of a text's first position: what `position_ids` count from.
-    pub first_position: usize,
-    /// The padding token of a model that gives it no position of its own: where it stands in a text, its position is the
-    /// one before [`ModelInfo::first_position`], and the tokens after it go on counting as if it were not there.
-    pub padding: Option<u32>,
-    /// Token types that it tells apart, as the two texts of a pair are marked; 0 where it has none.
-    pub token_types: usize,
-    /// Whether it predicts tokens: its output is `logits`. Otherwise it is `scores` or `hidden`.
-    pub generates: bool,
-    /// The tensor that a decoder's folder lacks, so that it predicts nothing and can only embed.
-    pub missing_head: Option<String>,
-    /// What its output `scores` is, where it has one.
-    pub scores: Option<Scores>,
-    /// The names of the scores, in their order.
-    pub labels: Vec<String>,
-    /// What is to be done to a text before the model reads it.
-    pub texts: TextSettings,
-    /// Whether pooled embeddings are scaled to length 1.
-    pub normalize: bool,
-    /// How many of a pooled embedding's first dimensions are kept, after it is scaled; all where it is `None`.
-    pub dimensions: Option<usize>,
-    /// What pools a text's hidden states: as asked for, or else as the folder says.
-    pub pooling: Pooling,
-}
-
-/// Where a model's weights and files come from.
-///
-/// A folder of files is one source, made-up weights are another. All methods but those of [`Weights`] have a default that
-/// suits a source without files.
-pub trait ModelSource: Weights {
-    /// The path of the source, for messages: a folder, or a made-up name.
-    fn path(&self) -> &Path;
-
-    /// What the source's file `name` holds; `None` where there is no such file. Errors when it cannot be read.
-    fn file(&self, _name: &str) -> Result<Option<Cow<'static, [u8]>>, SourceError> {
-        Ok(None)
-    }
-
-    /// The variables that name special tokens to a chat template, `bos_token` for example, each with its token.
-    ///
-    /// Errors when a file cannot be read.
-    fn special_tokens(&self) -> Result<Vec<(String, String)>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    /// The path and the text of the chat template. Errors when a file cannot be read, or when none of several templates is
-    /// the default.
-    fn chat_template(&self) -> Result<Option<(PathBuf, String)>, SourceError> {
-        Ok(None)
-    }
-
-    /// Bytes of all weights as the source stores them.
-    fn weight_bytes(&self, graph: &Graph) -> u64 {
-        let fixed = |shape: &[crate::shape::Dim]| shape.iter().filter_map(|d| d.fixed()).fold(1, u64_times);
-        weights(graph).map(|value| fixed(&value.shape).saturating_mul(value.dtype.size() as u64)).sum()
-    }
-
-    /// How many parameters the weights hold; a tied weight counts once and a computed table not at all.
-    fn parameters(&self, graph: &Graph) -> u64 {
-        weights(graph).map(|value| value.shape.iter().filter_map(|d| d.fixed()).fold(1, u64_times)).sum()
-    }
-
-    /// Bytes of weights read so far, by all ranks together; 0 where the source does not count them.
-    fn bytes_read(&self) -> u64 {
-        0
-    }
-
-    /// Reads every weight and errors at the first NaN or infinity. `progress` is told the bytes of each block read.
-    fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<(), SourceError>;
-}
-
-fn u64_times(product: u64, n: usize) -> u64 {
-    product.saturating_mul(n as u64)
-}
-
-/// The weights of `graph`.
-fn weights(graph: &Graph) -> impl Iterator<Item = &crate::graph::Value> {
-    graph.values().map(|(_, value)| value).filter(|value| value.source == Source::Weight)
-}
 
 /// A graph, its weights and what is known of both.
 pub struct Model {
@@ -124,6 +44,48 @@ pub struct Model {
 }
 
 impl Model {
+    /// A model of a graph of one's own, with weights from anywhere: a `HashMap<String, Tensor>`, the safetensors of
+    /// [`StoredWeights`](crate::import::StoredWeights), or any [`Weights`]. It runs, is verified and measured like any other.
+    ///
+    /// An engine gives the graph's inputs by these names, where it has them: `input_ids`, `position_ids` and `token_type_ids`
+    /// `[batch, seq]` in u32, `key_range` `[batch, 2]` in u32 (the positions `start..end` that each sequence holds), and
+    /// `pooling_weights` `[batch, seq]` in f32. It reads the output `logits` `[batch, keep, vocabulary]` of a model that predicts
+    /// tokens, `hidden` of one that embeds, `scores` `[batch, labels]` of a classifier.
+    ///
+    /// Errors when an input has another name, or when the graph has none of these outputs.
+    ///
+    /// ```
+    /// use fanfold::{Model, graph::Graph, model::ModelInfo, ops::{Gather, Linear}, shape::Symbol, tensor::{DType, Tensor}};
+    /// use std::{collections::HashMap, sync::Arc};
+    ///
+    /// # fn main() -> fanfold::Result<()> {
+    /// let mut graph = Graph::new();
+    /// let ids = graph.input("input_ids", [Symbol::Batch.into(), Symbol::Seq.into()], DType::U32)?;
+    /// let table = graph.weight("table", [16.into(), 4.into()], DType::F32)?;
+    /// let x = graph.node("embedding", Gather, &[table, ids])?;
+    /// let logits = graph.node("head", Linear, &[x, table])?;
+    /// graph.output("logits", logits)?;
+    /// let weights = HashMap::from([("table".to_string(), Tensor::f32([16, 4], vec![0.1; 64])?)]);
+    /// let model = Model::from_graph(graph, Arc::new(weights), ModelInfo::decoder(16, 128))?;
+    /// assert_eq!(model.parameters(), 64);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_graph(graph: Graph, weights: Arc<dyn Weights>, info: ModelInfo) -> Result<Model, GraphError> {
+        let unknown =
+            |(_, value): &(ValueId, &Value)| value.source == Source::Input && !INPUTS.contains(&value.name.as_str());
+        if let Some((_, value)) = graph.values().find(unknown) {
+            let reason = format!("is no input that an engine gives; it gives {}", INPUTS.join(", "));
+            return Err(GraphError::Value { value: value.name.clone(), reason });
+        }
+        if !graph.outputs().iter().any(|(name, _)| OUTPUTS.contains(&name.as_str())) {
+            let reason = format!("is missing: a model has one of the outputs {}", OUTPUTS.join(", "));
+            return Err(GraphError::Value { value: OUTPUTS[0].to_string(), reason });
+        }
+        let hidden = graph.outputs().iter().find(|(name, _)| name == "hidden").map(|(_, value)| *value);
+        Ok(Model::new(Arc::new(GraphSource::new(weights)), graph, info, Vec::new(), hidden))
+    }
+
     /// A model of parts that an import has made: `hidden` is the value of the last hidden states, `layers` the output of
     /// each layer.
     pub(crate) fn new(

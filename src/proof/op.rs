@@ -19,7 +19,6 @@ use crate::sharding::{Cut, Factor};
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How much the result of a cut sum, or of another device, may differ: relative to the largest element, or to 1.
 const TOLERANCE: f64 = 1e-5;
@@ -162,7 +161,7 @@ impl Case {
         let mut plan = Plan::whole(&self.graph, devices.len()).build()?;
         plan.nodes.extend(cut);
         let limits = Env { capacity: self.env.past + self.env.seq, ..self.env };
-        let options = Options { limits: limits.into(), deadline: Duration::from_secs(30) };
+        let options = Options::new(limits);
         let weights = Arc::new(self.weights.clone());
         let mut session = Session::open(lower(&self.graph, &plan)?, devices, weights, options, Arc::new(|_| ()))?;
         let outputs = session.run(self.env, self.inputs.clone())?;

@@ -128,7 +128,7 @@ impl Trial {
     }
 
     fn session(&self, plan: &Plan, devices: Vec<Box<dyn Device>>) -> Result<Session> {
-        let options = Options { limits: self.env().into(), deadline: DEADLINE };
+        let options = Options::new(self.env()).deadline(DEADLINE);
         Ok(Session::open(
             lower(&self.graph, plan)?,
             devices,

@@ -31,6 +31,17 @@ pub enum SessionError {
     /// The session has failed before. Nothing revives it, `Engine::reset` neither.
     #[error("the session has ended after an error: open a new one")]
     Ended,
+    /// A rank is run before its weights were loaded.
+    #[error("the rank has loaded nothing yet")]
+    NotLoaded,
+    /// A rank's program and its communicator are of different ranks.
+    #[error("the program is rank {program}'s, the communicator rank {communicator}'s")]
+    WrongRank {
+        /// The program's rank.
+        program: usize,
+        /// The communicator's rank.
+        communicator: usize,
+    },
     /// A rank's thread panicked. It is what a [`SessionError::Rank`] is caused by.
     #[error("panicked: {words}")]
     Panicked {

@@ -83,7 +83,7 @@ pub fn copy_region(
 }
 
 /// A box in a tensor whose other dimensions may be symbolic: intervals of some dimensions, all of the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SymbolicRegion(pub Vec<(usize, Range<usize>)>);
 
 impl SymbolicRegion {

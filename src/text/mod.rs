@@ -4,40 +4,20 @@
 //! id. Read [`Sampler`] first, which needs no tokenizer, then [`Tokenizer`] and [`TextStream`] (feature `text`).
 
 #[cfg(feature = "text")]
-mod error;
-
-pub use error::TextError;
-
-mod budget;
-#[cfg(feature = "text")]
-mod charsmap;
-#[cfg(feature = "text")]
 mod control;
-#[cfg(feature = "text")]
-mod detokenizer;
-#[cfg(feature = "text")]
-mod file;
+mod error;
 mod finish;
-#[cfg(feature = "text")]
-mod guard;
 mod logprobs;
 #[cfg(feature = "text")]
 mod output;
-#[cfg(feature = "text")]
-mod pattern;
 mod penalty;
-#[cfg(feature = "text")]
-mod pipeline;
 mod sampling;
 #[cfg(feature = "text")]
 mod template;
 #[cfg(feature = "text")]
 mod tokenizer;
-#[cfg(feature = "text")]
-mod vocabulary;
 
-#[cfg(feature = "text")]
-pub use detokenizer::TextStream;
+pub use error::TextError;
 pub use finish::FinishReason;
 pub use logprobs::Scores;
 #[cfg(feature = "text")]
@@ -47,4 +27,4 @@ pub use sampling::{Sampler, Sampling};
 #[cfg(feature = "text")]
 pub use template::{ChatTemplate, Message};
 #[cfg(feature = "text")]
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{TextStream, Tokenizer};

@@ -3,7 +3,7 @@
 //! It deliberately knows no model and prints nothing. Read [`Output::push`]; the text itself comes from
 //! [`TextStream`](super::TextStream).
 
-use super::detokenizer::TextStream;
+use super::tokenizer::TextStream;
 use super::tokenizer::Tokenizer;
 use crate::text::TextError;
 
@@ -107,8 +107,8 @@ impl Output {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokenizer::tests::{fixture, load};
     use super::*;
+    use crate::text::tokenizer::tests::{fixture, load};
     use proptest::prelude::*;
 
     fn demo() -> Tokenizer {

@@ -156,7 +156,7 @@ pub fn run_plan(
 ) -> Tensor {
     let program = lower(graph, plan).unwrap();
     let limits = Env { capacity: env.past + env.seq, ..env };
-    let options = Options { limits: limits.into(), deadline: Duration::from_secs(30) };
+    let options = Options::new(limits);
     let mut session = Session::open(program, devices, Arc::new(weights.clone()), options, Arc::new(|_| ())).unwrap();
     session.run(env, inputs.clone()).unwrap().into_values().next().unwrap()
 }

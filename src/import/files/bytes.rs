@@ -9,6 +9,7 @@ use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::ops::Deref;
 use std::path::{Component, Path};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The most that is read into memory of a JSON file; the largest index and tokenizer files known are half of it.
@@ -21,6 +22,8 @@ pub(crate) enum Bytes {
     Mapped(memmap2::Mmap, File, Stamp),
     /// Part of this program.
     Static(&'static [u8]),
+    /// Given by the caller.
+    Shared(Arc<[u8]>),
     /// An empty file: some systems refuse to map it.
     Empty,
 }
@@ -77,6 +80,7 @@ impl Deref for Bytes {
         match self {
             Bytes::Mapped(map, ..) => map,
             Bytes::Static(bytes) => bytes,
+            Bytes::Shared(bytes) => bytes,
             Bytes::Empty => &[],
         }
     }

@@ -16,4 +16,5 @@ pub(crate) mod random;
 pub mod safetensors;
 pub(crate) mod sentence;
 pub(crate) mod special;
+pub(crate) mod stored;
 pub(crate) mod tensors;

@@ -191,7 +191,8 @@ impl FileTensors {
         FileTensors::new(folder.path().to_owned(), folder.files().clone())
     }
 
-    fn new(path: PathBuf, files: Arc<[File]>) -> FileTensors {
+    /// The tensors of `files`; `path` is where they are from, for messages.
+    pub(super) fn new(path: PathBuf, files: Arc<[File]>) -> FileTensors {
         let mut places = Vec::new();
         let mut by_name = HashMap::new();
         for (f, file) in files.iter().enumerate() {

@@ -35,7 +35,7 @@ struct Inner {
 
 /// A token on its way through the stages.
 #[derive(Debug, Clone)]
-pub(super) struct Piece {
+pub(in crate::text) struct Piece {
     pub text: String,
     /// Whether the text stands for itself, as an added token's does, and is not a byte-level spelling of bytes.
     pub literal: bool,
@@ -166,13 +166,13 @@ impl Tokenizer {
     }
 
     /// The added tokens, and whether each is special.
-    pub(super) fn added(&self) -> Vec<(String, bool)> {
+    pub(in crate::text) fn added(&self) -> Vec<(String, bool)> {
         let added = self.inner.pipeline.added.get_added_tokens_decoder();
         added.values().map(|token| (token.content.clone(), token.special)).collect()
     }
 
     /// The ids of a text that stands within a longer one; as plain text, in which no added token counts, if `plain`.
-    pub(super) fn encode_within(&self, text: &str, plain: bool) -> Result<Vec<u32>, TextError> {
+    pub(in crate::text) fn encode_within(&self, text: &str, plain: bool) -> Result<Vec<u32>, TextError> {
         let encode = |text: &str| self.run(|pipeline| pipeline.ids(text, plain, usize::MAX));
         // Many tokenizers put a space before what begins a text, and a line end keeps them from it.
         let line_end = encode("\n")?;
@@ -184,7 +184,7 @@ impl Tokenizer {
     }
 
     /// A token as in the vocabulary, or nothing if it is to be skipped.
-    pub(super) fn piece(&self, token: u32, skip_special: bool) -> Option<Piece> {
+    pub(in crate::text) fn piece(&self, token: u32, skip_special: bool) -> Option<Piece> {
         let pipeline = &self.inner.pipeline;
         let added = pipeline.added.get_added_tokens_decoder().get(&token);
         if skip_special && added.is_some_and(|added| added.special) {
@@ -226,7 +226,7 @@ fn failure(path: &Path, mut reason: String) -> TextError {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::text) mod tests {
     use super::*;
 
     use proptest::prelude::*;

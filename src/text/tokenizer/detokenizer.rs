@@ -6,9 +6,9 @@
 
 use super::budget::Budget;
 use super::guard::guarded;
+use super::ids::{Piece, Tokenizer};
 use super::pattern::Pattern;
 use super::pipeline::Decode;
-use super::tokenizer::{Piece, Tokenizer};
 use crate::text::TextError;
 
 use std::mem::take;
@@ -326,7 +326,7 @@ fn byte_of(c: char) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokenizer::tests::{fixture, load};
+    use super::super::ids::tests::{fixture, load};
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};

@@ -392,7 +392,7 @@ impl<'de> Visitor<'de> for Branch<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::guard::guarded;
-    use super::super::tokenizer::Tokenizer;
+    use super::super::ids::Tokenizer;
     use proptest::prelude::*;
     use proptest::sample::Index;
     use serde_json::{Value, json};

@@ -1,0 +1,64 @@
+//! Where a model's weights and files come from.
+//!
+//! It deliberately knows no file format. Read `import/open.rs` for folders and `graph_source.rs` for weights by themselves.
+
+use crate::graph::{Graph, Source, Value};
+use crate::shape::Dim;
+use crate::weights::{SourceError, Weights};
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+/// Where a model's weights and files come from.
+///
+/// A folder of files is one source, made-up weights are another. All methods but those of [`Weights`] have a default that
+/// suits a source without files.
+pub trait ModelSource: Weights {
+    /// The path of the source, for messages: a folder, or a made-up name.
+    fn path(&self) -> &Path;
+
+    /// What the source's file `name` holds; `None` where there is no such file. Errors when it cannot be read.
+    fn file(&self, _name: &str) -> Result<Option<Cow<'static, [u8]>>, SourceError> {
+        Ok(None)
+    }
+
+    /// The variables that name special tokens to a chat template, `bos_token` for example, each with its token.
+    ///
+    /// Errors when a file cannot be read.
+    fn special_tokens(&self) -> Result<Vec<(String, String)>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    /// The path and the text of the chat template. Errors when a file cannot be read, or when none of several templates is
+    /// the default.
+    fn chat_template(&self) -> Result<Option<(PathBuf, String)>, SourceError> {
+        Ok(None)
+    }
+
+    /// Bytes of all weights as the source stores them.
+    fn weight_bytes(&self, graph: &Graph) -> u64 {
+        let fixed = |shape: &[Dim]| shape.iter().filter_map(|d| d.fixed()).fold(1, u64_times);
+        weights(graph).map(|value| fixed(&value.shape).saturating_mul(value.dtype.size() as u64)).sum()
+    }
+
+    /// How many parameters the weights hold; a tied weight counts once and a computed table not at all.
+    fn parameters(&self, graph: &Graph) -> u64 {
+        weights(graph).map(|value| value.shape.iter().filter_map(|d| d.fixed()).fold(1, u64_times)).sum()
+    }
+
+    /// Bytes of weights read so far, by all ranks together; 0 where the source does not count them.
+    fn bytes_read(&self) -> u64 {
+        0
+    }
+
+    /// Reads every weight and errors at the first NaN or infinity. `progress` is told the bytes of each block read.
+    fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<(), SourceError>;
+}
+
+fn u64_times(product: u64, n: usize) -> u64 {
+    product.saturating_mul(n as u64)
+}
+
+/// The weights of `graph`.
+fn weights(graph: &Graph) -> impl Iterator<Item = &Value> {
+    graph.values().map(|(_, value)| value).filter(|value| value.source == Source::Weight)
+}

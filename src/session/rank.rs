@@ -1,0 +1,255 @@
+//! One rank: a program, the device that runs it, and the communicator to the other ranks. It runs in any thread or process.
+//!
+//! It deliberately knows the other ranks by number only. Read [`crate::device`] and [`crate::comm`] for the two ends that it
+//! holds, and `threads.rs` for a session that runs several ranks in threads of one process.
+
+use super::error::SessionError;
+use super::exchange::{Exchanger, Side};
+use super::position::Position;
+use super::shards::{OutputShard, Tensors};
+use crate::comm::Communicator;
+use crate::device::{Counters, Device};
+use crate::program::{Instr, RankProgram};
+use crate::shape::{Env, Limits, resolve};
+use crate::tensor::{DType, Tensor};
+use crate::wait::Progress;
+use crate::weights::Weights;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What happened on one rank since it was made.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RankReport {
+    /// The device's name.
+    pub device: String,
+    /// What the device did.
+    pub counters: Counters,
+    /// Exchanges made.
+    pub exchanges: u64,
+    /// Bytes sent to other ranks.
+    pub sent_bytes: u64,
+    /// Time spent waiting for other ranks and moving bytes to and from the host.
+    pub exchange_time: Duration,
+    /// Time spent in calls altogether.
+    pub call_time: Duration,
+}
+
+/// A value that is no finite number, and the node that made it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct NotFinite {
+    /// The rank.
+    pub rank: usize,
+    /// Its device's name.
+    pub device: String,
+    /// The node.
+    pub node: String,
+    /// The value: NaN or an infinity.
+    pub value: f32,
+    /// The instruction that made it.
+    pub(super) instr: usize,
+}
+
+/// One rank of a program.
+///
+/// A [`Session`](super::Session) runs the ranks of one process. A rank by itself is for a process of its own: every process
+/// lowers the same plan, loads its rank and calls [`Rank::run`] with the same inputs, and one of them puts the outputs together
+/// with [`stack`](super::stack). All ranks must make the same calls in the same order.
+pub struct Rank {
+    program: Arc<RankProgram>,
+    device: Box<dyn Device>,
+    communicator: Box<dyn Communicator>,
+    progress: Progress,
+    position: Position,
+    limits: Option<Limits>,
+    exchanger: Exchanger,
+    exchanges: u64,
+    sent_bytes: u64,
+    exchange_time: Duration,
+    call_time: Duration,
+}
+
+impl Rank {
+    /// A rank that has loaded nothing yet.
+    ///
+    /// Errors when the communicator is of another rank than the program.
+    pub fn new(
+        program: RankProgram,
+        device: Box<dyn Device>,
+        communicator: Box<dyn Communicator>,
+    ) -> Result<Rank, SessionError> {
+        if communicator.rank() != program.rank {
+            let (program, communicator) = (program.rank, communicator.rank());
+            return Err(SessionError::WrongRank { program, communicator });
+        }
+        let program = Arc::new(program);
+        let position = Position::new(program.clone(), device.name().to_string());
+        let mut rank = Rank {
+            program,
+            device,
+            communicator,
+            progress: Progress::default(),
+            position,
+            limits: None,
+            exchanger: Exchanger::default(),
+            exchanges: 0,
+            sent_bytes: 0,
+            exchange_time: Duration::ZERO,
+            call_time: Duration::ZERO,
+        };
+        rank.share_progress(&Progress::default());
+        Ok(rank)
+    }
+
+    /// Counts in `progress` what the rank, its device and its communicator do; to be called before anything else.
+    pub fn share_progress(&mut self, progress: &Progress) {
+        self.progress = progress.clone();
+        self.device.share_progress(progress);
+        self.communicator.share_progress(progress);
+    }
+
+    /// Where the rank is, for whoever waits for it.
+    pub(super) fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Loads the rank's shard of `weights` and takes memory for calls up to `limits`. `loaded` is told the bytes of each shard.
+    ///
+    /// Errors when the device lacks memory or a weight cannot be read.
+    pub fn load(
+        &mut self,
+        limits: &Limits,
+        weights: &Arc<dyn Weights>,
+        loaded: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), SessionError> {
+        let _span = crate::trace::span!("load", rank = self.program.rank);
+        let progress = self.progress.clone();
+        let tell = |bytes| {
+            progress.step();
+            loaded(bytes);
+        };
+        let result = self.device.load(self.program.clone(), limits, weights, &tell);
+        result.map_err(|error| self.position.fail(error.into()))?;
+        self.limits = Some(*limits);
+        Ok(())
+    }
+
+    /// Runs the program once on `inputs`, with the symbols standing for `env`; returns the rank's parts of the outputs.
+    ///
+    /// Errors when nothing was loaded, when the device or an exchange fails, and when a peer has ended or makes no progress. The
+    /// rank is of no use then: it is to be dropped, which ends the waits of its peers.
+    pub fn run(&mut self, env: &Env, inputs: &Tensors) -> Result<Vec<OutputShard>, SessionError> {
+        self.call(env, inputs, None)
+    }
+
+    /// Runs the program once and looks at every value that a node makes; returns the first that is not finite.
+    pub(super) fn first_not_finite(&mut self, env: &Env, inputs: &Tensors) -> Result<Option<NotFinite>, SessionError> {
+        let mut found = None;
+        self.call(env, inputs, Some(&mut found))?;
+        Ok(found)
+    }
+
+    /// What happened on the rank so far.
+    pub fn report(&self) -> RankReport {
+        RankReport {
+            device: self.device.name().to_string(),
+            counters: self.device.counters(),
+            exchanges: self.exchanges,
+            sent_bytes: self.sent_bytes,
+            exchange_time: self.exchange_time,
+            call_time: self.call_time,
+        }
+    }
+
+    /// One call, timed; a failure tells the node where it happened. Into `watched` goes the first value that is not finite.
+    fn call(
+        &mut self,
+        env: &Env,
+        inputs: &Tensors,
+        watched: Option<&mut Option<NotFinite>>,
+    ) -> Result<Vec<OutputShard>, SessionError> {
+        let Some(limits) = self.limits else { return Err(SessionError::NotLoaded) };
+        let _span = crate::trace::span!("call", rank = self.program.rank, batch = env.batch, seq = env.seq);
+        let started = Instant::now();
+        let env = Env { capacity: limits.capacity, ..*env };
+        let shards = self.instructions(&env, inputs, watched);
+        self.call_time += started.elapsed();
+        let shards = shards.map_err(|error| self.position.fail(error))?;
+        self.position.at(None);
+        Ok(shards)
+    }
+
+    fn instructions(
+        &mut self,
+        env: &Env,
+        inputs: &Tensors,
+        mut watched: Option<&mut Option<NotFinite>>,
+    ) -> Result<Vec<OutputShard>, SessionError> {
+        let program = self.program.clone();
+        self.device.begin(env)?;
+        self.progress.step();
+        let mut shards = Vec::new();
+        for (index, instr) in program.instrs.iter().enumerate() {
+            self.position.at(Some(index));
+            match instr {
+                Instr::Input { name, value } => {
+                    let bytes = inputs.get(name).map(Tensor::bytes).unwrap_or_default();
+                    self.device.write(*value, bytes)?;
+                }
+                Instr::Compute { node, output, .. } => {
+                    self.device.execute(index)?;
+                    if let Some(found @ None) = &mut watched {
+                        **found = self.look(index, node, *output)?;
+                    }
+                }
+                Instr::Zero { .. } => self.device.execute(index)?,
+                Instr::Exchange { .. } => {
+                    let started = Instant::now();
+                    self.exchange(env, instr)?;
+                    self.exchange_time += started.elapsed();
+                }
+                Instr::Output { name, value, window } => {
+                    let mut bytes = Vec::new();
+                    self.device.read(*value, &mut bytes)?;
+                    shards.push(OutputShard { name: name.clone(), region: window.clone(), bytes });
+                }
+            }
+            self.progress.step();
+        }
+        Ok(shards)
+    }
+
+    /// The first element that is not finite of the value that `node` made.
+    fn look(&mut self, instr: usize, node: &str, value: usize) -> Result<Option<NotFinite>, SessionError> {
+        if self.program.values[value].dtype != DType::F32 {
+            return Ok(None);
+        }
+        let bytes = &mut self.exchanger.source;
+        self.device.read(value, bytes)?;
+        let values = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let (rank, device, node) = (self.program.rank, self.device.name().to_string(), node.to_string());
+        let bad = { values }.find(|value| !value.is_finite());
+        Ok(bad.map(|value| NotFinite { rank, device, node, value, instr }))
+    }
+
+    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "only the span names the node"))]
+    /// Reads the value that is sent from, exchanges, and writes the value that is received into.
+    fn exchange(&mut self, env: &Env, instr: &Instr) -> Result<(), SessionError> {
+        let Instr::Exchange { node, kind, from, to, send, receive } = instr else { return Ok(()) };
+        let (source, target) = (&self.program.values[*from], &self.program.values[*to]);
+        let _span = crate::trace::span!("exchange", rank = self.program.rank, node = node.as_str(), kind = %kind);
+        let (sent, received) = (
+            Side { shape: resolve(&source.shape, env), regions: send },
+            Side { shape: resolve(&target.shape, env), regions: receive },
+        );
+        if send.iter().any(Option::is_some) {
+            self.device.read(*from, &mut self.exchanger.source)?;
+        }
+        let (size, ends) = (source.dtype.size(), (sent, received));
+        self.sent_bytes += self.exchanger.exchange(self.communicator.as_mut(), *kind, size, ends)?;
+        self.exchanges += 1;
+        Ok(self.device.write(*to, &self.exchanger.target)?)
+    }
+}
