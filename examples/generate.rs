@@ -5,6 +5,7 @@
 
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
+use fanfold::generate::GenerateOptions;
 use fanfold::plan::plan;
 use fanfold::text::Tokenizer;
 use fanfold::{Engine, EngineOptions, Model, Result, Sampler, Sampling, Strategy};
@@ -31,7 +32,7 @@ fn main() -> Result<()> {
     let ids = tokenizer.encode(&prompt, true)?;
     let mut stream = tokenizer.stream_after(&ids, true)?;
     print!("{prompt}");
-    for token in engine.generate(&ids, 64, Sampler::new(Sampling::default())?, false, Arc::default())? {
+    for token in engine.generate(&ids, Sampler::new(Sampling::default())?, &GenerateOptions::new(64))? {
         // A piece is given out only when no later token can change it.
         print!("{}", stream.push(token?)?.unwrap_or_default());
         let _ = std::io::stdout().flush();

@@ -4,6 +4,7 @@
 //! safetensors, in memory or in files.
 
 use fanfold::device::{Device, host::HostDevice};
+use fanfold::generate::GenerateOptions;
 use fanfold::graph::Graph;
 use fanfold::model::ModelInfo;
 use fanfold::ops::{Binary, BinaryFunction, Gather, Linear, Slice, Unary, UnaryFunction};
@@ -55,7 +56,8 @@ pub fn main() -> fanfold::Result<()> {
     };
     let (mut sharded, mut single) = (open(&plan)?, open(&whole)?);
     let greedy = Sampler::new(Sampling::greedy())?;
-    let tokens: Result<Vec<u32>, _> = sharded.generate(&[3, 1, 4], 8, greedy, true, Arc::default())?.collect();
+    let tokens: Result<Vec<u32>, _> =
+        sharded.generate(&[3, 1, 4], greedy, &GenerateOptions::new(8).ignore_end())?.collect();
     println!("{:?}", tokens?);
     sharded.reset();
     let comparison = proof::verify(&mut sharded, &mut single, &[3, 1, 4, 1, 5], 8, |_| ())?;

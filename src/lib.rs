@@ -43,7 +43,7 @@
 //! let options = EngineOptions { context: 64, ..EngineOptions::default() };
 //! let mut engine = Engine::open(model, &plan, devices, options, Arc::new(|_bytes| ()))?;
 //! let greedy = Sampler::new(Sampling::greedy())?;
-//! let tokens: fanfold::Result<Vec<u32>> = engine.generate(&[50, 47, 45], 8, greedy, true, Arc::default())?.collect();
+//! let tokens: fanfold::Result<Vec<u32>> = engine.generate(&[50, 47, 45], greedy, &GenerateOptions::new(8).ignore_end())?.collect();
 //! assert_eq!(tokens?.len(), 8);
 //! # Ok(())
 //! # }

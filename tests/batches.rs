@@ -5,6 +5,7 @@ mod common;
 use common::{Expected, adapters, fixture, gpus, hosts, mixed, ratios, values};
 use fanfold::device::Device;
 use fanfold::generate::GenerateError;
+use fanfold::generate::GenerateOptions;
 use fanfold::generate::{Engine, EngineOptions, Text};
 use fanfold::import::{Folder, Head};
 use fanfold::model::{Model, Pooling};
@@ -125,7 +126,7 @@ fn check_prompts(name: &str, devices: impl Fn() -> Vec<Box<dyn Device>>) {
         .iter()
         .map(|prompt| {
             alone.reset();
-            let tokens = alone.generate(prompt, steps, greedy(), true, Arc::default()).unwrap();
+            let tokens = alone.generate(prompt, greedy(), &GenerateOptions::new(steps).ignore_end()).unwrap();
             tokens.collect::<Result<_, GenerateError>>().unwrap()
         })
         .collect();
@@ -135,7 +136,7 @@ fn check_prompts(name: &str, devices: impl Fn() -> Vec<Box<dyn Device>>) {
     for _ in 0..2 {
         let mut answers = vec![Vec::new(); prompts.len()];
         let samplers = prompts.iter().map(|_| greedy()).collect();
-        for answer in together.generate_all(&prompts, steps, samplers, true, Arc::default()).unwrap() {
+        for answer in together.generate_all(&prompts, samplers, &GenerateOptions::new(steps).ignore_end()).unwrap() {
             let (prompt, token) = answer.unwrap();
             answers[prompt].push(token);
         }
@@ -143,7 +144,7 @@ fn check_prompts(name: &str, devices: impl Fn() -> Vec<Box<dyn Device>>) {
     }
     // Alone again, after others.
     together.reset();
-    let tokens = together.generate(&prompts[0], steps, greedy(), true, Arc::default()).unwrap();
+    let tokens = together.generate(&prompts[0], greedy(), &GenerateOptions::new(steps).ignore_end()).unwrap();
     assert_eq!(tokens.collect::<Result<Vec<_>, GenerateError>>().unwrap(), alone[0]);
 }
 
@@ -173,13 +174,17 @@ fn an_engine_refuses_more_prompts_than_it_was_opened_for() {
     let sampler = || Sampler::new(Sampling::greedy()).unwrap();
     for (prompts, samplers) in [(3, 3), (2, 1), (0, 0)] {
         let prompts = vec![vec![1]; prompts];
-        let refused = engine.generate_all(&prompts, 4, vec![sampler(); samplers], true, Arc::default()).map(|_| ());
+        let refused =
+            engine.generate_all(&prompts, vec![sampler(); samplers], &GenerateOptions::new(4).ignore_end()).map(|_| ());
         assert!(matches!(refused, Err(GenerateError::Session(SessionError::Input { .. }))), "{refused:?}");
     }
-    let empty = engine.generate_all(&[vec![1], vec![]], 4, vec![sampler(); 2], true, Arc::default()).map(|_| ());
+    let empty =
+        engine.generate_all(&[vec![1], vec![]], vec![sampler(); 2], &GenerateOptions::new(4).ignore_end()).map(|_| ());
     assert!(matches!(empty, Err(GenerateError::EmptyPrompt)), "{empty:?}");
     // The longest prompt decides: here the context ends both answers.
-    let answers = engine.generate_all(&[vec![1; 126], vec![2]], 9, vec![sampler(); 2], true, Arc::default()).unwrap();
+    let answers = engine
+        .generate_all(&[vec![1; 126], vec![2]], vec![sampler(); 2], &GenerateOptions::new(9).ignore_end())
+        .unwrap();
     assert_eq!(answers.collect::<Result<Vec<_>, GenerateError>>().unwrap().len(), 2 * 3);
 }
 

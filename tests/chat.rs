@@ -7,6 +7,7 @@ use common::{adapters, engine, fixture, hosts, values};
 use fanfold::Error;
 use fanfold::chat::{Answer, Chat, GenerationRequest, answer};
 use fanfold::generate::GenerateError;
+use fanfold::generate::GenerateOptions;
 use fanfold::generate::{Engine, EngineOptions};
 use fanfold::model::Model;
 use fanfold::plan::{Strategy, plan};
@@ -17,7 +18,6 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 use tempfile::TempDir;
 
@@ -47,14 +47,7 @@ fn chatml() -> String {
 
 fn greedy(max: usize) -> GenerationRequest {
     let sampling = Sampling::greedy();
-    GenerationRequest {
-        sampling,
-        max,
-        stops: Vec::new(),
-        ignore_end: true,
-        continues: false,
-        interrupt: Arc::default(),
-    }
+    GenerationRequest::new(sampling, GenerateOptions::new(max).ignore_end())
 }
 
 fn chat(source: &str, context: usize) -> Chat {
@@ -131,20 +124,22 @@ fn an_answer_ends_at_what_ends_it() {
     let mut pieces = 0;
     let cut = chat.ask("Speak.", &asking, |_| {
         pieces += 1;
-        asking.interrupt.store(pieces == 3, Ordering::Relaxed);
+        if pieces == 3 {
+            asking.options.cancel.cancel();
+        }
     });
     let cut = cut.unwrap();
-    assert_eq!((cut.finish_reason, cut.tokens.as_slice()), (FinishReason::Interrupted, &whole.tokens[..3]));
+    assert_eq!((cut.finish_reason, cut.tokens.as_slice()), (FinishReason::Cancelled, &whole.tokens[..3]));
     assert_eq!(chat.messages().last().unwrap().content, cut.text);
     assert!(whole.text.starts_with(&cut.text));
     // Before anything is fed, too.
     let early = chat.ask("Speak.", &asking, |_| ()).unwrap();
-    assert_eq!((early.finish_reason, early.tokens.len()), (FinishReason::Interrupted, 0));
+    assert_eq!((early.finish_reason, early.tokens.len()), (FinishReason::Cancelled, 0));
     assert!(chat.ask("Speak.", &greedy(1), |_| ()).is_ok());
 
     chat.reset();
     let middle: String = whole.text.chars().skip(2).take(2).collect();
-    let stopped = chat.ask("Speak.", &GenerationRequest { stops: vec![middle.clone()], ..greedy(12) }, |_| ()).unwrap();
+    let stopped = chat.ask("Speak.", &greedy(12).stops(vec![middle.clone()]), |_| ()).unwrap();
     assert_eq!(stopped.text, whole.text[..whole.text.find(&middle).unwrap()]);
     assert_eq!(stopped.finish_reason, FinishReason::StopText(middle));
 

@@ -1,5 +1,8 @@
 //! The examples run, and what each asserts holds.
 
+#[cfg(feature = "text")]
+#[path = "../examples/async_server.rs"]
+mod async_server;
 #[path = "../examples/own_graph.rs"]
 mod own_graph;
 #[path = "../examples/own_op.rs"]
@@ -27,4 +30,10 @@ fn two_ranks_talk_over_a_transport_of_ones_own() {
 #[test]
 fn a_graph_of_ones_own_generates_and_is_proved() {
     own_graph::main().unwrap();
+}
+
+#[cfg(feature = "text")]
+#[test]
+fn clients_of_an_async_server_are_sent_their_texts() {
+    async_server::main().unwrap();
 }

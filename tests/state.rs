@@ -3,17 +3,16 @@
 
 mod common;
 
-use common::{Expected, Fault, Faulty, adapters, fixture, gpus, hosts, ratios};
+use common::{Expected, Fault, Faulty, Hook, Hooked, adapters, fixture, gpus, hosts, ratios};
 use fanfold::device::Device;
 use fanfold::device::host::HostDevice;
-use fanfold::generate::GenerateError;
-use fanfold::generate::{Engine, EngineOptions, Text};
+use fanfold::generate::{Cancel, Engine, EngineOptions, GenerateError, GenerateOptions, Text};
 use fanfold::import::{Folder, Head};
 use fanfold::model::{Model, Pooling};
 use fanfold::plan::{Strategy, plan};
 use fanfold::session::SessionError;
 use fanfold::tensor::{Region, Tensor};
-use fanfold::text::{Sampler, Sampling};
+use fanfold::text::{FinishReason, Sampler, Sampling};
 use fanfold::weights::Weights;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +62,7 @@ fn prompt() -> Vec<u32> {
 fn answer(engine: &mut Engine, n: usize) -> Vec<u32> {
     engine.reset();
     engine
-        .generate(&prompt(), n, greedy(), true, Arc::default())
+        .generate(&prompt(), greedy(), &GenerateOptions::new(n).ignore_end())
         .unwrap()
         .collect::<Result<_, GenerateError>>()
         .unwrap()
@@ -112,7 +111,7 @@ fn check_errors(devices: &dyn Fn() -> Vec<Box<dyn Device>>) {
         text[at] = bad;
         not_finite(used.feed(&text));
         holds(&mut used, &mut fresh, &prompt);
-        not_finite(used.generate(&text, 4, greedy(), true, Arc::default()));
+        not_finite(used.generate(&text, greedy(), &GenerateOptions::new(4).ignore_end()));
         holds(&mut used, &mut fresh, &prompt);
     }
     used.rewind(1);
@@ -121,7 +120,7 @@ fn check_errors(devices: &dyn Fn() -> Vec<Box<dyn Device>>) {
     // A step that fails: no token is lost, and the engine holds all but the one that could not be fed.
     used.reset();
     let mut told = Vec::new();
-    let mut tokens = used.generate(&prompt, 8, greedy(), true, Arc::default()).unwrap();
+    let mut tokens = used.generate(&prompt, greedy(), &GenerateOptions::new(8).ignore_end()).unwrap();
     let failed = loop {
         match tokens.next() {
             Some(Ok(token)) => told.push(token),
@@ -136,10 +135,15 @@ fn check_errors(devices: &dyn Fn() -> Vec<Box<dyn Device>>) {
 
     // Several prompts: what fails in one of them leaves nothing of any.
     let other = vec![5, 6];
-    not_finite(used.generate_all(&[prompt.clone(), vec![7, bad]], 4, vec![greedy(); 2], true, Arc::default()));
+    not_finite(used.generate_all(
+        &[prompt.clone(), vec![7, bad]],
+        vec![greedy(); 2],
+        &GenerateOptions::new(4).ignore_end(),
+    ));
     holds(&mut used, &mut fresh, &[]);
     used.feed(&prompt).unwrap();
-    let answers = used.generate_all(&[prompt.clone(), other], 8, vec![greedy(); 2], true, Arc::default()).unwrap();
+    let answers =
+        used.generate_all(&[prompt.clone(), other], vec![greedy(); 2], &GenerateOptions::new(8).ignore_end()).unwrap();
     let (mut told, mut errors) = (Vec::new(), 0);
     for answer in answers {
         match answer {
@@ -178,13 +182,15 @@ fn what_is_refused_changes_nothing() {
     let (long, unknown) = (vec![1; CONTEXT + 1], vec![1, 384]);
     for refused in [vec![], long.clone(), unknown.clone()] {
         assert!(used.feed(&refused).is_err() && used.outputs(&refused).is_err());
-        assert!(used.generate(&refused, 4, greedy(), true, Arc::default()).is_err());
+        assert!(used.generate(&refused, greedy(), &GenerateOptions::new(4).ignore_end()).is_err());
         let prompts = [prompt.clone(), refused];
-        assert!(used.generate_all(&prompts, 4, vec![greedy(); 2], true, Arc::default()).is_err());
+        assert!(used.generate_all(&prompts, vec![greedy(); 2], &GenerateOptions::new(4).ignore_end()).is_err());
         holds(&mut used, &mut fresh, &prompt);
     }
     assert!(used.embed(&prompt).is_err() && used.scores(&prompt, &[]).is_err());
-    assert!(used.generate_all(&vec![prompt.clone(); 3], 4, vec![greedy(); 3], true, Arc::default()).is_err());
+    assert!(
+        used.generate_all(&vec![prompt.clone(); 3], vec![greedy(); 3], &GenerateOptions::new(4).ignore_end()).is_err()
+    );
     holds(&mut used, &mut fresh, &prompt);
 }
 
@@ -217,14 +223,15 @@ fn iterators_may_be_dropped_anywhere() {
     let wanted = answer(&mut fresh, 8);
     for taken in 0..5 {
         used.reset();
-        let tokens = used.generate(&prompt, 8, greedy(), true, Arc::default()).unwrap();
+        let tokens = used.generate(&prompt, greedy(), &GenerateOptions::new(8).ignore_end()).unwrap();
         let told: Vec<u32> = tokens.take(taken).collect::<Result<_, GenerateError>>().unwrap();
         assert_eq!(told, wanted[..taken]);
         // The last one was not fed.
         let held = [&prompt, &wanted[..taken.saturating_sub(1)]].concat();
         holds(&mut used, &mut fresh, &held);
         let prompts = [prompt.clone(), vec![4]];
-        let mut answers = used.generate_all(&prompts, 8, vec![greedy(); 2], true, Arc::default()).unwrap();
+        let mut answers =
+            used.generate_all(&prompts, vec![greedy(); 2], &GenerateOptions::new(8).ignore_end()).unwrap();
         assert!(answers.by_ref().take(taken).all(|answer| answer.is_ok()));
         // Not even what is never dropped leaves anything behind.
         if taken % 2 == 0 {
@@ -246,7 +253,7 @@ fn a_text_ends_where_the_context_does() {
     assert_eq!((told.len(), used.past()), (room + 1, CONTEXT));
     assert_eq!(answer(&mut used, room)[..], told[..room]);
     used.reset();
-    let answers = used.generate_all(&[prompt], 100, vec![greedy()], true, Arc::default()).unwrap();
+    let answers = used.generate_all(&[prompt], vec![greedy()], &GenerateOptions::new(100).ignore_end()).unwrap();
     assert_eq!(answers.map(|answer| answer.unwrap().1).collect::<Vec<_>>(), told);
 }
 
@@ -254,7 +261,8 @@ fn a_text_ends_where_the_context_does() {
 fn a_text_that_is_stopped_holds_what_was_fed() {
     let (mut used, mut fresh) = (engine(NEVER, hosts(2)), engine(NEVER, hosts(2)));
     let (prompt, stop) = (prompt(), Arc::new(AtomicBool::new(false)));
-    let mut tokens = used.generate(&prompt, 8, greedy(), true, stop.clone()).unwrap();
+    let mut tokens =
+        used.generate(&prompt, greedy(), &GenerateOptions::new(8).ignore_end().cancel(stop.clone())).unwrap();
     assert!(tokens.logits().is_empty());
     let told = [tokens.next(), tokens.next()].map(|token| token.unwrap().unwrap());
     assert_eq!(fanfold::proof::argmax(tokens.logits()) as u32, told[1]);
@@ -262,9 +270,39 @@ fn a_text_that_is_stopped_holds_what_was_fed() {
     assert!(tokens.next().is_none());
     holds(&mut used, &mut fresh, &[&prompt, &told[..1]].concat());
     used.reset();
-    let stopped = used.generate(&prompt, 8, greedy(), true, stop).unwrap();
-    assert_eq!(stopped.count(), 0);
+    let mut stopped = used.generate(&prompt, greedy(), &GenerateOptions::new(8).ignore_end().cancel(stop)).unwrap();
+    assert!(stopped.next().is_none());
+    assert_eq!(stopped.finish_reason(), Some(&FinishReason::Cancelled));
     holds(&mut used, &mut fresh, &[]);
+    // An answer that is empty for another reason is no cancelled one, and holds its prompt.
+    let mut empty = used.generate(&prompt, greedy(), &GenerateOptions::new(0)).unwrap();
+    assert!(empty.next().is_none());
+    assert_eq!(empty.finish_reason(), Some(&FinishReason::Length));
+    holds(&mut used, &mut fresh, &prompt);
+}
+
+#[test]
+fn a_prompt_that_is_cancelled_halfway_leaves_what_was_held_before() {
+    let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
+    let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
+    let options = EngineOptions { context: 64, chunk: 4, ..EngineOptions::default() };
+    let cancel = Cancel::default();
+    let (asked, mut calls) = (cancel.clone(), 0);
+    // A sampler cannot cancel, but a device can: in its third call, which is the prompt's second of three.
+    let device = Hooked::new("cancelling", move |hook| {
+        calls += usize::from(matches!(hook, Hook::Begin));
+        if calls == 3 {
+            asked.cancel();
+        }
+        Ok(())
+    });
+    let mut engine = Engine::open(model, &plan, vec![Box::new(device)], options, Arc::new(|_| ())).unwrap();
+    engine.feed(&[1, 2, 3]).unwrap();
+    let prompt: Vec<u32> = (10..22).collect();
+    let mut tokens = engine.generate(&prompt, greedy(), &GenerateOptions::new(8).cancel(cancel)).unwrap();
+    assert!(tokens.next().is_none());
+    assert_eq!(tokens.finish_reason(), Some(&FinishReason::Cancelled));
+    assert_eq!(engine.past(), 3);
 }
 
 #[test]
@@ -280,8 +318,10 @@ fn an_engine_that_lost_a_rank_says_so_whatever_is_asked() {
     for _ in 0..2 {
         assert!(ended(engine.feed(&[1]).map(drop)));
         assert!(ended(engine.outputs(&[1]).map(drop)));
-        assert!(ended(engine.generate(&[1], 2, greedy(), true, Arc::default()).map(drop)));
-        assert!(ended(engine.generate_all(&[vec![1]], 2, vec![greedy()], true, Arc::default()).map(drop)));
+        assert!(ended(engine.generate(&[1], greedy(), &GenerateOptions::new(2).ignore_end()).map(drop)));
+        assert!(ended(
+            engine.generate_all(&[vec![1]], vec![greedy()], &GenerateOptions::new(2).ignore_end()).map(drop)
+        ));
         assert!(ended(engine.report().map(drop)));
         // Nothing of it is undone.
         engine.reset();

@@ -4,29 +4,41 @@
 
 use crate::error::Result;
 
-use crate::generate::Engine;
+use crate::generate::{Engine, GenerateOptions};
 use crate::session::SessionError;
 use crate::text::{FinishReason, Output, Sampler, Sampling, Tokenizer};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// How an answer is made.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GenerationRequest {
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Tokens at most.
-    pub max: usize,
+    /// How many tokens it may have, and what ends it.
+    pub options: GenerateOptions,
     /// Texts that end it and are not part of it.
     pub stops: Vec<String>,
-    /// Whether it goes on after an end token.
-    pub ignore_end: bool,
     /// Whether its text continues the prompt's, as a completion does, so that both joined are one text. An answer in a
     /// conversation begins a text of its own: many tokenizers drop the space that a text begins with.
     pub continues: bool,
-    /// Ends it when set.
-    pub interrupt: Arc<AtomicBool>,
+}
+
+impl GenerationRequest {
+    /// An answer of tokens chosen as `sampling` says, ended as `options` say, as one begins in a conversation.
+    pub fn new(sampling: Sampling, options: GenerateOptions) -> GenerationRequest {
+        GenerationRequest { sampling, options, stops: Vec::new(), continues: false }
+    }
+
+    /// The same, ended before any of these texts.
+    pub fn stops(self, stops: Vec<String>) -> GenerationRequest {
+        GenerationRequest { stops, ..self }
+    }
+
+    /// The same, as a completion of the prompt's text.
+    pub fn continues(self) -> GenerationRequest {
+        GenerationRequest { continues: true, ..self }
+    }
 }
 
 /// What one token adds to an answer.
@@ -64,17 +76,17 @@ pub fn answer(
     engine: &mut Engine,
     tokenizer: &Tokenizer,
     ids: &[u32],
-    asking: &GenerationRequest,
+    request: &GenerationRequest,
     mut each: impl FnMut(Piece<'_>),
 ) -> Result<Answer> {
     let cached = engine.past().min(ids.len());
     let (known, fresh) = ids.split_at(cached);
-    let mut sampler = Sampler::new(asking.sampling)?;
+    let mut sampler = Sampler::new(request.sampling)?;
     sampler.accept(known);
-    let mut output = output(tokenizer, ids, asking)?;
+    let mut output = output(tokenizer, ids, request)?;
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let started = Instant::now();
-    let mut generated = engine.generate(fresh, asking.max, sampler, asking.ignore_end, asking.interrupt.clone())?;
+    let mut generated = engine.generate(fresh, sampler, &request.options)?;
     let prefill = started.elapsed();
     while !output.stopped() {
         let Some(token) = generated.next().transpose()? else { break };
@@ -93,10 +105,10 @@ pub fn answer(
     Ok(Answer { text, tokens, finish_reason, prompt: ids.len(), cached, prefill, decode })
 }
 
-fn output(tokenizer: &Tokenizer, prompt: &[u32], asking: &GenerationRequest) -> Result<Output> {
-    match asking.continues {
-        true => Ok(Output::after(tokenizer, prompt, &asking.stops)?),
-        false => Ok(Output::new(tokenizer, &asking.stops)),
+fn output(tokenizer: &Tokenizer, prompt: &[u32], request: &GenerationRequest) -> Result<Output> {
+    match request.continues {
+        true => Ok(Output::after(tokenizer, prompt, &request.stops)?),
+        false => Ok(Output::new(tokenizer, &request.stops)),
     }
 }
 
@@ -115,15 +127,14 @@ pub fn answers(
     engine: &mut Engine,
     tokenizer: &Tokenizer,
     prompts: &[Vec<u32>],
-    asking: &GenerationRequest,
+    request: &GenerationRequest,
     mut done: impl FnMut(usize),
 ) -> Result<Vec<Answer>> {
-    let samplers = prompts.iter().map(|_| Ok(Sampler::new(asking.sampling)?)).collect::<Result<_>>()?;
-    let texts = prompts.iter().map(|ids| Ok((output(tokenizer, ids, asking)?, String::new(), Vec::new())));
+    let samplers = prompts.iter().map(|_| Ok(Sampler::new(request.sampling)?)).collect::<Result<_>>()?;
+    let texts = prompts.iter().map(|ids| Ok((output(tokenizer, ids, request)?, String::new(), Vec::new())));
     let mut texts: Vec<(Output, String, Vec<u32>)> = texts.collect::<Result<_>>()?;
     let started = Instant::now();
-    let interrupt = asking.interrupt.clone();
-    let mut generated = engine.generate_all(prompts, asking.max, samplers, asking.ignore_end, interrupt)?;
+    let mut generated = engine.generate_all(prompts, samplers, &request.options)?;
     let prefill = started.elapsed();
     let mut count = 0;
     while let Some((prompt, token)) = generated.next().transpose()? {

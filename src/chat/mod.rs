@@ -9,9 +9,7 @@ mod answer;
 pub use answer::{Answer, GenerationRequest, Piece, answer, answers};
 
 use crate::error::Result;
-use crate::generate::GenerateError;
-
-use crate::generate::{Engine, Pace};
+use crate::generate::{Engine, GenerateError, Held, Pace};
 use crate::text::{ChatTemplate, Message, Tokenizer};
 
 /// A conversation.
@@ -21,8 +19,8 @@ pub struct Chat {
     template: ChatTemplate,
     system: Option<String>,
     messages: Vec<Message>,
-    /// The tokens whose keys and values the engine holds.
-    held: Vec<u32>,
+    /// What the engine holds.
+    held: Held,
 }
 
 impl Chat {
@@ -30,7 +28,7 @@ impl Chat {
     pub fn new(mut engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, system: Option<String>) -> Chat {
         engine.reset();
         let messages = opening(&system);
-        Chat { engine, tokenizer, template, system, messages, held: Vec::new() }
+        Chat { engine, tokenizer, template, system, messages, held: Held::default() }
     }
 
     /// What was said so far.
@@ -64,9 +62,9 @@ impl Chat {
     /// so that it depends on what was said and not on how long earlier answers were. Errors when the template refuses
     /// the turn or the conversation does not fit the context; the turn is then forgotten and the chat goes on. An error
     /// of the engine ends it.
-    pub fn ask(&mut self, text: &str, asking: &GenerationRequest, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
+    pub fn ask(&mut self, text: &str, request: &GenerationRequest, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
         self.messages.push(Message::new("user", text));
-        let answer = self.respond(asking, each);
+        let answer = self.respond(request, each);
         match &answer {
             Ok(answer) => self.messages.push(Message::new("assistant", answer.text.as_str())),
             Err(_) => drop(self.messages.pop()),
@@ -74,23 +72,17 @@ impl Chat {
         answer
     }
 
-    fn respond(&mut self, asking: &GenerationRequest, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
+    fn respond(&mut self, request: &GenerationRequest, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
         let ids = self.template.encode(&self.tokenizer, &self.messages)?;
         let (tokens, capacity, limit) = (ids.len(), self.engine.limits().capacity, self.engine.model().info().context);
         // One more must fit, or there is no room for an answer.
         if tokens >= capacity {
             return Err(GenerateError::Context { tokens: tokens + 1, capacity, limit: Some(limit) }.into());
         }
-        let common = ids.iter().zip(&self.held).take_while(|(a, b)| a == b).count();
-        // The last token is fed in any case: its logits are wanted.
-        let kept = self.engine.rewind(common.min(tokens.saturating_sub(1)));
-        self.held.truncate(kept);
-        let answer = answer(&mut self.engine, &self.tokenizer, &ids, asking, each);
-        self.held = ids;
-        if let Ok(answer) = &answer {
-            self.held.extend(&answer.tokens);
-        }
-        self.held.truncate(self.engine.past());
+        self.held.rewind(&mut self.engine, &ids);
+        let answer = answer(&mut self.engine, &self.tokenizer, &ids, request, each);
+        let yielded = answer.as_ref().map(|answer| answer.tokens.as_slice()).unwrap_or_default();
+        self.held.note(&self.engine, ids, yielded);
         answer
     }
 }

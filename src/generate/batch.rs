@@ -4,7 +4,8 @@
 //! which positions a row holds, and so never sees the padding. It deliberately knows no text and draws no token itself.
 //! Read [`Engine`](super::Engine) first.
 
-use super::Engine;
+use super::engine::Engine;
+use super::tokens::GenerateOptions;
 use crate::generate::GenerateError;
 use crate::model::ModelInfo;
 use crate::session::SessionError;
@@ -13,8 +14,6 @@ use crate::tensor::{Region, Tensor};
 use crate::text::{FinishReason, Sampler};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Rows are padded to a multiple of this, so that texts of many lengths make calls of few shapes: each shape is
 /// prepared once.
@@ -200,21 +199,19 @@ impl Engine {
         Err(SessionError::Input { name: "token_type_ids".to_string(), reason }.into())
     }
 
-    /// Answers several prompts at once: feeds them, and then yields up to `most` tokens of each, as they come, with the
-    /// number of the prompt.
+    /// Answers several prompts at once, each from the beginning: feeds them, and then yields tokens of each as they come, with
+    /// the number of the prompt.
     ///
-    /// There is one sampler to a prompt. A prompt's answer ends at an end token (which is not yielded) unless
-    /// `ignore_end`; all end when the context is full, or when `stop` is set. The longest prompt decides what fits the
+    /// There is one sampler to a prompt. A prompt's answer ends at an end token (which is not yielded) or after `max_tokens`;
+    /// all end when the context is full, or when they are cancelled. The longest prompt decides what fits the
     /// context, since the others are padded to it. Starts the context anew, and the engine holds nothing after it, however
     /// it ends. Errors as [`Engine::feed`], and when there are more prompts than the engine was opened for or not as
     /// many samplers; a prompt that is refused refuses them all, before any is fed.
     pub fn generate_all<'a>(
         &'a mut self,
         prompts: &[Vec<u32>],
-        max: usize,
         samplers: Vec<Sampler>,
-        ignore_end: bool,
-        stop: Arc<AtomicBool>,
+        options: &GenerateOptions,
     ) -> Result<Answers<'a>, GenerateError> {
         self.require("logits", "predicts no tokens; use `embed`")?;
         let limits = *self.limits();
@@ -239,12 +236,14 @@ impl Engine {
             let tokens = prompts.iter().flat_map(|prompt| columns.clone().map(move |at| padded(prompt, at)));
             logits = self.next_logits(Call::of(tokens.collect(), spans.clone(), start))?;
         }
+        let max = options.max_tokens;
         let row = |((mut sampler, prompt), logits): ((Sampler, &Vec<u32>), Vec<f32>)| {
             sampler.accept(prompt);
             Row { sampler, logits, left: max, last: 0, finished: (max == 0).then_some(FinishReason::Length) }
         };
         let rows = samplers.into_iter().zip(prompts).zip(logits).map(row).collect();
-        Ok(Answers { engine: self, rows, spans, past: longest, ready: VecDeque::new(), failed: None, ignore_end, stop })
+        let options = options.clone();
+        Ok(Answers { engine: self, rows, spans, past: longest, ready: VecDeque::new(), failed: None, options })
     }
 
     /// Feeds every row its next tokens, and returns each row's logits of the last.
@@ -287,15 +286,14 @@ pub struct Answers<'a> {
     ready: VecDeque<(usize, u32)>,
     /// What ends all answers, once the tokens that are ready are yielded.
     failed: Option<GenerateError>,
-    ignore_end: bool,
-    stop: Arc<AtomicBool>,
+    options: GenerateOptions,
 }
 
 impl Answers<'_> {
     /// Ends the answer to the prompt of this number: no more of its tokens are yielded.
     pub fn end(&mut self, prompt: usize) {
         if let Some(row) = self.rows.get_mut(prompt) {
-            row.finish(FinishReason::Interrupted);
+            row.finish(FinishReason::Cancelled);
         }
         self.ready.retain(|(number, _)| *number != prompt);
     }
@@ -334,7 +332,7 @@ impl Answers<'_> {
                 continue;
             }
             row.last = row.sampler.sample(&logits)?;
-            if !self.ignore_end && self.engine.model.info().end_tokens.contains(&row.last) {
+            if !self.options.ignore_end && self.engine.model.info().end_tokens.contains(&row.last) {
                 row.finish(FinishReason::EndToken(row.last));
                 continue;
             }
@@ -354,8 +352,8 @@ impl Iterator for Answers<'_> {
     /// The next token, or the error that kept the next ones from being chosen, after which there is nothing more.
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() && self.rows.iter().any(|row| row.left > 0) {
-            if self.stop.load(Ordering::Relaxed) {
-                self.finish_all(FinishReason::Interrupted);
+            if self.options.cancel.is_cancelled() {
+                self.finish_all(FinishReason::Cancelled);
                 return None;
             }
             if let Err(error) = self.step() {

@@ -69,6 +69,18 @@ pub enum GenerateError {
         /// Why not.
         reason: String,
     },
+    /// As many requests wait for an engine as may.
+    #[error("{waiting} requests wait already: try again later")]
+    Busy {
+        /// Requests that wait.
+        waiting: usize,
+    },
+    /// The system gives no thread.
+    #[error("the engine has no thread: {reason}")]
+    Thread {
+        /// The system's words.
+        reason: String,
+    },
     /// The plan does not become a program, or the program does not fit the devices.
     #[error("{0}")]
     Program(ProgramError),

@@ -14,8 +14,8 @@ pub enum FinishReason {
     Length,
     /// The context is full.
     Context,
-    /// It was interrupted.
-    Interrupted,
+    /// It was asked to stop, by [`Cancel`](crate::generate::Cancel) or by a caller that wants no more.
+    Cancelled,
 }
 
 impl FinishReason {
@@ -24,7 +24,7 @@ impl FinishReason {
         match self {
             FinishReason::EndToken(_) | FinishReason::StopText(_) => "stop",
             FinishReason::Length | FinishReason::Context => "length",
-            FinishReason::Interrupted => "abort",
+            FinishReason::Cancelled => "abort",
         }
     }
 
@@ -35,7 +35,7 @@ impl FinishReason {
             FinishReason::StopText(_) => "stop text",
             FinishReason::Length => "length",
             FinishReason::Context => "context",
-            FinishReason::Interrupted => "interrupted",
+            FinishReason::Cancelled => "interrupted",
         }
     }
 }

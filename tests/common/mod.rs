@@ -265,3 +265,71 @@ impl Device for Faulty {
         self.host.counters()
     }
 }
+
+/// What a [`Hooked`] device is about to do.
+pub enum Hook<'a> {
+    /// Takes this program and loads its weights.
+    Load(&'a RankProgram),
+    /// Begins a call.
+    Begin,
+    /// Executes the instruction of this number.
+    Execute(usize),
+    /// Writes the value of this number.
+    Write(usize),
+    /// Reads the value of this number.
+    Read(usize),
+}
+
+/// The host, with a function that is asked before everything it does and may refuse it: one device for all faults.
+pub struct Hooked<F> {
+    host: HostDevice,
+    name: &'static str,
+    hook: F,
+}
+
+impl<F: FnMut(Hook<'_>) -> Result<(), DeviceError> + Send> Hooked<F> {
+    pub fn new(name: &'static str, hook: F) -> Hooked<F> {
+        Hooked { host: HostDevice::new(), name, hook }
+    }
+}
+
+impl<F: FnMut(Hook<'_>) -> Result<(), DeviceError> + Send> Device for Hooked<F> {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn load(
+        &mut self,
+        program: Arc<RankProgram>,
+        limits: &Limits,
+        weights: &Arc<dyn Weights>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), DeviceError> {
+        (self.hook)(Hook::Load(&program))?;
+        self.host.load(program, limits, weights, progress)
+    }
+
+    fn begin(&mut self, env: &Env) -> Result<(), DeviceError> {
+        (self.hook)(Hook::Begin)?;
+        self.host.begin(env)
+    }
+
+    fn execute(&mut self, index: usize) -> Result<(), DeviceError> {
+        (self.hook)(Hook::Execute(index))?;
+        self.host.execute(index)
+    }
+
+    fn write(&mut self, value: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+        (self.hook)(Hook::Write(value))?;
+        self.host.write(value, bytes)
+    }
+
+    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), DeviceError> {
+        (self.hook)(Hook::Read(value))?;
+        self.host.read(value, bytes)
+    }
+
+    fn counters(&self) -> Counters {
+        self.host.counters()
+    }
+}

@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use fanfold::Model;
 use fanfold::chat::GenerationRequest;
+use fanfold::generate::GenerateOptions;
 use fanfold::text::TextError;
 use fanfold::text::{ChatTemplate, FinishReason, Penalties, Sampling, Tokenizer};
 use std::path::PathBuf;
@@ -71,14 +72,9 @@ impl SamplingArgs {
             Seed::Drawn => drawn(),
         };
         let sampling = Sampling { temperature, top_k, top_p, min_p, penalties, seed };
-        GenerationRequest {
-            sampling,
-            max,
-            stops: self.stop.clone(),
-            ignore_end: self.ignore_eos,
-            continues: false,
-            interrupt,
-        }
+        let options = GenerateOptions::new(max).cancel(interrupt);
+        let options = if self.ignore_eos { options.ignore_end() } else { options };
+        GenerationRequest::new(sampling, options).stops(self.stop.clone())
     }
 }
 
@@ -93,7 +89,7 @@ pub fn ended(reason: &FinishReason, tokens: usize, decision: &Decision, tokenize
             format!(" ({capacity} positions are full; -c raises it, up to the {made_for} that the model was made for)")
         }
         FinishReason::Context => format!(" ({capacity} positions are full, and the model was made for no more)"),
-        FinishReason::Interrupted => String::new(),
+        FinishReason::Cancelled => String::new(),
     };
     format!("ended: {}{detail}", reason.name())
 }

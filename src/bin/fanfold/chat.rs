@@ -132,7 +132,7 @@ fn ask(chat: &mut Chat, text: &str, asking: &GenerationRequest) -> Result<Answer
             written = out.write_all(piece.text.as_bytes()).and_then(|()| out.flush());
             if written.is_err() {
                 // The reader has gone: nobody waits for the rest.
-                asking.interrupt.store(true, Ordering::Relaxed);
+                asking.options.cancel.cancel();
             }
         }
     });

@@ -6,12 +6,12 @@ use crate::values::limit;
 use crate::verify::{compare, decide_single, open_single, sentence};
 use anyhow::Result;
 use fanfold::device::gpu::adapters;
+use fanfold::generate::GenerateOptions;
 use fanfold::import::Head;
 use fanfold::report;
 use fanfold::text::{Sampler, Sampling};
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 #[derive(clap::Args)]
@@ -69,7 +69,7 @@ pub fn main(args: &Args) -> Result<()> {
     let mut out = std::io::stdout();
     write!(out, "{PROMPT}")?;
     let mut count = 0usize;
-    let mut tokens = engine.generate(&ids, args.tokens, sampler, true, Arc::default())?;
+    let mut tokens = engine.generate(&ids, sampler, &GenerateOptions::new(args.tokens).ignore_end())?;
     for token in tokens.by_ref() {
         count += 1;
         if let Some(piece) = stream.push(token?)? {

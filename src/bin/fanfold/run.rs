@@ -16,7 +16,6 @@ use fanfold::text::{ChatTemplate, FinishReason, Message, Sampler, Scores, Tokeni
 use serde_json::{Value, json};
 use std::io::{StdoutLock, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:
@@ -78,7 +77,8 @@ pub fn main(args: &Args) -> Result<()> {
     let logits = args.logits.as_deref().map(OutputFile::open).transpose()?;
     // A template of one's own and a word of the system make sense in a conversation alone.
     let talks = args.chat || args.talk.template.is_some() || args.talk.system.is_some();
-    let asking = GenerationRequest { continues: !talks, ..args.sampling.asking(args.tokens, interrupt::flag()) };
+    let asking = args.sampling.asking(args.tokens, interrupt::flag());
+    let asking = if talks { asking } else { asking.continues() };
     Sampler::new(asking.sampling)?;
     let model = generator(&args.target)?;
     let tokenizer = tokenizer(&model)?;
@@ -119,7 +119,7 @@ pub fn main(args: &Args) -> Result<()> {
             written = printer.print(piece);
             if written.is_err() {
                 // The reader has gone: nobody waits for the rest.
-                asking.interrupt.store(true, Ordering::Relaxed);
+                asking.options.cancel.cancel();
             }
         }
     });
@@ -147,7 +147,7 @@ fn together(
     encoded: &[Vec<u32>],
     asking: &GenerationRequest,
 ) -> Result<()> {
-    let max = asking.max.min(decision.limits.capacity).saturating_mul(encoded.len());
+    let max = asking.options.max_tokens.min(decision.limits.capacity).saturating_mul(encoded.len());
     let bar = progress_bar(max as u64, "{bar:30} {pos}/{len} tokens {eta}");
     let texts = answers(engine, tokenizer, encoded, asking, |tokens| bar.set_position(tokens as u64));
     bar.finish_and_clear();
@@ -219,7 +219,7 @@ impl Printer<'_> {
         line["stop_reason"] = match reason {
             FinishReason::EndToken(id) => (*id).into(),
             FinishReason::StopText(text) => text.as_str().into(),
-            FinishReason::Length | FinishReason::Context | FinishReason::Interrupted => Value::Null,
+            FinishReason::Length | FinishReason::Context | FinishReason::Cancelled => Value::Null,
         };
         line["ended"] = reason.name().into();
         self.last = Some(line);

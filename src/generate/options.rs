@@ -1,0 +1,80 @@
+//! How an engine is opened, and what its program needs, counted before any device is opened.
+//!
+//! It deliberately opens nothing. Read `engine.rs` for who does.
+
+use super::error::GenerateError;
+use crate::model::{Model, ModelInfo};
+use crate::plan::Plan;
+use crate::program::{Program, Room, lower};
+use crate::shape::{Env, Limits};
+use std::time::Duration;
+
+/// How an [`Engine`] is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Positions the KV cache holds: the longest prompt plus answer.
+    pub context: usize,
+    /// Most tokens of one call; longer prompts go in several. Fewer where a device cannot hold what so many make in one
+    /// piece: [`Engine::limits`] tells. What embeds a text takes it in one call, however long.
+    pub chunk: usize,
+    /// Most sequences of one call: texts embedded, or prompts answered, at once.
+    pub batch: usize,
+    /// Whether logits of every prompt position are kept, not just the last's.
+    pub all_logits: bool,
+    /// How long any wait may last without progress.
+    pub deadline: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> EngineOptions {
+        EngineOptions { context: 2048, chunk: 256, batch: 1, all_logits: false, deadline: Duration::from_secs(30) }
+    }
+}
+
+impl EngineOptions {
+    /// The largest call on a model: what predicts tokens takes a text in chunks; what embeds it, in one call, since a
+    /// pooled chunk is not a part of the pooled text.
+    pub fn limits(&self, info: &ModelInfo) -> Limits {
+        let capacity = self.context.min(info.context).max(1);
+        let batch = self.batch.max(1);
+        let seq = if info.generates { self.chunk.clamp(1, capacity) } else { capacity };
+        let tokens = if batch > 1 { seq.max(self.chunk).max(batch) } else { seq };
+        let each = Env { batch, seq, keep: if self.all_logits { seq } else { 1 }, past: 0, capacity };
+        Limits { each, tokens }
+    }
+}
+
+/// The program of `model` under `plan`, and the largest call it will be given on devices of which `rooms` tells.
+///
+/// Where the logits of a whole chunk, or another activation, would be larger than the largest tensor of a device, chunks
+/// are shorter: a prompt then goes in more of them, and gives the same. What the program needs of each device can be
+/// counted from these two before any device is opened. Errors when the plan is for another model.
+pub fn prepare(
+    model: &Model,
+    plan: &Plan,
+    options: &EngineOptions,
+    rooms: &[Room],
+) -> Result<(Program, Limits), GenerateError> {
+    let program = lower(model.graph(), plan)?;
+    let of = |chunk: usize| EngineOptions { chunk, ..*options }.limits(model.info());
+    let fits = |chunk: usize| {
+        let limits = of(chunk);
+        program.ranks.iter().zip(rooms).all(|(rank, room)| rank.activations_fit(&limits, room))
+    };
+    // What embeds takes a text in one call, whatever a chunk is.
+    if !model.info().generates || fits(options.chunk) {
+        return Ok((program, of(options.chunk)));
+    }
+    let (mut fitting, mut failing) = (1, options.chunk.max(1));
+    while failing - fitting > 1 {
+        let middle = fitting + (failing - fitting) / 2;
+        if fits(middle) { fitting = middle } else { failing = middle }
+    }
+    // Kernels take rows in blocks of eight.
+    let chunk = if fitting > CHUNK_BLOCK { fitting - fitting % CHUNK_BLOCK } else { fitting };
+    let limits = of(chunk);
+    Ok((program, limits))
+}
+
+/// Chunks that are made shorter have a multiple of this many tokens.
+const CHUNK_BLOCK: usize = 8;
