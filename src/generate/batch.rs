@@ -4,10 +4,10 @@
 //! which positions a row holds, and so never sees the padding. It deliberately knows no text and draws no token itself.
 //! Read [`Engine`](super::Engine) first.
 
+use super::call::{PaddedCall, Text};
 use super::engine::Engine;
 use super::tokens::GenerateOptions;
 use crate::generate::GenerateError;
-use crate::model::ModelInfo;
 use crate::session::SessionError;
 use crate::shape::Limits;
 use crate::tensor::{Region, Tensor};
@@ -18,119 +18,6 @@ use std::ops::Range;
 /// Rows are padded to a multiple of this, so that texts of many lengths make calls of few shapes: each shape is
 /// prepared once.
 const ROUND: usize = 8;
-
-/// One text as a model takes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Text {
-    /// Its tokens.
-    pub tokens: Vec<u32>,
-    /// For each token the segment it belongs to, or nothing where there is one segment only.
-    pub types: Vec<u32>,
-    /// How many tokens at its beginning pooling leaves out: those of a prompt, where the folder wants it so.
-    pub skipped: usize,
-}
-
-impl From<Vec<u32>> for Text {
-    fn from(tokens: Vec<u32>) -> Text {
-        Text { tokens, ..Text::default() }
-    }
-}
-
-/// The rows of one call, padded to one length.
-pub(super) struct Call {
-    /// Tokens per row.
-    pub(super) seq: usize,
-    /// `[rows, seq]`, row-major.
-    pub(super) tokens: Vec<u32>,
-    /// `[rows, seq]`, row-major.
-    pub(super) types: Vec<u32>,
-    /// The positions of the context that each row holds: the rest is padding.
-    pub(super) spans: Vec<Range<usize>>,
-    /// How many of each row's first positions pooling leaves out.
-    skipped: Vec<usize>,
-    /// Positions that lie before it in the context.
-    pub(super) past: usize,
-}
-
-impl Call {
-    /// The tokens after `past` others of rows that hold `spans`, without a second segment.
-    pub(super) fn of(tokens: Vec<u32>, spans: Vec<Range<usize>>, past: usize) -> Call {
-        let seq = tokens.len() / spans.len().max(1);
-        Call { seq, types: vec![0; tokens.len()], tokens, skipped: vec![0; spans.len()], spans, past }
-    }
-
-    /// Whole texts, padded on the right to `seq`.
-    pub(super) fn padded(texts: &[&Text], seq: usize) -> Call {
-        let spans = texts.iter().map(|text| 0..text.tokens.len()).collect();
-        let skipped = texts.iter().map(|text| text.skipped).collect();
-        let mut call = Call { seq, tokens: Vec::new(), types: Vec::new(), spans, skipped, past: 0 };
-        for (row, text) in (1..).zip(texts) {
-            call.tokens.extend(&text.tokens);
-            call.types.extend(&text.types);
-            // Any token does: nobody sees it.
-            call.tokens.resize(row * seq, 0);
-            call.types.resize(row * seq, 0);
-        }
-        call
-    }
-
-    pub(super) fn rows(&self) -> usize {
-        self.spans.len()
-    }
-
-    /// How many of its tokens are no padding.
-    pub(super) fn held(&self) -> usize {
-        let (past, end) = (self.past, self.past + self.seq);
-        let held = |span: &Range<usize>| span.end.min(end).saturating_sub(span.start.max(past));
-        self.spans.iter().map(held).sum()
-    }
-
-    /// The call's value of the input called `name` of the model that `info` tells of.
-    pub(super) fn input(&self, name: &str, info: &ModelInfo) -> Result<Tensor, GenerateError> {
-        let shape = [self.rows(), self.seq];
-        match name {
-            "input_ids" => Ok(Tensor::u32(shape, self.tokens.clone())?),
-            "token_type_ids" => Ok(Tensor::u32(shape, self.types.clone())?),
-            "position_ids" => Ok(Tensor::u32(shape, self.positions(info))?),
-            "key_range" => {
-                let ends = self.spans.iter().flat_map(|span| [span.start as u32, span.end as u32]);
-                Ok(Tensor::u32([self.rows(), 2], ends.collect())?)
-            }
-            "pooling_weights" => {
-                let row = |(span, &skipped): (&Range<usize>, &usize)| {
-                    let weights = info.pooling.weights_from(skipped, span.len());
-                    let padding = std::iter::repeat_n(0.0, self.seq.saturating_sub(span.len()));
-                    weights.into_iter().chain(padding)
-                };
-                Ok(Tensor::f32(shape, self.spans.iter().zip(&self.skipped).flat_map(row).collect())?)
-            }
-            _ => Err(SessionError::Input { name: name.to_string(), reason: "is not known".to_string() }.into()),
-        }
-    }
-
-    /// The position of every token, `[rows, seq]`: counted from the first one of its row, from `info.first_position` up.
-    ///
-    /// With `info.padding`, as transformers' `create_position_ids_from_input_ids` has it for RoBERTa: that token, where a
-    /// text spells it, takes the position before the first and is not counted. Such models take a text in one call, so
-    /// nothing of it lies in the `past`.
-    fn positions(&self, info: &ModelInfo) -> Vec<u32> {
-        let mut positions = Vec::with_capacity(self.tokens.len());
-        for (span, tokens) in self.spans.iter().zip(self.tokens.chunks(self.seq.max(1))) {
-            let mut passed = 0;
-            for (at, token) in (self.past..).zip(tokens) {
-                let counted = info.first_position + at.saturating_sub(span.start);
-                positions.push(match info.padding {
-                    Some(padding) if padding == *token && span.contains(&at) => {
-                        passed += 1;
-                        padding
-                    }
-                    _ => (counted - passed) as u32,
-                });
-            }
-        }
-        positions
-    }
-}
 
 /// Texts by their numbers, in groups that fit a call: those of like length together, the longest first.
 fn groups(lengths: &[usize], limits: &Limits) -> Vec<(usize, Vec<usize>)> {
@@ -169,7 +56,7 @@ impl Engine {
         let mut finished = 0;
         for (seq, group) in groups(&lengths, self.limits()) {
             let rows: Vec<&Text> = group.iter().map(|&text| &texts[text]).collect();
-            let whole = self.call(&Call::padded(&rows, seq), output)?;
+            let whole = self.call(&PaddedCall::padded(&rows, seq), output)?;
             for (row, &text) in group.iter().enumerate() {
                 let mut region = Region::whole(whole.shape());
                 region.0[0] = row..row + 1;
@@ -234,7 +121,7 @@ impl Engine {
                 (at + prompt.len()).checked_sub(longest).map_or(0, |token| prompt[token])
             };
             let tokens = prompts.iter().flat_map(|prompt| columns.clone().map(move |at| padded(prompt, at)));
-            logits = self.next_logits(Call::of(tokens.collect(), spans.clone(), start))?;
+            logits = self.next_logits(PaddedCall::of(tokens.collect(), spans.clone(), start))?;
         }
         let max = options.max_tokens;
         let row = |((mut sampler, prompt), logits): ((Sampler, &Vec<u32>), Vec<f32>)| {
@@ -247,7 +134,7 @@ impl Engine {
     }
 
     /// Feeds every row its next tokens, and returns each row's logits of the last.
-    fn next_logits(&mut self, call: Call) -> Result<Vec<Vec<f32>>, GenerateError> {
+    fn next_logits(&mut self, call: PaddedCall) -> Result<Vec<Vec<f32>>, GenerateError> {
         let logits = self.call(&call, "logits")?;
         let width = logits.shape().last().copied().unwrap_or(1).max(1);
         let each = logits.as_f32()?.chunks(logits.as_f32()?.len() / call.rows().max(1));
@@ -320,7 +207,7 @@ impl Answers<'_> {
                 return Ok(());
             }
             let next = self.rows.iter().map(|row| row.last).collect();
-            let call = Call::of(next, self.spans.clone(), self.past);
+            let call = PaddedCall::of(next, self.spans.clone(), self.past);
             for (row, logits) in self.rows.iter_mut().zip(self.engine.next_logits(call)?) {
                 row.logits = logits;
             }

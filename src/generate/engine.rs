@@ -3,7 +3,7 @@
 //! It feeds a [`Session`] chunk by chunk and deliberately knows no text: ids in, ids out. Read `tokens.rs` for how an answer is
 //! generated token by token, and `batch.rs` for several at once.
 
-use super::batch::{Call, Text};
+use super::call::{PaddedCall, Text};
 use super::error::GenerateError;
 use super::options::{EngineOptions, prepare};
 use super::pace::Pace;
@@ -123,7 +123,7 @@ impl Engine {
         let mut rows: Vec<f32> = Vec::new();
         let (mut width, mut past) = (0, self.past);
         for chunk in tokens.chunks(self.limits().seq) {
-            let logits = self.call(&Call::of(chunk.to_vec(), alone(self.limits()), past), "logits")?;
+            let logits = self.call(&PaddedCall::of(chunk.to_vec(), alone(self.limits()), past), "logits")?;
             past += chunk.len();
             width = logits.shape().last().copied().unwrap_or(1).max(1);
             if !self.all_logits {
@@ -194,8 +194,8 @@ impl Engine {
         self.reset();
         // What pools a text has to know where it ends; what goes on after it has the whole context.
         let call = match self.model.info().generates {
-            true => Call::of(tokens.to_vec(), alone(self.limits()), 0),
-            false => Call::padded(&[&Text::from(tokens.to_vec())], tokens.len()),
+            true => PaddedCall::of(tokens.to_vec(), alone(self.limits()), 0),
+            false => PaddedCall::padded(&[&Text::from(tokens.to_vec())], tokens.len()),
         };
         let outputs = self.call_all(&call)?;
         self.past = tokens.len();
@@ -219,7 +219,7 @@ impl Engine {
     }
 
     /// One output of a call.
-    pub(super) fn call(&mut self, call: &Call, output: &str) -> Result<Tensor, GenerateError> {
+    pub(super) fn call(&mut self, call: &PaddedCall, output: &str) -> Result<Tensor, GenerateError> {
         let mut outputs = self.call_all(call)?;
         outputs.remove(output).ok_or_else(|| {
             let present = outputs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -228,7 +228,7 @@ impl Engine {
     }
 
     /// The call's value of every input of the graph.
-    fn inputs(&self, call: &Call) -> Result<Tensors, GenerateError> {
+    fn inputs(&self, call: &PaddedCall) -> Result<Tensors, GenerateError> {
         let info = self.model.info();
         let value = |name: &str| call.input(name, info);
         let ports = self.session.program().inputs.iter();
@@ -237,7 +237,7 @@ impl Engine {
 
     /// Every output of a call. Errors when one is no finite number, with the node where that began. What the engine holds
     /// is the caller's to say, once all of its calls are done.
-    pub(super) fn call_all(&mut self, call: &Call) -> Result<Tensors, GenerateError> {
+    pub(super) fn call_all(&mut self, call: &PaddedCall) -> Result<Tensors, GenerateError> {
         let keep = if self.all_logits { call.seq } else { 1 };
         let (batch, capacity) = (call.rows(), self.limits().capacity);
         let env = Env { batch, seq: call.seq, keep, past: call.past, capacity };

@@ -4,6 +4,7 @@
 //! once and `service.rs` for callers that are asynchronous; [`crate::text`] for the tokenizer and the sampler.
 
 mod batch;
+mod call;
 mod cancel;
 mod engine;
 mod error;
@@ -15,7 +16,8 @@ mod preparer;
 mod service;
 mod tokens;
 
-pub use batch::{Answers, Text};
+pub use batch::Answers;
+pub use call::Text;
 pub use cancel::Cancel;
 pub use engine::Engine;
 pub use error::GenerateError;

@@ -4,11 +4,11 @@
 //! KV head serves any number of ranks. The file does not know where keys come from: a projection, or a state that holds
 //! the past. Read `shaders/attention.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;

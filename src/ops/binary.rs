@@ -4,11 +4,11 @@
 //! Add is linear in both together, Mul in each alone; where the second is repeated, Partial passes only as that allows.
 //! The file does not know residuals from gates. Read `shaders/binary.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};

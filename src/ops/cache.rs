@@ -3,11 +3,11 @@
 //! The state is appended to, never concatenated: a decode step moves only its own position. The file does not know
 //! what the rows are. Read `shaders/cache.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;

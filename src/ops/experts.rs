@@ -4,11 +4,11 @@
 //! The file does not know how the gates were chosen, nor what lies between up and down. Read `shaders/experts.wgsl`
 //! next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 
 use crate::kernel::{Binding, Kernel, Launch, Shader};
 use crate::shape::Shape;

@@ -3,11 +3,11 @@
 //! A rank that holds an interval of the rows writes zero for every other index, so a cut vocabulary yields Partial.
 //! The file does not know what the indices mean. Read `shaders/gather.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;

@@ -3,11 +3,11 @@
 //! They are linear, so Partial passes; Reshape moves nothing at all. None knows what the dimensions mean: a reshape
 //! states its compound factors, so a cut of `(h d)` becomes a cut of `h`. Read `shaders/layout.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;

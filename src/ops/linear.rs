@@ -3,11 +3,11 @@
 //! Cutting `n` is column-parallel, cutting `k` row-parallel, cutting `b` or `s` data-parallel; none has code here.
 //! The file knows no layer that uses it. Read `shaders/linear.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 
 use crate::kernel::{Binding, Kernel, Launch, Shader};
 use crate::shape::Shape;

@@ -8,6 +8,7 @@ mod error;
 
 pub use error::OpError;
 
+mod all;
 mod attention;
 mod binary;
 mod cache;
@@ -16,6 +17,7 @@ mod gather;
 mod layout;
 mod linear;
 mod normalization;
+mod operator;
 mod reduce;
 mod rotary;
 mod routing;
@@ -23,6 +25,7 @@ pub mod sample;
 mod softmax;
 mod unary;
 
+pub use all::samples;
 pub use attention::Attention;
 pub use binary::{Binary, BinaryFunction};
 pub use cache::TensorScatter;
@@ -31,251 +34,9 @@ pub use gather::Gather;
 pub use layout::{Reshape, Slice, Transpose};
 pub use linear::Linear;
 pub use normalization::{Normalization, NormalizationKind};
+pub use operator::{Attributes, EvalContext, LaunchContext, Op, Operand, Operator, ResolvedExtent};
 pub use reduce::{Reduce, ReduceKind};
 pub use rotary::RotaryEmbedding;
 pub use routing::Routing;
 pub use softmax::Softmax;
 pub use unary::{Unary, UnaryFunction};
-
-use crate::kernel::{Launch, Layout, Rows};
-use crate::shape::{Env, Shape};
-use crate::sharding::{Extent, ShardingRule};
-use crate::tensor::{DType, Tensor};
-use sample::MakeSample;
-use serde::Serialize;
-use std::any::Any;
-use std::fmt;
-use std::ops::{Deref, Range};
-use std::sync::Arc;
-
-/// What an op reads at one of its inputs. It decides which values may stand there, and how a weight lies that does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operand {
-    /// Numbers: f32 on the device. A weight of another type is widened.
-    Numbers,
-    /// The rows of a matrix: f32, or a weight in its own type, perhaps split over several buffers.
-    Matrix,
-    /// Positions and token ids: u32.
-    Indices,
-    /// Either numbers or indices, copied as they are.
-    Either,
-}
-
-impl Operand {
-    /// How a weight lies that stands here.
-    pub fn layout(self) -> Layout {
-        match self {
-            Operand::Matrix => Layout::Padded,
-            Operand::Numbers | Operand::Indices | Operand::Either => Layout::Dense,
-        }
-    }
-
-    /// What may not stand here is an error that says what may: `Err` holds those words.
-    pub fn check(self, found: DType) -> Result<(), &'static str> {
-        match (self, found) {
-            (Operand::Numbers | Operand::Matrix, DType::U32) => Err("numbers, not u32"),
-            (Operand::Indices, DType::F32 | DType::F16 | DType::BF16) => Err("u32"),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The settings of an op as plain data, by which programs and plans tell ops apart.
-///
-/// Every type that implements [`serde::Serialize`] has it.
-pub trait Attributes {
-    /// The settings: `null` for an op that has none, else an object.
-    fn attributes(&self) -> serde_json::Value;
-}
-
-impl<T: Serialize> Attributes for T {
-    fn attributes(&self) -> serde_json::Value {
-        // Only a map whose keys are no texts, or a Serialize of one's own that fails, cannot be a value.
-        serde_json::to_value(self).unwrap_or_else(|error| serde_json::Value::String(error.to_string()))
-    }
-}
-
-/// What an op states about itself. Shapes, legal cuts and the lowering of every cut are derived from
-/// [`Operator::rule`].
-pub trait Operator: Attributes + fmt::Debug + Send + Sync + Any {
-    /// Its ONNX name.
-    fn name(&self) -> &'static str;
-
-    /// Its sharding rule, bound to the inputs' shapes. Errors when they do not fit.
-    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError>;
-
-    /// How the op reads input number `input`: as numbers, as indices or as the rows of a matrix.
-    fn operand(&self, input: usize) -> Operand;
-
-    /// Arithmetic operations per point of the space that its factors span.
-    fn operations(&self) -> u64 {
-        1
-    }
-
-    /// Evaluates its part on the host: naive, obviously right, accumulating in f64. The oracle of every property test.
-    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError>;
-
-    /// The dispatches that evaluate its part on a GPU.
-    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError>;
-
-    /// The input that the output overwrites in place, if any.
-    fn in_place(&self) -> Option<usize> {
-        None
-    }
-
-    /// Whether the output is the first input's bytes under another shape.
-    fn is_view(&self) -> bool {
-        false
-    }
-}
-
-/// Any op, the crate's or one's own. Two are equal when they are of one type with equal attributes.
-///
-/// It is serialised as its name and its attributes, `{"Softmax": null}` for example.
-#[derive(Clone, Debug)]
-pub struct Op(Arc<dyn Operator>);
-
-impl<T: Operator> From<T> for Op {
-    fn from(op: T) -> Op {
-        Op(Arc::new(op))
-    }
-}
-
-impl Deref for Op {
-    type Target = dyn Operator;
-
-    fn deref(&self) -> &(dyn Operator + 'static) {
-        self.0.as_ref()
-    }
-}
-
-impl PartialEq for Op {
-    fn eq(&self, other: &Op) -> bool {
-        let types = |op: &Op| Any::type_id(op.0.as_ref());
-        let (one, two) = (self.0.as_ref(), other.0.as_ref());
-        types(self) == types(other) && one.name() == two.name() && one.attributes() == two.attributes()
-    }
-}
-
-impl Serialize for Op {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map([(self.name(), self.0.as_ref().attributes())])
-    }
-}
-
-/// One part of an op to evaluate on the host.
-#[derive(Clone, Copy, Debug)]
-pub struct EvalContext<'a> {
-    /// The rank's part of every input; weights widened to f32.
-    pub inputs: &'a [&'a Tensor],
-    /// The rank's part of every factor.
-    pub extents: &'a [Extent],
-    /// What the symbols stand for.
-    pub env: &'a Env,
-    /// The shape of the rank's part of the output.
-    pub output: &'a [usize],
-}
-
-/// One part of an op to launch on a GPU.
-#[derive(Clone, Copy, Debug)]
-pub struct LaunchContext<'a> {
-    /// The shapes of the rank's part of every input.
-    pub inputs: &'a [Vec<usize>],
-    /// The element types of the inputs as they lie on the device.
-    pub dtypes: &'a [DType],
-    /// For each input how it lies: dense unless it is a weight that the op reads as a matrix.
-    pub layouts: &'a [Layout],
-    /// For each input the row ranges by which it is split over buffers: one range unless it is a wide weight.
-    pub pieces: &'a [Vec<Range<usize>>],
-    /// The rank's part of every factor.
-    pub extents: &'a [Extent],
-    /// What the symbols stand for. `past` is not to be baked into a launch: read it from [`crate::kernel::Binding::Run`].
-    pub env: &'a Env,
-    /// The shape of the rank's part of the output.
-    pub output: &'a [usize],
-}
-
-/// The rank's part of one factor, resolved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResolvedExtent {
-    /// Where it starts in the whole.
-    pub offset: usize,
-    /// Its length.
-    pub len: usize,
-    /// The whole's length.
-    pub global: usize,
-}
-
-fn extent(extents: &[Extent], env: &Env, name: &str) -> ResolvedExtent {
-    let (offset, len, global) = extents.iter().find(|e| e.name == name).map_or((0, 1, 1), |extent| extent.resolve(env));
-    ResolvedExtent { offset, len, global }
-}
-
-impl EvalContext<'_> {
-    /// The rank's part of the factor called `name`; a factor the rule lacks has length 1.
-    pub fn extent(&self, name: &str) -> ResolvedExtent {
-        extent(self.extents, self.env, name)
-    }
-
-    /// The output filled by `value`, called with each index in row-major order.
-    pub fn fill(&self, value: impl FnMut(usize) -> f64) -> Result<Tensor, OpError> {
-        let n = self.output.iter().product();
-        let mut value = value;
-        Ok(Tensor::f32(self.output, (0..n).map(|i| value(i) as f32).collect())?)
-    }
-}
-
-impl LaunchContext<'_> {
-    /// The rank's part of the factor called `name`; a factor the rule lacks has length 1.
-    pub fn extent(&self, name: &str) -> ResolvedExtent {
-        extent(self.extents, self.env, name)
-    }
-
-    /// How the rows of a matrix lie that have `len` elements.
-    fn rows(&self, input: usize, len: usize) -> Rows {
-        match self.layouts[input] {
-            Layout::Dense if !len.is_multiple_of(4) => Rows::Loose,
-            Layout::Dense | Layout::Padded => Rows::Padded(self.dtypes[input]),
-        }
-    }
-
-    /// Elements of the output.
-    pub fn numel(&self) -> usize {
-        self.output.iter().product()
-    }
-}
-
-/// The letters of `n` leading dimensions: `b s h i j`, so that the same dimension has the same letter in every rule.
-fn leading(n: usize) -> String {
-    ["b", "s", "h", "i", "j"].iter().take(n).copied().collect::<Vec<_>>().join(" ")
-}
-
-/// Checks that `inputs` are `expected` in number, or one of them when it is a range.
-fn arity(op: &'static str, inputs: &[Shape], allowed: Range<usize>, expected: &'static str) -> Result<(), OpError> {
-    if allowed.contains(&inputs.len()) { Ok(()) } else { Err(OpError::Arity { op, expected, found: inputs.len() }) }
-}
-
-/// The random cases of every op that the crate brings, for tests, benches and self-tests: the op's name and a maker of cases.
-///
-/// This is the one list that a new op of the crate is added to. An op of one's own brings its cases to
-/// [`crate::proof::check_op`] itself.
-pub fn samples() -> Vec<(&'static str, MakeSample)> {
-    [
-        Linear::SAMPLES,
-        Gather::SAMPLES,
-        Normalization::SAMPLES,
-        RotaryEmbedding::SAMPLES,
-        Attention::SAMPLES,
-        TensorScatter::SAMPLES,
-        Unary::SAMPLES,
-        Binary::SAMPLES,
-        Softmax::SAMPLES,
-        Reshape::SAMPLES,
-        Transpose::SAMPLES,
-        Slice::SAMPLES,
-        Reduce::SAMPLES,
-        Routing::SAMPLES,
-        Experts::SAMPLES,
-    ]
-    .concat()
-}

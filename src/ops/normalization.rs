@@ -3,11 +3,11 @@
 //! The normalised dimension is whole: its mean divides by the global length and needs every element. The file does
 //! not know whether the dimension is a hidden state or a head. Read `shaders/normalization.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;

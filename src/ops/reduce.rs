@@ -4,11 +4,11 @@
 //! the ranks contributed is the same ReduceSum, over the ranks, in their order; pooling the positions of padded texts is
 //! the weighted sum. Read `shaders/reduce.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;

@@ -3,11 +3,11 @@
 //! Angles come as tables of cosines and sines, because a GPU's own sine is too coarse for long contexts. The file does
 //! not know how frequencies are scaled: an importer makes the tables. Read `shaders/rotary.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;

@@ -4,11 +4,11 @@
 //! the others are sent what they need of the gates. The file does not know what an expert is. Read
 //! `shaders/routing.wgsl` next, and `experts.rs` for who reads the gates.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;

@@ -3,7 +3,7 @@
 //! Property tests, benches and self-tests iterate over [`super::samples`] and so never name an op. A case knows
 //! nothing of how it will be split or where it will run.
 
-use super::Op;
+use super::operator::Op;
 use crate::random::Random;
 use crate::tensor::{DType, Tensor};
 

@@ -3,11 +3,11 @@
 //! The dimension is whole: every element needs the sum of all. Attention has its own, fused one. Read
 //! `shaders/softmax.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;

@@ -3,11 +3,11 @@
 //! Any dimension may be cut; Partial passes the scale, which alone is linear. The file does not know where they
 //! stand in a model. Read `shaders/unary.wgsl` and `shaders/common/functions.wgsl` next.
 
-use crate::ops::OpError;
+use super::error::OpError;
 use crate::random::Random;
 
+use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
-use super::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::Shape;
