@@ -6,20 +6,20 @@
 
 use super::fault::{Result, failed, refused};
 use super::methods;
-use super::render::Render;
+use super::runtime::Runtime;
 use super::text_methods;
 use super::value::{Range, Value};
 use std::rc::Rc;
 
 /// `value.name`
-pub(super) fn attribute(render: &Render, value: &Value, name: &str) -> Result<Value> {
-    render.limits.charge(1)?;
+pub(super) fn attribute(render: &dyn Runtime, value: &Value, name: &str) -> Result<Value> {
+    render.limits().charge(1)?;
     value.defined()?;
     if let Some(found) = own(render, value, name)? {
         return Ok(found);
     }
     if let Value::Dict(dict) = value
-        && let Some(found) = dict.get_str(&render.limits, name)?
+        && let Some(found) = dict.get_str(render.limits(), name)?
     {
         return Ok(found.clone());
     }
@@ -27,20 +27,20 @@ pub(super) fn attribute(render: &Render, value: &Value, name: &str) -> Result<Va
 }
 
 /// `value[key]`
-pub(super) fn item(render: &Render, value: &Value, key: &Value) -> Result<Value> {
-    render.limits.charge(1)?;
+pub(super) fn item(render: &dyn Runtime, value: &Value, key: &Value) -> Result<Value> {
+    render.limits().charge(1)?;
     value.defined()?;
     let found = match (value, key.as_int()) {
         (Value::Dict(dict), _) => {
             let hashable = !matches!(key, Value::List(_) | Value::Dict(_));
-            if hashable { dict.get(&render.limits, key)?.cloned() } else { None }
+            if hashable { dict.get(render.limits(), key)?.cloned() } else { None }
         }
         (Value::Str(text), Some(index)) => {
             let text = text.as_str();
-            render.limits.charge_bytes(text.len())?;
+            render.limits().charge_bytes(text.len())?;
             let index = position(index, if text.is_ascii() { text.len() } else { text.chars().count() });
             match index.and_then(|index| text.chars().nth(index)) {
-                Some(c) => Some(Value::text(&render.limits, c)?),
+                Some(c) => Some(Value::text(render.limits(), c)?),
                 None => None,
             }
         }
@@ -76,7 +76,7 @@ fn position(index: i128, length: usize) -> Option<usize> {
 }
 
 /// An attribute that Python finds on the object itself.
-pub(super) fn own(render: &Render, value: &Value, name: &str) -> Result<Option<Value>> {
+pub(super) fn own(render: &dyn Runtime, value: &Value, name: &str) -> Result<Option<Value>> {
     let unsafe_one = || {
         let of = value.type_name();
         Ok(Some(Value::undefined(format!("access to attribute '{name}' of '{of}' object is unsafe"))))
@@ -84,7 +84,7 @@ pub(super) fn own(render: &Render, value: &Value, name: &str) -> Result<Option<V
     let method = || Ok(Some(Value::Method(Rc::new((value.clone(), name.to_owned())))));
     let lacking = || Err(refused(format!("the attribute {name} of an object of type {}", value.type_name())));
     if name.starts_with("__") {
-        return if matches!(value, Value::Dict(dict) if dict.get_str(&render.limits, name)?.is_some()) {
+        return if matches!(value, Value::Dict(dict) if dict.get_str(render.limits(), name)?.is_some()) {
             lacking()
         } else {
             unsafe_one()
@@ -117,11 +117,11 @@ pub(super) fn own(render: &Render, value: &Value, name: &str) -> Result<Option<V
         (Value::Iterator(_), "send" | "throw" | "close") => return lacking(),
         (Value::Namespace(space), _) => {
             let entries = space.entries.borrow();
-            render.limits.charge(entries.len() as u64)?;
+            render.limits().charge(entries.len() as u64)?;
             entries.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value.clone())
         }
         (Value::Macro(of), "name") => match &of.definition.name {
-            Some(name) => Some(Value::text(&render.limits, name.as_str())?),
+            Some(name) => Some(Value::text(render.limits(), name.as_str())?),
             None => Some(Value::None),
         },
         (Value::Macro(_), "arguments" | "catch_kwargs" | "catch_varargs" | "caller" | "explicit_caller") => {
@@ -137,8 +137,8 @@ pub(super) fn own(render: &Render, value: &Value, name: &str) -> Result<Option<V
 }
 
 /// `value[from:to:step]`
-pub(super) fn slice(render: &Render, value: &Value, bounds: [Option<Value>; 3]) -> Result<Value> {
-    let limits = &render.limits;
+pub(super) fn slice(render: &dyn Runtime, value: &Value, bounds: [Option<Value>; 3]) -> Result<Value> {
+    let limits = render.limits();
     value.defined()?;
     let mut given = [None; 3];
     for (slot, bound) in given.iter_mut().zip(&bounds) {

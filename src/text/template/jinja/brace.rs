@@ -4,22 +4,26 @@
 //! behind a colon.
 //! Source of the rules: "Format String Syntax" of Python's documentation.
 
-use super::access;
 use super::fault::{Result, failed, refused};
 use super::limits::Buffer;
 use super::print;
-use super::render::Render;
+use super::runtime::Runtime;
 use super::spec;
 use super::value::Value;
 
 /// `format.format(*positional, **named)`
-pub(super) fn format(render: &Render, format: &str, positional: &[Value], named: &[(String, Value)]) -> Result<Value> {
+pub(super) fn format(
+    render: &dyn Runtime,
+    format: &str,
+    positional: &[Value],
+    named: &[(String, Value)],
+) -> Result<Value> {
     let mut fields = Fields { render, positional, named, next: Some(0) };
     fields.fill(format, 2).map(Value::from_buffer)
 }
 
 struct Fields<'a> {
-    render: &'a Render<'a>,
+    render: &'a dyn Runtime,
     positional: &'a [Value],
     named: &'a [(String, Value)],
     /// The next number of fields without one; none once a field has a number.
@@ -28,7 +32,7 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn fill(&mut self, format: &str, levels: u32) -> Result<Buffer> {
-        let limits = &self.render.limits;
+        let limits = self.render.limits();
         let mut out = Buffer::new(limits);
         let mut rest = format;
         while let Some(at) = rest.find(['{', '}']) {
@@ -98,13 +102,13 @@ impl Fields<'_> {
         let mut value =
             value.cloned().ok_or_else(|| failed(format!("a format names {first:?}, which is not given")))?;
         while !path.is_empty() {
-            self.render.limits.charge(1)?;
+            self.render.limits().charge(1)?;
             if let Some(after) = path.strip_prefix('.') {
                 let end = after.find(['.', '[']).unwrap_or(after.len());
                 if end == 0 {
                     return Err(failed("empty attribute in a format"));
                 }
-                value = access::attribute(self.render, &value, &after[..end])?;
+                value = self.render.attribute(&value, &after[..end])?;
                 path = &after[end..];
                 continue;
             }
@@ -115,9 +119,9 @@ impl Fields<'_> {
             }
             let key = match index.bytes().all(|b| b.is_ascii_digit()) {
                 true => Value::Int(index.parse().map_err(|_| failed("too many digits in a format"))?),
-                false => Value::text(&self.render.limits, index)?,
+                false => Value::text(self.render.limits(), index)?,
             };
-            value = access::item(self.render, &value, &key)?;
+            value = self.render.item(&value, &key)?;
             path = after;
         }
         Ok(value)

@@ -5,8 +5,9 @@
 
 use super::call::{Arguments, int, required};
 use super::fault::{Result, failed, refused};
-use super::operators::{self, too_large};
-use super::render::Render;
+use super::numbers::too_large;
+use super::operators;
+use super::runtime::Runtime;
 use super::strings::is_space;
 use super::value::Value;
 use super::{access, json, list_filters, text_filters};
@@ -22,8 +23,8 @@ pub(super) fn exists(name: &str) -> bool {
 }
 
 /// `value | name(arguments)`
-pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+pub(super) fn call(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     limits.charge(1)?;
     if text_filters::NAMES.contains(&name) {
         return text_filters::call(render, name, value, arguments);
@@ -73,7 +74,7 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
             value.defined()?;
             let read = match value.as_str() {
                 Some(text) => to_float(text)?,
-                None => operators::number(value),
+                None => super::numbers::number(value),
             };
             Ok(read.map(Value::Float).or(default.cloned()).unwrap_or(Value::Float(0.0)))
         }
@@ -93,7 +94,7 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
 
 /// Rounds up or down: `ceil(value * 10**precision) / 10**precision`.
 fn directed(value: &Value, precision: i128, method: &str) -> Result<Value> {
-    let Some(number) = operators::number(value) else {
+    let Some(number) = super::numbers::number(value) else {
         value.defined()?;
         return Err(failed(format!("must be a number, not {}", value.type_name())));
     };

@@ -4,10 +4,10 @@
 //! they are found.
 
 use super::call::{Arguments, int, required, text};
-use super::dict::Dict;
 use super::fault::{Fault, Result, failed, fault, refused};
 use super::print;
-use super::render::Render;
+use super::runtime::Runtime;
+use super::value::Dict;
 use super::value::{Cursor, Cycler, Function, Joiner, Namespace, Range, Seq, Value, items};
 use jiff::fmt::strtime;
 use std::cell::{Cell, RefCell};
@@ -33,8 +33,8 @@ pub(super) fn find(name: &str) -> Option<Result<Function>> {
     }))
 }
 
-pub(super) fn call(render: &Render, function: Function, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+pub(super) fn call(render: &dyn Runtime, function: Function, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     match function {
         Function::Range => range(arguments),
         Function::Dict => Dict::new(limits, pairs(render, "dict", arguments)?).map(Value::Dict),
@@ -72,7 +72,7 @@ pub(super) fn call(render: &Render, function: Function, arguments: &Arguments) -
         Function::StrftimeNow => {
             let [format] = arguments.bind("strftime_now", ["format"])?;
             let format = text(required(format, "strftime_now", "format")?, "a format")?;
-            told(format, render.now).and_then(|told| Value::text(limits, told))
+            told(format, render.now()).and_then(|told| Value::text(limits, told))
         }
     }
 }
@@ -94,8 +94,8 @@ fn range(arguments: &Arguments) -> Result<Value> {
 }
 
 /// The keys and values that `dict(...)` would be made of.
-fn pairs(render: &Render, function: &str, arguments: &Arguments) -> Result<Vec<(Value, Value)>> {
-    let limits = &render.limits;
+fn pairs(render: &dyn Runtime, function: &str, arguments: &Arguments) -> Result<Vec<(Value, Value)>> {
+    let limits = render.limits();
     let mut all = Vec::new();
     if arguments.positional.len() > 1 {
         return Err(failed(format!("{function} takes at most one argument without a name")));
@@ -124,7 +124,7 @@ fn pairs(render: &Render, function: &str, arguments: &Arguments) -> Result<Vec<(
 }
 
 /// Stores into a namespace. It may hold no namespace, so that none can hold itself.
-pub(super) fn store(render: &Render, space: &Rc<Namespace>, name: Value, value: Value) -> Result<()> {
+pub(super) fn store(render: &dyn Runtime, space: &Rc<Namespace>, name: Value, value: Value) -> Result<()> {
     if name.as_str().is_some_and(|name| name.starts_with('_')) {
         return Err(failed("a namespace stores no name that begins with an underscore"));
     }
@@ -133,7 +133,7 @@ pub(super) fn store(render: &Render, space: &Rc<Namespace>, name: Value, value: 
     }
     let mut at = None;
     for (i, (key, _)) in space.entries.borrow().iter().enumerate() {
-        if super::compare::equal(&render.limits, key, &name)? {
+        if super::compare::equal(render.limits(), key, &name)? {
             at = Some(i);
         }
     }

@@ -7,13 +7,14 @@ use super::access;
 use super::ast::Binary;
 use super::call::{Arguments, int, required, text};
 use super::compare::{equal, order, sort, sorts_before};
-use super::dict::Key;
 use super::fault::{Result, failed, refused};
 use super::limits::Buffer;
-use super::operators::{binary, number};
-use super::render::Render;
+use super::numbers::number;
+use super::operators::binary;
+use super::print;
+use super::runtime::Runtime;
+use super::value::Key;
 use super::value::{Cursor, Value, View, items};
-use super::{filters, predicates, print};
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
@@ -40,8 +41,8 @@ pub(super) const NAMES: [&str; 20] = [
     "unique",
 ];
 
-pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+pub(super) fn call(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     match name {
         "map" => map(render, value, arguments),
         "select" | "reject" | "selectattr" | "rejectattr" => select(render, name, value, arguments),
@@ -140,8 +141,8 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
     }
 }
 
-fn simple(render: &Render, name: &str, value: &Value) -> Result<Value> {
-    let limits = &render.limits;
+fn simple(render: &dyn Runtime, name: &str, value: &Value) -> Result<Value> {
+    let limits = render.limits();
     match name {
         "list" => Value::list(limits, items(limits, value)?),
         "first" => {
@@ -182,11 +183,11 @@ fn simple(render: &Render, name: &str, value: &Value) -> Result<Value> {
 }
 
 /// The items of a sequence; none of what is false, which Jinja2 does not go through.
-fn settled(render: &Render, name: &str, value: &Value) -> Result<Vec<Value>> {
+fn settled(render: &dyn Runtime, name: &str, value: &Value) -> Result<Vec<Value>> {
     if !render.truth(value)? {
         return Ok(Vec::new());
     }
-    plain(name, items(&render.limits, value)?)
+    plain(name, items(render.limits(), value)?)
 }
 
 /// The items of a filter that Jinja2 would compute later: those that could change until then are refused.
@@ -227,13 +228,13 @@ impl Getter {
         Getter { path: path.split('.').map(step).collect(), default: None }
     }
 
-    fn get(&self, render: &Render, item: &Value) -> Result<Value> {
+    fn get(&self, render: &dyn Runtime, item: &Value) -> Result<Value> {
         let mut value = item.clone();
         for step in &self.path {
             value = match step {
                 Step::Value(key) => access::item(render, &value, key)?,
                 Step::Name(name) => {
-                    let key = Value::text(&render.limits, name.as_str())?;
+                    let key = Value::text(render.limits(), name.as_str())?;
                     access::item(render, &value, &key)?
                 }
             };
@@ -246,18 +247,18 @@ impl Getter {
 }
 
 /// A text in lower case, unless case counts.
-fn folded(render: &Render, value: Value, case_sensitive: bool) -> Result<Value> {
+fn folded(render: &dyn Runtime, value: Value, case_sensitive: bool) -> Result<Value> {
     match &value {
         Value::Str(text) if !case_sensitive => {
-            render.limits.charge_bytes(text.as_str().len())?;
-            Value::text(&render.limits, text.as_str().to_lowercase())
+            render.limits().charge_bytes(text.as_str().len())?;
+            Value::text(render.limits(), text.as_str().to_lowercase())
         }
         _ => Ok(value),
     }
 }
 
-fn sorted(render: &Render, keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Value> {
-    let limits = &render.limits;
+fn sorted(render: &dyn Runtime, keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Value> {
+    let limits = render.limits();
     let sorted = sort(&keyed, &mut |a: &(Value, Value), b: &(Value, Value)| match reverse {
         false => sorts_before(limits, &a.0, &b.0),
         true => sorts_before(limits, &b.0, &a.0),
@@ -265,8 +266,8 @@ fn sorted(render: &Render, keyed: Vec<(Value, Value)>, reverse: bool) -> Result<
     Value::list(limits, sorted.into_iter().map(|(_, item)| item).collect())
 }
 
-fn map(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+fn map(render: &dyn Runtime, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     let mut mapped = Vec::new();
     let all = settled(render, "map", value)?;
     match arguments.positional.split_first() {
@@ -282,15 +283,15 @@ fn map(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value> {
         Some((filter, rest)) => {
             let arguments = Arguments { positional: rest.to_vec(), named: arguments.named.clone() };
             for item in all {
-                mapped.push(filters::call(render, text(filter, "a filter's name")?, &item, &arguments)?);
+                mapped.push(render.filter(text(filter, "a filter's name")?, &item, &arguments)?);
             }
         }
     }
     Value::iterator(limits, mapped)
 }
 
-fn select(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+fn select(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     let all = settled(render, name, value)?;
     let mut rest = arguments.positional.as_slice();
     let mut getter = Getter::new(&Value::None, None);
@@ -310,9 +311,7 @@ fn select(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> 
     for item in all {
         let looked_at = getter.get(render, &item)?;
         let answer = match (test, &given) {
-            (Some((test, _)), Some(given)) => {
-                predicates::call(render, text(test, "a test's name")?, &looked_at, given)?
-            }
+            (Some((test, _)), Some(given)) => render.test(text(test, "a test's name")?, &looked_at, given)?,
             _ => render.truth(&looked_at)?,
         };
         if answer == name.starts_with("select") {
@@ -322,8 +321,8 @@ fn select(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> 
     Value::iterator(limits, kept)
 }
 
-fn sum(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+fn sum(render: &dyn Runtime, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     let [attribute, start] = arguments.bind("sum", ["attribute", "start"])?;
     let getter = Getter::new(attribute.unwrap_or(&Value::None), None);
     let mut total = start.cloned().unwrap_or(Value::Int(0));
@@ -353,8 +352,8 @@ fn sum(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value> {
     }
 }
 
-fn group(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+fn group(render: &dyn Runtime, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     let [attribute, default, case] = arguments.bind("groupby", ["attribute", "default", "case_sensitive"])?;
     let getter = Getter::new(required(attribute, "groupby", "attribute")?, default);
     let case = case.is_some_and(Value::truth);
@@ -382,8 +381,8 @@ fn group(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value>
     Value::list(limits, out)
 }
 
-fn pieces(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+fn pieces(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     let count = if name == "batch" { "linecount" } else { "slices" };
     let [size, fill] = arguments.bind(name, [count, "fill_with"])?;
     let size = int(required(size, name, count)?, count)?;

@@ -5,15 +5,15 @@
 use super::call::{Arguments, int, required};
 use super::compare::equal;
 use super::fault::{Result, failed, refused};
-use super::render::Render;
-use super::scope::LoopState;
+use super::runtime::Runtime;
 use super::text_methods;
+use super::value::LoopState;
 use super::value::{Cursor, Value, View};
 use std::rc::Rc;
 
 /// Calls the method `name` of `this`.
-pub(super) fn call(render: &Render, this: &Value, name: &str, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+pub(super) fn call(render: &dyn Runtime, this: &Value, name: &str, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     match (this, name) {
         (Value::Str(text), _) => text_methods::call(render, text.as_str(), name, arguments),
         (Value::Dict(dict), "get") => {
@@ -32,7 +32,7 @@ pub(super) fn call(render: &Render, this: &Value, name: &str, arguments: &Argume
         }
         (Value::Dict(dict), "copy") => {
             let [] = arguments.positions(name, 0)?;
-            super::dict::Dict::new(limits, dict.entries().iter().cloned()).map(Value::Dict)
+            super::value::Dict::new(limits, dict.entries().iter().cloned()).map(Value::Dict)
         }
         (Value::List(seq), "copy") => {
             let [] = arguments.positions(name, 0)?;
@@ -104,10 +104,10 @@ pub(super) fn call(render: &Render, this: &Value, name: &str, arguments: &Argume
 }
 
 /// An attribute of the variable `loop`.
-pub(super) fn loop_attribute(render: &Render, state: &Rc<LoopState>, name: &str) -> Result<Option<Value>> {
+pub(super) fn loop_attribute(render: &dyn Runtime, state: &Rc<LoopState>, name: &str) -> Result<Option<Value>> {
     let number = |value: usize| Ok(Some(Value::Int(value as i128)));
     let index0 = state.index0.get();
-    super::render::runs(state)?;
+    super::runtime::runs(state)?;
     match name {
         "index" => number(index0 + 1),
         "index0" => number(index0),

@@ -9,7 +9,6 @@ mod ast;
 mod brace;
 mod call;
 mod compare;
-mod dict;
 mod fault;
 mod filters;
 mod functions;
@@ -18,13 +17,14 @@ mod lexer;
 mod limits;
 mod list_filters;
 mod methods;
+mod numbers;
 mod operators;
 mod parser;
 mod percent;
 mod predicates;
 mod print;
 mod render;
-mod scope;
+mod runtime;
 mod spec;
 mod strings;
 mod symbols;
@@ -81,7 +81,7 @@ impl Template {
                         for (key, text) in record {
                             pairs.push((Value::text(&limits, *key)?, Value::text(&limits, *text)?));
                         }
-                        dicts.push(Value::Dict(dict::Dict::new(&limits, pairs)?));
+                        dicts.push(Value::Dict(value::Dict::new(&limits, pairs)?));
                     }
                     Value::list(&limits, dicts)?
                 }

@@ -6,6 +6,7 @@
 use super::ast::Binary;
 use super::fault::{Result, failed, refused};
 use super::limits::{Buffer, Limits};
+use super::numbers::{number, too_large};
 use super::percent;
 use super::value::Value;
 use std::rc::Rc;
@@ -101,18 +102,6 @@ pub(super) fn sign(negative: bool, a: &Value) -> Result<Value> {
         (Some(x), _) => Ok(Value::Int(x)),
         (_, Value::Float(x)) => Ok(Value::Float(if negative { -x } else { *x })),
         _ => Err(failed(format!("bad operand type for unary operator: '{}'", a.type_name()))),
-    }
-}
-
-pub(super) fn too_large() -> Box<super::fault::Error> {
-    refused("an integer of more than 128 bits")
-}
-
-/// A number as a float.
-pub(super) fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Float(value) => Some(*value),
-        other => other.as_int().map(|value| value as f64),
     }
 }
 

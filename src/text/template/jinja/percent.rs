@@ -5,7 +5,7 @@
 
 use super::fault::{Result, failed, refused};
 use super::limits::{Buffer, Limits};
-use super::operators::number;
+use super::numbers::number;
 use super::print;
 use super::spec::{digits, float_as, pad, radix};
 use super::value::Value;
@@ -163,7 +163,7 @@ impl One<'_> {
                             return Err(failed("cannot convert a float that is not finite to an integer"));
                         }
                         if float.abs() > 1e38 {
-                            return Err(super::operators::too_large());
+                            return Err(super::numbers::too_large());
                         }
                         float.trunc() as i128
                     }

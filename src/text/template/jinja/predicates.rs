@@ -8,7 +8,7 @@ use super::call::{Arguments, required};
 use super::compare::{contains, equal, is, order};
 use super::fault::{Result, failed, refused};
 use super::operators::binary;
-use super::render::Render;
+use super::runtime::Runtime;
 use super::value::Value;
 use super::{filters, print, strings};
 use std::cmp::Ordering;
@@ -60,8 +60,8 @@ pub(super) fn exists(name: &str) -> bool {
 }
 
 /// `value is name(arguments)`
-pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<bool> {
-    let limits = &render.limits;
+pub(super) fn call(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments) -> Result<bool> {
+    let limits = render.limits();
     limits.charge(1)?;
     if let Some(answer) = comparison(render, name, value, arguments)? {
         return Ok(answer);
@@ -120,7 +120,7 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
     })
 }
 
-fn comparison(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<Option<bool>> {
+fn comparison(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments) -> Result<Option<bool>> {
     let (operator, accepts): (&str, &[Ordering]) = match name {
         "==" | "eq" | "equalto" => ("==", &[]),
         "!=" | "ne" => ("!=", &[]),
@@ -133,21 +133,21 @@ fn comparison(render: &Render, name: &str, value: &Value, arguments: &Arguments)
     let [other] = arguments.positions(name, 1)?;
     let other = required(other, name, "value")?;
     Ok(Some(match operator {
-        "==" => equal(&render.limits, value, other)?,
-        "!=" => !equal(&render.limits, value, other)?,
-        _ => order(&render.limits, value, other, operator)?.is_some_and(|order| accepts.contains(&order)),
+        "==" => equal(render.limits(), value, other)?,
+        "!=" => !equal(render.limits(), value, other)?,
+        _ => order(render.limits(), value, other, operator)?.is_some_and(|order| accepts.contains(&order)),
     }))
 }
 
 /// Python's `is`. Whether equal texts or large numbers are one object depends on how they were made.
-fn same(render: &Render, a: &Value, b: &Value) -> Result<bool> {
+fn same(render: &dyn Runtime, a: &Value, b: &Value) -> Result<bool> {
     Ok(match (a, b) {
         (Value::None, Value::None) => true,
         (Value::Bool(a), Value::Bool(b)) => a == b,
         (Value::Function(a), Value::Function(b)) => a == b,
         (Value::Int(a), Value::Int(b)) if a != b => false,
         (Value::Int(-5..=256), Value::Int(_)) => true,
-        (Value::Str(_), Value::Str(_)) if !equal(&render.limits, a, b)? => false,
+        (Value::Str(_), Value::Str(_)) if !equal(render.limits(), a, b)? => false,
         (Value::Tuple(x), Value::Tuple(y)) if x.items.is_empty() && y.items.is_empty() => true,
         (Value::List(_) | Value::Dict(_) | Value::Namespace(_) | Value::Macro(_) | Value::Iterator(_), _) => is(a, b),
         _ if a.type_name() != b.type_name() => false,

@@ -6,12 +6,11 @@
 
 use super::ast::{self, Comparison, Expr, ExprKind, For, Statement, StatementKind, Target};
 use super::call::Arguments;
-use super::dict::Dict;
 use super::fault::{Result, at, failed, refused};
 use super::limits::{Buffer, Limits};
 use super::operators::{binary, sign};
-use super::scope::{LoopState, Scope};
-use super::value::{Cursor, Macro, Value, items};
+use super::runtime::{Runtime, runs};
+use super::value::{Cursor, Dict, LoopState, Macro, Scope, Value, items};
 use super::{access, compare, filters, functions, methods, predicates, print};
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
@@ -21,9 +20,9 @@ use std::sync::Arc;
 
 /// One rendering.
 pub(super) struct Render<'t> {
-    pub(super) limits: Rc<Limits>,
+    limits: Rc<Limits>,
     /// What `strftime_now` tells.
-    pub(super) now: jiff::Timestamp,
+    now: jiff::Timestamp,
     /// The variables that the template is given.
     context: BTreeMap<String, Value>,
     /// Variables that may not be read, see `symbols.rs`.
@@ -307,36 +306,6 @@ impl<'t> Render<'t> {
         }
     }
 
-    /// The item after the current one.
-    pub(super) fn peek(&self, state: &Rc<LoopState>) -> Result<Option<Value>> {
-        runs(state)?;
-        if let Some(item) = state.after.borrow().clone() {
-            return Ok(item);
-        }
-        let item = self.pull(state)?;
-        *state.after.borrow_mut() = Some(item.clone());
-        Ok(item)
-    }
-
-    /// A loop's length; where it is not known beforehand, what is left is gone through.
-    pub(super) fn loop_length(&self, state: &Rc<LoopState>) -> Result<usize> {
-        runs(state)?;
-        if let Some(length) = state.length.get() {
-            return Ok(length);
-        }
-        let peeked = usize::from(matches!(*state.after.borrow(), Some(Some(_))));
-        let mut rest = Vec::new();
-        while let Some(item) = self.pull(state)? {
-            rest.push(item);
-        }
-        let length = state.index0.get() + 1 + peeked + rest.len();
-        let rest = Value::list(&self.limits, rest)?;
-        state.tested.set(true);
-        *state.source.borrow_mut() = Cursor::of(&rest)?;
-        state.length.set(Some(length));
-        Ok(length)
-    }
-
     // Expressions.
 
     fn value(&self, expr: &Expr, scope: &Rc<Scope>) -> Result<Value> {
@@ -514,25 +483,6 @@ impl<'t> Render<'t> {
         }
     }
 
-    /// Python's `bool()`; a loop asks for its length.
-    pub(super) fn truth(&self, value: &Value) -> Result<bool> {
-        match value {
-            Value::Loop(state) => Ok(self.loop_length(state)? > 0),
-            other => Ok(other.truth()),
-        }
-    }
-
-    /// Python's `len()`.
-    pub(super) fn length(&self, value: &Value) -> Result<usize> {
-        if let Value::Loop(state) = value {
-            return self.loop_length(state);
-        }
-        if let Some(text) = value.as_str() {
-            self.limits.charge_bytes(text.len())?;
-        }
-        value.len().ok_or_else(|| failed(format!("object of type '{}' has no len()", value.type_name())))
-    }
-
     // Calls.
 
     fn call(&self, callee: &Value, arguments: &Arguments) -> Result<Value> {
@@ -616,7 +566,73 @@ impl<'t> Render<'t> {
     }
 }
 
-/// Fails where the loop has ended: what its object would tell is gone.
-pub(super) fn runs(state: &LoopState) -> Result<()> {
-    if state.left.get() { Err(refused("a loop object after its loop has ended")) } else { Ok(()) }
+impl Runtime for Render<'_> {
+    fn limits(&self) -> &Rc<Limits> {
+        &self.limits
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        self.now
+    }
+
+    fn truth(&self, value: &Value) -> Result<bool> {
+        match value {
+            Value::Loop(state) => Ok(self.loop_length(state)? > 0),
+            other => Ok(other.truth()),
+        }
+    }
+
+    fn length(&self, value: &Value) -> Result<usize> {
+        if let Value::Loop(state) = value {
+            return self.loop_length(state);
+        }
+        if let Some(text) = value.as_str() {
+            self.limits.charge_bytes(text.len())?;
+        }
+        value.len().ok_or_else(|| failed(format!("object of type '{}' has no len()", value.type_name())))
+    }
+
+    fn peek(&self, state: &Rc<LoopState>) -> Result<Option<Value>> {
+        runs(state)?;
+        if let Some(item) = state.after.borrow().clone() {
+            return Ok(item);
+        }
+        let item = self.pull(state)?;
+        *state.after.borrow_mut() = Some(item.clone());
+        Ok(item)
+    }
+
+    fn loop_length(&self, state: &Rc<LoopState>) -> Result<usize> {
+        runs(state)?;
+        if let Some(length) = state.length.get() {
+            return Ok(length);
+        }
+        let peeked = usize::from(matches!(*state.after.borrow(), Some(Some(_))));
+        let mut rest = Vec::new();
+        while let Some(item) = self.pull(state)? {
+            rest.push(item);
+        }
+        let length = state.index0.get() + 1 + peeked + rest.len();
+        let rest = Value::list(&self.limits, rest)?;
+        state.tested.set(true);
+        *state.source.borrow_mut() = Cursor::of(&rest)?;
+        state.length.set(Some(length));
+        Ok(length)
+    }
+
+    fn attribute(&self, value: &Value, name: &str) -> Result<Value> {
+        access::attribute(self, value, name)
+    }
+
+    fn item(&self, value: &Value, key: &Value) -> Result<Value> {
+        access::item(self, value, key)
+    }
+
+    fn filter(&self, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
+        filters::call(self, name, value, arguments)
+    }
+
+    fn test(&self, name: &str, value: &Value, arguments: &Arguments) -> Result<bool> {
+        predicates::call(self, name, value, arguments)
+    }
 }

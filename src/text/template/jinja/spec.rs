@@ -5,7 +5,7 @@
 
 use super::fault::{Fault, Result, failed, fault, refused};
 use super::limits::{Buffer, Limits};
-use super::operators::number;
+use super::numbers::number;
 use super::print;
 use super::value::Value;
 use std::rc::Rc;

@@ -5,7 +5,7 @@
 use super::call::{Arguments, int, int_or_text, required, size, text};
 use super::fault::{Result, failed, refused};
 use super::limits::Buffer;
-use super::render::Render;
+use super::runtime::Runtime;
 use super::text_methods::{aligned, replace, strip};
 use super::value::Value;
 use super::{percent, print, strings};
@@ -31,8 +31,8 @@ pub(super) const NAMES: [&str; 18] = [
     "wordcount",
 ];
 
-pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+pub(super) fn call(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     match name {
         "string" | "e" | "escape" | "safe" if matches!(value, Value::Markup(_)) => {
             let [] = arguments.positions(name, 0)?;
@@ -69,7 +69,7 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
             let [binary] = arguments.bind(name, ["binary"])?;
             let size = match value.as_str() {
                 Some(_) => return Err(refused("the size of a file as a text")),
-                None => super::operators::number(value).ok_or_else(|| failed("a size is a number"))?,
+                None => super::numbers::number(value).ok_or_else(|| failed("a size is a number"))?,
             };
             return Value::text(limits, file_size(size, binary.is_some_and(Value::truth))?);
         }
@@ -111,7 +111,7 @@ pub(super) fn call(render: &Render, name: &str, value: &Value, arguments: &Argum
                 for (name, value) in &arguments.named {
                     pairs.push((Value::text(limits, name.as_str())?, value.clone()));
                 }
-                Value::Dict(super::dict::Dict::new(limits, pairs)?)
+                Value::Dict(super::value::Dict::new(limits, pairs)?)
             };
             percent::format(limits, this, &values)
         }
@@ -180,11 +180,11 @@ fn word_count(text: &str) -> Result<Value> {
     Ok(Value::Int(count))
 }
 
-fn url_encoded(render: &Render, value: &Value, text: &str) -> Result<Value> {
+fn url_encoded(render: &dyn Runtime, value: &Value, text: &str) -> Result<Value> {
     if !matches!(value, Value::Str(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_) | Value::None) {
         return Err(refused("urlencode of what is no text"));
     }
-    let mut out = Buffer::new(&render.limits);
+    let mut out = Buffer::new(render.limits());
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' | b'/' => {
@@ -196,8 +196,8 @@ fn url_encoded(render: &Render, value: &Value, text: &str) -> Result<Value> {
     Ok(Value::from_buffer(out))
 }
 
-fn truncate(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+fn truncate(render: &dyn Runtime, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     let [length, kill, end, leeway] = arguments.bind("truncate", ["length", "killwords", "end", "leeway"])?;
     let length = length.map_or(Ok(255), |length| int(length, "a length"))?;
     let end = end.map_or(Ok("..."), |end| text(end, "an end"))?;
@@ -224,8 +224,8 @@ fn truncate(render: &Render, value: &Value, arguments: &Arguments) -> Result<Val
     Value::text(limits, format!("{part}{end}"))
 }
 
-fn indent(render: &Render, value: &Value, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+fn indent(render: &dyn Runtime, value: &Value, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     let [width, first, blank] = arguments.bind("indent", ["width", "first", "blank"])?;
     let width = match width {
         Some(width) => int_or_text(limits, width, "a width")?,

@@ -7,7 +7,7 @@ use super::brace;
 use super::call::{Arguments, int, required, size, text};
 use super::fault::{Result, failed, refused};
 use super::limits::{Buffer, Limits};
-use super::render::Render;
+use super::runtime::Runtime;
 use super::strings;
 use super::value::{Cursor, Value};
 use std::rc::Rc;
@@ -60,8 +60,8 @@ pub(super) fn exists(name: &str) -> bool {
 }
 
 /// Calls the method `name` of `this`.
-pub(super) fn call(render: &Render, this: &str, name: &str, arguments: &Arguments) -> Result<Value> {
-    let limits = &render.limits;
+pub(super) fn call(render: &dyn Runtime, this: &str, name: &str, arguments: &Arguments) -> Result<Value> {
+    let limits = render.limits();
     limits.charge_bytes(this.len())?;
     match name {
         "format" => return brace::format(render, this, &arguments.positional, &arguments.named),

@@ -4,11 +4,15 @@
 //! they are made, so that whatever walks them may recurse; each walk takes a step per value, since shared values can be
 //! wide without end. It deliberately knows no template. Read `print.rs`, `compare.rs` and `operators.rs` next.
 
+mod dict;
+mod scope;
+
+pub(in crate::text::template) use dict::*;
+pub(in crate::text::template) use scope::{LoopState, Scope};
+
 use super::ast;
-use super::dict::Dict;
 use super::fault::{Result, failed, refused};
 use super::limits::{Lease, Limits};
-use super::scope::{LoopState, Scope};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -18,7 +22,7 @@ use std::sync::Arc;
 const DEEPEST: u32 = 100;
 
 #[derive(Clone)]
-pub(super) enum Value {
+pub(in crate::text::template) enum Value {
     /// What a missing name gives. Using it fails with the reason that it holds.
     Undefined(Rc<str>),
     None,
@@ -45,27 +49,27 @@ pub(super) enum Value {
 }
 
 /// A text and the memory that it holds.
-pub(super) struct Text {
+pub(in crate::text::template) struct Text {
     text: String,
     _lease: Lease,
 }
 
 impl Text {
-    pub(super) fn as_str(&self) -> &str {
+    pub(in crate::text::template) fn as_str(&self) -> &str {
         &self.text
     }
 }
 
 /// The items of a list or a tuple.
-pub(super) struct Seq {
-    pub(super) items: Vec<Value>,
+pub(in crate::text::template) struct Seq {
+    pub(in crate::text::template) items: Vec<Value>,
     /// Whether it is a group of the filter `groupby`, whose items have the names `grouper` and `list` too.
-    pub(super) group: bool,
+    pub(in crate::text::template) group: bool,
     inside: Inside,
 }
 
 /// What a container knows of the values in it.
-pub(super) struct Inside {
+pub(in crate::text::template) struct Inside {
     /// Levels of containers, this one included.
     depth: u32,
     /// Whether a namespace is anywhere in it.
@@ -74,14 +78,14 @@ pub(super) struct Inside {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum View {
+pub(in crate::text::template) enum View {
     Keys,
     Values,
     Items,
 }
 
 impl View {
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::text::template) fn name(self) -> &'static str {
         match self {
             View::Keys => "dict_keys",
             View::Values => "dict_values",
@@ -92,14 +96,14 @@ impl View {
 
 /// Python's range; its step is never zero.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
-    pub(super) start: i128,
-    pub(super) stop: i128,
-    pub(super) step: i128,
+pub(in crate::text::template) struct Range {
+    pub(in crate::text::template) start: i128,
+    pub(in crate::text::template) stop: i128,
+    pub(in crate::text::template) step: i128,
 }
 
 impl Range {
-    pub(super) fn len(self) -> usize {
+    pub(in crate::text::template) fn len(self) -> usize {
         let (span, step) = match self.step > 0 {
             true => (self.stop.saturating_sub(self.start), self.step),
             false => (self.start.saturating_sub(self.stop), self.step.saturating_neg()),
@@ -108,39 +112,39 @@ impl Range {
     }
 
     /// The number at `index`, which is less than the length.
-    pub(super) fn at(self, index: usize) -> i128 {
+    pub(in crate::text::template) fn at(self, index: usize) -> i128 {
         self.start.saturating_add(self.step.saturating_mul(index as i128))
     }
 }
 
 /// What is left of an iterator.
-pub(super) struct Items {
-    pub(super) left: RefCell<VecDeque<Value>>,
+pub(in crate::text::template) struct Items {
+    pub(in crate::text::template) left: RefCell<VecDeque<Value>>,
     inside: Inside,
 }
 
 /// `namespace()`: the one value that a template can change. It never holds a namespace, so that none can hold itself.
-pub(super) struct Namespace {
-    pub(super) entries: RefCell<Vec<(Value, Value)>>,
+pub(in crate::text::template) struct Namespace {
+    pub(in crate::text::template) entries: RefCell<Vec<(Value, Value)>>,
 }
 
-pub(super) struct Macro {
-    pub(super) definition: Arc<ast::Macro>,
-    pub(super) scope: Rc<Scope>,
+pub(in crate::text::template) struct Macro {
+    pub(in crate::text::template) definition: Arc<ast::Macro>,
+    pub(in crate::text::template) scope: Rc<Scope>,
 }
 
-pub(super) struct Cycler {
-    pub(super) items: Rc<Seq>,
-    pub(super) at: Cell<usize>,
+pub(in crate::text::template) struct Cycler {
+    pub(in crate::text::template) items: Rc<Seq>,
+    pub(in crate::text::template) at: Cell<usize>,
 }
 
-pub(super) struct Joiner {
-    pub(super) separator: Value,
-    pub(super) used: Cell<bool>,
+pub(in crate::text::template) struct Joiner {
+    pub(in crate::text::template) separator: Value,
+    pub(in crate::text::template) used: Cell<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Function {
+pub(in crate::text::template) enum Function {
     Range,
     Dict,
     Namespace,
@@ -151,37 +155,37 @@ pub(super) enum Function {
 }
 
 impl Value {
-    pub(super) fn undefined(reason: impl AsRef<str>) -> Self {
+    pub(in crate::text::template) fn undefined(reason: impl AsRef<str>) -> Self {
         // Names come from the template and may be long.
         Value::Undefined(reason.as_ref().chars().take(200).collect::<String>().into())
     }
 
     /// A text that is no larger than what it was made of.
-    pub(super) fn text(limits: &Rc<Limits>, text: impl Into<String>) -> Result<Self> {
+    pub(in crate::text::template) fn text(limits: &Rc<Limits>, text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         limits.charge_bytes(text.len())?;
         let lease = limits.lease(text.capacity() + 64)?;
         Ok(Value::Str(Rc::new(Text { text, _lease: lease })))
     }
 
-    pub(super) fn from_buffer(buffer: super::limits::Buffer) -> Self {
+    pub(in crate::text::template) fn from_buffer(buffer: super::limits::Buffer) -> Self {
         let (text, lease) = buffer.into_parts();
         Value::Str(Rc::new(Text { text, _lease: lease }))
     }
 
-    pub(super) fn list(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
+    pub(in crate::text::template) fn list(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
         Seq::new(limits, items, false).map(Value::List)
     }
 
-    pub(super) fn tuple(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
+    pub(in crate::text::template) fn tuple(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
         Seq::new(limits, items, false).map(Value::Tuple)
     }
 
-    pub(super) fn group(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
+    pub(in crate::text::template) fn group(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
         Seq::new(limits, items, true).map(Value::Tuple)
     }
 
-    pub(super) fn iterator(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
+    pub(in crate::text::template) fn iterator(limits: &Rc<Limits>, items: Vec<Value>) -> Result<Self> {
         let inside = Inside::of(limits, items.iter(), items.capacity())?;
         Ok(Value::Iterator(Rc::new(Items { left: RefCell::new(items.into()), inside })))
     }
@@ -199,7 +203,7 @@ impl Value {
     }
 
     /// Whether a namespace is in it.
-    pub(super) fn holds_namespace(&self) -> bool {
+    pub(in crate::text::template) fn holds_namespace(&self) -> bool {
         let bound = match self {
             Value::Joiner(joiner) => matches!(joiner.separator, Value::Namespace(_)),
             Value::Method(method) => matches!(method.0, Value::Namespace(_)),
@@ -209,7 +213,7 @@ impl Value {
     }
 
     /// The name of its type in Python.
-    pub(super) fn type_name(&self) -> &'static str {
+    pub(in crate::text::template) fn type_name(&self) -> &'static str {
         match self {
             Value::Undefined(_) => "Undefined",
             Value::None => "NoneType",
@@ -235,7 +239,7 @@ impl Value {
     }
 
     /// The text of a text.
-    pub(super) fn as_str(&self) -> Option<&str> {
+    pub(in crate::text::template) fn as_str(&self) -> Option<&str> {
         match self {
             Value::Str(text) | Value::Markup(text) => Some(text.as_str()),
             _ => None,
@@ -243,7 +247,7 @@ impl Value {
     }
 
     /// The integer of an integer or a boolean, as Python takes booleans for integers.
-    pub(super) fn as_int(&self) -> Option<i128> {
+    pub(in crate::text::template) fn as_int(&self) -> Option<i128> {
         match self {
             Value::Int(value) => Some(*value),
             Value::Bool(value) => Some(i128::from(*value)),
@@ -252,7 +256,7 @@ impl Value {
     }
 
     /// Python's `bool()`.
-    pub(super) fn truth(&self) -> bool {
+    pub(in crate::text::template) fn truth(&self) -> bool {
         match self {
             Value::Undefined(_) | Value::None => false,
             Value::Bool(value) => *value,
@@ -267,7 +271,7 @@ impl Value {
     }
 
     /// Python's `len()`, where there is one. A loop's is asked of the loop.
-    pub(super) fn len(&self) -> Option<usize> {
+    pub(in crate::text::template) fn len(&self) -> Option<usize> {
         match self {
             Value::Undefined(_) => Some(0),
             Value::Str(text) | Value::Markup(text) => Some(text.as_str().chars().count()),
@@ -279,7 +283,7 @@ impl Value {
     }
 
     /// Fails with its reason where it is undefined.
-    pub(super) fn defined(&self) -> Result<()> {
+    pub(in crate::text::template) fn defined(&self) -> Result<()> {
         match self {
             Value::Undefined(reason) if reason.contains("undefined") => Err(failed(&**reason)),
             Value::Undefined(reason) => Err(failed(format!("undefined: {reason}"))),
@@ -288,7 +292,7 @@ impl Value {
     }
 
     /// Whether what it gives can change or depends on which object it is.
-    pub(super) fn is_plain(&self) -> bool {
+    pub(in crate::text::template) fn is_plain(&self) -> bool {
         !matches!(
             self,
             Value::Iterator(_)
@@ -304,7 +308,7 @@ impl Value {
 }
 
 impl Seq {
-    pub(super) fn new(limits: &Rc<Limits>, items: Vec<Value>, group: bool) -> Result<Rc<Self>> {
+    pub(in crate::text::template) fn new(limits: &Rc<Limits>, items: Vec<Value>, group: bool) -> Result<Rc<Self>> {
         let inside = Inside::of(limits, items.iter(), items.capacity())?;
         Ok(Rc::new(Seq { items, group, inside }))
     }
@@ -312,7 +316,11 @@ impl Seq {
 
 impl Inside {
     /// Takes what a container of `items` costs. `slots` is how many values its memory could hold.
-    pub(super) fn of<'v>(limits: &Rc<Limits>, items: impl Iterator<Item = &'v Value>, slots: usize) -> Result<Self> {
+    pub(in crate::text::template) fn of<'v>(
+        limits: &Rc<Limits>,
+        items: impl Iterator<Item = &'v Value>,
+        slots: usize,
+    ) -> Result<Self> {
         let lease = limits.lease(96 + slots * size_of::<Value>())?;
         let mut inside = Inside { depth: 1, namespace: false, _lease: lease };
         let mut count = 1;
@@ -330,7 +338,7 @@ impl Inside {
 }
 
 /// Goes through the items of a value, as Python's `iter()`.
-pub(super) enum Cursor {
+pub(in crate::text::template) enum Cursor {
     Seq(Rc<Seq>, usize),
     Chars(Rc<Text>, usize),
     Dict(View, Rc<Dict>, usize),
@@ -340,7 +348,7 @@ pub(super) enum Cursor {
 }
 
 impl Cursor {
-    pub(super) fn of(value: &Value) -> Result<Self> {
+    pub(in crate::text::template) fn of(value: &Value) -> Result<Self> {
         Ok(match value {
             Value::Undefined(_) => Cursor::Empty,
             Value::Str(text) | Value::Markup(text) => Cursor::Chars(text.clone(), 0),
@@ -354,7 +362,7 @@ impl Cursor {
         })
     }
 
-    pub(super) fn next(&mut self, limits: &Rc<Limits>) -> Result<Option<Value>> {
+    pub(in crate::text::template) fn next(&mut self, limits: &Rc<Limits>) -> Result<Option<Value>> {
         limits.charge(1)?;
         Ok(match self {
             Cursor::Seq(seq, at) => {
@@ -388,7 +396,7 @@ impl Cursor {
 }
 
 /// All items of a value.
-pub(super) fn items(limits: &Rc<Limits>, value: &Value) -> Result<Vec<Value>> {
+pub(in crate::text::template) fn items(limits: &Rc<Limits>, value: &Value) -> Result<Vec<Value>> {
     let mut cursor = Cursor::of(value)?;
     let mut items = Vec::new();
     while let Some(item) = cursor.next(limits)? {

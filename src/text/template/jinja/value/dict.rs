@@ -2,13 +2,13 @@
 //!
 //! It deliberately never changes once it is made. Read `value.rs` for what it holds.
 
-use super::fault::{Result, failed, refused};
-use super::limits::Limits;
-use super::value::{Inside, Value};
+use super::super::fault::{Result, failed, refused};
+use super::super::limits::Limits;
+use super::{Inside, Value};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-pub(super) struct Dict {
+pub(in crate::text::template) struct Dict {
     entries: Vec<(Value, Value)>,
     index: HashMap<Key, usize>,
     inside: Inside,
@@ -16,7 +16,7 @@ pub(super) struct Dict {
 
 /// What keys are compared by: equal where Python's keys are equal and hash alike (`1`, `1.0` and `True`).
 #[derive(PartialEq, Eq, Hash)]
-pub(super) enum Key {
+pub(in crate::text::template) enum Key {
     Undefined,
     None,
     Int(i128),
@@ -29,7 +29,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) fn of(limits: &Limits, value: &Value) -> Result<Self> {
+    pub(in crate::text::template) fn of(limits: &Limits, value: &Value) -> Result<Self> {
         limits.charge(1)?;
         Ok(match value {
             Value::Undefined(_) => Key::Undefined,
@@ -61,7 +61,10 @@ impl Key {
 
 impl Dict {
     /// A later value replaces an earlier one of the same key, in its place.
-    pub(super) fn new(limits: &Rc<Limits>, pairs: impl IntoIterator<Item = (Value, Value)>) -> Result<Rc<Self>> {
+    pub(in crate::text::template) fn new(
+        limits: &Rc<Limits>,
+        pairs: impl IntoIterator<Item = (Value, Value)>,
+    ) -> Result<Rc<Self>> {
         let mut entries: Vec<(Value, Value)> = Vec::new();
         let mut index = HashMap::new();
         let mut keys = 0;
@@ -86,30 +89,30 @@ impl Dict {
         Ok(Rc::new(Dict { entries, index, inside }))
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::text::template) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(super) fn inside(&self) -> &Inside {
+    pub(in crate::text::template) fn inside(&self) -> &Inside {
         &self.inside
     }
 
-    pub(super) fn entries(&self) -> &[(Value, Value)] {
+    pub(in crate::text::template) fn entries(&self) -> &[(Value, Value)] {
         &self.entries
     }
 
-    pub(super) fn entry(&self, at: usize) -> Option<&(Value, Value)> {
+    pub(in crate::text::template) fn entry(&self, at: usize) -> Option<&(Value, Value)> {
         self.entries.get(at)
     }
 
     /// The value of `key`; fails where it cannot be a key.
-    pub(super) fn get(&self, limits: &Limits, key: &Value) -> Result<Option<&Value>> {
+    pub(in crate::text::template) fn get(&self, limits: &Limits, key: &Value) -> Result<Option<&Value>> {
         let key = Key::of(limits, key)?;
         Ok(self.index.get(&key).and_then(|&at| self.entries.get(at)).map(|(_, value)| value))
     }
 
     /// The value of a text.
-    pub(super) fn get_str(&self, limits: &Limits, key: &str) -> Result<Option<&Value>> {
+    pub(in crate::text::template) fn get_str(&self, limits: &Limits, key: &str) -> Result<Option<&Value>> {
         limits.charge_bytes(key.len())?;
         Ok(self.index.get(&Key::Str(key.to_owned())).and_then(|&at| self.entries.get(at)).map(|(_, value)| value))
     }
