@@ -31,11 +31,13 @@ impl Shader {
     }
 
     /// Its name; of the crate's own the file's stem.
+    #[doc(hidden)]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its text, imports not yet expanded.
+    #[doc(hidden)]
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -64,6 +66,7 @@ impl std::hash::Hash for Shader {
 
 /// How the rows of a matrix lie that a kernel reads in fours: what `#import weight` stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[doc(hidden)]
 pub enum Rows {
     /// In this type, each row padded to a multiple of four elements.
     Padded(DType),
@@ -157,6 +160,7 @@ impl Kernel {
     }
 
     /// The WGSL text: imports expanded, aliases and the elementwise function generated. `Err` names an unknown import.
+    #[doc(hidden)]
     pub fn source(&self) -> Result<String, String> {
         let mut text = String::new();
         for (name, ty) in &self.aliases {
@@ -196,6 +200,7 @@ pub fn linear_grid(n: usize, size: usize) -> [u32; 3] {
 
 /// How a weight lies on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[doc(hidden)]
 pub enum Layout {
     /// In the file's type, each row padded to a multiple of four elements, the vector width of every kernel. It may be
     /// split over several buffers. Only ops that read a matrix in fours take it.
@@ -205,6 +210,7 @@ pub enum Layout {
 }
 
 /// The type and shape in which a weight of `dtype` and `shape` lies on a device.
+#[doc(hidden)]
 pub fn weight_layout(dtype: DType, shape: &[usize], layout: Layout) -> (DType, Vec<usize>) {
     let mut shape = shape.to_vec();
     match (layout, shape.as_mut_slice()) {
@@ -217,11 +223,13 @@ pub fn weight_layout(dtype: DType, shape: &[usize], layout: Layout) -> (DType, V
 }
 
 /// The type of a weight's elements where they lie like an activation's.
+#[doc(hidden)]
 pub fn dense(dtype: DType) -> DType {
     if dtype == DType::U32 { DType::U32 } else { DType::F32 }
 }
 
 /// Bytes of a weight as it lies on a device.
+#[doc(hidden)]
 pub fn weight_bytes(dtype: DType, shape: &[usize], layout: Layout) -> u64 {
     let (dtype, shape) = weight_layout(dtype, shape, layout);
     shape.iter().fold(dtype.size() as u64, |n, &d| n.saturating_mul(d as u64))

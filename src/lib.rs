@@ -69,6 +69,7 @@ pub mod hub;
 pub mod import;
 pub mod kernel;
 pub mod measure;
+#[doc(hidden)]
 pub mod message;
 pub mod model;
 pub mod ops;
@@ -76,6 +77,7 @@ pub mod plan;
 pub mod program;
 pub mod proof;
 pub mod random;
+#[doc(hidden)]
 pub mod report;
 pub mod session;
 pub mod shape;

@@ -20,6 +20,7 @@ impl Random {
     }
 
     /// The next 64 bits.
+    #[doc(hidden)]
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(STEP);
         let mut z = self.0;
@@ -29,6 +30,7 @@ impl Random {
     }
 
     /// The word that comes after `n` others, without drawing these.
+    #[doc(hidden)]
     pub fn nth(&self, n: u64) -> u64 {
         Random(self.0.wrapping_add(n.wrapping_mul(STEP))).word()
     }
@@ -44,11 +46,13 @@ impl Random {
     }
 
     /// A number in `[0, 1)`, of the 53 bits that an f64 holds exactly.
+    #[doc(hidden)]
     pub fn fraction(&mut self) -> f64 {
         (self.word() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// One of `items`.
+    #[doc(hidden)]
     pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.range(0, items.len() - 1)]
     }

@@ -32,6 +32,7 @@ pub enum Dim {
 
 impl Dim {
     /// The size under `env`.
+    #[doc(hidden)]
     pub fn resolve(self, env: &Env) -> usize {
         match self {
             Dim::Fixed(n) => n,
@@ -43,6 +44,7 @@ impl Dim {
     }
 
     /// The size, if it does not depend on the call.
+    #[doc(hidden)]
     pub fn fixed(self) -> Option<usize> {
         match self {
             Dim::Fixed(n) => Some(n),
@@ -126,17 +128,20 @@ impl From<Env> for Limits {
 pub type Shape = Vec<Dim>;
 
 /// `shape` under `env`.
+#[doc(hidden)]
 pub fn resolve(shape: &[Dim], env: &Env) -> Vec<usize> {
     shape.iter().map(|d| d.resolve(env)).collect()
 }
 
 /// `[batch, seq, 64]`.
+#[doc(hidden)]
 pub fn display_shape<D: fmt::Display>(shape: &[D]) -> String {
     let dims: Vec<String> = shape.iter().map(|d| d.to_string()).collect();
     format!("[{}]", dims.join(", "))
 }
 
 /// The product of `shape`, or `None` when it overflows.
+#[doc(hidden)]
 pub fn checked_numel(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }

@@ -32,6 +32,7 @@ impl Progress {
 
     /// Counts as progress for as long as the guard lives: for code that computes and waits for nothing, such as the host
     /// evaluation of one op, which may take longer than a deadline and always ends.
+    #[doc(hidden)]
     pub fn computing(&self) -> Computing {
         self.0.computing.fetch_add(1, Ordering::Relaxed);
         Computing(self.clone())
@@ -48,6 +49,7 @@ impl Progress {
 
 /// Made by [`Progress::computing`].
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct Computing(Progress);
 
 impl Drop for Computing {

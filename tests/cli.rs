@@ -4,7 +4,7 @@ mod common;
 
 use assert_cmd::Command;
 use common::{Expected, adapters, fixture};
-use fanfold::tensor::{display_bytes, relative_error};
+use fanfold::tensor::relative_error;
 use fanfold::text::Tokenizer;
 use serde_json::Value;
 use std::fs;
@@ -507,7 +507,7 @@ fn a_model_that_does_not_fit() {
             let number = |text: &str| text.rsplit(['(', ' ']).next().unwrap().parse::<u64>().unwrap();
             let numbers: Vec<u64> = line.split(" bytes").map(number).take(2).collect();
             assert!(numbers[0] > has && numbers[1] == has, "{line}");
-            assert!(line.contains(&format!("short of {}", display_bytes(numbers[0] - has))), "{line}");
+            assert!(line.contains(&format!("short of {}", bytesize::ByteSize::b(numbers[0] - has))), "{line}");
         }
         assert!(!said.contains("rank 1") && said.contains("-c") && said.contains("--memory"), "{said}");
     };

@@ -123,6 +123,7 @@ fn finish_reason(output: &Output, engine: Option<&FinishReason>) -> Result<Finis
 ///
 /// `done` is told how many tokens there are so far. Every prompt draws from the seed asked for, so that its answer does not depend
 /// on its company. Errors as [`Engine::generate_all`].
+#[doc(hidden)]
 pub fn answers(
     engine: &mut Engine,
     tokenizer: &Tokenizer,

@@ -32,21 +32,25 @@ impl Chat {
     }
 
     /// What was said so far.
+    #[doc(hidden)]
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
 
     /// Positions of the context in use, and how many there are.
+    #[doc(hidden)]
     pub fn context(&self) -> (usize, usize) {
         (self.engine.past(), self.engine.limits().capacity)
     }
 
     /// How long the engine's calls took, of shapes whose kernels had been compiled by an earlier one.
+    #[doc(hidden)]
     pub fn pace(&self) -> &Pace {
         self.engine.pace()
     }
 
     /// The engine's reports.
+    #[doc(hidden)]
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
     }

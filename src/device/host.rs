@@ -38,6 +38,7 @@ impl HostDevice {
     }
 
     /// A device that reads each weight anew whenever an op needs it, and so runs models that fit nowhere.
+    #[doc(hidden)]
     pub fn streaming() -> HostDevice {
         HostDevice { streams: true, ..HostDevice::default() }
     }

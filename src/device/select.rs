@@ -12,6 +12,7 @@ use crate::program::{Holding, Room};
 use std::fmt;
 
 /// The most devices one session uses.
+#[doc(hidden)]
 pub const MAX_DEVICES: usize = 16;
 
 /// One device of a list.
@@ -46,6 +47,7 @@ impl DeviceChoice {
 /// `given` is what a person says, one number per device and each for itself, or empty. Else `free` is what the machine
 /// has left of its memory, where that is known: the host, software adapters and integrated ones share it. A card's
 /// memory is its own, and shared by those that it is opened as.
+#[doc(hidden)]
 pub fn rooms(choices: &[DeviceChoice], given: &[u64], free: Option<u64>) -> Vec<Room> {
     let first = |wanted: &dyn Fn(&DeviceChoice) -> bool| choices.iter().position(wanted).unwrap_or(0);
     let room = |(i, choice): (usize, &DeviceChoice)| {
@@ -137,6 +139,7 @@ fn find(
 /// The devices when none are named, and whether they are software only.
 ///
 /// Every physical GPU once; one software adapter only when there is no other. Errors when there is no adapter at all.
+#[doc(hidden)]
 pub fn default_choice(adapters: &[AdapterInfo]) -> Result<(Vec<DeviceChoice>, bool), DeviceError> {
     let physical = adapters.iter().filter(|info| !info.is_software()).take(MAX_DEVICES).cloned();
     let physical: Vec<_> = physical.map(DeviceChoice::Gpu).collect();

@@ -178,6 +178,7 @@ pub struct Answers<'a> {
 
 impl Answers<'_> {
     /// Ends the answer to the prompt of this number: no more of its tokens are yielded.
+    #[doc(hidden)]
     pub fn end(&mut self, prompt: usize) {
         if let Some(row) = self.rows.get_mut(prompt) {
             row.finish(FinishReason::Cancelled);

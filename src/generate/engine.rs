@@ -53,6 +53,7 @@ impl Engine {
     }
 
     /// As [`Engine::open`], with the weights of `model`'s graph taken from elsewhere: random ones, or altered ones.
+    #[doc(hidden)]
     pub fn with_weights(
         model: Arc<Model>,
         weights: Arc<dyn Weights>,
@@ -103,6 +104,7 @@ impl Engine {
     }
 
     /// How long the calls so far took, of shapes whose kernels had been compiled by an earlier one.
+    #[doc(hidden)]
     pub fn pace(&self) -> &Pace {
         &self.pace
     }
@@ -189,6 +191,7 @@ impl Engine {
     /// Every output of the graph for `tokens`, by name, in one call that starts the context anew.
     ///
     /// Errors as [`Engine::feed`], and when the tokens are more than one call takes.
+    #[doc(hidden)]
     pub fn outputs(&mut self, tokens: &[u32]) -> Result<Tensors, GenerateError> {
         self.check(tokens, 0)?;
         self.reset();

@@ -34,6 +34,7 @@ impl Default for EngineOptions {
 impl EngineOptions {
     /// The largest call on a model: what predicts tokens takes a text in chunks; what embeds it, in one call, since a
     /// pooled chunk is not a part of the pooled text.
+    #[doc(hidden)]
     pub fn limits(&self, info: &ModelInfo) -> Limits {
         let capacity = self.context.min(info.context).max(1);
         let batch = self.batch.max(1);
@@ -49,6 +50,7 @@ impl EngineOptions {
 /// Where the logits of a whole chunk, or another activation, would be larger than the largest tensor of a device, chunks
 /// are shorter: a prompt then goes in more of them, and gives the same. What the program needs of each device can be
 /// counted from these two before any device is opened. Errors when the plan is for another model.
+#[doc(hidden)]
 pub fn prepare(
     model: &Model,
     plan: &Plan,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 /// The time of calls whose shape had been called before.
 #[derive(Clone, Debug, Default)]
+#[doc(hidden)]
 pub struct Pace {
     /// Calls of several tokens per sequence.
     pub prefill: Rate,
@@ -20,6 +21,7 @@ pub struct Pace {
 
 /// Calls of one kind, and how long they took together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Rate {
     /// How many calls.
     pub calls: usize,
@@ -48,16 +50,19 @@ impl Pace {
 
 impl Rate {
     /// Tokens per second; `None` for fewer than two calls.
+    #[doc(hidden)]
     pub fn tokens_per_second(&self) -> Option<f64> {
         self.per_second(self.tokens)
     }
 
     /// Sequences per second; `None` for fewer than two calls.
+    #[doc(hidden)]
     pub fn sequences_per_second(&self) -> Option<f64> {
         self.per_second(self.sequences)
     }
 
     /// Both kinds of calls together.
+    #[doc(hidden)]
     pub fn and(self, other: Rate) -> Rate {
         Rate {
             calls: self.calls + other.calls,

@@ -12,6 +12,7 @@ use crate::text::Tokenizer;
 
 /// What stands before every text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
 pub enum Prompt<'a> {
     /// The folder's default prompt, where it has one.
     #[default]
@@ -24,6 +25,7 @@ pub enum Prompt<'a> {
 
 /// A text as a model takes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Prepared {
     /// Its tokens.
     pub text: Text,
@@ -33,6 +35,7 @@ pub struct Prepared {
 
 /// Makes texts ready for a model.
 #[derive(Clone, Debug)]
+#[doc(hidden)]
 pub struct Preparer {
     tokenizer: Tokenizer,
     /// The same, which cuts, and to how many tokens.

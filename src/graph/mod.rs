@@ -232,11 +232,13 @@ impl Graph {
     }
 
     /// All values with their ids.
+    #[doc(hidden)]
     pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value)> {
         self.values.iter().enumerate().map(|(i, v)| (ValueId(i), v))
     }
 
     /// The value called `name`.
+    #[doc(hidden)]
     pub fn find(&self, name: &str) -> Option<ValueId> {
         self.names.get(name).copied()
     }
@@ -252,6 +254,7 @@ impl Graph {
     }
 
     /// The state that `value` is, be it as declared or after a node wrote into it.
+    #[doc(hidden)]
     pub fn state_of(&self, value: ValueId) -> Option<ValueId> {
         match self.value(value).source {
             Source::State => Some(value),

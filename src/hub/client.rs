@@ -24,6 +24,7 @@ const LINKED_ETAG: &str = "x-linked-etag";
 
 /// How a hub is reached.
 #[derive(Clone)]
+#[doc(hidden)]
 pub struct Access {
     /// The hub: `https://..`, or `http://..` on a network of one's own.
     pub endpoint: String,

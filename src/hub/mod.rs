@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The hub that is asked unless another is named.
+#[doc(hidden)]
 pub const ENDPOINT: &str = "https://huggingface.co";
 
 /// The revision that is meant unless another is named.
@@ -43,6 +44,7 @@ const FILES: &[&str] = &[
 ];
 
 /// Whether fanfold reads the file `name` of a model's folder, weights aside.
+#[doc(hidden)]
 pub fn reads(name: &str) -> bool {
     // modules.json may name any folder of the repository for its pooling.
     let listed = FILES.contains(&name) || TRANSFORMER_SETTINGS.contains(&name);
@@ -65,11 +67,13 @@ pub struct ModelId {
 
 impl ModelId {
     /// The branch, tag or commit that is meant.
+    #[doc(hidden)]
     pub fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or(MAIN)
     }
 
     /// `OWNER/NAME`.
+    #[doc(hidden)]
     pub fn repository(&self) -> String {
         format!("{}/{}", self.owner, self.name)
     }
@@ -127,6 +131,7 @@ impl Cache {
     }
 
     /// Where it is.
+    #[doc(hidden)]
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -29,6 +29,7 @@ const BLOCK: usize = 1 << 16;
 
 /// What has happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub enum Event {
     /// It is known what there is to do.
     Files {

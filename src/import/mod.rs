@@ -19,6 +19,7 @@ pub use files::config::{Config, FieldNames, MAX_SIZE};
 pub use files::demo::demo;
 pub use files::folder::Folder;
 pub use files::random::RandomTensors;
+#[doc(hidden)]
 pub use files::safetensors;
 pub use files::stored::StoredWeights;
 pub use files::tensors::{FileTensors, TensorId, Tensors, View};

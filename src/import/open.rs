@@ -62,11 +62,13 @@ impl Model {
     ///
     /// They are made as a rank reads them, each element from `seed`, its tensor's name and its own number alone: any cut
     /// sees the same ones. Errors as [`Model::from_folder`], and when a tensor would be larger than any machine holds.
+    #[doc(hidden)]
     pub fn random(path: impl AsRef<Path>, dtype: DType, seed: u64, head: Head) -> Result<Model, ImportError> {
         Model::random_from(Folder::bare(path)?, dtype, seed, head)
     }
 
     /// As [`Model::random`], of a folder's configuration.
+    #[doc(hidden)]
     pub fn random_from(folder: Folder, dtype: DType, seed: u64, head: Head) -> Result<Model, ImportError> {
         let tensors = RandomTensors::new(folder.path(), dtype, seed);
         Model::build(folder, Box::new(tensors), head)

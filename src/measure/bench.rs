@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 /// What of a generation is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[doc(hidden)]
 pub enum Phase {
     /// A prompt, in chunks as long as the engine takes.
     Prefill,
@@ -35,6 +36,7 @@ pub struct Test {
 
 impl Test {
     /// Positions that it fills.
+    #[doc(hidden)]
     pub fn positions(&self) -> usize {
         self.tokens.saturating_add(self.depth)
     }
@@ -63,12 +65,14 @@ pub struct Timing {
 
 impl Timing {
     /// Tokens per second of each repetition.
+    #[doc(hidden)]
     pub fn rates(&self) -> Vec<f64> {
         self.times.iter().map(|time| self.test.tokens as f64 / time.as_secs_f64().max(1e-9)).collect()
     }
 }
 
 /// The mean of `values` and their sample deviation, which is 0 for a single one.
+#[doc(hidden)]
 pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n.max(1.0);
@@ -126,6 +130,7 @@ fn call(engine: &mut Engine, tokens: &[u32]) -> Result<()> {
 }
 
 /// The largest resident memory of this process so far, mapped files included; where the system tells it.
+#[doc(hidden)]
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

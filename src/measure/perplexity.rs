@@ -27,6 +27,7 @@ pub struct Perplexity {
 
 /// What one window of a text costs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[doc(hidden)]
 pub struct Window {
     /// Its first token's number in the text.
     pub start: usize,
@@ -38,17 +39,20 @@ pub struct Window {
 
 impl Perplexity {
     /// The mean loss of a token, in nats.
+    #[doc(hidden)]
     pub fn nats_per_token(&self) -> f64 {
         self.sums.0 / self.tokens as f64
     }
 
     /// The standard error of [`Perplexity::nats_per_token`], the tokens taken as independent.
+    #[doc(hidden)]
     pub fn standard_error(&self) -> f64 {
         let (n, mean) = (self.tokens as f64, self.nats_per_token());
         ((self.sums.1 / n - mean * mean).max(0.0) / (n - 1.0).max(1.0)).sqrt()
     }
 
     /// e to the mean loss: among how many tokens, equally likely, the model would choose as uncertainly.
+    #[doc(hidden)]
     pub fn perplexity(&self) -> f64 {
         self.nats_per_token().exp()
     }
@@ -58,6 +62,7 @@ impl Perplexity {
 ///
 /// Windows begin `stride` tokens apart and are `window` long; the last may be shorter. A token is scored once, in the
 /// first window that it is in, unless it is the first of that window: nothing is known before it.
+#[doc(hidden)]
 pub fn windows(tokens: usize, window: usize, stride: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
     let stride = stride.max(1);
     let range = move |n: usize| {

@@ -13,7 +13,7 @@ mod texts;
 pub use info::ModelInfo;
 pub use pooling::Pooling;
 pub use scores::{Probability, ScoreActivation, Scores};
-pub use source::ModelSource;
+pub(crate) use source::ModelSource;
 pub use texts::TextSettings;
 
 use crate::graph::{Graph, GraphError, Source, Value, ValueId};
@@ -31,6 +31,7 @@ const INPUTS: [&str; 5] = ["input_ids", "position_ids", "token_type_ids", "key_r
 const OUTPUTS: [&str; 3] = ["logits", "hidden", "scores"];
 
 /// The output that [`Model::with_hidden_states`] adds.
+#[doc(hidden)]
 pub const STATES: &str = "hidden states";
 
 /// A graph, its weights and what is known of both.
@@ -102,6 +103,7 @@ impl Model {
     /// anything pools or classifies them. A model whose own output they are stays as it is.
     ///
     /// Plans for the one are plans for the other. Errors when it has the output already.
+    #[doc(hidden)]
     pub fn with_hidden_states(mut self) -> Result<Model, GraphError> {
         if let Some(hidden) = self.hidden
             && self.graph.outputs().iter().all(|(_, value)| *value != hidden)
@@ -114,6 +116,7 @@ impl Model {
     /// The same model with an output `layer N` after every layer, for comparing them one by one.
     ///
     /// Plans for the one are plans for the other. Errors when it has them already.
+    #[doc(hidden)]
     pub fn with_layer_outputs(mut self) -> Result<Model, GraphError> {
         for (n, &layer) in self.layers.iter().enumerate() {
             self.graph.output(&format!("layer {n}"), layer)?;
@@ -132,16 +135,19 @@ impl Model {
     }
 
     /// The folder's path; a model that is not from a folder has a made-up one.
+    #[doc(hidden)]
     pub fn path(&self) -> &Path {
         self.source.path()
     }
 
     /// A file of the model's folder, if it is there. Errors when it cannot be read.
+    #[doc(hidden)]
     pub fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, SourceError> {
         self.source.file(name)
     }
 
     /// Where a file of the folder lies, for messages.
+    #[doc(hidden)]
     pub fn file_path(&self, name: &str) -> PathBuf {
         self.source.path().join(name)
     }
@@ -149,6 +155,7 @@ impl Model {
     /// The variables that name special tokens to a chat template, `bos_token` for example, each with its token.
     ///
     /// Errors when a file cannot be read.
+    #[doc(hidden)]
     pub fn special_tokens(&self) -> Result<Vec<(String, String)>, SourceError> {
         self.source.special_tokens()
     }
@@ -156,21 +163,25 @@ impl Model {
     /// The file and the text of its chat template, if it has one.
     ///
     /// Errors when a file cannot be read, or when it has several templates and none is the default.
+    #[doc(hidden)]
     pub fn chat_template(&self) -> Result<Option<(PathBuf, String)>, SourceError> {
         self.source.chat_template()
     }
 
     /// Bytes of all weights in their files, or as they would be there.
+    #[doc(hidden)]
     pub fn weight_bytes(&self) -> u64 {
         self.source.weight_bytes(&self.graph)
     }
 
     /// How many parameters it has: elements of its weights, where a tied weight counts once.
+    #[doc(hidden)]
     pub fn parameters(&self) -> u64 {
         self.source.parameters(&self.graph)
     }
 
     /// Bytes of weights read so far, by all ranks.
+    #[doc(hidden)]
     pub fn bytes_read(&self) -> u64 {
         self.source.bytes_read()
     }
@@ -179,6 +190,7 @@ impl Model {
     ///
     /// `progress` is told the bytes of each block; all together are at most [`Model::weight_bytes`]. Errors at the first
     /// NaN or infinity, in the order of the graph.
+    #[doc(hidden)]
     pub fn check(&self, progress: &dyn Fn(u64)) -> Result<(), SourceError> {
         self.source.check(&self.graph, progress)
     }

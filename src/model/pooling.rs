@@ -23,6 +23,7 @@ pub enum Pooling {
 
 impl Pooling {
     /// By what each of `n` positions is weighted in the sum that pools them.
+    #[doc(hidden)]
     pub fn weights(self, n: usize) -> Vec<f32> {
         self.weights_from(0, n)
     }
@@ -30,6 +31,7 @@ impl Pooling {
     /// As [`Pooling::weights`], where the first `skipped` positions are left out: what sentence-transformers makes of
     /// `include_prompt: false`. A position keeps its number, and where all are left out, all weights are zero, but for the
     /// first position's under [`Pooling::Cls`].
+    #[doc(hidden)]
     pub fn weights_from(self, skipped: usize, n: usize) -> Vec<f32> {
         let skipped = skipped.min(n);
         let counted = n - skipped;

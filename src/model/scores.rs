@@ -4,6 +4,7 @@
 
 /// How a cross-encoder's logits become its scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub enum ScoreActivation {
     /// They are its scores.
     Identity,
@@ -13,6 +14,7 @@ pub enum ScoreActivation {
 
 /// The scores that a classification head makes of a text or a pair of texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Scores {
     /// How many: one for a reranker.
     pub labels: usize,
@@ -24,6 +26,7 @@ pub struct Scores {
 
 /// How a classifier's logits become what it says of its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub enum Probability {
     /// One of the labels is right: `e^x` over the sum of all.
     Softmax,

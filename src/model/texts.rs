@@ -6,6 +6,7 @@
 ///
 /// `generate::Preparer` (feature `text`) does all of this; a model that predicts tokens has none of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct TextSettings {
     /// A text of more tokens, special ones included, is cut to this many: `max_seq_length`, or else the tokenizer's
     /// `model_max_length`. Without one, a text is as long as the context allows.

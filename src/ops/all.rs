@@ -21,6 +21,7 @@ use super::unary::Unary;
 ///
 /// This is the one list that a new op of the crate is added to. An op of one's own brings its cases to
 /// [`crate::proof::check_op`] itself.
+#[doc(hidden)]
 pub fn samples() -> Vec<(&'static str, MakeSample)> {
     [
         Linear::SAMPLES,

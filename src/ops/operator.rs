@@ -29,6 +29,7 @@ pub enum Operand {
 
 impl Operand {
     /// How a weight lies that stands here.
+    #[doc(hidden)]
     pub fn layout(self) -> Layout {
         match self {
             Operand::Matrix => Layout::Padded,
@@ -37,6 +38,7 @@ impl Operand {
     }
 
     /// What may not stand here is an error that says what may: `Err` holds those words.
+    #[doc(hidden)]
     pub fn check(self, found: DType) -> Result<(), &'static str> {
         match (self, found) {
             (Operand::Numbers | Operand::Matrix, DType::U32) => Err("numbers, not u32"),
@@ -49,6 +51,7 @@ impl Operand {
 /// The settings of an op as plain data, by which programs and plans tell ops apart.
 ///
 /// Every type that implements [`serde::Serialize`] has it.
+#[doc(hidden)]
 pub trait Attributes {
     /// The settings: `null` for an op that has none, else an object.
     fn attributes(&self) -> serde_json::Value;

@@ -64,7 +64,9 @@ impl Sample {
 }
 
 /// How an op's family makes random cases: one row per ONNX name.
+#[doc(hidden)]
 pub type Samples = [(&'static str, MakeSample)];
 
 /// Makes a random case.
+#[doc(hidden)]
 pub type MakeSample = fn(&mut Random) -> Sample;

@@ -10,6 +10,7 @@ mod error;
 pub use builder::{PlanBuilder, Shares};
 pub use error::PlanError;
 
+#[doc(hidden)]
 pub mod classes;
 mod strategy;
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The most ranks a plan divides over.
+#[doc(hidden)]
 pub const MAX_RANKS: usize = 16;
 
 /// A family of plans.
@@ -39,6 +41,7 @@ pub enum Strategy {
 
 impl Strategy {
     /// All of them, with what a person types.
+    #[doc(hidden)]
     pub const ALL: [(&'static str, Strategy); 4] = [
         ("single", Strategy::Single),
         ("column", Strategy::Column),
@@ -115,6 +118,7 @@ impl Plan {
     ///
     /// Errors when the plan is for another graph, names a node or factor that does not exist, or cuts what its rule
     /// does not allow.
+    #[doc(hidden)]
     pub fn resolve<'a>(&'a self, graph: &Graph) -> Result<Vec<Option<(usize, &'a Cut)>>, PlanError> {
         let model = graph.fingerprint();
         if self.model.len() == 16 && self.model.chars().all(|c| c.is_ascii_hexdigit()) {
@@ -145,6 +149,7 @@ impl Plan {
     }
 
     /// Errors unless every cut is exact by nature: one that is not contracted away and so changes no sum.
+    #[doc(hidden)]
     pub fn check_exact(&self, graph: &Graph) -> Result<(), PlanError> {
         let resolved = self.resolve(graph)?;
         let contracted = |(node, cut): (&Node, &Option<(usize, &Cut)>)| match cut {

@@ -71,6 +71,7 @@ pub enum ProgramError {
     ByteSize::b(*available),
     ByteSize::b(needed.saturating_sub(*available))
 )]
+#[doc(hidden)]
 pub struct Shortfall {
     /// The ranks that share the memory.
     pub ranks: Vec<usize>,
@@ -89,6 +90,7 @@ pub struct Shortfall {
     ByteSize::b(*bytes),
     ByteSize::b(*largest)
 )]
+#[doc(hidden)]
 pub struct TooWide {
     /// The rank.
     pub rank: usize,

@@ -24,6 +24,7 @@ pub struct Program {
 
 /// An input or output of the whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[doc(hidden)]
 pub struct Port {
     /// Its name.
     pub name: String,
@@ -52,6 +53,7 @@ pub struct RankProgram {
 
 /// A tensor on one rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[doc(hidden)]
 pub struct LocalValue {
     /// The graph's name of it.
     pub name: String,
@@ -65,6 +67,7 @@ pub struct LocalValue {
 
 /// Where a local value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[doc(hidden)]
 pub enum Place {
     /// In a scratch buffer.
     Buffer(usize),
@@ -76,6 +79,7 @@ pub enum Place {
 
 /// A weight as one rank loads it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[doc(hidden)]
 pub struct WeightShard {
     /// The weight's name.
     pub name: String,
@@ -91,6 +95,7 @@ pub struct WeightShard {
 
 /// What a rank loads of a weight.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[doc(hidden)]
 pub enum WeightPart {
     /// The window of it; all of it when the window is empty of constraints.
     Region(SymbolicRegion),
@@ -111,6 +116,7 @@ impl WeightShard {
 
 /// One instruction of one rank. Numbers are indices into [`RankProgram::values`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[doc(hidden)]
 pub enum Instr {
     /// Takes the call's input `name`.
     Input {
@@ -166,6 +172,7 @@ pub enum Instr {
 impl RankProgram {
     /// What the instruction of this number makes, or what it returns: the name of the graph's node, input or output, or of
     /// the value that is redistributed. None where there is no such instruction.
+    #[doc(hidden)]
     pub fn node(&self, instr: usize) -> Option<&str> {
         self.instrs.get(instr).map(|instr| match instr {
             Instr::Input { name, .. } | Instr::Output { name, .. } => name.as_str(),
@@ -175,6 +182,7 @@ impl RankProgram {
     }
 
     /// How many exchanges a call makes.
+    #[doc(hidden)]
     pub fn exchanges(&self) -> usize {
         self.instrs.iter().filter(|i| matches!(i, Instr::Exchange { .. })).count()
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 /// Bytes that one rank needs on its device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[doc(hidden)]
 pub struct Memory {
     /// Its shards of the weights, as they lie on the device.
     pub weights: u64,
@@ -34,6 +35,7 @@ impl Memory {
 
 impl RankProgram {
     /// What the rank needs in sessions whose calls are at most `limits`.
+    #[doc(hidden)]
     pub fn memory(&self, limits: &Limits) -> Memory {
         // Saturating: a made-up configuration may call for more than can be counted, and is refused for it.
         let elements = |shape: &Shape| (Size::of(shape).max(limits) as u64).saturating_mul(4);

@@ -25,6 +25,7 @@ pub enum Holding {
 
 /// What is known of the device that a rank is to run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Room {
     /// Its name.
     pub device: String,
@@ -47,6 +48,7 @@ impl Room {
 
 /// A rank of some program, in sessions whose calls are at most `limits`, and the device that it is to run on.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct Tenant<'a> {
     /// What it does and holds.
     pub rank: &'a RankProgram,
@@ -60,6 +62,7 @@ pub struct Tenant<'a> {
 ///
 /// Errors with [`ProgramError::DoesNotFit`], which lists every memory that is too small, or with [`ProgramError::TooWide`],
 /// which lists the tensors that are too large for one piece.
+#[doc(hidden)]
 pub fn check(tenants: &[Tenant<'_>]) -> Result<(), ProgramError> {
     let mut pools: Vec<(usize, Vec<&str>, Shortfall)> = Vec::new();
     for &Tenant { rank, limits, room } in tenants {
@@ -104,6 +107,7 @@ fn advice(shape: &Shape, limits: &Limits) -> &'static str {
 
 impl RankProgram {
     /// What the rank needs in sessions whose calls are at most `limits`, on a device that holds weights as `holding`.
+    #[doc(hidden)]
     pub fn memory_as(&self, limits: &Limits, holding: Holding) -> Memory {
         let dense = |dtype: DType, shape: &[usize]| weight_bytes(dtype, shape, Layout::Dense);
         let each = self.weights.iter().map(|w| (w, w.local_shape(limits)));
@@ -123,6 +127,7 @@ impl RankProgram {
     }
 
     /// Whether every activation of calls up to `limits` fits in one piece of `room`'s device.
+    #[doc(hidden)]
     pub fn activations_fit(&self, limits: &Limits, room: &Room) -> bool {
         let widest = self.widest_activation(limits).map_or(0, |(_, bytes)| bytes);
         room.largest.is_none_or(|largest| widest <= largest)
@@ -168,11 +173,13 @@ impl Program {
     /// Checks that the devices can hold it in sessions whose calls are at most `limits`; `rooms` gives each rank's.
     ///
     /// Errors as [`check`].
+    #[doc(hidden)]
     pub fn check(&self, limits: &Limits, rooms: &[Room]) -> Result<(), ProgramError> {
         check(&self.tenants(limits, rooms))
     }
 
     /// Its ranks, each on its device.
+    #[doc(hidden)]
     pub fn tenants<'a>(&'a self, limits: &'a Limits, rooms: &'a [Room]) -> Vec<Tenant<'a>> {
         self.ranks.iter().zip(rooms).map(|(rank, room)| Tenant { rank, limits, room }).collect()
     }

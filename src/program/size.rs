@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// Elements that depend on the call: a number times symbols.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[doc(hidden)]
 pub struct Size {
     /// The number.
     pub count: usize,

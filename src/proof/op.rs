@@ -73,6 +73,7 @@ pub fn check_op(
 }
 
 /// Checks one case as [`check_op`] does; returns how many cuts were tried. Errors as [`check_op`].
+#[doc(hidden)]
 pub fn check_case(sample: &Sample, random: &mut Random, open: Option<&Open<'_>>) -> Result<usize, OpProofError> {
     let op = sample.op.name();
     let failed = |how: &str, cause: Error| OpProofError::Failed { op: op.into(), how: how.into(), cause };

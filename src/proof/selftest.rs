@@ -34,6 +34,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[doc(hidden)]
 pub struct Check {
     /// Which check.
     pub name: String,
@@ -59,6 +60,7 @@ const CHECKS: &[(&str, f64, Run)] =
     &[("ops", 0.4, ops), ("products", 0.2, products), ("exactness", 0.2, exactness), ("exchange", 0.2, exchange)];
 
 /// How many checks there are.
+#[doc(hidden)]
 pub fn checks() -> usize {
     CHECKS.len()
 }
@@ -66,6 +68,7 @@ pub fn checks() -> usize {
 /// Tests the device that `open` opens, in about `budget`, and tells every check as it ends.
 ///
 /// A check that errs or panics has failed, and the next one begins. Returns whether all passed.
+#[doc(hidden)]
 pub fn selftest(open: &Open<'_>, budget: Duration, tell: &mut dyn FnMut(Check)) -> bool {
     let mut all = true;
     for (name, part, run) in CHECKS {

@@ -13,11 +13,13 @@ use std::fmt;
 /// The documented tolerance of `bounded`, of the error that [`Measure`] defines.
 ///
 /// f32 sums in another order differ by a few ulp per layer; 1e-4 is well above what is measured on the fixtures.
+#[doc(hidden)]
 pub const TOLERANCE: f64 = 1e-4;
 
 /// What the numbers of a position are, and so how far apart two rows of them, `a` sharded and `b` single, are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[doc(hidden)]
 pub enum Measure {
     /// Logits that a softmax follows: the largest difference of a log-probability, in units of the spread of `b`.
     ///
@@ -143,6 +145,7 @@ impl Comparison {
 }
 
 /// The index of the largest value; ties go to the lowest.
+#[doc(hidden)]
 pub fn argmax(values: &[f32]) -> usize {
     values.iter().enumerate().fold(0, |best, (i, v)| if *v > values[best] { i } else { best })
 }
@@ -189,6 +192,7 @@ pub fn verify(
 /// The error of the hidden states after each layer, on the prompt's first chunk: where two engines begin to differ.
 ///
 /// Both models should have [layer outputs](crate::import::Model::with_layer_outputs); others have none to compare.
+#[doc(hidden)]
 pub fn verify_layers(sharded: &mut Engine, single: &mut Engine, prompt: &[u32]) -> Result<Vec<f64>> {
     let chunk = &prompt[..prompt.len().min(sharded.limits().seq).min(single.limits().seq)];
     let (a, b) = (sharded.outputs(chunk)?, single.outputs(chunk)?);
@@ -200,6 +204,7 @@ pub fn verify_layers(sharded: &mut Engine, single: &mut Engine, prompt: &[u32]) 
 ///
 /// Of a model that pools, both should have [its hidden states](crate::import::Model::with_hidden_states): a pooled vector
 /// is a mean over positions, in which the error of one of them is lost.
+#[doc(hidden)]
 pub fn verify_embedding(sharded: &mut Engine, single: &mut Engine, tokens: &[u32]) -> Result<Comparison> {
     let scored = sharded.model().info().scores.is_some();
     let mut comparison = begin(tokens.len(), if scored { Measure::Scores } else { Measure::HiddenStates });

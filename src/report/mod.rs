@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use crate::program::{Instr, Memory, Program, RankProgram, Room};
 use crate::shape::{Env, Limits, resolve};
 use crate::sharding::Cut;
+use bytesize::ByteSize;
 use std::fmt::Write as _;
 
 /// Columns that a cut is drawn in.
@@ -17,8 +18,6 @@ const BAR: usize = 40;
 const COLUMNS: usize = 80;
 /// Columns of a node's or a device's name.
 const NAME: usize = 21;
-
-pub use crate::tensor::display_bytes as bytes;
 
 /// The name of a node with its layer's number left open, so that equal layers are drawn once.
 fn pattern(name: &str) -> String {
@@ -107,9 +106,9 @@ pub fn exchanges(program: &Program, env: &Env) -> String {
     let sent: Vec<u64> = (0..program.ranks.len()).map(|rank| sent_bytes(program, rank, env)).collect();
     let kinds = kinds.join(", ");
     if sent.windows(2).all(|pair| pair[0] == pair[1]) {
-        return format!("{kinds} per call; for one token every rank sends {}", bytes(sent[0]));
+        return format!("{kinds} per call; for one token every rank sends {}", ByteSize::b(sent[0]));
     }
-    let sent: Vec<String> = sent.into_iter().map(bytes).collect();
+    let sent: Vec<String> = sent.into_iter().map(|bytes| ByteSize::b(bytes).to_string()).collect();
     let mut text = format!("{kinds} per call; the ranks send for one token");
     let mut column = text.chars().count();
     for (rank, part) in sent.iter().enumerate() {
@@ -150,8 +149,9 @@ pub fn memory(program: &Program, limits: &Limits, rooms: &[Room]) -> String {
     row(["rank", "device", "weights", "kv", "scratch", "staging", "memory"]);
     for (rank, room) in program.ranks.iter().zip(rooms) {
         let Memory { weights, state, activations, staging } = rank.memory_as(limits, room.holding);
-        let of = room.memory.map_or("unknown".to_string(), bytes);
-        let [weights, state, activations, staging] = [weights, state, activations, staging].map(bytes);
+        let of = room.memory.map_or("unknown".to_string(), |bytes| ByteSize::b(bytes).to_string());
+        let [weights, state, activations, staging] =
+            [weights, state, activations, staging].map(|bytes| ByteSize::b(bytes).to_string());
         row([&rank.rank.to_string(), &beginning(&room.device), &weights, &state, &activations, &staging, &of]);
     }
     text
@@ -178,7 +178,7 @@ pub fn held_twice(program: &Program, limits: &Limits) -> String {
         let held: Vec<u64> = places.map(|w| program.ranks.iter().map(|rank| bytes_of(rank, w)).sum()).collect();
         let beyond = held.iter().sum::<u64>() - held.iter().max().copied().unwrap_or(0);
         if beyond > 0 {
-            let (times, beyond) = (held.len(), bytes(beyond));
+            let (times, beyond) = (held.len(), ByteSize::b(beyond));
             let _ = writeln!(text, "{name} is held in {times} cuts, which takes {beyond} more than one");
         }
     }
@@ -188,12 +188,6 @@ pub fn held_twice(program: &Program, limits: &Limits) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_take_nine_columns() {
-        let shown = [0, 1023, 1024, 1536, 1_048_524, 1_073_741_823, u64::MAX >> 14].map(bytes);
-        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1024 KiB", "1024 MiB", "1024 TiB"]);
-    }
 
     #[test]
     fn long_names_are_cut_where_a_part_begins() {

@@ -39,6 +39,7 @@ pub struct RankReport {
 /// A value that is no finite number, and the node that made it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct NotFinite {
     /// The rank.
     pub rank: usize,

@@ -108,11 +108,13 @@ impl Session {
     }
 
     /// The program it runs.
+    #[doc(hidden)]
     pub fn program(&self) -> &Program {
         &self.program
     }
 
     /// The largest call it takes.
+    #[doc(hidden)]
     pub fn limits(&self) -> &Limits {
         &self.options.limits
     }
@@ -134,6 +136,7 @@ impl Session {
     ///
     /// States are written as by [`Session::run`]: the same call twice leaves what one call leaves. Takes the time of
     /// reading every activation back. Errors as [`Session::run`].
+    #[doc(hidden)]
     pub fn first_not_finite(&mut self, env: Env, inputs: Tensors) -> Result<Option<NotFinite>, SessionError> {
         self.begin(env, inputs, true)?;
         let found = self.collect(|answer| match answer {

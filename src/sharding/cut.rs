@@ -74,17 +74,20 @@ impl Cut {
     }
 
     /// All `extent` granules for the first rank, none for the others.
+    #[doc(hidden)]
     pub fn undivided(extent: usize, world_size: usize) -> Cut {
         Cut::new((0..world_size).map(|rank| if rank == 0 { 0..extent } else { extent..extent }).collect())
     }
 
     /// Whether one rank has all `extent` granules and the others none.
+    #[doc(hidden)]
     pub fn is_undivided(&self, extent: usize) -> bool {
         let mut held = self.ranges.iter().filter(|range| !range.is_empty());
         extent == 0 || (held.next() == Some(&(0..extent)) && held.next().is_none())
     }
 
     /// The ranks it divides over.
+    #[doc(hidden)]
     pub fn world_size(&self) -> usize {
         self.ranges.len()
     }
@@ -95,6 +98,7 @@ impl Cut {
     }
 
     /// What `rank` holds and no lower rank does: overlaps belong to the lowest rank.
+    #[doc(hidden)]
     pub fn owned(&self, rank: usize) -> Range<usize> {
         let range = self.range(rank);
         let before = self.ranges[..rank].iter().filter(|r| !r.is_empty()).map(|r| r.end).max().unwrap_or(0);
@@ -102,11 +106,13 @@ impl Cut {
     }
 
     /// The same cut in units `n` times finer: from heads to columns.
+    #[doc(hidden)]
     pub fn scale(&self, n: usize) -> Cut {
         Cut::new(self.ranges.iter().map(|r| r.start * n..r.end * n).collect())
     }
 
     /// The image under division by `group`: from query heads to the KV heads they read. Neighbours may overlap.
+    #[doc(hidden)]
     pub fn image(&self, group: usize) -> Cut {
         let image =
             |r: &Range<usize>| r.start / group..if r.is_empty() { r.start / group } else { r.end.div_ceil(group) };

@@ -23,6 +23,7 @@ use std::fmt;
 
 /// What the ranks hold of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[doc(hidden)]
 pub enum Placement {
     /// All of it, on every rank.
     Replicate,
@@ -61,6 +62,7 @@ impl Placement {
 /// How one [`Placement`] becomes another: the collective that does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[doc(hidden)]
 pub enum Redistribute {
     /// Shard to Replicate: stack the parts.
     AllGather,

@@ -12,6 +12,7 @@ use std::fmt;
 
 /// One dimension that an op relates across its inputs and its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Factor {
     /// Its letter in the rule.
     pub name: String,
@@ -27,6 +28,7 @@ pub struct Factor {
 
 /// The part of one factor that a rank works on, as a kernel or the host evaluation receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[doc(hidden)]
 pub struct Extent {
     /// The factor's letter.
     pub name: String,
@@ -133,6 +135,7 @@ impl RuleBuilder {
     ///
     /// Ranks that each made it could choose differently, since their devices differ in the last bits. So one rank has
     /// all of the factor and decides, and what the others need of the result is sent to them.
+    #[doc(hidden)]
     pub fn decided(mut self, name: &str) -> RuleBuilder {
         let factor = self.factor(name);
         self.rule.factors[factor].decided = true;
@@ -273,21 +276,25 @@ impl ShardingRule {
     }
 
     /// The op it belongs to.
+    #[doc(hidden)]
     pub fn op(&self) -> &'static str {
         self.op
     }
 
     /// Its factors.
+    #[doc(hidden)]
     pub fn factors(&self) -> &[Factor] {
         &self.factors
     }
 
     /// The factor called `name`.
+    #[doc(hidden)]
     pub fn factor(&self, name: &str) -> Option<usize> {
         self.factors.iter().position(|f| f.name == name)
     }
 
     /// The shape of the output.
+    #[doc(hidden)]
     pub fn output_shape(&self) -> Shape {
         self.output.iter().map(|axis| self.axis_len(axis, |f| self.factors[f].extent)).collect()
     }
@@ -309,6 +316,7 @@ impl ShardingRule {
 
     /// The factors of an input's (or, for `None`, the output's) dimensions that can carry a cut:
     /// `(dim, factor, elements of the dimension per unit of the factor)`.
+    #[doc(hidden)]
     pub fn leading(&self, input: Option<usize>) -> Vec<(usize, usize, usize)> {
         let axes = input.map_or(&self.output, |i| &self.inputs[i]);
         let lead = |(dim, axis): (usize, &Axis)| {
@@ -319,6 +327,7 @@ impl ShardingRule {
     }
 
     /// Whether `f` is contracted away: cutting it gives Partial.
+    #[doc(hidden)]
     pub fn contracted(&self, f: usize) -> bool {
         !self.output.iter().flatten().any(|&g| g == f)
     }
@@ -350,12 +359,14 @@ impl ShardingRule {
     }
 
     /// How an op that decides is cut over `world_size` ranks where a plan leaves it whole: the first rank decides.
+    #[doc(hidden)]
     pub fn decision(&self, world_size: usize) -> Option<(usize, Cut)> {
         let f = self.decided().filter(|_| world_size > 1)?;
         Some((f, Cut::undivided(self.factors[f].extent.fixed()?, world_size)))
     }
 
     /// Checks that `cut` does for factor `f` over `world_size` ranks.
+    #[doc(hidden)]
     pub fn check(&self, f: usize, cut: &Cut, world_size: usize) -> Result<(), ShardingError> {
         let names = |fs: Vec<usize>| fs.iter().map(|&f| self.factors[f].name.as_str()).collect::<Vec<_>>().join(", ");
         // An image may be cut by hand where it is a node's own free factor: its node then computes the overlap.
@@ -386,6 +397,7 @@ impl ShardingRule {
     }
 
     /// What cutting `f` at `cut` asks of every input and makes of the output.
+    #[doc(hidden)]
     pub fn placements(&self, f: usize, cut: &Cut) -> (Vec<Placement>, Placement) {
         let place = |axes: &[Axis]| -> Option<Placement> {
             let shard = |f: usize, cut: Cut| {
@@ -410,6 +422,7 @@ impl ShardingRule {
     }
 
     /// The part of every factor that `rank` works on under `cut` (`None`: the whole on every rank).
+    #[doc(hidden)]
     pub fn extents(&self, cut: Option<(usize, &Cut)>, rank: usize) -> Vec<Extent> {
         let part = |(g, factor): (usize, &Factor)| {
             let range = cut.and_then(|(f, cut)| match factor.image {
@@ -428,11 +441,13 @@ impl ShardingRule {
     }
 
     /// The output's shape on a rank that works on `extents`.
+    #[doc(hidden)]
     pub fn local_output(&self, extents: &[Extent]) -> Shape {
         self.output.iter().map(|axis| self.axis_len(axis, |f| extents[f].len)).collect()
     }
 
     /// Whether Partial on exactly `inputs` passes through: the op is linear in them and takes no other addend.
+    #[doc(hidden)]
     pub fn passes_partial(&self, inputs: &[usize]) -> bool {
         self.linear.iter().any(|set| set.len() == inputs.len() && inputs.iter().all(|i| set.contains(i)))
     }

@@ -34,6 +34,7 @@ pub enum DType {
 
 impl DType {
     /// Bytes of one element.
+    #[doc(hidden)]
     pub const fn size(self) -> usize {
         match self {
             DType::F32 | DType::U32 => 4,
@@ -50,23 +51,6 @@ impl fmt::Display for DType {
             DType::BF16 => "bf16",
             DType::U32 => "u32",
         })
-    }
-}
-
-/// `1536` as `1.5 KiB`.
-pub fn display_bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{n} B"),
-        // Nine columns at most, so that tables keep their lines.
-        _ if value >= 999.95 => format!("{value:.0} {}", UNITS[unit]),
-        _ => format!("{value:.1} {}", UNITS[unit]),
     }
 }
 
@@ -109,6 +93,7 @@ impl Tensor {
     }
 
     /// A tensor of `dtype` from its little-endian bytes. Errors when their number is not `shape`'s.
+    #[doc(hidden)]
     pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: &[u8]) -> Result<Tensor, TensorError> {
         let shape = shape.into();
         let expected = checked_numel(&shape).and_then(|n| n.checked_mul(dtype.size()));
@@ -127,6 +112,7 @@ impl Tensor {
     /// Zeros, where there is room for them.
     ///
     /// Errors when the shape overflows or the system refuses the memory; [`Tensor::zeros`] would end the process.
+    #[doc(hidden)]
     pub fn try_zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor, TensorError> {
         let shape = shape.into();
         let bytes = checked_numel(&shape).and_then(|n| n.checked_mul(dtype.size()));
@@ -185,6 +171,7 @@ impl Tensor {
     }
 
     /// The little-endian bytes, to be written.
+    #[doc(hidden)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.data {
             Data::F32(v) => bytemuck::cast_slice_mut(v),
@@ -211,6 +198,7 @@ impl Tensor {
     }
 
     /// As [`Tensor::widened`]. Errors when the system refuses the memory.
+    #[doc(hidden)]
     pub fn try_widened(self) -> Result<Tensor, TensorError> {
         if self.dtype().size() < 4 {
             ask_for(self.numel().saturating_mul(4))?;
@@ -219,6 +207,7 @@ impl Tensor {
     }
 
     /// The same values as `F32`; a `U32` tensor is returned as it is.
+    #[doc(hidden)]
     pub fn widened(self) -> Tensor {
         let data = match self.data {
             Data::F16(v) => Data::F32(v.to_f32_vec()),
@@ -229,6 +218,7 @@ impl Tensor {
     }
 
     /// The same values rounded to a 16-bit type (to nearest, ties to even); other targets widen.
+    #[doc(hidden)]
     pub fn rounded(self, dtype: DType) -> Tensor {
         let wide = self.widened();
         let data = match (wide.data, dtype) {
@@ -240,6 +230,7 @@ impl Tensor {
     }
 
     /// The first element that is NaN or infinite, counted row-major, and its value.
+    #[doc(hidden)]
     pub fn first_not_finite(&self) -> Option<(usize, f32)> {
         match &self.data {
             Data::F32(v) => v.iter().position(|x| !x.is_finite()).map(|at| (at, v[at])),
@@ -250,6 +241,7 @@ impl Tensor {
     }
 
     /// The same elements under another shape. Errors when the number of elements differs.
+    #[doc(hidden)]
     pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Result<Tensor, TensorError> {
         let elements = self.numel();
         Tensor::checked(shape.into(), elements, self.data)
@@ -271,6 +263,7 @@ impl Tensor {
 }
 
 /// `||a - b|| / ||b||` over all elements: the error measure of the contract on numbers. 0 when both are empty.
+#[doc(hidden)]
 pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     let (mut difference, mut norm) = (0f64, 0f64);
     for (&x, &y) in a.iter().zip(b) {

@@ -17,11 +17,13 @@ impl Region {
     }
 
     /// The lengths of the box.
+    #[doc(hidden)]
     pub fn shape(&self) -> Vec<usize> {
         self.0.iter().map(|r| r.len()).collect()
     }
 
     /// Elements in the box.
+    #[doc(hidden)]
     pub fn numel(&self) -> usize {
         self.0.iter().map(|r| r.len()).product()
     }
@@ -31,6 +33,7 @@ impl Region {
 ///
 /// Both boxes have the same lengths and lie inside their shapes; `size` is the bytes of one element. This one
 /// routine slices, stacks and interleaves, so exchanges and weight shards share it.
+#[doc(hidden)]
 pub fn copy_region(
     size: usize,
     (source, source_shape, from): (&[u8], &[usize], &Region),
@@ -88,6 +91,7 @@ pub struct SymbolicRegion(pub Vec<(usize, Range<usize>)>);
 
 impl SymbolicRegion {
     /// The box in a tensor of `shape`.
+    #[doc(hidden)]
     pub fn resolve(&self, shape: &[usize]) -> Region {
         let mut region = Region::whole(shape);
         for (dim, range) in &self.0 {
@@ -97,6 +101,7 @@ impl SymbolicRegion {
     }
 
     /// Whether it holds nothing, whatever the symbols.
+    #[doc(hidden)]
     pub fn is_empty(&self) -> bool {
         self.0.iter().any(|(_, range)| range.is_empty())
     }

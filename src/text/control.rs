@@ -23,6 +23,7 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`] and [`Tokenizer::encode`]; also when a variable that the template uses names no token,
     /// or a text cannot be told from a control token.
+    #[doc(hidden)]
     pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TextError> {
         let source = self.source();
         for (name, text) in self.specials().iter().filter(|(name, _)| source.contains(name.as_str())) {

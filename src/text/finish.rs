@@ -20,6 +20,7 @@ pub enum FinishReason {
 
 impl FinishReason {
     /// The reason as the field `finish_reason` of OpenAI's and vLLM's answers has it: `stop`, `length` or `abort`.
+    #[doc(hidden)]
     pub fn finish_reason(&self) -> &'static str {
         match self {
             FinishReason::EndToken(_) | FinishReason::StopText(_) => "stop",
@@ -29,6 +30,7 @@ impl FinishReason {
     }
 
     /// The name of the reason, which unlike [`finish_reason`](FinishReason::finish_reason) differs for each.
+    #[doc(hidden)]
     pub fn name(&self) -> &'static str {
         match self {
             FinishReason::EndToken(_) => "end token",

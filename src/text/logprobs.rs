@@ -5,6 +5,7 @@
 
 /// How likely a token was.
 #[derive(Debug, Clone, PartialEq)]
+#[doc(hidden)]
 pub struct Scores {
     /// The log-probability of the token itself.
     pub logprob: f32,
@@ -16,6 +17,7 @@ impl Scores {
     /// Scores `token` and the `most` likeliest tokens under `logits`.
     ///
     /// A token that the logits do not have has the log-probability -infinity.
+    #[doc(hidden)]
     pub fn of(logits: &[f32], token: u32, max: usize) -> Scores {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total: f64 = logits.iter().map(|&logit| (f64::from(logit) - f64::from(largest)).exp()).sum();

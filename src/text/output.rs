@@ -14,6 +14,7 @@ use std::mem::take;
 /// A stop string may begin and end within tokens. One that is a special token, which has no text here, ends the text at
 /// that token.
 #[derive(Debug, Clone)]
+#[doc(hidden)]
 pub struct Output {
     stream: TextStream,
     stops: Vec<String>,
@@ -26,6 +27,7 @@ pub struct Output {
 
 impl Output {
     /// Begins a text without special tokens that ends before any of `stops`; empty ones are passed over.
+    #[doc(hidden)]
     pub fn new(tokenizer: &Tokenizer, stops: &[String]) -> Self {
         Self::of(tokenizer, tokenizer.stream(true), stops)
     }
@@ -34,6 +36,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Tokenizer::stream_after`].
+    #[doc(hidden)]
     pub fn after(tokenizer: &Tokenizer, prompt: &[u32], stops: &[String]) -> Result<Self, TextError> {
         Ok(Self::of(tokenizer, tokenizer.stream_after(prompt, true)?, stops))
     }
@@ -47,11 +50,13 @@ impl Output {
     }
 
     /// Whether a stop string was met; nothing comes after it.
+    #[doc(hidden)]
     pub fn stopped(&self) -> bool {
         self.stopped.is_some()
     }
 
     /// The stop string that was met, if any.
+    #[doc(hidden)]
     pub fn stopped_by(&self) -> Option<&str> {
         self.stopped.as_deref()
     }
@@ -60,6 +65,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`TextStream::push`].
+    #[doc(hidden)]
     pub fn push(&mut self, token: u32) -> Result<String, TextError> {
         if self.stopped() {
             return Ok(String::new());
@@ -78,6 +84,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`TextStream::finish`].
+    #[doc(hidden)]
     pub fn finish(&mut self) -> Result<String, TextError> {
         let text = self.stream.finish()?;
         Ok(if self.stopped() { String::new() } else { self.take(text, true) })

@@ -23,6 +23,7 @@ pub struct Penalties {
 
 impl Penalties {
     /// None at all.
+    #[doc(hidden)]
     pub const NONE: Penalties = Penalties { repeat: 1.0, presence: 0.0, frequency: 0.0, last: 64 };
 
     fn none(&self) -> bool {

@@ -104,6 +104,7 @@ impl Sampler {
     }
 
     /// The settings.
+    #[doc(hidden)]
     pub fn sampling(&self) -> &Sampling {
         &self.sampling
     }

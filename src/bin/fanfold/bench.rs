@@ -9,6 +9,7 @@ use crate::common::{
 };
 use crate::values::{dtype, strategy};
 use anyhow::Result;
+use bytesize::ByteSize;
 use fanfold::device::select::DeviceChoice;
 use fanfold::generate::EngineOptions;
 use fanfold::graph::Source;
@@ -16,7 +17,6 @@ use fanfold::import::{Folder, Head};
 use fanfold::measure::{Phase, Test, Timing, mean_and_deviation, measure, peak_memory};
 use fanfold::model::Model;
 use fanfold::plan::Strategy;
-use fanfold::report;
 use fanfold::shape::Dim;
 use fanfold::tensor::DType;
 use serde::ser::{Serialize, Serializer};
@@ -281,7 +281,7 @@ impl Placement {
         let ratios: Vec<String> = self.ratios.iter().map(f64::to_string).collect();
         [
             self.model_type.clone(),
-            report::bytes(self.size),
+            ByteSize::b(self.size).to_string(),
             parameters,
             self.backends.join(","),
             counted(&self.devices),
@@ -348,7 +348,7 @@ pub fn main(args: &Args) -> Result<()> {
         let started = Instant::now();
         let mut engine = open(&model, decision)?;
         let placement = Placement::new(&model, &path, decision, started.elapsed().as_secs_f64());
-        tell(format_args!("loaded {} in {:.2} s", report::bytes(placement.loaded), placement.load_seconds));
+        tell(format_args!("loaded {} in {:.2} s", ByteSize::b(placement.loaded), placement.load_seconds));
         for &test in &tests {
             let bar = progress_bar(args.repetitions as u64, "{msg} {bar:30} {pos}/{len} repetitions");
             bar.set_message(format!("{test}, {}", placement.strategy));
@@ -373,7 +373,7 @@ pub fn main(args: &Args) -> Result<()> {
         match peak_memory() {
             Some(peak) => {
                 let times = peak as f64 / placement.loaded.max(1) as f64;
-                tell(format_args!("peak memory {}, {times:.2} times the weights", report::bytes(peak)));
+                tell(format_args!("peak memory {}, {times:.2} times the weights", ByteSize::b(peak)));
             }
             None => tell("peak memory unknown: this system does not tell it"),
         }

@@ -141,7 +141,9 @@ fn line(check: &Check) -> String {
 
 fn describe(index: usize, info: &Value) -> String {
     let word = |field: &str| info[field].as_str().unwrap_or("unknown").to_string();
-    let size = |field: &str| info[field].as_u64().map_or("unknown".to_string(), fanfold::report::bytes);
+    let size = |field: &str| {
+        info[field].as_u64().map_or("unknown".to_string(), |bytes| bytesize::ByteSize::b(bytes).to_string())
+    };
     let features: Vec<&str> = info["features"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let features = if features.is_empty() { "none".to_string() } else { features.join(", ") };
     format!(

@@ -3,6 +3,7 @@
 use crate::common::{Decision, Target, check_weights, decide_unchecked, open_model, say, tell};
 use crate::output::OutputFile;
 use anyhow::Result;
+use bytesize::ByteSize;
 use fanfold::device::select;
 use fanfold::import::Head;
 use fanfold::report;
@@ -43,7 +44,7 @@ pub fn main(args: &Args) -> Result<()> {
         say(json.trim_end())?;
     } else {
         let token = Env { seq: 1, keep: 1, ..*decision.limits };
-        let (parameters, size) = (model.parameters(), report::bytes(model.weight_bytes()));
+        let (parameters, size) = (model.parameters(), ByteSize::b(model.weight_bytes()));
         let (family, plan) = (&model.info().family, &decision.plan);
         let ratios: Vec<String> = plan.ratios.iter().map(f64::to_string).collect();
         let ratios = ratios.join(",");

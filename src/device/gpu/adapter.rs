@@ -10,6 +10,7 @@ use std::fmt;
 /// What sort of device an adapter is, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[doc(hidden)]
 pub enum AdapterKind {
     /// A card with memory of its own.
     Discrete,
@@ -38,6 +39,7 @@ impl fmt::Display for AdapterKind {
 /// The graphics interface an adapter is reached through, the preferred one first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[doc(hidden)]
 pub enum Backend {
     /// Vulkan.
     Vulkan,
@@ -107,11 +109,13 @@ pub struct AdapterInfo {
 
 impl AdapterInfo {
     /// Whether it runs on the processor.
+    #[doc(hidden)]
     pub fn is_software(&self) -> bool {
         self.kind == AdapterKind::Software
     }
 
     /// Bytes of the largest tensor that it holds in one piece.
+    #[doc(hidden)]
     pub fn largest_tensor(&self) -> u64 {
         largest_tensor(self.max_binding, self.max_buffer)
     }

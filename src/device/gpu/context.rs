@@ -8,8 +8,8 @@ use super::options::{ALIGNMENT, GpuOptions};
 use crate::device::Counters;
 use crate::device::DeviceError;
 
-use crate::tensor::display_bytes;
 use crate::wait::{Progress, Wait};
+use bytesize::ByteSize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,7 +151,7 @@ impl Context {
     ) -> Result<wgpu::Buffer, DeviceError> {
         let size = aligned(bytes);
         if size > self.limits.max_buffer_size {
-            let largest = display_bytes(self.limits.max_buffer_size);
+            let largest = ByteSize::b(self.limits.max_buffer_size);
             let reason = format!("a buffer of this adapter holds at most {largest}");
             return Err(self.no_room(what, bytes, reason));
         }

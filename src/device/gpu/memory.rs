@@ -11,8 +11,9 @@ use crate::device::DeviceError;
 use crate::kernel::{Layout, weight_layout};
 use crate::program::{Place, RankProgram, WeightPart, WeightShard};
 use crate::shape::{Limits, resolve};
-use crate::tensor::{DType, Region, display_bytes};
+use crate::tensor::{DType, Region};
 use crate::weights::Weights;
+use bytesize::ByteSize;
 use std::ops::Range;
 use wgpu::BufferUsages;
 
@@ -80,7 +81,7 @@ impl Memory {
 fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buffer, DeviceError> {
     let (bytes, largest) = (elements.saturating_mul(4), context.largest_binding());
     if bytes > largest {
-        let largest = display_bytes(largest);
+        let largest = ByteSize::b(largest);
         let reason = format!("a binding of this adapter holds at most {largest}: use a smaller context (-c)");
         return Err(context.no_room(what, bytes, reason));
     }
@@ -103,7 +104,7 @@ fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Resu
     let whole = (rows as u64).saturating_mul(row as u64);
     if (max == 0 && whole > 0) || (dense && whole > context.largest_binding()) {
         let (bytes, part) = if dense { (whole, "all of it") } else { (row as u64, "one row") };
-        let largest = display_bytes(if dense { context.largest_binding() } else { largest });
+        let largest = ByteSize::b(if dense { context.largest_binding() } else { largest });
         let reason = format!("a binding of this adapter holds at most {largest}, less than {part}");
         return Err(context.no_room(&format!("weight {}", shard.name), bytes, reason));
     }

@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Sizes beyond this are mistakes, and keep products of two sizes from overflowing.
+#[doc(hidden)]
 pub const MAX_SIZE: usize = 1 << 31;
 
 /// The names one field goes by, the preferred first: `"vocab_size"`, or `["hidden_size", "n_embd"]`.
+#[doc(hidden)]
 pub trait FieldNames {
     /// The names, at least one.
     fn names(&self) -> &[&str];
@@ -47,6 +49,7 @@ impl FieldNames for &[&str] {
 /// configuration of a model of a known family; otherwise it is absent. A field that is `null` is absent, whatever its
 /// default; `null` where the class takes none is an error.
 #[derive(Clone, Debug)]
+#[doc(hidden)]
 pub struct Config {
     path: PathBuf,
     /// `rope_parameters.` for a nested object.

@@ -7,6 +7,7 @@ use crate::import::ImportError;
 use crate::import::files::folder::Folder;
 
 /// The embedded folder: a Llama of 2.6 M parameters that writes in the manner of Shakespeare.
+#[doc(hidden)]
 pub fn demo() -> Result<Folder, ImportError> {
     Folder::embedded(&[
         ("config.json", include_bytes!("../../../assets/demo/config.json")),

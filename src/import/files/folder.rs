@@ -75,11 +75,13 @@ impl Folder {
     }
 
     /// A folder whose files are part of the program.
+    #[doc(hidden)]
     pub fn embedded(files: &'static [Embedded]) -> Result<Folder, ImportError> {
         Folder::build(PathBuf::from("<embedded>"), Place::Memory(files))
     }
 
     /// A folder of nothing but the settings in the file at `path`, whatever it is called. Its path is the file's.
+    #[doc(hidden)]
     pub fn bare(path: impl AsRef<Path>) -> Result<Folder, ImportError> {
         let path = path.as_ref();
         let config = Config::parse(path, &read_small(path)?)?;
@@ -118,6 +120,7 @@ impl Folder {
     }
 
     /// Where the model's own files lie: the folder's path, or below it where modules.json says so.
+    #[doc(hidden)]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -147,11 +150,13 @@ impl Folder {
     }
 
     /// config.json.
+    #[doc(hidden)]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
     /// The object in the model's file `name`, which may be below a subfolder. `None` when there is no such file.
+    #[doc(hidden)]
     pub fn json(&self, name: &str) -> Result<Option<Config>, ImportError> {
         self.outer_json(&format!("{}{name}", self.inside))
     }
@@ -165,6 +170,7 @@ impl Folder {
     }
 
     /// The list of objects in the file `name`, which lies beside modules.json. `None` when there is no such file.
+    #[doc(hidden)]
     pub fn json_list(&self, name: &str) -> Result<Option<Vec<Config>>, ImportError> {
         let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
         let entries = Config::parse_list(&self.root.join(name), &json)?.into_iter().enumerate();
@@ -179,16 +185,19 @@ impl Folder {
     /// What the small file `name` holds: tokenizer.json, say. `None` when there is no such file.
     ///
     /// `name` may come from another file of the folder: it cannot lead outside.
+    #[doc(hidden)]
     pub fn bytes(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, ImportError> {
         read(&self.path, self.place, name)
     }
 
     /// The names of all tensors, in the order of their files and bytes.
+    #[doc(hidden)]
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.files.iter().flat_map(|file| &file.entries).map(|entry| entry.name.as_str())
     }
 
     /// Bytes of all tensors together.
+    #[doc(hidden)]
     pub fn weight_bytes(&self) -> u64 {
         self.files.iter().flat_map(|file| &file.entries).map(|entry| entry.range.len() as u64).sum()
     }

@@ -22,6 +22,7 @@ const LANES: usize = 4;
 
 /// Random tensors of one type, made up by name and shape as they are wanted.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct RandomTensors {
     path: PathBuf,
     dtype: DType,

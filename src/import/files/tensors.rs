@@ -20,10 +20,12 @@ const TILE: usize = 32;
 
 /// One tensor of a [`FileTensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[doc(hidden)]
 pub struct TensorId(pub(crate) usize);
 
 /// Where the elements of one graph weight lie: a strided view of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[doc(hidden)]
 pub struct View {
     /// The tensor.
     pub tensor: TensorId,
@@ -128,6 +130,7 @@ impl View {
 /// The tensors that a model's weights are views of.
 ///
 /// All but `find` error when an id is of another model.
+#[doc(hidden)]
 pub trait Tensors: Send + Sync {
     /// The tensor called `name`.
     fn find(&self, name: &str) -> Option<TensorId>;
@@ -176,6 +179,7 @@ pub trait Tensors: Send + Sync {
 
 /// The tensors of a folder's files, mapped, and a count of what has been read of them.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct FileTensors {
     path: PathBuf,
     files: Arc<[File]>,

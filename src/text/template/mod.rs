@@ -71,6 +71,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`TextError::Template`] when the template raises, with its own message; when it fails, with the line; or when it
     /// runs or prints without end.
+    #[doc(hidden)]
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
         let given: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
         fn record(message: &Message) -> Vec<(&str, &str)> {

@@ -89,6 +89,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when `most` does not even hold the special tokens.
+    #[doc(hidden)]
     pub fn truncated(&self, max: usize, start: bool) -> Result<Self, TextError> {
         let around = self.inner.pipeline.around(false);
         if max < around {
@@ -101,6 +102,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when an added token cannot be read so.
+    #[doc(hidden)]
     pub fn lowercased(&self) -> Result<Self, TextError> {
         let pipeline = self.run(Pipeline::lowercased)?;
         Ok(self.with(Arc::new(pipeline), self.inner.truncation))
@@ -113,6 +115,7 @@ impl Tokenizer {
     }
 
     /// Whether an id is that of a special token, such as the one that ends every text.
+    #[doc(hidden)]
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.pipeline.added.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
@@ -134,6 +137,7 @@ impl Tokenizer {
     }
 
     /// How many tokens the vocabulary holds, special ones included.
+    #[doc(hidden)]
     pub fn vocab_size(&self) -> usize {
         let Pipeline { added, model, .. } = &*self.inner.pipeline;
         let new = added.get_vocab().keys().filter(|token| model.token_to_id(token).is_none());
@@ -141,11 +145,13 @@ impl Tokenizer {
     }
 
     /// The id of a token, spelled as in the vocabulary.
+    #[doc(hidden)]
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.pipeline.token_id(token)
     }
 
     /// A token, spelled as in the vocabulary.
+    #[doc(hidden)]
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.pipeline.token(id)
     }
@@ -157,6 +163,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Vocabulary`] names both sizes.
+    #[doc(hidden)]
     pub fn check(&self, vocabulary: usize) -> Result<(), TextError> {
         let largest = self.inner.pipeline.largest;
         if (largest as usize) < vocabulary {
