@@ -9,8 +9,18 @@ use std::borrow::Cow;
 
 /// A WGSL shader: its name, for messages, and its text.
 ///
-/// Two shaders are equal when their texts are, whatever they are called. A shader of one's own may hold `#import NAME` for
-/// the modules in `shaders/common/`, such as `grid`.
+/// Two shaders are equal when their texts are, whatever they are called. A line `#import NAME` stands for a module of
+/// `shaders/common/`, in a shader of one's own too:
+///
+/// | `NAME` | brings |
+/// |---|---|
+/// | `grid` | `number_of(group, groups, lane)`: the number of an invocation, 64 to a workgroup, in the grid of [`linear_grid`] |
+/// | `functions` | `hyperbolic_tangent`, `sigmoid`, `relu`, `silu`, `gelu`, `gelu_tanh`, with no overflow on any driver |
+/// | `weight` | `four_of_row(row, j, len)`: four elements of a matrix's row as f32, however its elements lie, see [`Kernel::weight`] |
+/// | `product` | sums over `k` of blocks of rows, in an order that depends on `k` alone; needs `weight` |
+/// | `online_softmax` | a softmax over scores that come sixteen at a time; needs `functions` |
+///
+/// The head of each file says which names it expects the shader to define.
 #[derive(Clone, Debug)]
 pub struct Shader {
     name: Cow<'static, str>,
@@ -19,13 +29,16 @@ pub struct Shader {
 }
 
 impl Shader {
-    /// A shader of one's own, written by hand or generated. A device compiles it with all runtime checks: an index out of
-    /// bounds reads or writes nothing that is not the launch's own, and a loop without an end is cut short.
+    /// A shader of one's own, written by hand or generated. A device compiles it with all runtime checks of wgpu: an index out
+    /// of bounds reads or writes an element of the same binding or nothing, workgroup memory starts as zeros, and a loop
+    /// without an end is no undefined behaviour, though it may last until the device's deadline.
     pub fn new(name: impl Into<Cow<'static, str>>, source: impl Into<Cow<'static, str>>) -> Shader {
         Shader { name: name.into(), source: source.into(), trusted: false }
     }
 
-    /// One of the crate's own, a file of `shaders/`: all its loops are known to end, so they run unchecked.
+    /// One of the crate's own, a file of `shaders/`: its loops are known to end, so they run without a counter.
+    ///
+    /// Private to the crate because compiling it that way is `unsafe`.
     pub(crate) const fn built_in(name: &'static str, source: &'static str) -> Shader {
         Shader { name: Cow::Borrowed(name), source: Cow::Borrowed(source), trusted: true }
     }
@@ -42,9 +55,17 @@ impl Shader {
         &self.source
     }
 
-    /// Whether it is one of the crate's own.
+    /// Whether it is compiled without a bound on its loops.
     pub(crate) fn is_trusted(&self) -> bool {
         self.trusted
+    }
+
+    /// The same text, to be compiled with all checks.
+    ///
+    /// Whoever launches one of the crate's own shaders in an op of their own chooses its aliases, function and parameters, and
+    /// with these its loops no longer need to end.
+    pub(crate) fn distrust(&mut self) {
+        self.trusted = false;
     }
 }
 
@@ -88,20 +109,21 @@ impl Rows {
 /// None of it may depend on how a tensor is sharded: shard extents are run-time parameters, or a driver could contract
 /// arithmetic differently from cut to cut and bits would change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Kernel {
     /// The source.
     pub shader: Shader,
     /// The entry point.
-    pub entry: &'static str,
+    pub entry: Cow<'static, str>,
     /// How the matrix lies that it reads in fours, if any: what `#import weight` stands for.
     pub weight: Option<Rows>,
     /// The elementwise function that `apply` stands for, if any: one of the shader's own, or of
     /// `shaders/common/functions.wgsl`.
-    pub function: Option<&'static str>,
+    pub function: Option<Cow<'static, str>>,
     /// WGSL type aliases to generate: `(name, type)`.
-    pub aliases: Vec<(&'static str, String)>,
+    pub aliases: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     /// WGSL `override` constants: `(name, value)`.
-    pub constants: Vec<(&'static str, u32)>,
+    pub constants: Vec<(Cow<'static, str>, u32)>,
 }
 
 /// What one binding of a launch is bound to.
@@ -155,8 +177,33 @@ const COMMON: &[(&str, &str)] = &[
 
 impl Kernel {
     /// A kernel with nothing specialised.
-    pub fn new(shader: Shader, entry: &'static str) -> Kernel {
-        Kernel { shader, entry, weight: None, function: None, aliases: Vec::new(), constants: Vec::new() }
+    pub fn new(shader: Shader, entry: impl Into<Cow<'static, str>>) -> Kernel {
+        let (weight, function, aliases, constants) = Default::default();
+        Kernel { shader, entry: entry.into(), weight, function, aliases, constants }
+    }
+
+    /// With `#import weight` for a matrix that lies as `rows` says.
+    pub fn weight(mut self, rows: Rows) -> Kernel {
+        self.weight = Some(rows);
+        self
+    }
+
+    /// With a function `apply(x: f32) -> f32` that calls the one named `function`.
+    pub fn function(mut self, function: impl Into<Cow<'static, str>>) -> Kernel {
+        self.function = Some(function.into());
+        self
+    }
+
+    /// With `alias name = ty;`.
+    pub fn alias(mut self, name: impl Into<Cow<'static, str>>, ty: impl Into<Cow<'static, str>>) -> Kernel {
+        self.aliases.push((name.into(), ty.into()));
+        self
+    }
+
+    /// With `value` for the WGSL `override` constant `name`.
+    pub fn constant(mut self, name: impl Into<Cow<'static, str>>, value: u32) -> Kernel {
+        self.constants.push((name.into(), value));
+        self
     }
 
     /// The WGSL text: imports expanded, aliases and the elementwise function generated. `Err` names an unknown import.
@@ -166,7 +213,7 @@ impl Kernel {
         for (name, ty) in &self.aliases {
             text += &format!("alias {name} = {ty};\n");
         }
-        if let Some(function) = self.function {
+        if let Some(function) = &self.function {
             text += &format!("fn apply(x: f32) -> f32 {{ return {function}(x); }}\n");
         }
         for line in self.shader.source.lines() {

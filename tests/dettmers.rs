@@ -6,19 +6,18 @@ mod common;
 use common::hosts;
 use fanfold::graph::Graph;
 use fanfold::ops::{Linear, Softmax};
-use fanfold::plan::{NodeCut, Plan, Strategy};
+use fanfold::plan::Plan;
 use fanfold::program::lower;
 use fanfold::random::Random;
 use fanfold::report::sent_bytes;
 use fanfold::session::{Options, Session};
 use fanfold::shape::Env;
-use fanfold::sharding::Cut;
 use fanfold::tensor::{DType, Tensor, relative_error};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Elements that each device sends, and the output.
-fn run(factor: Option<(&str, usize)>) -> (Vec<u64>, Tensor) {
+fn run(factor: Option<&str>) -> (Vec<u64>, Tensor) {
     let mut random = Random::new(1);
     let (x, w) = (random.tensor(DType::F32, &[128, 1000]), random.tensor(DType::F32, &[500, 1000]));
     let mut graph = Graph::new();
@@ -29,16 +28,8 @@ fn run(factor: Option<(&str, usize)>) -> (Vec<u64>, Tensor) {
     let y = graph.node("next", Softmax, &[y]).unwrap();
     graph.output("y", y).unwrap();
     let world_size = if factor.is_some() { 2 } else { 1 };
-    let cut = |n: usize| Cut::by_ratio(n, &[1.0, 1.0]).unwrap();
-    let nodes = factor.map(|(factor, n)| NodeCut { node: "layer".into(), factor: factor.into(), cut: cut(n) });
-    let plan = Plan {
-        fanfold: 1,
-        model: graph.fingerprint(),
-        world_size,
-        ratios: vec![1.0; world_size],
-        strategy: Strategy::Tensor,
-        nodes: nodes.into_iter().collect(),
-    };
+    let plan = Plan::whole(&graph, world_size);
+    let plan = factor.into_iter().fold(plan, |plan, factor| plan.cut("layer", factor, [1.0, 1.0])).build().unwrap();
     let program = lower(&graph, &plan).unwrap();
     let env = Env::prompt(1);
     let told: Vec<u64> = (0..world_size).map(|rank| sent_bytes(&program, rank, &env)).collect();
@@ -56,10 +47,10 @@ fn both_cuts_move_what_the_post_says() {
     let (none, whole) = run(None);
     assert_eq!(none, [0]);
     let whole = whole.as_f32().unwrap();
-    let (added, y) = run(Some(("k", 1000)));
+    let (added, y) = run(Some("k"));
     assert_eq!(added, [64_000, 64_000]);
     assert!(relative_error(y.as_f32().unwrap(), whole) <= 1e-5);
-    let (stacked, y) = run(Some(("n", 500)));
+    let (stacked, y) = run(Some("n"));
     assert_eq!(stacked, [32_000, 32_000]);
     assert_eq!(y.as_f32().unwrap(), whole);
 }

@@ -5,8 +5,7 @@ mod common;
 use common::{Expected, all_logits, fixture, hosts, values};
 use fanfold::generate::{Engine, prepare};
 use fanfold::model::Model;
-use fanfold::plan::PlanError;
-use fanfold::plan::{Plan, Strategy, plan};
+use fanfold::plan::{Plan, PlanBuilder, PlanError, Strategy, plan};
 use fanfold::program::ProgramError;
 use fanfold::program::{Holding, Room, check, lower};
 use fanfold::sharding::Cut;
@@ -153,6 +152,48 @@ fn cuts_that_a_rule_does_not_allow() {
 fn a_plan_for_another_model() {
     let (_, plan) = llama();
     assert!(matches!(lower(open("gpt2").graph(), &plan), Err(ProgramError::Plan(PlanError::Model { .. }))));
+}
+
+/// Fingerprints had 16 digits before, and cannot be compared with today's.
+#[test]
+fn a_plan_of_the_older_form_is_to_be_made_anew() {
+    let (model, plan) = llama();
+    let older = Plan { model: "0123456789abcdef".into(), ..plan };
+    let error = Plan::from_json(&older.to_json()).unwrap_err();
+    assert!(matches!(error, PlanError::Older) && error.to_string().contains("older fanfold"), "{error}");
+    let error = lower(model.graph(), &older).unwrap_err();
+    assert!(matches!(error, ProgramError::Plan(PlanError::Older)), "{error}");
+}
+
+/// Plans outlive a release as long as this stays: whoever changes it makes a person plan anew.
+#[test]
+fn the_fingerprint_of_a_model_stays_what_it_was() {
+    assert_eq!(Model::demo().unwrap().graph().fingerprint(), "fdda76afb3fa165b5d19536a9c8e98d4");
+}
+
+#[test]
+fn a_plan_by_hand_cuts_what_it_is_told_to() {
+    let (model, _) = llama();
+    let (graph, down) = (model.graph(), "model.layers.1.mlp.down_proj");
+    let whole = Plan::whole(graph, 3).build().unwrap();
+    assert_eq!((whole.world_size, whole.nodes.len()), (3, 0));
+    let by_ratio = Plan::whole(graph, 2).cut("lm_head", "n", [2.0, 1.0]).build().unwrap();
+    let by_place = Plan::whole(graph, 2).cut("lm_head", "n", [0..256, 256..384]).build().unwrap();
+    assert_eq!(by_ratio, by_place);
+    assert_eq!(Plan::from_json(&by_place.to_json()).unwrap(), by_place);
+    let refused = |plan: PlanBuilder<'_>, says: &[&str]| {
+        let error = plan.build().unwrap_err().to_string();
+        assert!(says.iter().all(|word| error.contains(word)), "{error}");
+    };
+    refused(Plan::whole(graph, 2).cut("nowhere", "n", [1.0, 1.0]), &["nowhere", "no such node"]);
+    refused(Plan::whole(graph, 2).cut(down, "z", [1.0, 1.0]), &[down, "no factor \"z\""]);
+    refused(Plan::whole(graph, 2).cut(down, "k", [0..50, 60..250]), &[down, "0..50|60..250 of k", "50..60 to no rank"]);
+    refused(Plan::whole(graph, 2).cut(down, "k", [1.0, -1.0]), &[down, "ratios"]);
+    refused(Plan::whole(graph, 3).cut(down, "k", [1.0, 1.0]), &[down, "2 intervals for 3 ranks"]);
+    refused(Plan::whole(graph, 2).cut(down, "s", [1.0, 1.0]), &[down, "only a call knows"]);
+    refused(Plan::whole(graph, 2).cut(down, "k", [1.0, 1.0]).cut(down, "n", [1.0, 1.0]), &[down, "twice"]);
+    refused(Plan::whole(graph, 0), &["0 ranks"]);
+    refused(Plan::whole(graph, 17), &["17 ranks"]);
 }
 
 /// What a person may do to a plan: move a boundary, leave a node whole. The answer stays.

@@ -58,9 +58,9 @@ fn write(kernel: &Kernel) {
         .validate(&module)
         .unwrap_or_else(|error| fail("validation", &error));
     let constants: PipelineConstants =
-        kernel.constants.iter().map(|&(name, value)| (name.to_string(), value as f64)).collect();
+        kernel.constants.iter().map(|(name, value)| (name.to_string(), *value as f64)).collect();
     let stage = naga::ShaderStage::Compute;
-    let (module, info) = process_overrides(&module, &info, Some((stage, kernel.entry)), &constants)
+    let (module, info) = process_overrides(&module, &info, Some((stage, &*kernel.entry)), &constants)
         .unwrap_or_else(|error| fail("overrides", &error));
 
     let entry_point = kernel.entry.to_string();

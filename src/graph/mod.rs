@@ -10,7 +10,7 @@ mod fingerprint;
 pub use error::GraphError;
 
 use crate::kernel::dense;
-use crate::ops::{Op, Operand};
+use crate::ops::{Op, OpError, Operand};
 use crate::shape::{Dim, Shape, Symbol, display_shape};
 use crate::sharding::ShardingRule;
 use crate::tensor::DType;
@@ -81,6 +81,11 @@ fn refused(name: &str, reason: String) -> GraphError {
     GraphError::Value { value: name.to_string(), reason }
 }
 
+/// Why an op whose attributes cannot be written as JSON is not accepted.
+fn unwritable(op: &Op, error: &impl std::fmt::Display) -> GraphError {
+    OpError::Attribute { op: op.name(), reason: format!("its attributes cannot be written as JSON: {error}") }.into()
+}
+
 impl Graph {
     /// An empty graph.
     pub fn new() -> Graph {
@@ -139,13 +144,15 @@ impl Graph {
 
     /// Adds a node and returns its output.
     ///
-    /// Errors when the name is taken, an id is of another graph, the inputs do not fit the op's rule or are of types
-    /// that it does not read, or when it reads what a node before it has overwritten in place.
+    /// Errors when the name is taken, an id is of another graph, the op's attributes cannot be written as JSON, the inputs do
+    /// not fit its rule or are of types that it does not read, or when it reads what a node before it has overwritten in
+    /// place.
     pub fn node(&mut self, name: &str, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
         let op = op.into();
         let wrap = |cause: GraphError| GraphError::Node { node: name.to_string(), cause: Box::new(cause) };
         inputs.iter().try_for_each(|&value| self.check_known(value)).map_err(wrap)?;
         let shapes: Vec<Shape> = inputs.iter().map(|&v| self.value(v).shape.clone()).collect();
+        op.attributes().map_err(|error| wrap(unwritable(&op, &error)))?;
         let rule = op.rule(&shapes).map_err(|cause| wrap(cause.into()))?;
         for (input, &value) in inputs.iter().enumerate() {
             self.check_current(value).map_err(wrap)?;

@@ -10,35 +10,38 @@ use super::gather::Gather;
 use super::layout::{Reshape, Slice, Transpose};
 use super::linear::Linear;
 use super::normalization::Normalization;
+use super::operator::Op;
 use super::reduce::Reduce;
 use super::rotary::RotaryEmbedding;
 use super::routing::Routing;
 use super::sample::MakeSample;
 use super::softmax::Softmax;
 use super::unary::Unary;
+use std::any::Any;
 
-/// The random cases of every op that the crate brings, for tests, benches and self-tests: the op's name and a maker of cases.
-///
-/// This is the one list that a new op of the crate is added to. An op of one's own brings its cases to
-/// [`crate::proof::check_op`] itself.
-#[doc(hidden)]
-pub fn samples() -> Vec<(&'static str, MakeSample)> {
-    [
-        Linear::SAMPLES,
-        Gather::SAMPLES,
-        Normalization::SAMPLES,
-        RotaryEmbedding::SAMPLES,
-        Attention::SAMPLES,
-        TensorScatter::SAMPLES,
-        Unary::SAMPLES,
-        Binary::SAMPLES,
-        Softmax::SAMPLES,
-        Reshape::SAMPLES,
-        Transpose::SAMPLES,
-        Slice::SAMPLES,
-        Reduce::SAMPLES,
-        Routing::SAMPLES,
-        Experts::SAMPLES,
-    ]
-    .concat()
+macro_rules! built_in {
+    ($($op:ident),* $(,)?) => {
+        /// The random cases of every op that the crate brings, for tests, benches and self-tests: the op's name and a maker of
+        /// cases.
+        ///
+        /// An op of one's own brings its cases to [`crate::proof::check_op`] itself.
+        #[doc(hidden)]
+        pub fn samples() -> Vec<(&'static str, MakeSample)> {
+            [$($op::SAMPLES),*].concat()
+        }
+
+        impl Op {
+            /// Whether the crate brings it. Then its kernels are launched with parameters for which their loops end.
+            pub(crate) fn is_built_in(&self) -> bool {
+                let op: &dyn Any = &**self;
+                $(op.is::<$op>())||*
+            }
+        }
+    };
+}
+
+// The one list that a new op of the crate is added to.
+built_in! {
+    Linear, Gather, Normalization, RotaryEmbedding, Attention, TensorScatter, Unary, Binary, Softmax, Reshape, Transpose,
+    Slice, Reduce, Routing, Experts,
 }

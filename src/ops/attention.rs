@@ -116,12 +116,12 @@ impl Operator for Attention {
         if context.numel() == 0 {
             return Ok(Vec::new());
         }
-        let element = |len: usize| if len.is_multiple_of(4) { "vec4<f32>" } else { "f32" }.to_string();
-        let kernel = Kernel {
-            aliases: vec![("Key", element(d)), ("Value", element(e))],
-            constants: vec![("SCALAR_D", !d.is_multiple_of(4) as u32), ("SCALAR_E", !e.is_multiple_of(4) as u32)],
-            ..Kernel::new(SHADER, "attend")
-        };
+        let element = |len: usize| if len.is_multiple_of(4) { "vec4<f32>" } else { "f32" };
+        let kernel = Kernel::new(SHADER, "attend")
+            .alias("Key", element(d))
+            .alias("Value", element(e))
+            .constant("SCALAR_D", !d.is_multiple_of(4) as u32)
+            .constant("SCALAR_E", !e.is_multiple_of(4) as u32);
         let group = self.heads / self.kv_heads;
         let blocks = (s * group.min(h.len)).div_ceil(4);
         let counts = [b, s, t, h.len, h.offset, g.len, g.offset, group, blocks, d, e];

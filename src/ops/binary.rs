@@ -61,6 +61,10 @@ impl Repeat {
 }
 
 impl Operator for Binary {
+    fn family(&self) -> &'static str {
+        "Binary"
+    }
+
     fn name(&self) -> &'static str {
         match self.function {
             BinaryFunction::Add => "Add",
@@ -122,7 +126,7 @@ impl Operator for Binary {
             Repeat::Column => 2,
         };
         Ok(vec![Launch {
-            kernel: Kernel { constants: vec![("REPEAT", repeat)], ..Kernel::new(SHADER, entry) },
+            kernel: Kernel::new(SHADER, entry).constant("REPEAT", repeat),
             params: vec![n as u32, context.extent("k").len as u32],
             bindings: vec![Binding::input(0), Binding::input(1), Binding::Output],
             groups: linear_grid(n, 64),

@@ -40,6 +40,10 @@ impl Experts {
 }
 
 impl Operator for Experts {
+    fn family(&self) -> &'static str {
+        "Experts"
+    }
+
     fn name(&self) -> &'static str {
         match self.kind {
             ExpertsKind::Up => "ExpertsUp",
@@ -112,12 +116,10 @@ impl Operator for Experts {
             (ExpertsKind::Down, _) => ("down_many", 4, 32),
         };
         let scalar = !len.is_multiple_of(4);
-        let kernel = Kernel {
-            weight: Some(context.rows(1, len)),
-            aliases: vec![("X", if scalar { "f32" } else { "vec4<f32>" }.to_string())],
-            constants: vec![("SCALAR", scalar as u32)],
-            ..Kernel::new(SHADER, entry)
-        };
+        let kernel = Kernel::new(SHADER, entry)
+            .weight(context.rows(1, len))
+            .alias("X", if scalar { "f32" } else { "vec4<f32>" })
+            .constant("SCALAR", scalar as u32);
         let launch = |(piece, range): (usize, &Range<usize>)| {
             let experts = match self.kind {
                 ExpertsKind::Up => range.end.div_ceil(width) - range.start / width,

@@ -62,7 +62,7 @@ impl Operator for Gather {
             return Ok(Vec::new());
         }
         let (rows, packed) = (context.numel() / d, d.div_ceil(4));
-        let kernel = Kernel { weight: Some(context.rows(0, d)), ..Kernel::new(SHADER, "gather") };
+        let kernel = Kernel::new(SHADER, "gather").weight(context.rows(0, d));
         let launch = |(piece, range): (usize, &Range<usize>)| Launch {
             kernel: kernel.clone(),
             params: [rows, d, packed, v.offset + range.start, range.len(), (piece == 0) as usize]

@@ -75,12 +75,10 @@ impl Operator for Linear {
             2..=4 => ("skinny", 4, 4),
             _ => ("gemm", 8, 8),
         };
-        let kernel = Kernel {
-            weight: Some(context.rows(1, k)),
-            aliases: vec![("X", if scalar { "f32" } else { "vec4<f32>" }.to_string())],
-            constants: vec![("SCALAR", scalar as u32)],
-            ..Kernel::new(SHADER, entry)
-        };
+        let kernel = Kernel::new(SHADER, entry)
+            .weight(context.rows(1, k))
+            .alias("X", if scalar { "f32" } else { "vec4<f32>" })
+            .constant("SCALAR", scalar as u32);
         let biased = context.inputs.len() == 3;
         let launch = |(piece, range): (usize, &Range<usize>)| Launch {
             kernel: kernel.clone(),

@@ -44,6 +44,10 @@ impl Normalization {
 }
 
 impl Operator for Normalization {
+    fn family(&self) -> &'static str {
+        "Normalization"
+    }
+
     fn name(&self) -> &'static str {
         match self.kind {
             NormalizationKind::Rms => "RMSNormalization",

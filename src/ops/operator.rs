@@ -9,6 +9,7 @@ use crate::shape::{Env, Shape};
 use crate::sharding::{Extent, ShardingRule};
 use crate::tensor::{DType, Tensor};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -29,7 +30,6 @@ pub enum Operand {
 
 impl Operand {
     /// How a weight lies that stands here.
-    #[doc(hidden)]
     pub fn layout(self) -> Layout {
         match self {
             Operand::Matrix => Layout::Padded,
@@ -38,7 +38,6 @@ impl Operand {
     }
 
     /// What may not stand here is an error that says what may: `Err` holds those words.
-    #[doc(hidden)]
     pub fn check(self, found: DType) -> Result<(), &'static str> {
         match (self, found) {
             (Operand::Numbers | Operand::Matrix, DType::U32) => Err("numbers, not u32"),
@@ -48,26 +47,38 @@ impl Operand {
     }
 }
 
-/// The settings of an op as plain data, by which programs and plans tell ops apart.
+/// The attributes of an op as JSON text, by which programs and fingerprints tell ops of one name apart.
 ///
-/// Every type that implements [`serde::Serialize`] has it.
+/// Every type that implements [`serde::Serialize`] has it: an op derives `Serialize` and writes nothing more. The text is what
+/// serde_json writes, fields in the order of the struct, so that it is the same in every build; a field that is a map should be
+/// a `BTreeMap`, whose order is its own. A number that is not finite is written `null`.
 #[doc(hidden)]
 pub trait Attributes {
-    /// The settings: `null` for an op that has none, else an object.
-    fn attributes(&self) -> serde_json::Value;
+    /// The text: `null` for an op that has no attributes, else an object.
+    ///
+    /// Errors when serde_json cannot write them, for example a map whose keys are no texts.
+    fn attributes(&self) -> Result<Box<RawValue>, serde_json::Error>;
 }
 
 impl<T: Serialize> Attributes for T {
-    fn attributes(&self) -> serde_json::Value {
-        // Only a map whose keys are no texts, or a Serialize of one's own that fails, cannot be a value.
-        serde_json::to_value(self).unwrap_or_else(|error| serde_json::Value::String(error.to_string()))
+    fn attributes(&self) -> Result<Box<RawValue>, serde_json::Error> {
+        serde_json::value::to_raw_value(self)
     }
 }
 
 /// What an op states about itself. Shapes, legal cuts and the lowering of every cut are derived from
 /// [`Operator::rule`].
+///
+/// An op of one's own derives `Debug` and `serde::Serialize`, implements this trait, and goes into a graph by
+/// [`Graph::node`](crate::graph::Graph::node); `examples/own_op.rs` is one, and [`crate::proof::check_op`] tests it.
 pub trait Operator: Attributes + fmt::Debug + Send + Sync + Any {
-    /// Its ONNX name.
+    /// The name of its type, which tags it where a program is serialised. It differs from the name where one type is several
+    /// ops, as Unary is Gelu, Relu and others.
+    fn family(&self) -> &'static str {
+        self.name()
+    }
+
+    /// Its name, by which programs, plans and messages know it; of the crate's own mostly ONNX's.
     fn name(&self) -> &'static str;
 
     /// Its sharding rule, bound to the inputs' shapes. Errors when they do not fit.
@@ -98,11 +109,19 @@ pub trait Operator: Attributes + fmt::Debug + Send + Sync + Any {
     }
 }
 
-/// Any op, the crate's or one's own. Two are equal when they are of one type with equal attributes.
+/// Any op, the crate's or one's own. Two are equal when they are of one type and their names and attributes are equal.
 ///
-/// It is serialised as its name and its attributes, `{"Softmax": null}` for example.
+/// It is serialised as its family and its attributes: `{"Softmax":null}`, `{"Unary":{"function":"Gelu"}}`.
 #[derive(Clone, Debug)]
 pub struct Op(Arc<dyn Operator>);
+
+impl Op {
+    /// Its attributes as JSON text. Errors as [`Attributes::attributes`]; of an op in a graph never.
+    pub fn attributes(&self) -> Result<Box<RawValue>, serde_json::Error> {
+        // Not of `self`: an Op is Serialize too, and its own text is made of this one.
+        self.0.as_ref().attributes()
+    }
+}
 
 impl<T: Operator> From<T> for Op {
     fn from(op: T) -> Op {
@@ -120,15 +139,19 @@ impl Deref for Op {
 
 impl PartialEq for Op {
     fn eq(&self, other: &Op) -> bool {
-        let types = |op: &Op| Any::type_id(op.0.as_ref());
-        let (one, two) = (self.0.as_ref(), other.0.as_ref());
-        types(self) == types(other) && one.name() == two.name() && one.attributes() == two.attributes()
+        let kind = |op: &Op| (Any::type_id(op.0.as_ref()), op.name());
+        let attributes = || match (self.attributes(), other.attributes()) {
+            (Ok(one), Ok(two)) => one.get() == two.get(),
+            _ => false,
+        };
+        Arc::ptr_eq(&self.0, &other.0) || kind(self) == kind(other) && attributes()
     }
 }
 
 impl Serialize for Op {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map([(self.name(), self.0.as_ref().attributes())])
+        let attributes = self.attributes().map_err(serde::ser::Error::custom)?;
+        serializer.collect_map([(self.family(), attributes)])
     }
 }
 
@@ -200,8 +223,10 @@ impl LaunchContext<'_> {
         extent(self.extents, self.env, name)
     }
 
-    /// How the rows of a matrix lie that have `len` elements.
-    pub(super) fn rows(&self, input: usize, len: usize) -> Rows {
+    /// How the rows of the matrix at input number `input` lie, which have `len` elements: for [`Kernel::weight`].
+    ///
+    /// [`Kernel::weight`]: crate::kernel::Kernel::weight
+    pub fn rows(&self, input: usize, len: usize) -> Rows {
         match self.layouts[input] {
             Layout::Dense if !len.is_multiple_of(4) => Rows::Loose,
             Layout::Dense | Layout::Padded => Rows::Padded(self.dtypes[input]),

@@ -50,6 +50,10 @@ impl Reduce {
 }
 
 impl Operator for Reduce {
+    fn family(&self) -> &'static str {
+        "Reduce"
+    }
+
     fn name(&self) -> &'static str {
         match self.kind {
             ReduceKind::Sum => "ReduceSum",

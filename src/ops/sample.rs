@@ -39,7 +39,7 @@ impl Sample {
     ///
     /// A product may be of two activations, a table of embeddings may be computed, and an activation may be a weight of
     /// any type, or a state.
-    pub(super) fn mixed(mut self, random: &mut Random) -> Sample {
+    pub fn mixed(mut self, random: &mut Random) -> Sample {
         if random.range(0, 1) == 0 {
             return self;
         }

@@ -81,6 +81,10 @@ fn erf(x: f64) -> f64 {
 }
 
 impl Operator for Unary {
+    fn family(&self) -> &'static str {
+        "Unary"
+    }
+
     fn name(&self) -> &'static str {
         match self.function {
             UnaryFunction::Gelu => "Gelu",
@@ -149,7 +153,7 @@ impl Operator for Unary {
             UnaryFunction::Scale(scale) => ("scale", scale),
         };
         Ok(vec![Launch {
-            kernel: Kernel { function: Some(function), ..Kernel::new(SHADER, "map") },
+            kernel: Kernel::new(SHADER, "map").function(function),
             params: vec![n as u32, constant.to_bits()],
             bindings: vec![Binding::input(0), Binding::Output],
             groups: linear_grid(n, 64),

@@ -89,12 +89,21 @@ pub struct NodeCut {
 
 impl Plan {
     /// Reads a plan from JSON. Whether it fits a graph is checked by [`Plan::resolve`].
+    ///
+    /// Errors when the text is no plan of version 1, or was made by an older fanfold.
     pub fn from_json(text: &str) -> Result<Plan, PlanError> {
         let plan: Plan = serde_json::from_str(text).map_err(|e| PlanError::Format(e.to_string()))?;
         if plan.fanfold != 1 {
             return Err(PlanError::Format(format!("version {} is not known, only 1", plan.fanfold)));
         }
+        plan.check_age()?;
         Ok(plan)
+    }
+
+    /// Errors when the plan names its model by 16 hexadecimal digits, as plans did before [`Graph::fingerprint`] had 32.
+    fn check_age(&self) -> Result<(), PlanError> {
+        let older = self.model.len() == 16 && self.model.bytes().all(|digit| digit.is_ascii_hexdigit());
+        if older { Err(PlanError::Older) } else { Ok(()) }
     }
 
     /// The plan as JSON, one line per node so that it can be edited.
@@ -116,14 +125,12 @@ impl Plan {
 
     /// The factor and cut of every node of `graph`, `None` where a node runs whole.
     ///
-    /// Errors when the plan is for another graph, names a node or factor that does not exist, or cuts what its rule
+    /// Errors when the plan is for another graph or of an older fanfold, names a node or factor that does not exist, or cuts what its rule
     /// does not allow.
     #[doc(hidden)]
     pub fn resolve<'a>(&'a self, graph: &Graph) -> Result<Vec<Option<(usize, &'a Cut)>>, PlanError> {
+        self.check_age()?;
         let model = graph.fingerprint();
-        if self.model.len() == 16 && self.model.chars().all(|c| c.is_ascii_hexdigit()) {
-            return Err(PlanError::Older);
-        }
         if self.model != model {
             return Err(PlanError::Model { plan: self.model.clone(), model });
         }

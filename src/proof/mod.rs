@@ -8,6 +8,6 @@ mod op;
 mod selftest;
 mod verify;
 
-pub use op::{OpProofError, check_case, check_op, random_cut};
+pub use op::{OpProofError, check_columns, check_cuts_on, check_device, check_op, check_rule, random_cut};
 pub use selftest::{Check, Open, checks, selftest};
 pub use verify::{Comparison, Measure, TOLERANCE, argmax, verify, verify_embedding, verify_layers};

@@ -12,13 +12,12 @@ use crate::graph::{Graph, ValueId};
 use crate::model::Model;
 use crate::ops::sample::{Role, Sample};
 use crate::ops::{Linear, Unary, UnaryFunction, samples};
-use crate::plan::{NodeCut, Plan, Strategy, plan};
+use crate::plan::{Plan, Strategy, plan};
 use crate::program::lower;
 use crate::proof::verify;
 use crate::random::Random;
 use crate::session::{Options, Session, Tensors};
 use crate::shape::{Dim, Env, Shape};
-use crate::sharding::Cut;
 use crate::tensor::{DType, Tensor, relative_error};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -290,14 +289,7 @@ fn exchange(open: &Open<'_>, until: Instant) -> Result<Finding> {
     // Not linear: the parts are added before it.
     let output = trial.graph.node("after", Unary { function: UnaryFunction::Relu }, &[sum])?;
     trial.graph.output("y", output)?;
-    let plan = Plan {
-        fanfold: 1,
-        model: trial.graph.fingerprint(),
-        world_size: 2,
-        ratios: vec![1.0; 2],
-        strategy: Strategy::Row,
-        nodes: vec![NodeCut { node: "product".into(), factor: "k".into(), cut: Cut::new(vec![0..5, 5..8]) }],
-    };
+    let plan = Plan::whole(&trial.graph, 2).cut("product", "k", [0..5, 5..8]).build()?;
     let expected = trial.run(&mut trial.single(Box::new(HostDevice::new()))?)?;
     let mut session = trial.session(&plan, vec![open()?, open()?])?;
     let found = trial.run(&mut session)?;

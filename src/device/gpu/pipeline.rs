@@ -42,7 +42,7 @@ impl Pipelines {
         match self.0.get(&launch.kernel) {
             Some(pipeline) if pipeline.kinds == kinds => Ok(pipeline),
             _ => {
-                let (name, entry) = (launch.kernel.shader.name(), launch.kernel.entry);
+                let (name, entry) = (launch.kernel.shader.name(), &launch.kernel.entry);
                 Err(context.refused(format!("kernel {name}/{entry} is launched with two kinds of bindings")))
             }
         }
@@ -65,7 +65,7 @@ fn compile(
             count: None,
         })
         .collect();
-    let constants: Vec<(&str, f64)> = kernel.constants.iter().map(|&(name, value)| (name, value.into())).collect();
+    let constants: Vec<(&str, f64)> = kernel.constants.iter().map(|(name, value)| (&**name, (*value).into())).collect();
     let device = &context.device;
     let compiled = context.scoped(|| {
         let descriptor =
@@ -90,7 +90,7 @@ fn compile(
             label: Some(&name),
             layout: Some(&groups),
             module: &module,
-            entry_point: Some(kernel.entry),
+            entry_point: Some(&kernel.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
                 // The crate's own kernels write workgroup memory before they read it.

@@ -5,7 +5,7 @@
 
 use super::context::{Context, aligned};
 use super::memory::Memory;
-use super::pipeline::Pipelines;
+use super::pipeline::{Pipeline, Pipelines};
 use crate::device::DeviceError;
 use crate::kernel::{Binding, Launch, Layout};
 use crate::ops::OpError;
@@ -101,9 +101,12 @@ fn prepare(
         if let Instr::Compute { node, op, inputs, output, extents } = &program.instrs[instr] {
             let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
             step.operations = op.operations().saturating_mul(space);
-            let at_node = |cause| DeviceError::Node { node: node.clone(), cause: Box::new(cause) };
-            for launch in launches(rank, &env, op, inputs, *output, extents).map_err(at_node)? {
+            let launches = launches(rank, &env, op, inputs, *output, extents);
+            for mut launch in launches.map_err(|cause| of_node(node, op, cause))? {
                 check(context, node, &launch)?;
+                if !op.is_built_in() {
+                    launch.kernel.shader.distrust();
+                }
                 if !launch.groups.contains(&0) {
                     let params = blocks.add(&launch.params);
                     planned.push(Planned { instr, launch, params });
@@ -112,31 +115,76 @@ fn prepare(
         }
     }
     let params = blocks.upload(context)?;
-    for Planned { instr, launch, params: offset } in &planned {
-        let Instr::Compute { node, inputs, output, .. } = &program.instrs[*instr] else { continue };
-        let at_node = |cause| DeviceError::Node { node: node.clone(), cause: Box::new(cause) };
-        let pipeline = pipelines.get(context, launch).map_err(at_node)?.clone();
-        let size = wgpu::BufferSize::new(aligned(launch.params.len() as u64 * 4));
-        let block = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &params, offset: *offset, size });
-        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: block }];
-        for (at, binding) in (1u32..).zip(&launch.bindings) {
-            let resource = match *binding {
-                Binding::Run => Some(rank.run.as_entire_binding()),
-                Binding::Output => resource(rank, &env, *output, 0),
-                Binding::Input { input, piece } => inputs.get(input).and_then(|&v| resource(rank, &env, v, piece)),
-            };
-            let missing = || context.refused(format!("{}: {binding:?} does not exist", launch.kernel.shader.name()));
-            entries.push(wgpu::BindGroupEntry { binding: at, resource: resource.ok_or_else(missing)? });
-        }
-        let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries };
-        let bindings = context.scoped(|| context.device.create_bind_group(&descriptor));
-        let bindings =
-            bindings.map_err(|error| context.refused(format!("{}: {error}", launch.kernel.shader.name())))?;
-        let dispatch = Dispatch { pipeline: pipeline.pipeline, bindings, groups: launch.groups };
-        steps[*instr].dispatches.push(dispatch);
+    for planned in &planned {
+        let Instr::Compute { node, op, .. } = &program.instrs[planned.instr] else { continue };
+        let dispatch =
+            bind(context, pipelines, rank, &env, &params, planned).map_err(|cause| of_node(node, op, cause))?;
+        steps[planned.instr].dispatches.push(dispatch);
     }
     context.check()?;
     Ok(Prepared { sizes: (env.batch, env.seq, env.keep), steps })
+}
+
+/// `cause` with the node and, where the device refuses what the op wants, the op.
+fn of_node(node: &str, op: &Op, cause: DeviceError) -> DeviceError {
+    let cause = match cause {
+        DeviceError::Refused { device, reason } => {
+            DeviceError::Refused { device, reason: format!("op {}: {reason}", op.name()) }
+        }
+        other => other,
+    };
+    DeviceError::Node { node: node.to_string(), cause: Box::new(cause) }
+}
+
+/// Compiles a launch's kernel, unless that is done, and binds what the launch reads and writes.
+fn bind(
+    context: &mut Context,
+    pipelines: &mut Pipelines,
+    rank: Rank<'_>,
+    env: &Env,
+    params: &wgpu::Buffer,
+    planned: &Planned,
+) -> Result<Dispatch, DeviceError> {
+    let Planned { instr, launch, params: offset } = planned;
+    let (inputs, output) = match &rank.program.instrs[*instr] {
+        Instr::Compute { inputs, output, .. } => (inputs.as_slice(), Some(*output)),
+        _ => (&[][..], None),
+    };
+    let Pipeline { pipeline, layout, .. } = pipelines.get(context, launch)?.clone();
+    let size = wgpu::BufferSize::new(aligned(launch.params.len() as u64 * 4));
+    let block = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: params, offset: *offset, size });
+    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: block }];
+    for (at, binding) in (1u32..).zip(&launch.bindings) {
+        let resource = match *binding {
+            Binding::Run => Some(rank.run.as_entire_binding()),
+            Binding::Output => output.and_then(|v| resource(rank, env, v, 0)),
+            Binding::Input { input, piece } => inputs.get(input).and_then(|&v| resource(rank, env, v, piece)),
+        };
+        let missing = || context.refused(format!("{}: {binding:?} does not exist", launch.kernel.shader.name()));
+        entries.push(wgpu::BindGroupEntry { binding: at, resource: resource.ok_or_else(missing)? });
+    }
+    let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries };
+    let refused = |error: wgpu::Error| context.refused(format!("kernel {}: {error}", launch.kernel.shader.name()));
+    let bindings = context.scoped(|| context.device.create_bind_group(&descriptor)).map_err(refused)?;
+    let dispatch = Dispatch { pipeline, bindings, groups: launch.groups };
+    if !launch.kernel.shader.is_trusted() {
+        context.scoped(|| rehearse(context, &dispatch)).map_err(refused)?;
+    }
+    Ok(dispatch)
+}
+
+/// Records a dispatch of no workgroups, and drops the recording.
+///
+/// Whether a shader's types fit the bound buffers, and whether it reads a buffer that it also writes, is checked only as a
+/// dispatch is recorded. In a call the error would name neither node nor op, and would end the device.
+fn rehearse(context: &Context, dispatch: &Dispatch) {
+    let mut encoder = context.device.create_command_encoder(&Default::default());
+    let mut pass = encoder.begin_compute_pass(&Default::default());
+    pass.set_pipeline(&dispatch.pipeline);
+    pass.set_bind_group(0, &dispatch.bindings, &[]);
+    pass.dispatch_workgroups(0, 0, 0);
+    drop(pass);
+    drop(encoder.finish());
 }
 
 /// What an op launches for its part; nothing where there is nothing to compute.
