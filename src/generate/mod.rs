@@ -26,5 +26,5 @@ pub use options::{EngineOptions, prepare};
 pub use pace::{Pace, Rate};
 #[cfg(feature = "text")]
 pub use preparer::{Prepared, Preparer, Prompt};
-pub use service::{Service, TokenStream};
+pub use service::{Event, Service, TokenStream};
 pub use tokens::{GenerateOptions, Tokens};
