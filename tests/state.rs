@@ -6,7 +6,7 @@ mod common;
 use common::{Expected, Fault, Faulty, Hook, Hooked, adapters, fixture, gpus, hosts, ratios};
 use fanfold::device::Device;
 use fanfold::device::host::HostDevice;
-use fanfold::generate::{Cancel, Engine, EngineOptions, GenerateError, GenerateOptions, Text};
+use fanfold::generate::{Answers, Cancel, Engine, EngineOptions, GenerateError, GenerateOptions, Text};
 use fanfold::import::{Folder, Head};
 use fanfold::model::{Model, Pooling};
 use fanfold::plan::{Strategy, plan};
@@ -15,7 +15,7 @@ use fanfold::tensor::{Region, Tensor};
 use fanfold::text::{FinishReason, Sampler, Sampling};
 use fanfold::weights::Weights;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const CONTEXT: usize = 24;
@@ -303,6 +303,45 @@ fn a_prompt_that_is_cancelled_halfway_leaves_what_was_held_before() {
     assert!(tokens.next().is_none());
     assert_eq!(tokens.finish_reason(), Some(&FinishReason::Cancelled));
     assert_eq!(engine.past(), 3);
+}
+
+#[test]
+fn prompts_that_are_cancelled_halfway_or_between_tokens_leave_nothing() {
+    let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
+    let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
+    let options = EngineOptions { context: 64, chunk: 4, batch: 2, ..EngineOptions::default() };
+    let (cancel, calls) = (Cancel::default(), Arc::new(AtomicUsize::new(0)));
+    let (asked, counted) = (cancel.clone(), calls.clone());
+    let device = Hooked::new("cancelling", move |hook| {
+        if matches!(hook, Hook::Begin) && counted.fetch_add(1, Ordering::Relaxed) == 1 {
+            asked.cancel();
+        }
+        Ok(())
+    });
+    let mut engine = Engine::open(model, &plan, vec![Box::new(device)], options, Arc::new(|_| ())).unwrap();
+    let prompts = [vec![4, 5], (10..22).collect()];
+    let reasons = |answers: &Answers<'_>| [0, 1].map(|prompt| answers.finish_reason(prompt).cloned());
+    let cancelled = [Some(FinishReason::Cancelled), Some(FinishReason::Cancelled)];
+    let generate = GenerateOptions::new(8).ignore_end();
+    let mut answers =
+        engine.generate_all(&prompts, vec![greedy(); 2], &generate.clone().cancel(cancel.clone())).unwrap();
+    assert!(answers.next().is_none());
+    assert_eq!((reasons(&answers), calls.load(Ordering::Relaxed)), (cancelled.clone(), 2));
+    assert_eq!(engine.past(), 0);
+
+    let whole: Result<Vec<_>, _> = engine.generate_all(&prompts, vec![greedy(); 2], &generate).unwrap().collect();
+    let cancel = Cancel::default();
+    let mut answers =
+        engine.generate_all(&prompts, vec![greedy(); 2], &generate.clone().cancel(cancel.clone())).unwrap();
+    let told: Vec<_> = answers.by_ref().take(4).map(Result::unwrap).collect();
+    cancel.cancel();
+    assert!(answers.next().is_none());
+    assert_eq!((&told[..], reasons(&answers)), (&whole.unwrap()[..4], cancelled));
+    assert_eq!(engine.past(), 0);
+    // Answers that are empty because no token was wanted are no cancelled ones.
+    let mut none = engine.generate_all(&prompts, vec![greedy(); 2], &GenerateOptions::new(0)).unwrap();
+    assert!(none.next().is_none());
+    assert_eq!(reasons(&none), [Some(FinishReason::Length), Some(FinishReason::Length)]);
 }
 
 #[test]

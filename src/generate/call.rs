@@ -1,6 +1,6 @@
 //! One call of an engine: rows of tokens, padded to one length, and the values of the graph's inputs that follow from them.
 //!
-//! It deliberately runs nothing. Read `engine.rs` for who makes calls of one row and `batch.rs` for who makes them of several.
+//! It deliberately runs nothing. Read `engine.rs` for who makes calls of one row, `encode.rs` and `answers.rs` for who makes them of several.
 
 use super::error::GenerateError;
 use crate::model::ModelInfo;

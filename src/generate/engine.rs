@@ -1,19 +1,19 @@
 //! A model on its devices: tokens in, logits or hidden states out.
 //!
 //! It feeds a [`Session`] chunk by chunk and deliberately knows no text: ids in, ids out. Read `tokens.rs` for how an answer is
-//! generated token by token, and `batch.rs` for several at once.
+//! generated token by token, `answers.rs` for several at once, and `encode.rs` for what embeds and classifies.
 
 use super::call::{PaddedCall, Text};
 use super::error::GenerateError;
 use super::options::{EngineOptions, prepare};
 use super::pace::Pace;
 use crate::device::Device;
-use crate::model::{Model, Pooling};
+use crate::model::Model;
 use crate::plan::Plan;
 use crate::program::Room;
 use crate::session::{NotFinite, Options, RankReport, Session, SessionError, Tensors};
 use crate::shape::{Env, Limits};
-use crate::tensor::{DType, Region, Tensor};
+use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;
 use std::ops::Range;
 use std::sync::Arc;
@@ -137,49 +137,6 @@ impl Engine {
         Ok(Tensor::f32([rows.len() / width, width], rows)?)
     }
 
-    /// The model's last hidden states for `tokens` alone: `[positions, hidden]`, or `[1, hidden]` where the graph pools.
-    ///
-    /// A pooled one is scaled to length 1 and cut to its first dimensions where the folder says so. Starts the context
-    /// anew. Errors when there is no token, one is outside the vocabulary, or there are more than the context.
-    pub fn embed(&mut self, tokens: &[u32]) -> Result<Tensor, GenerateError> {
-        let mut all = self.embed_all(&[Text::from(tokens.to_vec())], |_| ())?;
-        all.pop().ok_or_else(|| GenerateError::EmptyPrompt)
-    }
-
-    /// As [`Engine::embed`], of many texts, several to a call where the engine was opened for it: those of like length
-    /// together, padded, and each as if it were alone. `done` is told how many are done. One text that is refused refuses
-    /// them all, before any is embedded.
-    pub fn embed_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>, GenerateError> {
-        self.require("hidden", "was opened to predict tokens, not to embed")?;
-        let hidden = self.encode_all(texts, "hidden", done)?;
-        let info = self.model.info();
-        if info.pooling == Pooling::None {
-            return Ok(hidden);
-        }
-        let scaled = |tensor| if info.normalize { normalized(tensor) } else { Ok(tensor) };
-        hidden.into_iter().map(|tensor| kept(scaled(tensor)?, info.dimensions)).collect()
-    }
-
-    /// The logits of the classification head for `tokens` alone, `[1, labels]`. What makes scores of them is told by
-    /// [`ModelInfo::scores`].
-    ///
-    /// `types` tells the texts of a pair apart, as [`encode_pair`](crate::text::Tokenizer::encode_pair) gives them; empty
-    /// where there is one text. Errors when the model has no such head, there is no token, one or a type is outside
-    /// what the model knows, or there are more than the context.
-    pub fn scores(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensor, GenerateError> {
-        self.require("scores", "has no classification head")?;
-        let text = Text { tokens: tokens.to_vec(), types: types.to_vec(), ..Text::default() };
-        let mut all = self.scores_all(&[text], |_| ())?;
-        all.pop().ok_or_else(|| GenerateError::EmptyPrompt)
-    }
-
-    /// As [`Engine::scores`], of many texts or pairs, several to a call where the engine was opened for it. `done` is told
-    /// how many are done.
-    pub fn scores_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>, GenerateError> {
-        self.require("scores", "has no classification head")?;
-        self.encode_all(texts, "scores", done)
-    }
-
     pub(super) fn require(&self, output: &str, reason: &str) -> Result<(), GenerateError> {
         if self.model.graph().outputs().iter().any(|(name, _)| name == output) {
             return Ok(());
@@ -270,28 +227,4 @@ impl Engine {
 /// One sequence, which holds the whole context.
 fn alone(limits: &Limits) -> Vec<Range<usize>> {
     std::iter::once(0..limits.capacity).collect()
-}
-
-/// Rows scaled to length 1.
-fn normalized(tensor: Tensor) -> Result<Tensor, GenerateError> {
-    let width = tensor.shape().last().copied().unwrap_or(1).max(1);
-    let mut values = tensor.as_f32()?.to_vec();
-    for row in values.chunks_mut(width) {
-        let norm = row.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt().max(1e-12);
-        row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
-    }
-    Ok(Tensor::f32(tensor.shape().to_vec(), values)?)
-}
-
-/// The first `dimensions` of each row, or all of them.
-fn kept(tensor: Tensor, dimensions: Option<usize>) -> Result<Tensor, GenerateError> {
-    let width = tensor.shape().last().copied().unwrap_or(0);
-    match dimensions.filter(|&kept| kept < width) {
-        Some(kept) => {
-            let mut region = Region::whole(tensor.shape());
-            region.0[tensor.shape().len() - 1] = 0..kept;
-            Ok(tensor.slice(&region)?)
-        }
-        None => Ok(tensor),
-    }
 }

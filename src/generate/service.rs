@@ -80,7 +80,7 @@ struct Request {
 /// use fanfold::device::{Device, host::HostDevice};
 /// use fanfold::generate::{GenerateOptions, Service};
 /// use fanfold::{Engine, EngineOptions, Model, Sampler, Sampling, plan::Plan};
-/// use futures_util::{StreamExt, executor::block_on};
+/// use futures_util::StreamExt;
 /// use std::sync::Arc;
 ///
 /// # fn main() -> fanfold::Result<()> {
@@ -90,7 +90,7 @@ struct Request {
 /// let service = Service::start(engine, 8)?;
 /// let greedy = Sampler::new(Sampling::greedy())?;
 /// let mut stream = service.generate(vec![50, 47, 45], greedy, GenerateOptions::new(4))?;
-/// block_on(async {
+/// pollster::block_on(async {
 ///     while let Some(token) = stream.next().await {
 ///         println!("{}", token?);
 ///     }

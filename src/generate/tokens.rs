@@ -1,7 +1,7 @@
 //! One answer, token by token: the prompt is fed, and every token that was chosen is fed before the next one is chosen.
 //!
-//! It deliberately knows no text. Read [`crate::text::Sampler`] for how a token is chosen, and `batch.rs` for several answers at
-//! once.
+//! It deliberately knows no text. Read [`crate::text::Sampler`] for how a token is chosen, and `answers.rs` for several answers
+//! at once.
 
 use super::cancel::Cancel;
 use super::engine::Engine;

@@ -1,98 +1,25 @@
-//! Sequences of unlike lengths in one call: how they are grouped and padded, and several answers at once.
+//! Several answers at once: one call a token for all prompts together.
 //!
-//! Texts are padded on the right and prompts on the left, where the last position is every row's own; the model is told
-//! which positions a row holds, and so never sees the padding. It deliberately knows no text and draws no token itself.
-//! Read [`Engine`](super::Engine) first.
+//! Prompts are padded on the left, so that all answers begin at the same position. Nothing here knows text: ids in, ids out. Read
+//! `tokens.rs` first, which generates one answer.
 
-use super::call::{PaddedCall, Text};
+use super::call::PaddedCall;
 use super::engine::Engine;
+use super::error::GenerateError;
 use super::tokens::GenerateOptions;
-use crate::generate::GenerateError;
 use crate::session::SessionError;
-use crate::shape::Limits;
-use crate::tensor::{Region, Tensor};
 use crate::text::{FinishReason, Sampler};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Rows are padded to a multiple of this, so that texts of many lengths make calls of few shapes: each shape is
-/// prepared once.
-const ROUND: usize = 8;
-
-/// Texts by their numbers, in groups that fit a call: those of like length together, the longest first.
-fn groups(lengths: &[usize], limits: &Limits) -> Vec<(usize, Vec<usize>)> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
-    let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
-    for text in order {
-        let own = lengths[text].next_multiple_of(ROUND).min(limits.seq);
-        // Padding costs what a text costs: a quarter of a row at most.
-        let fits = |seq: usize, n: usize| n < limits.batch && (n + 1) * seq <= limits.tokens && own * 4 >= seq * 3;
-        match groups.last_mut() {
-            Some((seq, group)) if fits(*seq, group.len()) => group.push(text),
-            _ => groups.push((own, vec![text])),
-        }
-    }
-    groups
-}
-
 impl Engine {
-    /// The output `output` of every text, in their order: `[1, width]` where the graph pools, else `[positions, width]`.
-    ///
-    /// `done` is told how many texts are done.
-    pub(super) fn encode_all(
-        &mut self,
-        texts: &[Text],
-        output: &str,
-        mut done: impl FnMut(usize),
-    ) -> Result<Vec<Tensor>, GenerateError> {
-        for text in texts {
-            self.check(&text.tokens, 0)?;
-            self.check_types(text)?;
-        }
-        self.reset();
-        let lengths: Vec<usize> = texts.iter().map(|text| text.tokens.len()).collect();
-        let mut results: Vec<Option<Tensor>> = vec![None; texts.len()];
-        let mut finished = 0;
-        for (seq, group) in groups(&lengths, self.limits()) {
-            let rows: Vec<&Text> = group.iter().map(|&text| &texts[text]).collect();
-            let whole = self.call(&PaddedCall::padded(&rows, seq), output)?;
-            for (row, &text) in group.iter().enumerate() {
-                let mut region = Region::whole(whole.shape());
-                region.0[0] = row..row + 1;
-                let width = whole.shape().last().copied().unwrap_or(1);
-                if whole.shape().len() == 3 {
-                    region.0[1] = 0..lengths[text];
-                }
-                let positions = region.numel() / width.max(1);
-                results[text] = Some(whole.slice(&region)?.reshaped([positions, width])?);
-            }
-            finished += group.len();
-            done(finished);
-        }
-        Ok(results.into_iter().flatten().collect())
-    }
-
-    fn check_types(&self, Text { tokens, types, .. }: &Text) -> Result<(), GenerateError> {
-        let known = self.model.info().token_types;
-        let reason = match types.iter().find(|t| **t as usize >= known) {
-            _ if !types.is_empty() && types.len() != tokens.len() => {
-                format!("{} types for {} tokens", types.len(), tokens.len())
-            }
-            // A model without types reads none, whatever its tokenizer says.
-            Some(token_type) if known > 0 => format!("type {token_type} is outside the model's {known}"),
-            _ => return Ok(()),
-        };
-        Err(SessionError::Input { name: "token_type_ids".to_string(), reason }.into())
-    }
-
     /// Answers several prompts at once, each from the beginning: feeds them, and then yields tokens of each as they come, with
     /// the number of the prompt.
     ///
     /// There is one sampler to a prompt. A prompt's answer ends at an end token (which is not yielded) or after `max_tokens`;
-    /// all end when the context is full, or when they are cancelled. The longest prompt decides what fits the
-    /// context, since the others are padded to it. Starts the context anew, and the engine holds nothing after it, however
-    /// it ends. Errors as [`Engine::feed`], and when there are more prompts than the engine was opened for or not as
+    /// all end when the context is full, or when they are cancelled, which is looked for before every chunk of the prompts and
+    /// before every token. The longest prompt decides what fits the context, since the others are padded to it. Starts the
+    /// context anew, and the engine holds nothing after it, however it ends. Errors as [`Engine::feed`], and when there are more prompts than the engine was opened for or not as
     /// many samplers; a prompt that is refused refuses them all, before any is fed.
     pub fn generate_all<'a>(
         &'a mut self,
@@ -114,8 +41,13 @@ impl Engine {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let spans: Vec<_> = prompts.iter().map(|prompt| longest - prompt.len()..limits.capacity).collect();
         let step = (limits.tokens / batch).clamp(1, limits.seq);
-        let mut logits = Vec::new();
+        let (mut logits, mut cancelled) = (Vec::new(), false);
         for start in (0..longest).step_by(step) {
+            cancelled = options.cancel.is_cancelled();
+            if cancelled {
+                logits = vec![Vec::new(); batch];
+                break;
+            }
             let columns = start..(start + step).min(longest);
             let padded = |prompt: &Vec<u32>, at: usize| {
                 (at + prompt.len()).checked_sub(longest).map_or(0, |token| prompt[token])
@@ -130,7 +62,12 @@ impl Engine {
         };
         let rows = samplers.into_iter().zip(prompts).zip(logits).map(row).collect();
         let options = options.clone();
-        Ok(Answers { engine: self, rows, spans, past: longest, ready: VecDeque::new(), failed: None, options })
+        let ready = VecDeque::new();
+        let mut answers = Answers { engine: self, rows, spans, past: longest, ready, failed: None, options };
+        if cancelled {
+            answers.finish_all(FinishReason::Cancelled);
+        }
+        Ok(answers)
     }
 
     /// Feeds every row its next tokens, and returns each row's logits of the last.
@@ -187,7 +124,7 @@ impl Answers<'_> {
     }
 
     /// Why the answer to the prompt of this number has no more tokens; `None` while it goes on, and after an error. One that
-    /// [`Answers::end`] ended was interrupted.
+    /// [`Answers::end`] ended was cancelled.
     pub fn finish_reason(&self, prompt: usize) -> Option<&FinishReason> {
         self.rows.get(prompt)?.finished.as_ref()
     }
@@ -250,23 +187,5 @@ impl Iterator for Answers<'_> {
             }
         }
         self.ready.pop_front().map(Ok).or_else(|| self.failed.take().map(Err))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shape::Env;
-
-    #[test]
-    fn texts_of_like_length_go_together_and_no_call_is_too_large() {
-        let each = Env { batch: 3, seq: 64, keep: 1, past: 0, capacity: 64 };
-        let limits = Limits { each, tokens: 100 };
-        let lengths = [3, 60, 17, 16, 15, 2, 64, 1];
-        let groups = groups(&lengths, &limits);
-        assert_eq!(groups, [(64, vec![6]), (64, vec![1]), (24, vec![2]), (16, vec![3, 4]), (8, vec![0, 5, 7])]);
-        for (seq, group) in groups {
-            assert!(group.len() * seq <= limits.tokens && group.iter().all(|&text| lengths[text] <= seq));
-        }
     }
 }
