@@ -40,7 +40,7 @@
 //! let model = Arc::new(Model::demo()?); // or Model::open("path/to/a/folder")
 //! let plan = plan(model.graph(), Strategy::Tensor, &[5.0, 2.0, 1.0])?;
 //! let devices = (0..3).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect();
-//! let options = EngineOptions { context: 64, ..EngineOptions::default() };
+//! let options = EngineOptions::default().context(64);
 //! let mut engine = Engine::open(model, &plan, devices, options, Arc::new(|_bytes| ()))?;
 //! let greedy = Sampler::new(Sampling::greedy())?;
 //! let tokens: fanfold::Result<Vec<u32>> = engine.generate(&[50, 47, 45], greedy, &GenerateOptions::new(8).ignore_end())?.collect();

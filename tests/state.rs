@@ -46,7 +46,7 @@ fn engine(token: u32, devices: Vec<Box<dyn Device>>) -> Engine {
     let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
     let plan = plan(model.graph(), Strategy::Tensor, &ratios(devices.len())).unwrap();
     let weights = Arc::new(Poisoned { model: model.clone(), token });
-    let options = EngineOptions { context: CONTEXT, chunk: 2, batch: 2, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(CONTEXT).chunk(2).batch(2);
     Engine::with_weights(model, weights, &plan, devices, options, Arc::new(|_| ())).unwrap()
 }
 
@@ -201,7 +201,7 @@ fn one_text_that_is_refused_refuses_all_and_the_next_are_as_ever() {
     let models = [hidden("bert").unwrap(), Model::open(fixture("bert-rerank")).unwrap()].map(Arc::new);
     for (model, scores) in models.into_iter().zip([false, true]) {
         let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
-        let options = EngineOptions { context: 16, batch: 2, ..EngineOptions::default() };
+        let options = EngineOptions::default().context(16).batch(2);
         let mut engine = Engine::open(model.clone(), &plan, hosts(2), options, Arc::new(|_| ())).unwrap();
         let mut run = |texts: &[Text]| match scores {
             true => engine.scores_all(texts, |_| ()),
@@ -285,7 +285,7 @@ fn a_text_that_is_stopped_holds_what_was_fed() {
 fn a_prompt_that_is_cancelled_halfway_leaves_what_was_held_before() {
     let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
     let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
-    let options = EngineOptions { context: 64, chunk: 4, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(64).chunk(4);
     let cancel = Cancel::default();
     let (asked, mut calls) = (cancel.clone(), 0);
     // A sampler cannot cancel, but a device can: in its third call, which is the prompt's second of three.
@@ -309,7 +309,7 @@ fn a_prompt_that_is_cancelled_halfway_leaves_what_was_held_before() {
 fn prompts_that_are_cancelled_halfway_or_between_tokens_leave_nothing() {
     let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
     let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
-    let options = EngineOptions { context: 64, chunk: 4, batch: 2, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(64).chunk(4).batch(2);
     let (cancel, calls) = (Cancel::default(), Arc::new(AtomicUsize::new(0)));
     let (asked, counted) = (cancel.clone(), calls.clone());
     let device = Hooked::new("cancelling", move |hook| {
@@ -350,7 +350,7 @@ fn an_engine_that_lost_a_rank_says_so_whatever_is_asked() {
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
     let mut devices = hosts(2);
     devices[1] = Box::new(Faulty { host: HostDevice::new(), at: 9, fault: Fault::Lost });
-    let options = EngineOptions { context: CONTEXT, deadline: Duration::from_secs(20), ..EngineOptions::default() };
+    let options = EngineOptions::default().context(CONTEXT).deadline(Duration::from_secs(20));
     let mut engine = Engine::open(model, &plan, devices, options, Arc::new(|_| ())).unwrap();
     assert!(engine.feed(&[1]).is_err());
     let ended = |result: Result<(), GenerateError>| matches!(result, Err(GenerateError::Session(SessionError::Ended)));

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 /// One text as a model takes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Text {
     /// Its tokens.
     pub tokens: Vec<u32>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 /// The time of calls whose shape had been called before.
 #[derive(Clone, Debug, Default)]
 #[doc(hidden)]
+#[non_exhaustive]
 pub struct Pace {
     /// Calls of several tokens per sequence.
     pub prefill: Rate,
@@ -22,6 +23,7 @@ pub struct Pace {
 /// Calls of one kind, and how long they took together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[doc(hidden)]
+#[non_exhaustive]
 pub struct Rate {
     /// How many calls.
     pub calls: usize,

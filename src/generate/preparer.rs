@@ -26,6 +26,7 @@ pub enum Prompt<'a> {
 /// A text as a model takes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[doc(hidden)]
+#[non_exhaustive]
 pub struct Prepared {
     /// Its tokens.
     pub text: Text,
