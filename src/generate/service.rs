@@ -10,11 +10,11 @@ use super::error::GenerateError;
 use super::held::Held;
 use super::tokens::GenerateOptions;
 use crate::text::{FinishReason, Sampler};
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use futures_channel::mpsc::{UnboundedReceiver, unbounded};
 use futures_core::Stream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
@@ -100,8 +100,11 @@ struct Request {
 /// # }
 /// ```
 pub struct Service {
-    /// None once the service is being closed.
-    requests: Option<Sender<Request>>,
+    /// None once the service is being closed. A channel of the standard library, which drops what waits in it as soon as its
+    /// receiver is gone: so requests end where the engine's thread has panicked.
+    requests: Option<SyncSender<Request>>,
+    /// Requests that may wait.
+    queue: usize,
     /// Cancels every request when the service is closed.
     closing: Cancel,
     thread: Option<JoinHandle<Option<Engine>>>,
@@ -112,13 +115,14 @@ impl Service {
     ///
     /// Errors when the system gives no thread.
     pub fn start(mut engine: Engine, queue: usize) -> Result<Service, GenerateError> {
-        let (requests, inbox) = bounded(queue.max(1));
+        let queue = queue.max(1);
+        let (requests, inbox) = sync_channel(queue);
         engine.reset();
         let mut held = Held::default();
         let work = move || serve(engine, &inbox, |engine, request| answer(engine, &mut held, request));
         let thread = std::thread::Builder::new().name("engine".to_string()).spawn(work);
         let thread = thread.map_err(|error| GenerateError::Thread { reason: error.to_string() })?;
-        Ok(Service { requests: Some(requests), closing: Cancel::default(), thread: Some(thread) })
+        Ok(Service { requests: Some(requests), queue, closing: Cancel::default(), thread: Some(thread) })
     }
 
     /// Asks for the tokens that continue `prompt`, the beginning of a text.
@@ -159,9 +163,7 @@ impl Service {
         let requests = self.requests.as_ref().ok_or(GenerateError::Closed)?;
         let (mut refused, error) = match requests.try_send(request) {
             Ok(()) => return Ok(()),
-            Err(TrySendError::Full(refused)) => {
-                (refused, GenerateError::Busy { waiting: requests.capacity().unwrap_or_default() })
-            }
+            Err(TrySendError::Full(refused)) => (refused, GenerateError::Busy { waiting: self.queue }),
             Err(TrySendError::Disconnected(refused)) => (refused, GenerateError::Closed),
         };
         refused.listener.0 = None;
@@ -292,11 +294,11 @@ impl Drop for TokenStream {
 mod tests {
     use super::*;
     use crate::text::Sampling;
-    use std::sync::mpsc::{Receiver as Told, channel};
+    use std::sync::mpsc::channel;
 
-    fn request() -> (Request, Told<Event>) {
+    fn request() -> (Request, Receiver<Event>) {
         let (sender, told) = channel();
-        let listener: Box<dyn FnMut(Event) + Send> = Box::new(move |event| sender.send(event).unwrap());
+        let listener: Box<dyn FnMut(Event) + Send> = Box::new(move |event| drop(sender.send(event)));
         let sampler = Sampler::new(Sampling::greedy()).unwrap();
         let options = GenerateOptions::new(1);
         (Request { prompt: vec![1], sampler, options, listener: Listener(Some(listener)) }, told)
@@ -304,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_engine_ends_every_request_with_an_error() {
-        let (sender, inbox) = bounded(3);
+        let (sender, inbox) = sync_channel(3);
         let told: Vec<_> = (0..3)
             .map(|_| {
                 let (request, told) = request();
