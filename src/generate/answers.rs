@@ -13,14 +13,18 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 impl Engine {
-    /// Answers several prompts at once, each from the beginning: feeds them, and then yields tokens of each as they come, with
-    /// the number of the prompt.
+    /// Answers several prompts at once, in one call per token: `samplers[i]` chooses the tokens that continue `prompts[i]`, and
+    /// `options` hold for each of them.
     ///
-    /// There is one sampler to a prompt. A prompt's answer ends at an end token (which is not yielded) or after `max_tokens`;
-    /// all end when the context is full, or when they are cancelled, which is looked for before every chunk of the prompts and
-    /// before every token. The longest prompt decides what fits the context, since the others are padded to it. Starts the
-    /// context anew, and the engine holds nothing after it, however it ends. Errors as [`Engine::feed`], and when there are more prompts than the engine was opened for or not as
-    /// many samplers; a prompt that is refused refuses them all, before any is fed.
+    /// Unlike [`Engine::generate`] it does not continue: every prompt is the beginning of a text. An answer ends at an end token
+    /// (which is not yielded), after `max_tokens`, or by [`Answers::end`]. All answers end when the context is full, which the
+    /// longest prompt decides, since the others are padded to it; and when they are cancelled, which is looked for before
+    /// every chunk of the prompts and before every token. [`Answers::finish_reason`] tells which.
+    ///
+    /// The engine holds nothing from this call on, however the answers end.
+    ///
+    /// Errors as [`Engine::feed`], and when there are more prompts than [`Engine::limits`] allows or not as many samplers as
+    /// prompts. One prompt that is refused refuses them all, and the engine then holds what it held before.
     pub fn generate_all<'a>(
         &'a mut self,
         prompts: &[Vec<u32>],
@@ -79,13 +83,16 @@ impl Engine {
     }
 }
 
-/// One prompt under way.
+/// One of several answers.
 struct Row {
     sampler: Sampler,
+    /// The logits from which the next token is chosen; empty until the last one was fed.
     logits: Vec<f32>,
+    /// How many more tokens may be chosen; 0 once the answer has ended.
     left: usize,
+    /// The token chosen last. An answer that has ended goes on feeding it, because a call has a fixed number of rows.
     last: u32,
-    /// Why it has ended, once it has.
+    /// Why the answer has ended.
     finished: Option<FinishReason>,
 }
 
@@ -96,25 +103,27 @@ impl Row {
     }
 }
 
-/// The tokens of several answers: `(number of the prompt, token)`.
+/// The tokens of several answers as they are chosen: `(number of the prompt, token)`.
 ///
-/// What is in the cache is known here alone: the engine holds nothing all the while, since nothing can be fed after several
-/// prompts as if they were one.
+/// The engine itself holds nothing meanwhile ([`Engine::past`] is 0): what several prompts left in the KV cache is no text that
+/// could be continued.
 pub struct Answers<'a> {
     engine: &'a mut Engine,
     rows: Vec<Row>,
-    /// The positions of the context that each row holds.
+    /// For each prompt the positions of the context that are its own. Those before are padding.
     spans: Vec<Range<usize>>,
     /// Positions of the context in use.
     past: usize,
+    /// Tokens that were chosen and not yet yielded.
     ready: VecDeque<(usize, u32)>,
-    /// What ends all answers, once the tokens that are ready are yielded.
+    /// The error that ends all answers, yielded after the tokens that are ready.
     failed: Option<GenerateError>,
     options: GenerateOptions,
 }
 
 impl Answers<'_> {
-    /// Ends the answer to the prompt of this number: no more of its tokens are yielded.
+    /// Ends the answer to `prompts[prompt]`: no more of its tokens are yielded, and it counts as cancelled unless it had ended
+    /// before.
     #[doc(hidden)]
     pub fn end(&mut self, prompt: usize) {
         if let Some(row) = self.rows.get_mut(prompt) {
@@ -123,18 +132,17 @@ impl Answers<'_> {
         self.ready.retain(|(number, _)| *number != prompt);
     }
 
-    /// Why the answer to the prompt of this number has no more tokens; `None` while it goes on, and after an error. One that
-    /// [`Answers::end`] ended was cancelled.
+    /// Why the answer to `prompts[prompt]` has no more tokens; `None` while it goes on, and after an error.
     pub fn finish_reason(&self, prompt: usize) -> Option<&FinishReason> {
         self.rows.get(prompt)?.finished.as_ref()
     }
 
-    /// Ends all answers that go on.
+    /// Ends all answers that have not ended yet.
     fn finish_all(&mut self, reason: FinishReason) {
         self.rows.iter_mut().filter(|row| row.left > 0).for_each(|row| row.finish(reason.clone()));
     }
 
-    /// Draws a token for every answer that goes on, having fed those that were drawn before.
+    /// Feeds the tokens chosen last, unless the prompts were fed last, and chooses the next one of every answer that goes on.
     fn step(&mut self) -> Result<(), GenerateError> {
         if self.rows.iter().all(|row| row.left == 0) {
             return Ok(());

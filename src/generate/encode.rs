@@ -11,18 +11,19 @@ use crate::session::SessionError;
 use crate::shape::Limits;
 use crate::tensor::{Region, Tensor};
 
-/// Rows are padded to a multiple of this, so that texts of many lengths make calls of few shapes: each shape is
-/// prepared once.
+/// Rows are padded to a multiple of this many tokens. Texts of many lengths then make calls of few shapes, and kernels are
+/// prepared once per shape.
 const ROUND: usize = 8;
 
-/// Texts by their numbers, in groups that fit a call: those of like length together, the longest first.
+/// Sorts texts of these lengths into calls within `limits`: for each call the length that its rows are padded to, and the
+/// numbers of its texts. Texts of like length go together, the longest first.
 fn groups(lengths: &[usize], limits: &Limits) -> Vec<(usize, Vec<usize>)> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
     let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
     for text in order {
         let own = lengths[text].next_multiple_of(ROUND).min(limits.seq);
-        // Padding costs what a text costs: a quarter of a row at most.
+        // A padded position costs what a token costs, so at most a quarter of a row may be padding.
         let fits = |seq: usize, n: usize| n < limits.batch && (n + 1) * seq <= limits.tokens && own * 4 >= seq * 3;
         match groups.last_mut() {
             Some((seq, group)) if fits(*seq, group.len()) => group.push(text),
@@ -33,18 +34,21 @@ fn groups(lengths: &[usize], limits: &Limits) -> Vec<(usize, Vec<usize>)> {
 }
 
 impl Engine {
-    /// The model's last hidden states for `tokens` alone: `[positions, hidden]`, or `[1, hidden]` where the graph pools.
+    /// The model's last hidden states for a text: `[positions, hidden]`, or `[1, hidden]` where the model pools.
     ///
-    /// A pooled one is scaled to length 1 and cut to its first dimensions where the folder says so. Starts the context
-    /// anew. Errors when there is no token, one is outside the vocabulary, or there are more than the context.
+    /// A pooled vector is scaled to length 1 and cut to its first dimensions where the model's folder says so. The engine holds
+    /// nothing afterwards. Errors when the model predicts tokens, there is no token, one is outside the vocabulary, or there are
+    /// more than the context.
     pub fn embed(&mut self, tokens: &[u32]) -> Result<Tensor, GenerateError> {
         let mut all = self.embed_all(&[Text::from(tokens.to_vec())], |_| ())?;
         all.pop().ok_or_else(|| GenerateError::EmptyPrompt)
     }
 
-    /// As [`Engine::embed`], of many texts, several to a call where the engine was opened for it: those of like length
-    /// together, padded, and each as if it were alone. `done` is told how many are done. One text that is refused refuses
-    /// them all, before any is embedded.
+    /// As [`Engine::embed`], for many texts, up to [`EngineOptions::batch`](super::EngineOptions#structfield.batch) of them in a
+    /// call. Texts of like length are padded and go together; each gives what it gives alone. `done` is told after every call
+    /// how many texts are done.
+    ///
+    /// Errors as [`Engine::embed`]. One text that is refused refuses them all, before any is embedded.
     pub fn embed_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>, GenerateError> {
         self.require("hidden", "was opened to predict tokens, not to embed")?;
         let hidden = self.encode_all(texts, "hidden", done)?;
@@ -56,12 +60,13 @@ impl Engine {
         hidden.into_iter().map(|tensor| kept(scaled(tensor)?, info.dimensions)).collect()
     }
 
-    /// The logits of the classification head for `tokens` alone, `[1, labels]`. What makes scores of them is told by
-    /// [`ModelInfo::scores`].
+    /// The logits of the classification head for a text, `[1, labels]`. The model's
+    /// [`ModelInfo::scores`](crate::model::ModelInfo::scores) says which function makes scores of them.
     ///
-    /// `types` tells the texts of a pair apart, as [`encode_pair`](crate::text::Tokenizer::encode_pair) gives them; empty
-    /// where there is one text. Errors when the model has no such head, there is no token, one or a type is outside
-    /// what the model knows, or there are more than the context.
+    /// `types` gives each token's segment where two texts are scored as a pair, as
+    /// [`encode_pair`](crate::text::Tokenizer::encode_pair) returns them; it is empty for a single text. Errors when the model has
+    /// no classification head, there is no token, a token or a type is outside what the model knows, or there are more tokens
+    /// than the context.
     pub fn scores(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensor, GenerateError> {
         self.require("scores", "has no classification head")?;
         let text = Text { tokens: tokens.to_vec(), types: types.to_vec(), ..Text::default() };
@@ -69,16 +74,17 @@ impl Engine {
         all.pop().ok_or_else(|| GenerateError::EmptyPrompt)
     }
 
-    /// As [`Engine::scores`], of many texts or pairs, several to a call where the engine was opened for it. `done` is told
-    /// how many are done.
+    /// As [`Engine::scores`], for many texts or pairs, up to [`EngineOptions::batch`](super::EngineOptions#structfield.batch) of
+    /// them in a call. `done` is told after every call how many texts are done.
+    ///
+    /// Errors as [`Engine::scores`]. One text that is refused refuses them all.
     pub fn scores_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>, GenerateError> {
         self.require("scores", "has no classification head")?;
         self.encode_all(texts, "scores", done)
     }
 
-    /// The output `output` of every text, in their order: `[1, width]` where the graph pools, else `[positions, width]`.
-    ///
-    /// `done` is told how many texts are done.
+    /// The graph's output named `output` for every text, in the order of the texts: `[1, width]` where the graph pools, else
+    /// `[positions, width]`. `done` is told after every call how many texts are done.
     fn encode_all(
         &mut self,
         texts: &[Text],
@@ -118,7 +124,7 @@ impl Engine {
             _ if !types.is_empty() && types.len() != tokens.len() => {
                 format!("{} types for {} tokens", types.len(), tokens.len())
             }
-            // A model without types reads none, whatever its tokenizer says.
+            // Some tokenizers give types for models that have no input for them; these types are ignored.
             Some(token_type) if known > 0 => format!("type {token_type} is outside the model's {known}"),
             _ => return Ok(()),
         };
@@ -137,7 +143,7 @@ fn normalized(tensor: Tensor) -> Result<Tensor, GenerateError> {
     Ok(Tensor::f32(tensor.shape().to_vec(), values)?)
 }
 
-/// The first `dimensions` of each row, or all of them.
+/// Cuts each row to its first `dimensions`; all are kept where there is no such number or it is no smaller.
 fn kept(tensor: Tensor, dimensions: Option<usize>) -> Result<Tensor, GenerateError> {
     let width = tensor.shape().last().copied().unwrap_or(0);
     match dimensions.filter(|&kept| kept < width) {

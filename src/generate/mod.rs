@@ -22,6 +22,7 @@ pub use call::Text;
 pub use cancel::Cancel;
 pub use engine::Engine;
 pub use error::GenerateError;
+#[cfg(feature = "text")]
 pub(crate) use held::Held;
 pub use options::{EngineOptions, prepare};
 pub use pace::{Pace, Rate};

@@ -74,7 +74,8 @@ struct Request {
 /// An error of one request ends that request. After an error that ends the engine's session every request ends with
 /// [`SessionError::Ended`](crate::session::SessionError::Ended); after a panic of the engine, with [`GenerateError::Closed`].
 ///
-/// Dropping the service cancels all requests, those that wait too, and waits until the engine has finished the step under way.
+/// Dropping the service cancels all requests, those that wait too. It blocks until the engine has finished the step under way,
+/// and the listener that is running has returned.
 ///
 /// ```
 /// use fanfold::device::{Device, host::HostDevice};
@@ -85,8 +86,9 @@ struct Request {
 ///
 /// # fn main() -> fanfold::Result<()> {
 /// let model = Arc::new(Model::demo()?);
-/// let (plan, device) = (Plan::whole(model.graph(), 1), Box::new(HostDevice::new()) as Box<dyn Device>);
-/// let engine = Engine::open(model, &plan, vec![device], EngineOptions::default(), Arc::new(|_bytes| ()))?;
+/// let plan = Plan::whole(model.graph(), 1).build()?;
+/// let devices = vec![Box::new(HostDevice::new()) as Box<dyn Device>];
+/// let engine = Engine::open(model, &plan, devices, EngineOptions::default(), Arc::new(|_bytes| ()))?;
 /// let service = Service::start(engine, 8)?;
 /// let greedy = Sampler::new(Sampling::greedy())?;
 /// let mut stream = service.generate(vec![50, 47, 45], greedy, GenerateOptions::new(4))?;

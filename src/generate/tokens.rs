@@ -87,7 +87,7 @@ pub struct Tokens<'a> {
     engine: &'a mut Engine,
     /// The logits after what the engine holds.
     logits: Vec<f32>,
-    /// The token that was yielded last. It is not fed before the next one is asked for.
+    /// The token yielded last. It is fed when the next one is asked for.
     fresh: Option<u32>,
     left: usize,
     sampler: Sampler,
