@@ -85,7 +85,7 @@ fn case(path: &str, world: usize) {
     let model = Arc::new(if path == "demo" { Model::demo() } else { Model::open(path) }.unwrap());
     let strategy = if world == 1 { Strategy::Single } else { Strategy::Tensor };
     let plan = plan(model.graph(), strategy, &vec![1.0; world]).unwrap();
-    let options = EngineOptions { context: 256, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(256);
     let started = Instant::now();
     let mut engine = Engine::open(model.clone(), &plan, devices(world), options, Arc::new(|_| ())).unwrap();
     println!("load_ms {}", started.elapsed().as_secs_f64() * 1e3);

@@ -21,7 +21,7 @@ fn open() -> fanfold::Result<(Engine, Tokenizer)> {
     let tokenizer = Tokenizer::from_bytes(model.file_path("tokenizer.json"), &file)?;
     let plan = plan(model.graph(), Strategy::Tensor, &[2.0, 1.0])?;
     let devices = (0..2).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect();
-    let options = EngineOptions { context: 128, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(128);
     Ok((Engine::open(model, &plan, devices, options, Arc::new(|_bytes| ()))?, tokenizer))
 }
 

@@ -49,7 +49,7 @@ pub fn main() -> fanfold::Result<()> {
         .cut("l0.down", "k", [2.0, 1.0])
         .build()?;
     let whole = Plan::whole(model.graph(), 1).build()?;
-    let options = EngineOptions { context: 64, all_logits: true, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(64).all_logits(true);
     let open = |plan: &Plan| {
         let devices = (0..plan.world_size).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect();
         Engine::open(model.clone(), plan, devices, options, Arc::new(|_bytes| ()))

@@ -33,17 +33,18 @@
 //!
 //! ```
 //! use fanfold::device::{Device, host::HostDevice};
-//! use fanfold::{Engine, EngineOptions, Model, Sampler, Sampling, Strategy, plan::plan};
+//! use fanfold::{Engine, EngineOptions, GenerateOptions, Model, Sampler, Sampling, Strategy, plan::plan};
 //! use std::sync::Arc;
 //!
 //! # fn main() -> fanfold::Result<()> {
 //! let model = Arc::new(Model::demo()?); // or Model::open("path/to/a/folder")
 //! let plan = plan(model.graph(), Strategy::Tensor, &[5.0, 2.0, 1.0])?;
 //! let devices = (0..3).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect();
-//! let options = EngineOptions { context: 64, ..EngineOptions::default() };
+//! let options = EngineOptions::default().context(64);
 //! let mut engine = Engine::open(model, &plan, devices, options, Arc::new(|_bytes| ()))?;
 //! let greedy = Sampler::new(Sampling::greedy())?;
-//! let tokens: fanfold::Result<Vec<u32>> = engine.generate(&[50, 47, 45], greedy, &GenerateOptions::new(8).ignore_end())?.collect();
+//! let length = GenerateOptions::new(8).ignore_end();
+//! let tokens: Result<Vec<u32>, _> = engine.generate(&[50, 47, 45], greedy, &length)?.collect();
 //! assert_eq!(tokens?.len(), 8);
 //! # Ok(())
 //! # }
@@ -89,7 +90,7 @@ pub mod wait;
 pub mod weights;
 
 pub use error::{Error, Result};
-pub use generate::{Engine, EngineOptions};
+pub use generate::{Engine, EngineOptions, GenerateOptions};
 pub use model::Model;
 pub use plan::{Plan, Strategy};
 pub use text::{Sampler, Sampling};

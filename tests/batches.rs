@@ -20,7 +20,7 @@ use std::sync::Arc;
 fn open(model: &Arc<Model>, batch: usize, devices: Vec<Box<dyn Device>>) -> Engine {
     let strategy = if devices.len() == 1 { Strategy::Single } else { Strategy::Tensor };
     let plan = plan(model.graph(), strategy, &ratios(devices.len())).unwrap();
-    let options = EngineOptions { context: 128, chunk: 64, batch, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(128).chunk(64).batch(batch);
     Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ())).unwrap()
 }
 
@@ -213,7 +213,7 @@ fn check_broken(weight: &'static str, value: f32, node: &str, devices: Vec<Box<d
     let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
     let plan = plan(model.graph(), Strategy::Tensor, &ratios(devices.len())).unwrap();
     let broken = Arc::new(Broken { model: model.clone(), weight, value });
-    let options = EngineOptions { context: 64, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(64);
     let mut engine = Engine::with_weights(model, broken, &plan, devices, options, Arc::new(|_| ())).unwrap();
     match engine.feed(&[1, 2, 3]) {
         Err(GenerateError::NotFinite { output, node: found, .. }) => {

@@ -33,7 +33,7 @@ fn llama() -> (Arc<Model>, Tokenizer) {
 
 fn open(model: &Arc<Model>, context: usize) -> Engine {
     let plan = plan(model.graph(), Strategy::Tensor, &[2.0, 1.0]).unwrap();
-    let options = EngineOptions { context, chunk: 7, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(context).chunk(7);
     Engine::open(model.clone(), &plan, hosts(2), options, Arc::new(|_| ())).unwrap()
 }
 

@@ -65,7 +65,7 @@ fn every_layer_prints_its_cause_once() {
     for fault in [Fault::Lost, Fault::Panics, Fault::Hangs(Duration::from_secs(5))] {
         let mut devices = hosts(2);
         devices[1] = Box::new(Faulty { host: HostDevice::new(), at: 9, fault });
-        let options = EngineOptions { context: 16, deadline: Duration::from_millis(400), ..EngineOptions::default() };
+        let options = EngineOptions::default().context(16).deadline(Duration::from_millis(400));
         let mut engine = Engine::open(model.clone(), &two, devices, options, Arc::new(|_| ())).unwrap();
         errors.push(engine.feed(&[1]).unwrap_err().into());
         errors.push(engine.feed(&[1]).unwrap_err().into());

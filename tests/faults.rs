@@ -30,7 +30,7 @@ fn engine(fault: Fault, deadline: Duration) -> Engine {
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 4]).unwrap();
     let mut devices = hosts(4);
     devices[2] = Box::new(Faulty { host: HostDevice::new(), at: 30, fault });
-    let options = EngineOptions { deadline, context: 64, ..EngineOptions::default() };
+    let options = EngineOptions::default().deadline(deadline).context(64);
     Engine::open(model, &plan, devices, options, Arc::new(|_| ())).unwrap()
 }
 
@@ -104,7 +104,7 @@ impl Weights for Unreadable {
 fn a_panic_while_loading_is_told_with_its_words() {
     let model = Arc::new(Model::demo().unwrap());
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
-    let options = EngineOptions { context: 64, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(64);
     let opened = Engine::with_weights(model, Arc::new(Unreadable), &plan, hosts(2), options, Arc::new(|_| ()));
     panics(opened.map_err(Error::from), (0, "host"), None, "cannot read ");
 }
@@ -212,7 +212,7 @@ fn instructions_are_called_by_what_they_make() {
         let model = Arc::new(Model::open(fixture(name)).unwrap());
         let plan = plan(model.graph(), strategy, &[2.0, 1.0]).unwrap();
         kinds.extend(check_names(&lower(model.graph(), &plan).unwrap(), |devices| {
-            let options = EngineOptions { context: 16, ..EngineOptions::default() };
+            let options = EngineOptions::default().context(16);
             let mut engine = Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ()))?;
             engine.feed(&[1, 2, 3])?;
             Ok(())
@@ -247,7 +247,7 @@ fn instructions_are_called_by_what_they_make() {
 fn what_cannot_run_is_refused_and_the_session_lives() {
     let model = Arc::new(Model::demo().unwrap());
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
-    let options = EngineOptions { context: 16, chunk: 5, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(16).chunk(5);
     let mut engine = Engine::open(model, &plan, hosts(2), options, Arc::new(|_| ())).unwrap();
     assert!(matches!(engine.feed(&[]), Err(GenerateError::EmptyPrompt)));
     assert!(matches!(engine.feed(&[1024]), Err(GenerateError::Token { token: 1024, vocabulary: 1024 })));

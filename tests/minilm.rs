@@ -71,7 +71,7 @@ fn minilm_matches_sentence_transformers() {
     let long = preparer.text(&"to be or not to be ".repeat(44)).unwrap();
     assert!(long.cut && long.text.tokens.len() == 256, "{}", long.text.tokens.len());
     assert_eq!(long.text, preparer.text(&"to be or not to be ".repeat(43)).unwrap().text);
-    let options = EngineOptions { context: 64, all_logits: true, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(64).all_logits(true);
     // Two drivers where there are two, and unequal shares either way: 12 heads and 1536 columns at 2 to 1.
     for devices in [mixed(&adapters, 2), gpus(&adapters[0], 2)] {
         let plan = plan(model.graph(), Strategy::Tensor, &[2.0, 1.0]).unwrap();

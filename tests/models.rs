@@ -316,7 +316,7 @@ fn pooling_does_not_depend_on_the_chunk() {
         let folder = Folder::open(fixture("llama-uneven")).unwrap();
         let model = Arc::new(Model::from_folder(folder, Head::Hidden(pooling)).unwrap());
         let plan = fanfold::plan::plan(model.graph(), Strategy::Tensor, &[2.0, 1.0]).unwrap();
-        let options = fanfold::generate::EngineOptions { chunk, ..common::all_logits() };
+        let options = common::all_logits().chunk(chunk);
         let mut engine = fanfold::generate::Engine::open(model, &plan, hosts(2), options, Arc::new(|_| ())).unwrap();
         engine.embed(&ids).unwrap()
     };

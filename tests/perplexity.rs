@@ -42,7 +42,7 @@ fn cases(model: &Model) -> Vec<Case> {
 fn score(model: &Arc<Model>, case: &Case, ratios: &[f64], devices: Vec<Box<dyn Device>>) -> Perplexity {
     let strategy = if ratios.len() == 1 { Strategy::Single } else { Strategy::Tensor };
     let plan = plan(model.graph(), strategy, ratios).unwrap();
-    let options = EngineOptions { context: case.window, chunk: 96, all_logits: true, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(case.window).chunk(96).all_logits(true);
     let mut engine = Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ())).unwrap();
     let found = perplexity(&mut engine, &case.ids, case.window, case.stride, |_| ()).unwrap();
     let nats = found.nats_per_token();
@@ -88,7 +88,7 @@ fn an_engine_that_cannot_score_says_why() {
     let model = Arc::new(Model::demo().unwrap());
     let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
     let open = |all_logits| {
-        let options = EngineOptions { context: 16, all_logits, ..EngineOptions::default() };
+        let options = EngineOptions::default().context(16).all_logits(all_logits);
         Engine::open(model.clone(), &plan, hosts(1), options, Arc::new(|_| ())).unwrap()
     };
     let refused = |engine: &mut Engine, ids: &[u32], window| {

@@ -104,7 +104,7 @@ fn configurations_that_no_machine_holds() {
     std::fs::write(&path, config.to_string()).unwrap();
     let model = Model::random(&path, DType::F16, 0, Head::Default).unwrap();
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0, 1.0]).unwrap();
-    let options = fanfold::EngineOptions { context: 1 << 24, chunk: 1 << 24, ..all_logits() };
+    let options = all_logits().context(1 << 24).chunk(1 << 24);
     let rooms: Vec<Room> = (0..2).map(|rank| Room::new("a", Some(1 << 40), rank)).collect();
     let (program, limits) = fanfold::generate::prepare(&model, &plan, &options, &rooms).unwrap();
     let error = program.check(&limits, &rooms).unwrap_err().to_string();
@@ -123,7 +123,7 @@ fn absurd_counts_end_soon() {
         std::fs::write(&path, config.to_string()).unwrap();
         let model = Model::random(&path, DType::F16, 0, Head::Default)?;
         let plan = plan(model.graph(), Strategy::Tensor, &[1.0, 2.0])?;
-        let options = fanfold::EngineOptions { context: usize::MAX, chunk: usize::MAX, ..all_logits() };
+        let options = all_logits().context(usize::MAX).chunk(usize::MAX);
         let rooms: Vec<Room> = (0..2).map(|rank| Room::new("a", Some(1 << 60), rank)).collect();
         let (program, limits) = fanfold::generate::prepare(&model, &plan, &options, &rooms)?;
         Ok(program.check(&limits, &rooms)?)

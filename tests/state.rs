@@ -6,7 +6,7 @@ mod common;
 use common::{Expected, Fault, Faulty, Hook, Hooked, adapters, fixture, gpus, hosts, ratios};
 use fanfold::device::Device;
 use fanfold::device::host::HostDevice;
-use fanfold::generate::{Cancel, Engine, EngineOptions, GenerateError, GenerateOptions, Text};
+use fanfold::generate::{Answers, Cancel, Engine, EngineOptions, GenerateError, GenerateOptions, Text};
 use fanfold::import::{Folder, Head};
 use fanfold::model::{Model, Pooling};
 use fanfold::plan::{Strategy, plan};
@@ -15,7 +15,7 @@ use fanfold::tensor::{Region, Tensor};
 use fanfold::text::{FinishReason, Sampler, Sampling};
 use fanfold::weights::Weights;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const CONTEXT: usize = 24;
@@ -46,7 +46,7 @@ fn engine(token: u32, devices: Vec<Box<dyn Device>>) -> Engine {
     let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
     let plan = plan(model.graph(), Strategy::Tensor, &ratios(devices.len())).unwrap();
     let weights = Arc::new(Poisoned { model: model.clone(), token });
-    let options = EngineOptions { context: CONTEXT, chunk: 2, batch: 2, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(CONTEXT).chunk(2).batch(2);
     Engine::with_weights(model, weights, &plan, devices, options, Arc::new(|_| ())).unwrap()
 }
 
@@ -201,7 +201,7 @@ fn one_text_that_is_refused_refuses_all_and_the_next_are_as_ever() {
     let models = [hidden("bert").unwrap(), Model::open(fixture("bert-rerank")).unwrap()].map(Arc::new);
     for (model, scores) in models.into_iter().zip([false, true]) {
         let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
-        let options = EngineOptions { context: 16, batch: 2, ..EngineOptions::default() };
+        let options = EngineOptions::default().context(16).batch(2);
         let mut engine = Engine::open(model.clone(), &plan, hosts(2), options, Arc::new(|_| ())).unwrap();
         let mut run = |texts: &[Text]| match scores {
             true => engine.scores_all(texts, |_| ()),
@@ -285,7 +285,7 @@ fn a_text_that_is_stopped_holds_what_was_fed() {
 fn a_prompt_that_is_cancelled_halfway_leaves_what_was_held_before() {
     let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
     let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
-    let options = EngineOptions { context: 64, chunk: 4, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(64).chunk(4);
     let cancel = Cancel::default();
     let (asked, mut calls) = (cancel.clone(), 0);
     // A sampler cannot cancel, but a device can: in its third call, which is the prompt's second of three.
@@ -306,12 +306,51 @@ fn a_prompt_that_is_cancelled_halfway_leaves_what_was_held_before() {
 }
 
 #[test]
+fn prompts_that_are_cancelled_halfway_or_between_tokens_leave_nothing() {
+    let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
+    let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
+    let options = EngineOptions::default().context(64).chunk(4).batch(2);
+    let (cancel, calls) = (Cancel::default(), Arc::new(AtomicUsize::new(0)));
+    let (asked, counted) = (cancel.clone(), calls.clone());
+    let device = Hooked::new("cancelling", move |hook| {
+        if matches!(hook, Hook::Begin) && counted.fetch_add(1, Ordering::Relaxed) == 1 {
+            asked.cancel();
+        }
+        Ok(())
+    });
+    let mut engine = Engine::open(model, &plan, vec![Box::new(device)], options, Arc::new(|_| ())).unwrap();
+    let prompts = [vec![4, 5], (10..22).collect()];
+    let reasons = |answers: &Answers<'_>| [0, 1].map(|prompt| answers.finish_reason(prompt).cloned());
+    let cancelled = [Some(FinishReason::Cancelled), Some(FinishReason::Cancelled)];
+    let generate = GenerateOptions::new(8).ignore_end();
+    let mut answers =
+        engine.generate_all(&prompts, vec![greedy(); 2], &generate.clone().cancel(cancel.clone())).unwrap();
+    assert!(answers.next().is_none());
+    assert_eq!((reasons(&answers), calls.load(Ordering::Relaxed)), (cancelled.clone(), 2));
+    assert_eq!(engine.past(), 0);
+
+    let whole: Result<Vec<_>, _> = engine.generate_all(&prompts, vec![greedy(); 2], &generate).unwrap().collect();
+    let cancel = Cancel::default();
+    let mut answers =
+        engine.generate_all(&prompts, vec![greedy(); 2], &generate.clone().cancel(cancel.clone())).unwrap();
+    let told: Vec<_> = answers.by_ref().take(4).map(Result::unwrap).collect();
+    cancel.cancel();
+    assert!(answers.next().is_none());
+    assert_eq!((&told[..], reasons(&answers)), (&whole.unwrap()[..4], cancelled));
+    assert_eq!(engine.past(), 0);
+    // Answers that are empty because no token was wanted are no cancelled ones.
+    let mut none = engine.generate_all(&prompts, vec![greedy(); 2], &GenerateOptions::new(0)).unwrap();
+    assert!(none.next().is_none());
+    assert_eq!(reasons(&none), [Some(FinishReason::Length), Some(FinishReason::Length)]);
+}
+
+#[test]
 fn an_engine_that_lost_a_rank_says_so_whatever_is_asked() {
     let model = Arc::new(Model::open(fixture("llama-uneven")).unwrap());
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0; 2]).unwrap();
     let mut devices = hosts(2);
     devices[1] = Box::new(Faulty { host: HostDevice::new(), at: 9, fault: Fault::Lost });
-    let options = EngineOptions { context: CONTEXT, deadline: Duration::from_secs(20), ..EngineOptions::default() };
+    let options = EngineOptions::default().context(CONTEXT).deadline(Duration::from_secs(20));
     let mut engine = Engine::open(model, &plan, devices, options, Arc::new(|_| ())).unwrap();
     assert!(engine.feed(&[1]).is_err());
     let ended = |result: Result<(), GenerateError>| matches!(result, Err(GenerateError::Session(SessionError::Ended)));

@@ -39,7 +39,7 @@ fn spans_are_seen_by_a_subscriber() {
     tracing::subscriber::set_global_default(names.clone()).unwrap();
     let model = Arc::new(Model::demo().unwrap());
     let plan = plan(model.graph(), Strategy::Tensor, &[1.0, 1.0]).unwrap();
-    let options = EngineOptions { context: 64, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(64);
     let mut engine = Engine::open(model, &plan, hosts(2), options, Arc::new(|_| ())).unwrap();
     engine.feed(&[50, 47, 45]).unwrap();
     let exchanges = engine.report().unwrap().iter().map(|rank| rank.exchanges).sum::<u64>() as usize;

@@ -102,7 +102,7 @@ fn logits_wider_than_a_binding_come_in_shorter_chunks() {
     let tokens: Vec<u32> = (0..140).map(|i| (i * 7919 % words) as u32).collect();
     let logits = |strategy, ranks: usize, chunk: usize| {
         let plan = plan(model.graph(), strategy, &vec![1.0; ranks]).unwrap();
-        let options = EngineOptions { chunk, all_logits: true, ..EngineOptions::default() };
+        let options = EngineOptions::default().chunk(chunk).all_logits(true);
         let devices = gpus(&adapter, ranks);
         let mut engine = Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ())).unwrap();
         let seq = engine.limits().seq;
@@ -128,7 +128,7 @@ fn what_no_shorter_chunk_makes_fit_is_refused_before_it_is_loaded() {
     let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
     // Keys of four numbers each.
     let context = (adapter.largest_tensor() / 16) as usize + 1;
-    let options = EngineOptions { context, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(context);
     let opened = Engine::open(model, &plan, gpus(&adapter, 1), options, Arc::new(|_| panic!("a weight was loaded")));
     let error = opened.map(|_| ()).unwrap_err();
     let GenerateError::Program(ProgramError::TooWide { tensors }) = &error else { panic!("{error:?}") };

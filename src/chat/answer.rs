@@ -43,6 +43,7 @@ impl GenerationRequest {
 
 /// What one token adds to an answer.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Piece<'a> {
     /// The token, and the logits that it was chosen from; none for text that was held back until the end.
     pub token: Option<(u32, &'a [f32])>,
@@ -52,6 +53,7 @@ pub struct Piece<'a> {
 
 /// An answer, and what it took.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Answer {
     /// Its text.
     pub text: String,

@@ -1,6 +1,6 @@
 //! One call of an engine: rows of tokens, padded to one length, and the values of the graph's inputs that follow from them.
 //!
-//! It deliberately runs nothing. Read `engine.rs` for who makes calls of one row and `batch.rs` for who makes them of several.
+//! It deliberately runs nothing. Read `engine.rs` for who makes calls of one row, `encode.rs` and `answers.rs` for who makes them of several.
 
 use super::error::GenerateError;
 use crate::model::ModelInfo;
@@ -8,14 +8,16 @@ use crate::session::SessionError;
 use crate::tensor::Tensor;
 use std::ops::Range;
 
-/// One text as a model takes it.
+/// One text as the ids that a model takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Text {
     /// Its tokens.
     pub tokens: Vec<u32>,
-    /// For each token the segment it belongs to, or nothing where there is one segment only.
+    /// For each token the segment it belongs to (0 for the first text of a pair, 1 for the second); empty for a single text.
     pub types: Vec<u32>,
-    /// How many tokens at its beginning pooling leaves out: those of a prompt, where the folder wants it so.
+    /// How many tokens at its beginning are left out of pooling: those of an instruction put before the text, where the
+    /// model's folder wants it so.
     pub skipped: usize,
 }
 
@@ -33,16 +35,17 @@ pub(super) struct PaddedCall {
     pub(super) tokens: Vec<u32>,
     /// `[rows, seq]`, row-major.
     pub(super) types: Vec<u32>,
-    /// The positions of the context that each row holds: the rest is padding.
+    /// For each row the positions of the context that are its own; tokens outside are padding.
     pub(super) spans: Vec<Range<usize>>,
-    /// How many of each row's first positions pooling leaves out.
+    /// For each row how many of its first tokens are left out of pooling.
     skipped: Vec<usize>,
-    /// Positions that lie before it in the context.
+    /// How many positions of the context earlier calls have filled.
     pub(super) past: usize,
 }
 
 impl PaddedCall {
-    /// The tokens after `past` others of rows that hold `spans`, without a second segment.
+    /// A call on `tokens`, `[rows, seq]`, that come after `past` positions of the context. There is one of `spans` per row, and
+    /// all tokens are of the first segment.
     pub(super) fn of(tokens: Vec<u32>, spans: Vec<Range<usize>>, past: usize) -> PaddedCall {
         let seq = tokens.len() / spans.len().max(1);
         PaddedCall { seq, types: vec![0; tokens.len()], tokens, skipped: vec![0; spans.len()], spans, past }
@@ -56,7 +59,7 @@ impl PaddedCall {
         for (row, text) in (1..).zip(texts) {
             call.tokens.extend(&text.tokens);
             call.types.extend(&text.types);
-            // Any token does: nobody sees it.
+            // Padding may be any token, since attention and pooling leave it out.
             call.tokens.resize(row * seq, 0);
             call.types.resize(row * seq, 0);
         }
@@ -67,14 +70,14 @@ impl PaddedCall {
         self.spans.len()
     }
 
-    /// How many of its tokens are no padding.
+    /// How many of its tokens are not padding.
     pub(super) fn held(&self) -> usize {
         let (past, end) = (self.past, self.past + self.seq);
         let held = |span: &Range<usize>| span.end.min(end).saturating_sub(span.start.max(past));
         self.spans.iter().map(held).sum()
     }
 
-    /// The call's value of the input called `name` of the model that `info` tells of.
+    /// The value of the graph's input named `name`, for the model described by `info`. Errors when no such input is known.
     pub(super) fn input(&self, name: &str, info: &ModelInfo) -> Result<Tensor, GenerateError> {
         let shape = [self.rows(), self.seq];
         match name {
@@ -97,11 +100,12 @@ impl PaddedCall {
         }
     }
 
-    /// The position of every token, `[rows, seq]`: counted from the first one of its row, from `info.first_position` up.
+    /// The position of every token, `[rows, seq]`. A row's first token has position `info.first_position`, and the next ones
+    /// count up.
     ///
-    /// With `info.padding`, as transformers' `create_position_ids_from_input_ids` has it for RoBERTa: that token, where a
-    /// text spells it, takes the position before the first and is not counted. Such models take a text in one call, so
-    /// nothing of it lies in the `past`.
+    /// Where `info.padding` names a token, that token has the position of its own id and is not counted, also where a text
+    /// spells it out, as in transformers' `create_position_ids_from_input_ids` for RoBERTa. Models with such a token take a text
+    /// in one call, so `past` is 0.
     fn positions(&self, info: &ModelInfo) -> Vec<u32> {
         let mut positions = Vec::with_capacity(self.tokens.len());
         for (span, tokens) in self.spans.iter().zip(self.tokens.chunks(self.seq.max(1))) {

@@ -1,19 +1,19 @@
 //! A model on its devices: tokens in, logits or hidden states out.
 //!
 //! It feeds a [`Session`] chunk by chunk and deliberately knows no text: ids in, ids out. Read `tokens.rs` for how an answer is
-//! generated token by token, and `batch.rs` for several at once.
+//! generated token by token, `answers.rs` for several at once, and `encode.rs` for what embeds and classifies.
 
 use super::call::{PaddedCall, Text};
 use super::error::GenerateError;
 use super::options::{EngineOptions, prepare};
 use super::pace::Pace;
 use crate::device::Device;
-use crate::model::{Model, Pooling};
+use crate::model::Model;
 use crate::plan::Plan;
 use crate::program::Room;
 use crate::session::{NotFinite, Options, RankReport, Session, SessionError, Tensors};
 use crate::shape::{Env, Limits};
-use crate::tensor::{DType, Region, Tensor};
+use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use std::time::Instant;
 
 /// A model on its devices.
 ///
-/// It holds one sequence of tokens, whose keys and values are in the KV cache; [`Engine::past`] says how many.
+/// It holds one sequence of tokens, whose keys and values are in the KV cache; [`Engine::past`] says how many. What is fed or
+/// generated next continues that sequence, until [`Engine::reset`] or [`Engine::rewind`] forgets it.
 ///
 /// **After an error** of any method the engine holds what it held before the call, or nothing where the method says that it
 /// starts the context anew, and the next call gives what it would give on an engine that never failed. The exceptions are
@@ -30,7 +31,8 @@ use std::time::Instant;
 pub struct Engine {
     pub(super) model: Arc<Model>,
     session: Session,
-    /// The tokens held. Whatever lies in the cache after so many positions is written over before it is read.
+    /// How many tokens are held. Keys and values at later positions of the cache are leftovers; they are overwritten before any
+    /// call reads them.
     pub(super) past: usize,
     all_logits: bool,
     pace: Pace,
@@ -39,8 +41,9 @@ pub struct Engine {
 impl Engine {
     /// Lowers `plan` and loads every rank's shard onto its device.
     ///
-    /// `progress` is told the bytes of each shard as it is loaded. Errors when the plan is for another model or another
-    /// number of devices, or when a device lacks memory.
+    /// `plan` has one rank per device, in the order of `devices`. `progress` is told how many bytes of a shard have been loaded
+    /// since it was told last, by several threads at once. Errors when the plan is for another model or another number of
+    /// devices, when a device lacks memory, or when a weight cannot be read.
     pub fn open(
         model: Arc<Model>,
         plan: &Plan,
@@ -52,7 +55,7 @@ impl Engine {
         Engine::with_weights(model, weights, plan, devices, options, progress)
     }
 
-    /// As [`Engine::open`], with the weights of `model`'s graph taken from elsewhere: random ones, or altered ones.
+    /// As [`Engine::open`], with the weights of `model`'s graph read from `weights` instead: random ones, or altered ones.
     #[doc(hidden)]
     pub fn with_weights(
         model: Arc<Model>,
@@ -79,46 +82,47 @@ impl Engine {
         &self.model
     }
 
-    /// Positions in the KV cache.
+    /// How many tokens the engine holds, which is how many positions of the KV cache are in use.
     pub fn past(&self) -> usize {
         self.past
     }
 
-    /// What it was opened for.
+    /// The largest call that the engine takes: most sequences, most tokens, and the size of the context.
     pub fn limits(&self) -> &Limits {
         self.session.limits()
     }
 
-    /// Forgets all positions.
+    /// Forgets all tokens held: what is fed next is the beginning of a text.
     pub fn reset(&mut self) {
         self.past = 0;
     }
 
-    /// Forgets all positions from `to` on, so that what is fed next comes after the first `to` tokens.
+    /// Forgets all tokens held but the first `to`, so that what is fed next comes after those.
     ///
-    /// Nothing moves: the cache keeps its keys and values in place, and later ones are written over. Returns how many
-    /// positions are left, which are fewer than `to` where there were fewer.
+    /// Returns how many tokens are held now: `to`, or as many as before where these were fewer. It takes no time, since the
+    /// cache stays as it is and is overwritten by later tokens.
     pub fn rewind(&mut self, to: usize) -> usize {
         self.past = self.past.min(to);
         self.past
     }
 
-    /// How long the calls so far took, of shapes whose kernels had been compiled by an earlier one.
+    /// How long the calls so far took. The first call of each shape is left out, since it compiles kernels.
     #[doc(hidden)]
     pub fn pace(&self) -> &Pace {
         &self.pace
     }
 
-    /// What happened on every rank so far.
+    /// What every rank has done since the engine was opened, by rank. Errors when the session has ended.
     pub fn report(&mut self) -> Result<Vec<RankReport>, GenerateError> {
         Ok(self.session.report()?)
     }
 
-    /// Feeds `tokens` in chunks and returns the logits of the last position, or of every one where the engine was
-    /// opened for them: `[positions, vocabulary]`.
+    /// Feeds `tokens` after those that the engine holds, in chunks, and holds them too. Returns the logits of the last position,
+    /// `[1, vocabulary]`, or those of every position, `[positions, vocabulary]`, where the engine was opened with
+    /// [`EngineOptions::all_logits`](super::EngineOptions#structfield.all_logits).
     ///
-    /// Errors when there is no token, one is outside the vocabulary, or they do not fit the context, or when a logit is no
-    /// finite number. The engine then holds what it held before, whichever chunk failed.
+    /// Errors when the model predicts no tokens, there is no token, one is outside the vocabulary, they do not fit the context,
+    /// or a logit is not a finite number. The engine then holds what it held before, whichever chunk failed.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<Tensor, GenerateError> {
         self.require("logits", "predicts no tokens; use `embed`")?;
         self.check(tokens, self.past)?;
@@ -137,49 +141,6 @@ impl Engine {
         Ok(Tensor::f32([rows.len() / width, width], rows)?)
     }
 
-    /// The model's last hidden states for `tokens` alone: `[positions, hidden]`, or `[1, hidden]` where the graph pools.
-    ///
-    /// A pooled one is scaled to length 1 and cut to its first dimensions where the folder says so. Starts the context
-    /// anew. Errors when there is no token, one is outside the vocabulary, or there are more than the context.
-    pub fn embed(&mut self, tokens: &[u32]) -> Result<Tensor, GenerateError> {
-        let mut all = self.embed_all(&[Text::from(tokens.to_vec())], |_| ())?;
-        all.pop().ok_or_else(|| GenerateError::EmptyPrompt)
-    }
-
-    /// As [`Engine::embed`], of many texts, several to a call where the engine was opened for it: those of like length
-    /// together, padded, and each as if it were alone. `done` is told how many are done. One text that is refused refuses
-    /// them all, before any is embedded.
-    pub fn embed_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>, GenerateError> {
-        self.require("hidden", "was opened to predict tokens, not to embed")?;
-        let hidden = self.encode_all(texts, "hidden", done)?;
-        let info = self.model.info();
-        if info.pooling == Pooling::None {
-            return Ok(hidden);
-        }
-        let scaled = |tensor| if info.normalize { normalized(tensor) } else { Ok(tensor) };
-        hidden.into_iter().map(|tensor| kept(scaled(tensor)?, info.dimensions)).collect()
-    }
-
-    /// The logits of the classification head for `tokens` alone, `[1, labels]`. What makes scores of them is told by
-    /// [`ModelInfo::scores`].
-    ///
-    /// `types` tells the texts of a pair apart, as [`encode_pair`](crate::text::Tokenizer::encode_pair) gives them; empty
-    /// where there is one text. Errors when the model has no such head, there is no token, one or a type is outside
-    /// what the model knows, or there are more than the context.
-    pub fn scores(&mut self, tokens: &[u32], types: &[u32]) -> Result<Tensor, GenerateError> {
-        self.require("scores", "has no classification head")?;
-        let text = Text { tokens: tokens.to_vec(), types: types.to_vec(), ..Text::default() };
-        let mut all = self.scores_all(&[text], |_| ())?;
-        all.pop().ok_or_else(|| GenerateError::EmptyPrompt)
-    }
-
-    /// As [`Engine::scores`], of many texts or pairs, several to a call where the engine was opened for it. `done` is told
-    /// how many are done.
-    pub fn scores_all(&mut self, texts: &[Text], done: impl FnMut(usize)) -> Result<Vec<Tensor>, GenerateError> {
-        self.require("scores", "has no classification head")?;
-        self.encode_all(texts, "scores", done)
-    }
-
     pub(super) fn require(&self, output: &str, reason: &str) -> Result<(), GenerateError> {
         if self.model.graph().outputs().iter().any(|(name, _)| name == output) {
             return Ok(());
@@ -188,14 +149,14 @@ impl Engine {
         Err(GenerateError::Model { model, reason: reason.to_string() })
     }
 
-    /// Every output of the graph for `tokens`, by name, in one call that starts the context anew.
+    /// Every output of the graph by name, for `tokens` as the beginning of a text, in a single call.
     ///
     /// Errors as [`Engine::feed`], and when the tokens are more than one call takes.
     #[doc(hidden)]
     pub fn outputs(&mut self, tokens: &[u32]) -> Result<Tensors, GenerateError> {
         self.check(tokens, 0)?;
         self.reset();
-        // What pools a text has to know where it ends; what goes on after it has the whole context.
+        // A row of a model that pools ends with its text; a row of one that generates may grow to the whole context.
         let call = match self.model.info().generates {
             true => PaddedCall::of(tokens.to_vec(), alone(self.limits()), 0),
             false => PaddedCall::padded(&[&Text::from(tokens.to_vec())], tokens.len()),
@@ -221,7 +182,7 @@ impl Engine {
         Ok(())
     }
 
-    /// One output of a call.
+    /// Runs one call and returns its output named `output`.
     pub(super) fn call(&mut self, call: &PaddedCall, output: &str) -> Result<Tensor, GenerateError> {
         let mut outputs = self.call_all(call)?;
         outputs.remove(output).ok_or_else(|| {
@@ -238,8 +199,8 @@ impl Engine {
         ports.map(|port| Ok((port.name.clone(), value(&port.name)?))).collect()
     }
 
-    /// Every output of a call. Errors when one is no finite number, with the node where that began. What the engine holds
-    /// is the caller's to say, once all of its calls are done.
+    /// Runs one call and returns every output by name. Errors when a value is not a finite number, with the node that made the
+    /// first such value. It leaves `past` as it is: the caller sets it once all calls of a method have succeeded.
     pub(super) fn call_all(&mut self, call: &PaddedCall) -> Result<Tensors, GenerateError> {
         let keep = if self.all_logits { call.seq } else { 1 };
         let (batch, capacity) = (call.rows(), self.limits().capacity);
@@ -255,7 +216,7 @@ impl Engine {
                     Some(NotFinite { rank, device, node, value, .. }) => {
                         GenerateError::NotFinite { output, rank, device, node, value }
                     }
-                    // Only a device whose answers change from call to call gets here.
+                    // The call was repeated and gave finite numbers: a device whose results change from call to call.
                     None => {
                         let reason = format!("was {value} once, and not again");
                         SessionError::Input { name: output, reason }.into()
@@ -267,31 +228,7 @@ impl Engine {
     }
 }
 
-/// One sequence, which holds the whole context.
+/// The span of a single sequence: it may use the whole context, and has no padding.
 fn alone(limits: &Limits) -> Vec<Range<usize>> {
     std::iter::once(0..limits.capacity).collect()
-}
-
-/// Rows scaled to length 1.
-fn normalized(tensor: Tensor) -> Result<Tensor, GenerateError> {
-    let width = tensor.shape().last().copied().unwrap_or(1).max(1);
-    let mut values = tensor.as_f32()?.to_vec();
-    for row in values.chunks_mut(width) {
-        let norm = row.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt().max(1e-12);
-        row.iter_mut().for_each(|x| *x = (*x as f64 / norm) as f32);
-    }
-    Ok(Tensor::f32(tensor.shape().to_vec(), values)?)
-}
-
-/// The first `dimensions` of each row, or all of them.
-fn kept(tensor: Tensor, dimensions: Option<usize>) -> Result<Tensor, GenerateError> {
-    let width = tensor.shape().last().copied().unwrap_or(0);
-    match dimensions.filter(|&kept| kept < width) {
-        Some(kept) => {
-            let mut region = Region::whole(tensor.shape());
-            region.0[tensor.shape().len() - 1] = 0..kept;
-            Ok(tensor.slice(&region)?)
-        }
-        None => Ok(tensor),
-    }
 }

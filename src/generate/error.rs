@@ -69,12 +69,15 @@ pub enum GenerateError {
         /// Why not.
         reason: String,
     },
-    /// As many requests wait for an engine as may.
+    /// The queue of a [`Service`](super::Service) is full.
     #[error("{waiting} requests wait already: try again later")]
     Busy {
         /// Requests that wait.
         waiting: usize,
     },
+    /// A [`Service`](super::Service) was closed, or its engine has panicked.
+    #[error("the engine's service has ended: start a new one")]
+    Closed,
     /// The system gives no thread.
     #[error("the engine has no thread: {reason}")]
     Thread {

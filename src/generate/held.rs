@@ -1,6 +1,7 @@
-//! Which tokens an engine holds, kept by whoever feeds it texts that begin alike: turns of a conversation, or requests.
+//! Which tokens an engine holds, so that a text that begins like the one before is not fed from its beginning again.
 //!
-//! An engine itself knows only how many tokens it holds. Read [`crate::chat::Chat`] and `service.rs` for the two that share.
+//! An engine itself knows only how many tokens it holds. Read `service.rs` and `chat/mod.rs` for the two users: requests that
+//! come one after the other, and turns of a conversation.
 
 use super::engine::Engine;
 
@@ -9,9 +10,9 @@ use super::engine::Engine;
 pub(crate) struct Held(Vec<u32>);
 
 impl Held {
-    /// Rewinds `engine` to what it holds of `ids`, and returns how many of them these are.
+    /// Rewinds `engine` to the longest prefix of `ids` that it holds, and returns the length of that prefix.
     ///
-    /// The last of `ids` is never among them: it is fed in any case, since its logits are wanted.
+    /// The prefix never includes the last of `ids`, which has to be fed for its logits.
     pub(crate) fn rewind(&mut self, engine: &mut Engine, ids: &[u32]) -> usize {
         let common = ids.iter().zip(&self.0).take_while(|(a, b)| a == b).count();
         let kept = engine.rewind(common.min(ids.len().saturating_sub(1)));
@@ -19,7 +20,7 @@ impl Held {
         kept
     }
 
-    /// Notes that `ids` were fed and then `tokens` yielded, as far as `engine` holds them.
+    /// Notes that `ids` and then `tokens` were fed, up to the number of tokens that `engine` holds now.
     pub(crate) fn note(&mut self, engine: &Engine, ids: Vec<u32>, tokens: &[u32]) {
         self.0 = ids;
         self.0.extend(tokens);

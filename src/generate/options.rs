@@ -9,19 +9,27 @@ use crate::program::{Program, Room, lower};
 use crate::shape::{Env, Limits};
 use std::time::Duration;
 
-/// How an [`Engine`] is opened.
+/// How an [`Engine`](super::Engine) is opened.
+///
+/// ```
+/// let options = fanfold::EngineOptions::default().context(512).batch(4);
+/// assert_eq!((options.context, options.chunk), (512, 256));
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct EngineOptions {
-    /// Positions the KV cache holds: the longest prompt plus answer.
+    /// Positions that the KV cache holds, which is the longest prompt plus its answer: 2048, and never more than the model was
+    /// made for.
     pub context: usize,
-    /// Most tokens of one call; longer prompts go in several. Fewer where a device cannot hold what so many make in one
-    /// piece: [`Engine::limits`] tells. What embeds a text takes it in one call, however long.
+    /// Most tokens of one call: 256. A longer prompt goes in several calls. Chunks are shorter where a device cannot hold an
+    /// activation of so many tokens in one piece; [`Engine::limits`](super::Engine::limits) tells. A model that embeds takes a
+    /// text in one call, however long.
     pub chunk: usize,
-    /// Most sequences of one call: texts embedded, or prompts answered, at once.
+    /// Most sequences of one call, texts embedded or prompts answered at once: 1.
     pub batch: usize,
-    /// Whether logits of every prompt position are kept, not just the last's.
+    /// Whether the logits of every position of a prompt are returned, and not the last position's alone: false.
     pub all_logits: bool,
-    /// How long any wait may last without progress.
+    /// How long a wait may last in which no rank makes progress: 30 seconds.
     pub deadline: Duration,
 }
 
@@ -32,6 +40,31 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// The same, with this [`context`](EngineOptions#structfield.context).
+    pub fn context(self, context: usize) -> EngineOptions {
+        EngineOptions { context, ..self }
+    }
+
+    /// The same, with this [`chunk`](EngineOptions#structfield.chunk).
+    pub fn chunk(self, chunk: usize) -> EngineOptions {
+        EngineOptions { chunk, ..self }
+    }
+
+    /// The same, with this [`batch`](EngineOptions#structfield.batch).
+    pub fn batch(self, batch: usize) -> EngineOptions {
+        EngineOptions { batch, ..self }
+    }
+
+    /// The same, with or without [`all_logits`](EngineOptions#structfield.all_logits).
+    pub fn all_logits(self, all_logits: bool) -> EngineOptions {
+        EngineOptions { all_logits, ..self }
+    }
+
+    /// The same, with this [`deadline`](EngineOptions#structfield.deadline).
+    pub fn deadline(self, deadline: Duration) -> EngineOptions {
+        EngineOptions { deadline, ..self }
+    }
+
     /// The largest call on a model: what predicts tokens takes a text in chunks; what embeds it, in one call, since a
     /// pooled chunk is not a part of the pooled text.
     #[doc(hidden)]

@@ -1,27 +1,29 @@
 //! How long calls take once their kernels are compiled.
 //!
-//! The first call of a shape compiles kernels and allocates memory, which may take longer than everything after it on a
-//! software driver: only later calls of that shape are counted. It deliberately knows no engine. Read
-//! [`Engine::pace`](super::Engine::pace).
+//! The first call of a shape compiles kernels and allocates memory, which on a software driver may take longer than all later
+//! calls together, so only later calls of that shape are counted. Nothing here knows an engine: read
+//! [`Engine::pace`](super::Engine::pace) for who counts.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// The time of calls whose shape had been called before.
+/// The time that calls took, the first call of each shape left out.
 #[derive(Clone, Debug, Default)]
 #[doc(hidden)]
+#[non_exhaustive]
 pub struct Pace {
     /// Calls of several tokens per sequence.
     pub prefill: Rate,
     /// Calls of one token per sequence.
     pub decode: Rate,
-    /// The shapes called so far: sequences, tokens of each, positions whose logits are kept.
+    /// The shapes called so far: sequences, tokens per sequence, positions whose logits are returned.
     shapes: HashSet<[usize; 3]>,
 }
 
 /// Calls of one kind, and how long they took together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[doc(hidden)]
+#[non_exhaustive]
 pub struct Rate {
     /// How many calls.
     pub calls: usize,
@@ -34,7 +36,7 @@ pub struct Rate {
 }
 
 impl Pace {
-    /// Takes note of a call. The first of its `shape` is not counted.
+    /// Counts a call of `tokens` tokens without padding, unless it is the first of its `shape`.
     pub(super) fn note(&mut self, shape: [usize; 3], tokens: usize, time: Duration) {
         if self.shapes.insert(shape) {
             return;
@@ -85,7 +87,7 @@ mod tests {
     fn the_first_call_of_a_shape_is_left_out_and_one_call_is_no_rate() {
         let mut pace = Pace::default();
         let second = Duration::from_secs(1);
-        // Compiling takes a minute; it is in no rate.
+        // The first call takes a minute, which is in no rate.
         pace.note([1, 256, 1], 256, second * 60);
         pace.note([1, 256, 1], 256, second);
         pace.note([1, 44, 1], 44, second * 60);

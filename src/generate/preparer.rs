@@ -1,7 +1,7 @@
-//! Texts made ready for a model as its folder says: behind a prompt, in lower case, cut to a length, as tokens.
+//! Texts made ready for a model that embeds or scores: put behind a prompt, in lower case, cut to a length, as tokens.
 //!
-//! It does to a text what sentence-transformers does to it, so that the vector or the score is the one of there. It
-//! deliberately opens nothing and runs nothing. Read [`TextSettings`] for what a folder can say, and
+//! A text is treated as sentence-transformers treats it, so that its vector or score is the same as there. Nothing here opens a
+//! file or runs a model. Read [`TextSettings`] for what a model's folder can ask for, and
 //! [`Engine::embed_all`](super::Engine::embed_all) for what takes the texts.
 
 use super::Text;
@@ -10,7 +10,7 @@ use crate::model::TextSettings;
 use crate::text::TextError;
 use crate::text::Tokenizer;
 
-/// What stands before every text.
+/// The instruction that is put before every text, such as `query: `.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Prompt<'a> {
@@ -23,13 +23,14 @@ pub enum Prompt<'a> {
     Text(&'a str),
 }
 
-/// A text as a model takes it.
+/// A text made ready for a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[doc(hidden)]
+#[non_exhaustive]
 pub struct Prepared {
     /// Its tokens.
     pub text: Text,
-    /// Whether it was longer than it may be, and lost something.
+    /// Whether the text was longer than the model takes and was cut.
     pub cut: bool,
 }
 
@@ -38,19 +39,20 @@ pub struct Prepared {
 #[doc(hidden)]
 pub struct Preparer {
     tokenizer: Tokenizer,
-    /// The same, which cuts, and to how many tokens.
+    /// The same tokenizer, set to cut texts, and the number of tokens it cuts to.
     cutting: Option<(Tokenizer, usize)>,
     prompt: String,
-    /// The prompt's own tokens, where pooling leaves them out.
+    /// How many tokens of the prompt are left out of pooling.
     skipped: usize,
     one_segment: bool,
 }
 
 impl Preparer {
-    /// Does what `settings` say with the tokens of `tokenizer`, and cuts to `most` tokens where that is less.
+    /// Prepares texts as `settings` say, with the ids of `tokenizer`. Texts are cut to `max` tokens, or to the number in
+    /// `settings` where that is smaller.
     ///
-    /// Errors when the folder has no prompt of the name asked for, or when the special tokens alone are more than a
-    /// text may have.
+    /// Errors when the folder has no prompt of the name asked for, or when a text may have fewer tokens than the special
+    /// tokens that the tokenizer adds to it.
     pub fn new(
         settings: &TextSettings,
         tokenizer: Tokenizer,
@@ -71,7 +73,7 @@ impl Preparer {
         let (prompt_text, one_segment) = (prompt.to_string(), settings.one_segment);
         let mut preparer = Preparer { tokenizer, cutting, prompt: prompt_text, skipped: 0, one_segment };
         if settings.skip_prompt && !prompt.is_empty() {
-            // What ends every text does not belong to the prompt. This is how sentence-transformers counts it.
+            // The special token that ends every text is not the prompt's. sentence-transformers counts in the same way.
             let mut tokens = preparer.text("")?.text.tokens;
             tokens.pop_if(|last| preparer.tokenizer.is_special(*last));
             preparer.skipped = tokens.len();
@@ -79,17 +81,17 @@ impl Preparer {
         Ok(preparer)
     }
 
-    /// One text.
+    /// Prepares one text.
     ///
-    /// Errors when the tokenizer cannot express it.
+    /// Errors when the tokenizer fails on it.
     pub fn text(&self, text: &str) -> Result<Prepared, GenerateError> {
         let text = format!("{}{text}", self.prompt);
         self.prepare(|tokenizer| Ok((tokenizer.encode(&text, true)?, Vec::new())))
     }
 
-    /// Two texts as one, of which the prompt stands before the first.
+    /// Prepares two texts as a pair, with the prompt before the first.
     ///
-    /// Errors when the tokenizer cannot express them.
+    /// Errors when the tokenizer fails on them.
     pub fn pair(&self, first: &str, second: &str) -> Result<Prepared, GenerateError> {
         let first = format!("{}{first}", self.prompt);
         self.prepare(|tokenizer| Ok(tokenizer.encode_pair(&first, second)?))

@@ -1,7 +1,7 @@
 //! One answer, token by token: the prompt is fed, and every token that was chosen is fed before the next one is chosen.
 //!
-//! It deliberately knows no text. Read [`crate::text::Sampler`] for how a token is chosen, and `batch.rs` for several answers at
-//! once.
+//! It deliberately knows no text. Read [`crate::text::Sampler`] for how a token is chosen, and `answers.rs` for several answers
+//! at once.
 
 use super::cancel::Cancel;
 use super::engine::Engine;
@@ -87,7 +87,7 @@ pub struct Tokens<'a> {
     engine: &'a mut Engine,
     /// The logits after what the engine holds.
     logits: Vec<f32>,
-    /// The token that was yielded last. It is not fed before the next one is asked for.
+    /// The token yielded last. It is fed when the next one is asked for.
     fresh: Option<u32>,
     left: usize,
     sampler: Sampler,

@@ -260,8 +260,7 @@ fn rate(device: Box<dyn Device>, until: Instant) -> Result<f64> {
 /// The demo model with its columns over two devices, against one: bit for bit.
 fn exactness(open: &Open<'_>, _: Instant) -> Result<Finding> {
     let model = Arc::new(Model::demo()?);
-    let options =
-        EngineOptions { context: 64, chunk: 16, all_logits: true, deadline: DEADLINE, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(64).chunk(16).all_logits(true).deadline(DEADLINE);
     let engine = |strategy, ratios: &[f64]| {
         let devices = ratios.iter().map(|_| open()).collect::<Result<Vec<_>, _>>()?;
         let plan = plan(model.graph(), strategy, ratios)?;

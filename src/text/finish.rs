@@ -10,7 +10,7 @@ pub enum FinishReason {
     EndToken(u32),
     /// One of the stop texts that were asked for, which is not part of the text.
     StopText(String),
-    /// It has as many tokens as were asked for.
+    /// It has as many tokens as were asked for. This is also the reason of an answer for which no tokens were asked.
     Length,
     /// The context is full.
     Context,

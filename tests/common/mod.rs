@@ -76,7 +76,7 @@ pub fn hosts(n: usize) -> Vec<Box<dyn Device>> {
 }
 
 pub fn all_logits() -> EngineOptions {
-    EngineOptions { context: 128, chunk: 13, all_logits: true, ..EngineOptions::default() }
+    EngineOptions::default().context(128).chunk(13).all_logits(true)
 }
 
 /// `ratios` of the devices, uneven.

@@ -333,7 +333,7 @@ pub fn main(args: &Args) -> Result<()> {
         check_weights(&model)?;
     }
     let context = tests.iter().map(Test::positions).max().unwrap_or(1);
-    let options = EngineOptions { context, chunk: args.chunk, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(context).chunk(args.chunk);
     let mut placings = vec![args.placing.clone()];
     if !args.strategies.is_empty() {
         let with = |strategy: &Strategy| Placing { strategy: Some(*strategy), ..args.placing.clone() };

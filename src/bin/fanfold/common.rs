@@ -106,7 +106,7 @@ pub struct Target {
 impl Target {
     /// How an engine of it is opened.
     pub fn options(&self, all_logits: bool) -> EngineOptions {
-        EngineOptions { context: self.context, all_logits, ..EngineOptions::default() }
+        EngineOptions::default().context(self.context).all_logits(all_logits)
     }
 }
 
@@ -301,7 +301,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
         }
     }
     let deadline = Duration::from_secs(placing.timeout);
-    let options = EngineOptions { deadline, ..options };
+    let options = options.deadline(deadline);
     let rooms = rooms(&choices, &placing.memory);
     let (program, limits) = prepare(model, &plan, &options, &rooms).map_err(|error| of_plan(error.into()))?;
     Ok(Decision { plan, program, limits, choices, rooms, options, made_for: model.info().context })

@@ -11,7 +11,7 @@ use crate::output::OutputFile;
 use crate::values::limit;
 use anyhow::Result;
 use fanfold::chat::{Answer, GenerationRequest, Piece, answer, answers};
-use fanfold::generate::{Engine, EngineOptions};
+use fanfold::generate::Engine;
 use fanfold::text::{ChatTemplate, FinishReason, Message, Sampler, Scores, Tokenizer};
 use serde_json::{Value, json};
 use std::io::{StdoutLock, Write};
@@ -85,7 +85,7 @@ pub fn main(args: &Args) -> Result<()> {
     let template = if talks { Some(args.talk.template(&model)?) } else { None };
     let encoded = prompts.iter().map(|text| encode(args, &tokenizer, template.as_ref(), text));
     let encoded: Vec<Vec<u32>> = encoded.collect::<Result<_>>()?;
-    let options = EngineOptions { batch: encoded.len(), ..args.target.options(args.logits.is_some()) };
+    let options = args.target.options(args.logits.is_some()).batch(encoded.len());
     let decision = decide_as(&model, &args.target, options)?;
     encoded.iter().try_for_each(|ids| check_tokens(ids, &decision))?;
     let mut engine = open(&model, &decision)?;

@@ -7,7 +7,7 @@ use crate::common::{Decision, Target, check_tokens, decide_as, positive, progres
 use crate::input;
 use anyhow::{Context as _, Result};
 use fanfold::Model;
-use fanfold::generate::{Engine, EngineOptions, GenerateError, Prepared, Preparer, Prompt, Text};
+use fanfold::generate::{Engine, GenerateError, Prepared, Preparer, Prompt, Text};
 use fanfold::model::TextSettings;
 use fanfold::tensor::Tensor;
 use fanfold::text::Tokenizer;
@@ -99,7 +99,7 @@ impl Texts {
     ) -> Result<Vec<Text>> {
         let (mut prepared, mut cut) = (Vec::new(), Vec::new());
         for (number, text) in self.all.iter().enumerate() {
-            let Prepared { text, cut: shorter } = prepare(number, text)?;
+            let Prepared { text, cut: shorter, .. } = prepare(number, text)?;
             let way_out = if text.tokens.is_empty() { "" } else { ", which --truncate would cut" };
             check_tokens(&text.tokens, decision).with_context(|| format!("{}{way_out}", self.place(number)))?;
             if shorter {
@@ -132,7 +132,7 @@ impl TextsArgs {
 
     /// Chooses devices and a plan for an engine that takes as many texts at once as there are, up to `--batch`.
     pub fn decide(&self, model: &Model, target: &Target, texts: usize) -> Result<Decision> {
-        let options = EngineOptions { batch: self.batch.min(texts), chunk: TOKENS, ..target.options(true) };
+        let options = target.options(true).batch(self.batch.min(texts)).chunk(TOKENS);
         decide_as(model, target, options)
     }
 
