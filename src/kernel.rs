@@ -189,12 +189,14 @@ impl Kernel {
     }
 
     /// With a function `apply(x: f32) -> f32` that calls the one named `function`.
+    #[doc(hidden)]
     pub fn function(mut self, function: impl Into<Cow<'static, str>>) -> Kernel {
         self.function = Some(function.into());
         self
     }
 
     /// With `alias name = ty;`.
+    #[doc(hidden)]
     pub fn alias(mut self, name: impl Into<Cow<'static, str>>, ty: impl Into<Cow<'static, str>>) -> Kernel {
         self.aliases.push((name.into(), ty.into()));
         self

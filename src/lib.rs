@@ -66,6 +66,7 @@ pub mod device;
 pub mod error;
 pub mod generate;
 pub mod graph;
+#[doc(hidden)]
 pub mod hub;
 pub mod import;
 pub mod kernel;

@@ -41,6 +41,7 @@ impl Random {
     }
 
     /// A number in `-1..1`.
+    #[doc(hidden)]
     pub fn unit(&mut self) -> f32 {
         ((self.word() >> 40) as f32 / (1u64 << 23) as f32) - 1.0
     }
@@ -66,6 +67,7 @@ impl Random {
     }
 
     /// A tensor of whole numbers below `bound`.
+    #[doc(hidden)]
     pub fn indices(&mut self, bound: usize, shape: &[usize]) -> Tensor {
         let values: Vec<u32> = (0..shape.iter().product()).map(|_| self.range(0, bound - 1) as u32).collect();
         let mut tensor = Tensor::zeros(DType::U32, shape);

@@ -61,6 +61,7 @@ impl Drop for Computing {
 
 /// One wait, done in slices: sleep for [`Wait::slice`], look for what is waited for, then ask [`Wait::expired`].
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct Wait {
     progress: Progress,
     deadline: Duration,

@@ -56,6 +56,7 @@ impl Chat {
     }
 
     /// Forgets all turns but what the system says. The cache is left as it is: the next turn may begin alike.
+    #[doc(hidden)]
     pub fn reset(&mut self) {
         self.messages = opening(&self.system);
     }

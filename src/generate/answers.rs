@@ -133,6 +133,7 @@ impl Answers<'_> {
     }
 
     /// Why the answer to `prompts[prompt]` has no more tokens; `None` while it goes on, and after an error.
+    #[doc(hidden)]
     pub fn finish_reason(&self, prompt: usize) -> Option<&FinishReason> {
         self.rows.get(prompt)?.finished.as_ref()
     }

@@ -101,6 +101,7 @@ impl Engine {
     ///
     /// Returns how many tokens are held now: `to`, or as many as before where these were fewer. It takes no time, since the
     /// cache stays as it is and is overwritten by later tokens.
+    #[doc(hidden)]
     pub fn rewind(&mut self, to: usize) -> usize {
         self.past = self.past.min(to);
         self.past
@@ -113,6 +114,7 @@ impl Engine {
     }
 
     /// What every rank has done since the engine was opened, by rank. Errors when the session has ended.
+    #[doc(hidden)]
     pub fn report(&mut self) -> Result<Vec<RankReport>, GenerateError> {
         Ok(self.session.report()?)
     }

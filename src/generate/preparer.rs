@@ -12,7 +12,6 @@ use crate::text::Tokenizer;
 
 /// The instruction that is put before every text, such as `query: `.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[doc(hidden)]
 pub enum Prompt<'a> {
     /// The folder's default prompt, where it has one.
     #[default]
@@ -36,7 +35,6 @@ pub struct Prepared {
 
 /// Makes texts ready for a model.
 #[derive(Clone, Debug)]
-#[doc(hidden)]
 pub struct Preparer {
     tokenizer: Tokenizer,
     /// The same tokenizer, set to cut texts, and the number of tokens it cuts to.

@@ -103,6 +103,7 @@ impl Tokens<'_> {
     }
 
     /// The logits that the last token was chosen from, as the model gave them; empty before the first.
+    #[doc(hidden)]
     pub fn logits(&self) -> &[f32] {
         if self.fresh.is_some() { &self.logits } else { &[] }
     }

@@ -29,7 +29,7 @@ pub struct NodeId(pub usize);
 pub enum Source {
     /// Given with every call.
     Input,
-    /// Read once, from [`Weights`].
+    /// Read once, from [`Weights`](crate::weights::Weights).
     Weight,
     /// Zero at first, kept between calls, written in place.
     State,

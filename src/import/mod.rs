@@ -2,7 +2,7 @@
 //!
 //! This module deliberately knows nothing of plans, ranks or devices: a weight is a [`View`] of a file tensor, and who
 //! reads which part of it is decided elsewhere.
-//! Read [`Model`] next; [`Folder`] and [`Tensors`] are what lies below it, and `families/` has a file for each
+//! Read `open.rs` next; [`Folder`] and [`Tensors`] are what lies below it, and `families/` has a file for each
 //! family.
 
 mod error;

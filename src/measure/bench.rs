@@ -25,6 +25,7 @@ pub enum Phase {
 
 /// One thing to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Test {
     /// What is timed.
     pub phase: Phase,
@@ -56,6 +57,7 @@ impl fmt::Display for Test {
 
 /// What a test took, repetition by repetition.
 #[derive(Clone, Debug)]
+#[doc(hidden)]
 pub struct Timing {
     /// The test.
     pub test: Test,

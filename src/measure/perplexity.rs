@@ -15,6 +15,7 @@ use std::ops::Range;
 
 /// What a text costs, so far or in all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[doc(hidden)]
 pub struct Perplexity {
     /// Tokens that were scored.
     pub tokens: usize,

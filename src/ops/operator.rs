@@ -226,6 +226,7 @@ impl LaunchContext<'_> {
     /// How the rows of the matrix at input number `input` lie, which have `len` elements: for [`Kernel::weight`].
     ///
     /// [`Kernel::weight`]: crate::kernel::Kernel::weight
+    #[doc(hidden)]
     pub fn rows(&self, input: usize, len: usize) -> Rows {
         match self.layouts[input] {
             Layout::Dense if !len.is_multiple_of(4) => Rows::Loose,

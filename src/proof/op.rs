@@ -155,6 +155,7 @@ pub fn check_device(
 /// `tolerance`. Returns how many cuts were tried.
 ///
 /// The devices of one case may be of several kinds. Errors as [`check_op`].
+#[doc(hidden)]
 pub fn check_cuts_on(
     make: &dyn Fn(&mut Random) -> Sample,
     seeds: impl IntoIterator<Item = u64>,

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 /// What happened on one rank since it was made.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct RankReport {
     /// The device's name.
     pub device: String,
@@ -105,6 +106,7 @@ impl Rank {
     }
 
     /// Counts in `progress` what the rank, its device and its communicator do; to be called before anything else.
+    #[doc(hidden)]
     pub fn share_progress(&mut self, progress: &Progress) {
         self.progress = progress.clone();
         self.device.share_progress(progress);
@@ -153,6 +155,7 @@ impl Rank {
     }
 
     /// What happened on the rank so far.
+    #[doc(hidden)]
     pub fn report(&self) -> RankReport {
         RankReport {
             device: self.device.name().to_string(),

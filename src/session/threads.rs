@@ -163,6 +163,7 @@ impl Session {
     }
 
     /// What happened on every rank since the session was opened. Errors when the session has ended.
+    #[doc(hidden)]
     pub fn report(&mut self) -> Result<Vec<RankReport>, SessionError> {
         if self.ended {
             return Err(SessionError::Ended);

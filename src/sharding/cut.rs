@@ -93,6 +93,7 @@ impl Cut {
     }
 
     /// What `rank` holds.
+    #[doc(hidden)]
     pub fn range(&self, rank: usize) -> Range<usize> {
         self.ranges[rank].clone()
     }

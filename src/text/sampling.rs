@@ -110,6 +110,7 @@ impl Sampler {
     }
 
     /// Takes note of tokens that were there before, a prompt's say, for the penalties.
+    #[doc(hidden)]
     pub fn accept(&mut self, tokens: &[u32]) {
         let last = self.sampling.penalties.reach();
         self.recent.extend(&tokens[tokens.len().saturating_sub(last)..]);
@@ -120,6 +121,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`TextError::Logits`] when there are none, one is NaN or +infinity, or all are -infinity.
+    #[doc(hidden)]
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, TextError> {
         let mut penalised = std::mem::take(&mut self.penalised);
         let token = match self.sampling.penalties.apply(&self.recent, logits, &mut penalised) {

@@ -39,6 +39,7 @@ enum Place {
 
 /// A model folder whose files have been found and validated.
 #[derive(Clone, Debug)]
+#[doc(hidden)]
 pub struct Folder {
     /// What was opened: modules.json and what it names lie here.
     root: PathBuf,

@@ -2,7 +2,7 @@
 //!
 //! This module deliberately knows nothing of folders, indexes or models, and copies no element. It reads the header
 //! itself because the format's own crate keeps one of two tensors of the same name in silence, and cannot name the
-//! tensor or the byte at fault. Read [`super::Folder`] next: it opens the files of a model with this.
+//! tensor or the byte at fault. Read [`crate::import::Folder`] next: it opens the files of a model with this.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{Bytes, json_problem, shortened};

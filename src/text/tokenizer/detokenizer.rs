@@ -73,7 +73,7 @@ impl TextStream {
     /// Takes a token and gives the text that has become final, if any.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`](crate::error::TextError::Tokenizer) when the tokenizer's own decoder fails, or makes too
+    /// [`TextError::Tokenizer`](crate::text::TextError::Tokenizer) when the tokenizer's own decoder fails, or makes too
     /// much of the token.
     pub fn push(&mut self, token: u32) -> Result<Option<String>, TextError> {
         let piece = self.tokenizer.piece(token, self.skip_special);
