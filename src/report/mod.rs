@@ -1,47 +1,38 @@
-//! A plan as a picture for a terminal: who holds what, and what it costs to exchange.
+//! A plan as text for a terminal: which rank holds what, and how many bytes the ranks exchange.
 //!
-//! It deliberately decides nothing and runs nothing: it reads a plan and its program. Read [`crate::plan`] for what is
-//! drawn.
+//! It reads a plan and its program, and deliberately decides nothing, runs nothing and knows no terminal: callers give the
+//! width. Read [`crate::plan`] for what is drawn.
 
 use crate::graph::{Graph, Source};
 use crate::kernel::weight_bytes;
 use crate::plan::Plan;
-use crate::program::{Instr, Memory, Program, RankProgram, Room};
+use crate::program::{Instr, Program, RankProgram};
 use crate::shape::{Env, Limits, resolve};
 use crate::sharding::Cut;
 use bytesize::ByteSize;
 use std::fmt::Write as _;
 
-/// Columns that a cut is drawn in.
-const BAR: usize = 40;
-/// Columns of a terminal.
-const COLUMNS: usize = 80;
-/// Columns of a node's or a device's name.
+/// Columns of a node's name.
 const NAME: usize = 21;
+/// Columns of a row of the picture beside the drawing of its cut: the name, how parts are joined, and how often it occurs.
+const BESIDE_BAR: usize = NAME + 19;
+/// The fewest columns that a cut is drawn in.
+const NARROWEST_BAR: usize = 20;
 
-/// The name of a node with its layer's number left open, so that equal layers are drawn once.
+/// The name of a node with `*` for its layer's number, so that equal layers are drawn once.
 fn pattern(name: &str) -> String {
     let open = |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) { "*".to_string() } else { part.to_string() };
     name.split('.').map(open).collect::<Vec<_>>().join(".")
 }
 
-/// `name` in at most [`NAME`] columns, its beginning kept: vendors put the maker and the series there.
-fn beginning(name: &str) -> String {
-    if name.chars().count() <= NAME {
-        return name.to_string();
-    }
-    let kept: String = name.chars().take(NAME - 1).collect();
-    format!("{}…", kept.trim_end())
-}
-
-/// `name` in at most [`NAME`] columns, its end kept: whole parts of it if one fits.
+/// The end of `name` in at most [`NAME`] columns: whole parts of it, if one fits.
 fn end(name: &str) -> String {
     let length = name.chars().count();
     if length <= NAME {
         return name.to_string();
     }
     let kept: String = name.chars().skip(length - (NAME - 1)).collect();
-    // Cut where a part begins, unless the rest begins with one already or is one.
+    // Shortened to where a part begins, unless the rest begins with a part already or is less than one.
     let cut_at_dot = name.ends_with(&format!(".{kept}"));
     match kept.split_once('.') {
         Some((_, parts)) if !cut_at_dot => format!("…{parts}"),
@@ -49,11 +40,11 @@ fn end(name: &str) -> String {
     }
 }
 
-/// A cut as one digit per column: the rank that holds it; `+` where several do.
-fn bar(cut: &Cut) -> String {
+/// A cut drawn in `columns` columns, each of them the digit of the rank that holds this part, or `+` where several do.
+fn bar(cut: &Cut, columns: usize) -> String {
     let extent = (0..cut.world_size()).map(|r| cut.range(r).end).max().unwrap_or(0).max(1);
     let column = |c: usize| {
-        let at = (2 * c + 1) * extent / (2 * BAR);
+        let at = (2 * c + 1) * extent / (2 * columns);
         let mut holders = (0..cut.world_size()).filter(|&r| cut.range(r).contains(&at));
         match (holders.next(), holders.next()) {
             (Some(_), Some(_)) => '+',
@@ -61,13 +52,15 @@ fn bar(cut: &Cut) -> String {
             (None, _) => ' ',
         }
     };
-    (0..BAR).map(column).collect()
+    (0..columns).map(column).collect()
 }
 
-/// The plan in at most 80 columns: a row per kind of layer, a digit per column for the rank that holds it.
+/// The plan as a picture in `width` columns, at least 60: a row per kind of layer, in which a digit names the rank that holds
+/// this part of it.
 ///
-/// Only nodes with a weight or a state of their own are drawn; what lies between follows them.
-pub fn picture(graph: &Graph, plan: &Plan) -> String {
+/// Only nodes with a weight or a state of their own are drawn: the cuts of the nodes between follow from theirs.
+pub fn picture(graph: &Graph, plan: &Plan, width: usize) -> String {
+    let columns = width.saturating_sub(BESIDE_BAR).max(NARROWEST_BAR);
     let mut rows: Vec<(String, String, String, usize)> = Vec::new();
     for node in graph.nodes() {
         let holds = node.inputs.iter().any(|&v| matches!(graph.value(v).source, Source::Weight | Source::State));
@@ -75,7 +68,7 @@ pub fn picture(graph: &Graph, plan: &Plan) -> String {
         let name = pattern(&node.name);
         let contracted = node.rule.factor(&entry.factor).is_some_and(|f| node.rule.contracted(f));
         let how = format!("{} {}", entry.factor, if contracted { "add" } else { "stack" });
-        let drawn = bar(&entry.cut);
+        let drawn = bar(&entry.cut, columns);
         match rows.iter_mut().find(|row| row.0 == name && row.1 == how && row.2 == drawn) {
             Some(row) => row.3 += 1,
             None => rows.push((name, how, drawn, 1)),
@@ -88,8 +81,9 @@ pub fn picture(graph: &Graph, plan: &Plan) -> String {
     text
 }
 
-/// The exchanges of one call, by collective: how many, and the bytes each rank sends for one token.
-pub fn exchanges(program: &Program, env: &Env) -> String {
+/// The exchanges of one call, as lines of at most `width` columns: how many there are of each collective, and how many bytes each
+/// rank sends under `env`, which should be a call with one token.
+pub fn exchanges(program: &Program, env: &Env, width: usize) -> String {
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for instr in program.ranks.first().map(|rank| rank.instrs.as_slice()).unwrap_or_default() {
         if let Instr::Exchange { kind, .. } = instr {
@@ -114,7 +108,7 @@ pub fn exchanges(program: &Program, env: &Env) -> String {
     for (rank, part) in sent.iter().enumerate() {
         let end = if rank + 1 < sent.len() { "," } else { "" };
         let part = format!(" {part}{end}");
-        if column + part.len() > COLUMNS {
+        if column + part.len() > width {
             text.push_str("\n ");
             column = 1;
         }
@@ -139,27 +133,9 @@ pub fn sent_bytes(program: &Program, rank: usize, env: &Env) -> u64 {
     sent.sum()
 }
 
-/// What each rank holds, one line each.
-pub fn memory(program: &Program, limits: &Limits, rooms: &[Room]) -> String {
-    let mut text = String::new();
-    let mut row = |cells: [&str; 7]| {
-        let [rank, device, weights, kv, scratch, staging, of] = cells;
-        let _ = writeln!(text, "{rank:<4} {device:<NAME$} {weights:>9} {kv:>9} {scratch:>9} {staging:>9} of {of}");
-    };
-    row(["rank", "device", "weights", "kv", "scratch", "staging", "memory"]);
-    for (rank, room) in program.ranks.iter().zip(rooms) {
-        let Memory { weights, state, activations, staging } = rank.memory_as(limits, room.holding);
-        let of = room.memory.map_or("unknown".to_string(), |bytes| ByteSize::b(bytes).to_string());
-        let [weights, state, activations, staging] =
-            [weights, state, activations, staging].map(|bytes| ByteSize::b(bytes).to_string());
-        row([&rank.rank.to_string(), &beginning(&room.device), &weights, &state, &activations, &staging, &of]);
-    }
-    text
-}
-
-/// A line for every weight that ranks hold in two cuts or layouts: what that takes beyond holding it once.
+/// A line for every weight that ranks hold in several cuts or layouts, with the bytes that it takes beyond holding it once.
 ///
-/// A vocabulary that is embedded with and predicted with is one, where a plan cuts it one way here and another there.
+/// An example is a vocabulary that the embedding and the head share, where a plan cuts it in one way here and in another there.
 pub fn held_twice(program: &Program, limits: &Limits) -> String {
     let mut text = String::new();
     let Some(first) = program.ranks.first() else { return text };
@@ -190,15 +166,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_cut_is_drawn_as_wide_as_wanted() {
+        let cut = Cut::new(vec![0..3, 3..4]);
+        assert_eq!((bar(&cut, 8).as_str(), bar(&cut, 4).as_str()), ("00000011", "0001"));
+        assert_eq!(bar(&Cut::new(vec![0..2, 1..2]), 4), "00++");
+    }
+
+    #[test]
     fn long_names_are_cut_where_a_part_begins() {
         assert_eq!(end("lm_head"), "lm_head");
         assert_eq!(end("model.layers.*.self_attn.q_proj"), "…*.self_attn.q_proj");
         assert_eq!(end("model.layers.*.self_attn.k_append"), "…*.self_attn.k_append");
         assert_eq!(end("an_unbroken_name_that_is_too_long"), "…ame_that_is_too_long");
-        assert_eq!(beginning("llvmpipe (LLVM 15.0.6, 256 bits)"), "llvmpipe (LLVM 15.0.…");
-        assert_eq!(beginning("host"), "host");
         for name in ["é".repeat(30), "a.b".repeat(30)] {
-            assert!(end(&name).chars().count() <= NAME && beginning(&name).chars().count() <= NAME);
+            assert!(end(&name).chars().count() <= NAME);
         }
     }
 }

@@ -1,39 +1,40 @@
-//! What every command and option owes a person, asserted over the command line itself, so that new ones are covered.
+//! Tests of every command and option at once: they walk the command line itself, so that new options are covered.
 //!
-//! It knows no option by name but those without which a command does nothing. Values that an option takes are run, by
-//! this very test program in a process of its own. Read `main.rs` for the command line.
+//! They know by name only the options without which a command does nothing. Where an option's value is to be run and not only
+//! parsed, this test program runs the command in a process of its own. Read `cli.rs` for the command line.
 
-use crate::arguments::takes_text;
-use crate::{command, run_with};
+use crate::arguments::hyphens::{self, takes_text};
+use crate::cli::command;
+use crate::run_with;
 use clap::{Arg, ArgMatches, Command};
 use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// The model that a command is run on, where not every model does.
+/// The fixture that a command is run on, for the commands that need a model of one kind.
 const MODELS: [(&str, &str); 2] = [("rank", "bert-rerank"), ("classify", "roberta-labels")];
 
 const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/templates/chatml.jinja");
 
-/// Where a process finds that it is to be the program, and with which arguments.
+/// The variable that tells a process of this test program to be `fanfold`, and holds its arguments as JSON.
 const ACT: &str = "FANFOLD_TEST_ARGUMENTS";
 
-/// No single run takes longer, on however busy a machine.
+/// A run that takes longer than this hangs, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// No number at all.
+/// Values that are not numbers.
 const NO_NUMBERS: [&str; 4] = ["", "x", "NaN", "1,,2"];
 
-/// Numbers that are too large for anything.
+/// Numbers that are too large for any option.
 const NEVER: [&str; 3] = ["inf", "1e30", "18446744073709551616"];
 
-/// Numbers that only an option takes whose help says what they mean.
+/// Numbers that are taken only by an option whose help says what they mean.
 const NEGATIVE: [&str; 2] = ["-1", "-0.5"];
 
-/// Numbers that some options take.
+/// Numbers that some options take and others refuse.
 const EXTREME: [&str; 7] = ["0", "-1", "-0.5", "1e-30", "16777216", "4294967296", "18446744073709551615"];
 
-/// Texts that begin with a hyphen: a list's first line, a number, and a word that looks like an option that no command has.
+/// Texts that begin with a hyphen: a list's first line, a number, and words that look like options that no command has.
 const HYPHENS: [&str; 6] = ["- x", "-5", "--x", "-", "--", "-hello world"];
 
 fn subcommands() -> Vec<Command> {
@@ -42,7 +43,7 @@ fn subcommands() -> Vec<Command> {
     whole.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect()
 }
 
-/// The least that `command` must be given to be parsed, and what makes it end soon where it has such options.
+/// The fewest arguments with which `command` parses, plus options that make it end soon.
 fn base(command: &Command) -> Vec<String> {
     let mut args = vec!["fanfold".to_string(), command.get_name().to_string()];
     let least = [
@@ -53,7 +54,7 @@ fn base(command: &Command) -> Vec<String> {
         ("n-prompt", "4"),
         ("n-gen", "2"),
     ];
-    // Where prompts have names, `--prompt` is not the text but what stands before it, and excludes `--prompt-name`.
+    // In commands with `--prompt-name`, `--prompt` is not the text but a prompt before it, and the two exclude each other.
     let named = option(command, "prompt-name").is_some();
     for (name, value) in least.into_iter().filter(|(name, _)| !(named && *name == "prompt")) {
         if option(command, name).is_some() {
@@ -61,10 +62,10 @@ fn base(command: &Command) -> Vec<String> {
         }
     }
     if command.get_name() == "chat" {
-        // The fixture has no template; a chat without input ends at once.
+        // The fixture has no template. A chat without input ends at once.
         args.extend(["--template".to_string(), TEMPLATE.to_string()]);
     }
-    // What runs a model has something to say to it, even where the parser does not insist.
+    // A command that runs a model needs a text, even where the parser does not insist on one.
     let runs = option(command, "devices").is_some();
     let given = |arg: &&Arg| arg.is_required_set() || runs && arg.get_possible_values().is_empty();
     for positional in command.get_positionals().filter(given) {
@@ -85,7 +86,7 @@ fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
     command.get_arguments().find(|arg| arg.get_long() == Some(long))
 }
 
-/// `base` with `value` for the option; `base` may have given it another.
+/// `base` with `value` for the option, in place of the value that `base` gives it.
 fn with(base: &[String], long: &str, value: &str) -> Vec<String> {
     let mut args = base.to_vec();
     let flag = format!("--{long}");
@@ -97,7 +98,7 @@ fn with(base: &[String], long: &str, value: &str) -> Vec<String> {
 }
 
 fn parse(args: &[String]) -> Result<ArgMatches, clap::Error> {
-    crate::arguments::parse(args.iter().map(OsString::from))
+    hyphens::parse(command(), args.iter().map(OsString::from))
 }
 
 /// Whether the help of the option says what a negative number means.
@@ -106,25 +107,25 @@ fn explains_negative_numbers(command: &Command, long: &str) -> bool {
     ["-1:", "or less", "negative"].iter().any(|words| help.contains(words))
 }
 
-/// Whether it refuses the value for what the value is.
+/// Whether the parser refuses `value` because of the value itself.
 fn refuses(base: &[String], long: &str, value: &str) -> bool {
     let kinds = [clap::error::ErrorKind::ValueValidation, clap::error::ErrorKind::InvalidValue];
     parse(&with(base, long, value)).is_err_and(|error| kinds.contains(&error.kind()))
 }
 
-/// The options that take a number: any of a few, and no word.
+/// The options that take a number: they refuse a word and take 1 or 0.5.
 fn numbers<'a>(command: &'a Command, base: &[String]) -> Vec<&'a str> {
     let longs = command.get_arguments().filter(|arg| arg.get_action().takes_values()).filter_map(Arg::get_long);
     longs.filter(|long| refuses(base, long, "x") && ["1", "0.5"].iter().any(|n| !refuses(base, long, n))).collect()
 }
 
-/// The exit code and the words on stderr of the program run with `args`, within bounded time and memory.
+/// Runs the program with `args`, within bounded time and memory. Returns its exit code and the text on stderr.
 fn act(args: &[String]) -> (i32, String) {
     let me = std::env::current_exe().unwrap();
     let harness = ["--exact", "flags::the_program_itself", "--nocapture", "--quiet"];
     let mut process = if cfg!(unix) {
         let mut shell = std::process::Command::new("sh");
-        // 8 GiB: nothing here needs a tenth of it, and a greedy allocation fails instead of filling the machine.
+        // 8 GiB is ten times what any run here needs. An allocation beyond it fails instead of filling the machine.
         shell.args(["-c", "ulimit -v 8388608; exec \"$0\" \"$@\""]).arg(me);
         shell
     } else {
@@ -148,7 +149,7 @@ fn act(args: &[String]) -> (i32, String) {
     (status.code().unwrap_or(-1), said.join().unwrap())
 }
 
-/// Not a test of its own: the process that [`act`] starts.
+/// The entry of the process that [`act`] starts. As a test of its own it does nothing.
 #[test]
 fn the_program_itself() {
     if let Ok(args) = std::env::var(ACT) {
@@ -211,7 +212,7 @@ fn a_number_that_is_taken_does_no_harm() {
         for long in numbers {
             for value in EXTREME.into_iter().filter(|value| parse(&with(&base, long, value)).is_ok()) {
                 let (code, said) = act(&with(&base, long, value));
-                // Too little memory is a fair answer to a huge number.
+                // A huge number may be refused for lack of memory.
                 assert!([0, 2, 4].contains(&code), "{name} --{long} {value}: exit code {code}: {said}");
                 assert!(!said.contains("panicked"), "{name} --{long} {value}: {said}");
                 let named = code != 2 || said.contains(long);
@@ -223,7 +224,7 @@ fn a_number_that_is_taken_does_no_harm() {
     assert!(ran > 20, "the walk runs nothing: {ran}");
 }
 
-/// What `command` reads as the text of the argument `id` in `args`.
+/// The values of the argument `id` in `args`, as `command` reads them.
 fn read(command: &Command, args: &[String], id: &str) -> Vec<String> {
     let matches = parse(args).unwrap_or_else(|error| panic!("{args:?}: {error}"));
     let (_, matches) = matches.subcommand().unwrap();
@@ -254,7 +255,7 @@ fn a_text_that_begins_with_a_hyphen_is_a_value() {
 }
 
 #[test]
-fn so_is_one_that_stands_alone_and_a_misspelt_option_is_none() {
+fn a_positional_text_that_begins_with_a_hyphen_is_a_value_and_a_misspelt_option_is_refused() {
     let mut seen = 0;
     for command in subcommands() {
         let name = command.get_name();
@@ -262,7 +263,7 @@ fn so_is_one_that_stands_alone_and_a_misspelt_option_is_none() {
             |more: &[&str]| ["fanfold", name, "MODEL"].iter().chain(more).map(|a| a.to_string()).collect::<Vec<_>>();
         let Some(last) = command.get_positionals().filter(|arg| takes_text(arg)).last() else { continue };
         let id = last.get_id().as_str();
-        // Options stand anywhere, `--` where a person puts it.
+        // Options may stand before and after the texts.
         for text in ["- x", "-5", "-q", "-hello, world", "--- x", "-- x", "--é and so on", "-"] {
             let around: [[&[&str]; 2]; 3] =
                 [[&[], &[]], [&["-c", "64"], &["--json"]], [&["--json"], &["-c64", "--devices", "-"]]];
@@ -290,12 +291,12 @@ fn so_is_one_that_stands_alone_and_a_misspelt_option_is_none() {
         seen += 1;
     }
     assert!(seen >= 2, "the walk finds no texts that stand alone: {seen}");
-    // Where no text stands alone, what begins with a hyphen is an option.
+    // In a command without positional texts, an argument that begins with a hyphen is an option.
     for args in [["run", "demo", "-q"], ["plan", "demo", "- x"], ["run", "-q", "demo"], ["embed", "-q", "demo"]] {
         let args: Vec<String> = ["fanfold"].iter().chain(&args).map(|a| a.to_string()).collect();
         assert!(parse(&args).is_err(), "{args:?}");
     }
 }
 
-/// Commands that need a host, or all adapters, to do anything: their numbers are only parsed here.
+/// Commands that need a network or all adapters: their numbers are only parsed.
 const UNTRIED: [&str; 2] = ["pull", "doctor"];

@@ -1,0 +1,35 @@
+//! Parsers for the values of options that are one of a few words: strategies and types of weights.
+//!
+//! The words stand in the help and in shells' completions. Read `numbers.rs` for values that are numbers.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use fanfold::plan::Strategy;
+use fanfold::tensor::DType;
+
+/// A parser of `words`, each of which stands for a value.
+fn word<T: Clone + Send + Sync + 'static>(
+    words: Vec<(PossibleValue, T)>,
+) -> impl TypedValueParser<Value = T> + 'static {
+    let names = words.iter().map(|(word, _)| word.clone()).collect::<Vec<_>>();
+    PossibleValuesParser::new(names).try_map(move |given| {
+        let found = words.iter().find(|(word, _)| word.matches(&given, false));
+        found.map(|(_, value)| value.clone()).ok_or("is none of them")
+    })
+}
+
+/// The name of a strategy.
+pub fn strategy() -> impl TypedValueParser<Value = Strategy> + 'static {
+    let help = |strategy: Strategy| match strategy {
+        Strategy::Single => "one device does everything",
+        Strategy::Column => "weights are cut by their outputs, which are stacked: bit for bit one device's answer",
+        Strategy::Row => "weights are cut by their inputs, and partial outputs are added",
+        Strategy::Tensor => "column and then row, so that two products need one exchange",
+    };
+    word(Strategy::ALL.map(|(name, strategy)| (PossibleValue::new(name).help(help(strategy)), strategy)).into())
+}
+
+/// The name of a type that weights have.
+pub fn dtype() -> impl TypedValueParser<Value = DType> + 'static {
+    let known = [("f16", DType::F16), ("bf16", DType::BF16), ("f32", DType::F32)];
+    word(known.map(|(name, dtype)| (PossibleValue::new(name), dtype)).into())
+}
