@@ -40,13 +40,29 @@ fn says_it_once(text: &str) {
 /// a `source()` of a field of that name, of `#[from]` and of `transparent`.
 #[test]
 fn no_cause_is_both_printed_and_chained() {
-    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/error.rs")).unwrap();
-    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
-    for line in code {
-        for chained in ["source:", "{source", "#[from]", "#[source]", "transparent", "#[backtrace]"] {
-            assert!(!line.contains(chained), "{line}");
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut checked = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            if !text.contains("thiserror::Error") {
+                continue;
+            }
+            checked += 1;
+            for line in text.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+                let field = line.starts_with("source:") || line.contains("{source");
+                let attribute = ["#[from]", "#[source]", "#[error(transparent)]", "#[backtrace]"];
+                let chained = field || attribute.iter().any(|attribute| line.contains(attribute));
+                assert!(!chained, "{}: {line}", path.display());
+            }
         }
     }
+    assert!(checked > 12, "errors are in {checked} files");
 }
 
 #[test]
