@@ -22,22 +22,22 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-/// How hidden states become logits. The weight is read only where logits are wanted: a folder that only embeds may lack
-/// it.
+/// How hidden states become logits. The weight is added to the graph only when logits are asked for: a folder that is
+/// used for embeddings alone may lack it.
 pub(crate) struct Logits {
-    /// The tensor of `shape` that the hidden states are multiplied by.
+    /// The name of the head's weight in the file, whose shape is `shape`.
     pub(crate) tensor: String,
     pub(crate) shape: [usize; 2],
     pub(crate) softcap: Option<f32>,
 }
 
-/// The tensors that a decoder's embedding and its head are read from.
+/// The names of the tensors that hold a decoder's embedding table and its head; one and the same when they are tied.
 pub(crate) struct Vocabulary {
     pub(crate) embedding: String,
     pub(crate) head: String,
 }
 
-/// The heads of one attention.
+/// How many heads attention has, and how wide each is.
 #[derive(Clone, Copy)]
 pub(crate) struct Heads {
     pub(crate) heads: usize,
@@ -46,7 +46,8 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// As many as the field says, each with its own keys and values, and `hidden` wide together.
+    /// Multi-head attention: as many heads as `field` of the configuration says, each with keys and values of its
+    /// own, together `hidden` wide. Errors when `hidden` is not a multiple of the number of heads.
     pub(crate) fn dividing(config: &Config, field: impl FieldNames, hidden: usize) -> Result<Heads, ImportError> {
         let heads = config.usize(field.names())?;
         if !hidden.is_multiple_of(heads) {
@@ -56,7 +57,7 @@ impl Heads {
         Ok(Heads { heads, kv_heads: heads, head_dim: hidden / heads })
     }
 
-    /// The heads that a configuration states, checked against each other.
+    /// Grouped-query attention as a configuration states it. Errors when query heads are not a multiple of KV heads.
     pub(crate) fn read(config: &Config, hidden: usize) -> Result<Heads, ImportError> {
         let heads = config.usize("num_attention_heads")?;
         let kv_heads = config.opt_usize("num_key_value_heads")?.unwrap_or(heads);
@@ -74,39 +75,39 @@ impl Heads {
         Ok(Heads { heads, kv_heads, head_dim })
     }
 
-    /// The width of all queries.
+    /// The width of all query heads together.
     pub(crate) fn width(self) -> usize {
         self.heads * self.head_dim
     }
 }
 
-/// How queries meet keys.
+/// How scores are computed from queries and keys.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionConfig {
     pub(crate) heads: Heads,
-    /// Multiplies their products.
+    /// The factor of a query's product with a key.
     pub(crate) scale: f32,
-    /// A query sees only this many positions up to its own.
+    /// Sliding window: a query attends to this many positions, its own included. `None`: to all before it.
     pub(crate) window: Option<usize>,
-    /// Caps the products.
+    /// Soft cap of scores: `c * tanh(score / c)`.
     pub(crate) softcap: Option<f32>,
 }
 
 impl AttentionConfig {
-    /// Products scaled by the root of the head's width; no window, no cap.
+    /// Scores divided by the root of the head's width, without window or cap.
     pub(crate) fn plain(heads: Heads) -> AttentionConfig {
         AttentionConfig { heads, scale: 1.0 / (heads.head_dim as f32).sqrt(), window: None, softcap: None }
     }
 }
 
-/// A graph, its weights' origins, and the tensors these are in.
+/// A finished graph, where its weights come from, and the tensors of the files.
 type Built = (Graph, HashMap<String, Origin>, Box<dyn Tensors>);
 
-/// A graph in the making.
+/// A graph in the making, and the tensors that its weights are looked up in.
 pub(crate) struct Builder<'a> {
     pub(crate) config: &'a Config,
     pub(crate) graph: Graph,
-    /// What each layer hands to the next, in order.
+    /// The output of each layer, in order.
     pub(crate) layers: Vec<ValueId>,
     tensors: Box<dyn Tensors>,
     origins: HashMap<String, Origin>,
@@ -119,7 +120,8 @@ impl<'a> Builder<'a> {
         Builder { config, graph, layers, tensors, origins, mismatches }
     }
 
-    /// The graph, its weights' origins and the tensors these are in. Errors when any weight was missing or misshapen.
+    /// The finished graph. Errors with every weight that was missing or had another shape than the configuration
+    /// calls for.
     pub(crate) fn finish(self, folder: &Path) -> Result<Built, ImportError> {
         if self.mismatches.is_empty() {
             return Ok((self.graph, self.origins, self.tensors));
@@ -127,27 +129,28 @@ impl<'a> Builder<'a> {
         Err(ImportError::Mismatch { path: folder.to_path_buf(), mismatches: self.mismatches })
     }
 
-    /// What the files' names begin with: one of `prefixes` or nothing, judged by one tensor that every such model has.
-    /// Where none is right, the first, so that an error names tensors as most files do.
+    /// The prefix of tensor names in these files: the first of `prefixes`, or the empty one, under which the tensor
+    /// `probe` exists. `model.` and nothing are usual: a base model is saved without the prefix. When `probe` exists
+    /// under none of them, the first of `prefixes`, so that the error names tensors as most files do.
     pub(crate) fn prefix(&self, prefixes: &[&'static str], probe: &str) -> &'static str {
         let there = |prefix: &&&str| self.tensors.find(&format!("{prefix}{probe}")).is_some();
         prefixes.iter().chain(&[""]).find(there).or(prefixes.first()).copied().unwrap_or_default()
     }
 
-    /// Whether the files lack the tensor called `name`. Made-up tensors lack none.
+    /// Whether the files lack the tensor `name`. A model with random weights lacks none.
     pub(crate) fn lacks(&self, name: &str) -> bool {
         self.tensors.lacks(name)
     }
 
-    /// The length of a value's last dimension.
+    /// The length of the last dimension of `value`.
     pub(crate) fn width(&self, value: ValueId) -> usize {
         self.graph.value(value).shape.last().and_then(|width| width.fixed()).unwrap_or(0)
     }
 
-    /// Where the embedding and the head of a decoder are, whose weights are called `embedding` and `head`.
+    /// Which tensors hold the embedding table and the head.
     ///
-    /// What `tied` says is held against the files, as transformers does: of two tensors that differ each is read for
-    /// itself, and where there is only one, it is both.
+    /// The setting `tied` is checked against the files, as transformers does: when both tensors exist and differ,
+    /// each is used for itself; when only one exists, it is used as both.
     pub(crate) fn vocabulary(&self, tied: bool, embedding: &str, head: &str) -> Result<Vocabulary, ImportError> {
         let both = |name: &str| Vocabulary { embedding: name.to_string(), head: name.to_string() };
         match (self.tensors.find(embedding), self.tensors.find(head)) {
@@ -158,12 +161,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// A weight that is all of a file tensor of `shape`.
+    /// A weight that is the whole file tensor `tensor` of `shape`.
     pub(crate) fn weight(&mut self, tensor: &str, shape: &[usize]) -> Result<ValueId, ImportError> {
         self.viewed(tensor, tensor, shape, shape, Ok)
     }
 
-    /// A weight of `shape` called `name` that is a view of a file tensor of `file_shape`. A second use returns the first.
+    /// A weight `name` of `shape` that is a view of a file tensor of `file_shape`, for example a slice of a fused
+    /// projection. A second call with the same name returns the first weight.
     pub(crate) fn viewed(
         &mut self,
         name: &str,
@@ -175,8 +179,8 @@ impl<'a> Builder<'a> {
         self.joined(name, &[(tensor, file_shape)], shape, |mut views| views.pop().map(view).into_iter().collect())
     }
 
-    /// A weight of `shape` called `name` that is views of file tensors, each of a shape, one view after another along
-    /// the first dimension. A second use returns the first.
+    /// A weight `name` of `shape` made of several file tensors, stacked along the first dimension, for example one
+    /// tensor per expert. A second call with the same name returns the first weight.
     pub(crate) fn joined(
         &mut self,
         name: &str,
@@ -218,12 +222,12 @@ impl<'a> Builder<'a> {
         Ok(self.graph.weight(name, shape, dtype.unwrap_or(DType::F32))?)
     }
 
-    /// An input of `[batch, seq]` whole numbers.
+    /// An input `[batch, seq]` of u32, such as token ids.
     pub(crate) fn ids(&mut self, name: &str) -> Result<ValueId, ImportError> {
         Ok(self.graph.input(name, [Symbol::Batch.into(), Symbol::Seq.into()], DType::U32)?)
     }
 
-    /// `x` times the weight `prefix.weight` of `[out, in]`, plus `prefix.bias` if `bias`.
+    /// A linear layer: `x` times the weight `prefix.weight` of shape `[out, in]`, plus `prefix.bias` if `bias`.
     pub(crate) fn linear(
         &mut self,
         prefix: &str,
@@ -238,12 +242,12 @@ impl<'a> Builder<'a> {
         Ok(self.graph.node(prefix, Linear, &inputs)?)
     }
 
-    /// Rows of the table `prefix.weight`.
+    /// An embedding: the rows `ids` of the table `prefix.weight`.
     pub(crate) fn gather(&mut self, prefix: &str, ids: ValueId, shape: [usize; 2]) -> Result<ValueId, ImportError> {
         self.gather_of(prefix, &format!("{prefix}.weight"), ids, shape)
     }
 
-    /// As [`Builder::gather`], of the table that is the tensor called `tensor`.
+    /// As [`Builder::gather`], from the table in the tensor `tensor`.
     pub(crate) fn gather_of(
         &mut self,
         name: &str,
@@ -255,7 +259,8 @@ impl<'a> Builder<'a> {
         Ok(self.graph.node(name, Gather, &[table, ids])?)
     }
 
-    /// Rows `rows` of a product by the weight `fused.weight` of `[all, in]`, which holds several, as one called `name`.
+    /// One of several linear layers that a file stores fused: the layer `name` whose weight is `rows` of
+    /// `fused.weight`, a tensor of shape `[all, in]`.
     pub(crate) fn linear_rows(
         &mut self,
         name: &str,
@@ -270,8 +275,8 @@ impl<'a> Builder<'a> {
         Ok(self.graph.node(name, Linear, &[x, weight])?)
     }
 
-    /// A normalisation over `n` elements by `prefix.weight`, and by `prefix.bias` if it is LayerNormalization. Files made
-    /// from TensorFlow's call them gamma and beta.
+    /// A normalisation over the last `n` elements with the weight `prefix.weight`, and the bias `prefix.bias` for
+    /// LayerNormalization. Files converted from TensorFlow call them `gamma` and `beta`.
     pub(crate) fn norm(&mut self, prefix: &str, x: ValueId, n: usize, norm: Norm) -> Result<ValueId, ImportError> {
         let older = self.tensors.find(&format!("{prefix}.gamma")).is_some();
         let [weight, bias] = if older { ["gamma", "beta"] } else { ["weight", "bias"] };
@@ -283,7 +288,7 @@ impl<'a> Builder<'a> {
         Ok(self.graph.node(prefix, op, &inputs)?)
     }
 
-    /// LayerNormalization by `prefix.weight` and `prefix.bias`.
+    /// LayerNormalization with `prefix.weight` and `prefix.bias`.
     pub(crate) fn layer_norm(
         &mut self,
         prefix: &str,
@@ -306,7 +311,7 @@ impl<'a> Builder<'a> {
         Ok(self.graph.node(name, Unary { function }, &[x])?)
     }
 
-    /// The activation that a configuration names.
+    /// The activation function that `field` of the configuration names. Errors on a name that is not supported.
     pub(crate) fn activation(&self, config: &Config, field: impl FieldNames) -> Result<UnaryFunction, ImportError> {
         const KNOWN: &[(&str, UnaryFunction)] = &[
             ("silu", UnaryFunction::Silu),
@@ -326,7 +331,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// One of the tables of `rope`, shared by all layers that turn the same way.
+    /// The table of cosines or sines of `rope`, a weight that all layers with the same settings share.
     fn rope_table(&mut self, rope: &Rope, angle: Angle) -> Result<ValueId, ImportError> {
         let name = format!("{}.{angle}", rope.name());
         if let Some(known) = self.graph.find(&name) {
@@ -337,7 +342,7 @@ impl<'a> Builder<'a> {
         Ok(self.graph.weight(&name, shape, DType::F32)?)
     }
 
-    /// `x` of `heads`, each turned by its position as `rope` says.
+    /// `x` of `heads` heads, with rotary position embedding applied as `rope` says.
     pub(crate) fn rotate(
         &mut self,
         name: &str,
@@ -350,7 +355,8 @@ impl<'a> Builder<'a> {
         Ok(self.graph.node(name, RotaryEmbedding { heads }, &[x, cosines, sines, positions])?)
     }
 
-    /// Causal attention of `q` over the keys and values so far, which it keeps in the layer's state.
+    /// Causal attention of `q` over all keys and values so far: `k` and `v` are appended to the layer's KV cache
+    /// first.
     pub(crate) fn cached_attention(
         &mut self,
         name: &str,
@@ -368,7 +374,7 @@ impl<'a> Builder<'a> {
         self.attention(name, attention, true, [q, k, v])
     }
 
-    /// Attention of `q` over `k` and `v`.
+    /// Attention of `q` over `k` and `v`, without a KV cache of its own.
     pub(crate) fn attention(
         &mut self,
         name: &str,
@@ -383,7 +389,7 @@ impl<'a> Builder<'a> {
         Ok(self.graph.node(name, op, &[q, k, v, range])?)
     }
 
-    /// The input `key_range`: the positions `start..end` that each sequence holds.
+    /// The input `key_range`, `[batch, 2]`: the positions `start..end` of each sequence that are not padding.
     fn key_range(&mut self) -> Result<ValueId, ImportError> {
         match self.graph.find("key_range") {
             Some(known) => Ok(known),
@@ -391,7 +397,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The output `logits`: of the last `keep` positions only.
+    /// The output `logits`, `[batch, keep, vocabulary]`: of the last `keep` positions only, since the head is the
+    /// widest product.
     pub(crate) fn logits(&mut self, hidden: ValueId, logits: &Logits) -> Result<(), ImportError> {
         let weight = self.weight(&logits.tensor, &logits.shape)?;
         let last = Slice { axis: 1, start: None, len: Symbol::Keep.into() };
@@ -403,7 +410,8 @@ impl<'a> Builder<'a> {
         Ok(self.graph.output("logits", value)?)
     }
 
-    /// The output `hidden`: of every position, or their sum weighted by the input `pooling_weights`.
+    /// The output `hidden`: the hidden states of every position, or pooled: their sum weighted by the input
+    /// `pooling_weights`.
     pub(crate) fn pooled(&mut self, hidden: ValueId, pooling: Pooling) -> Result<(), ImportError> {
         let pooled = if pooling == Pooling::None {
             hidden

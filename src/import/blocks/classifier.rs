@@ -1,7 +1,8 @@
-//! Classification heads: which folders have one, how many labels it tells apart, and what makes scores of its logits.
+//! Classification heads: which folders have one, how many labels it has, and which function turns its logits into
+//! scores.
 //!
-//! It deliberately knows no family: each names its head's tensors. Read `bert.rs` for one that does, and
-//! [`crate::import::ModelInfo`] for what the engine learns of it.
+//! It deliberately knows no family: each names its head's tensors. Read `families/bert.rs` for one that does, and
+//! [`crate::model::ModelInfo`] for what an engine is told of the head.
 
 use crate::graph::ValueId;
 use crate::import::ImportError;
@@ -11,10 +12,10 @@ use crate::import::files::folder::Folder;
 use crate::model::{Probability, ScoreActivation};
 use crate::ops::UnaryFunction;
 
-/// What a folder ends in, by the class that `architectures` names.
+/// The kind of head that a folder was saved with, by the class that `architectures` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeadKind {
-    /// Hidden states.
+    /// None: the model ends in hidden states.
     Hidden,
     /// A score per label.
     Scores,
@@ -22,7 +23,8 @@ pub(crate) enum HeadKind {
     Logits,
 }
 
-/// What the pipeline applies to `labels` logits: by `problem_type`, and where that is not said by their number.
+/// The function that transformers' pipeline applies to `labels` logits: by `problem_type`, or by their number when
+/// that is missing.
 pub(crate) fn probability(config: &Config, labels: usize) -> Result<Probability, ImportError> {
     const KNOWN: [&str; 3] = ["regression", "multi_label_classification", "single_label_classification"];
     let problem = config.opt_str("problem_type")?;
@@ -38,18 +40,19 @@ pub(crate) fn probability(config: &Config, labels: usize) -> Result<Probability,
     }
 }
 
-/// A head of two products on the first position's hidden state.
+/// A head of two linear layers on the first position's hidden state.
 pub(crate) struct Classifier {
     dense: String,
     activation: UnaryFunction,
     out: &'static str,
-    /// Their names.
+    /// The labels' names.
     pub(crate) labels: Vec<String>,
 }
 
-/// What a folder of the classes that begin with `class` ends in. Errors on a head that is not supported.
+/// The kind of head of a folder whose class begins with `class` (`Bert` in `BertForSequenceClassification`). Errors
+/// on a head that is not supported.
 ///
-/// What predicts masked words is no loss: its encoder is what a person embeds with.
+/// A masked-language-model head is ignored: embedding uses the encoder only.
 pub(crate) fn head_kind(config: &Config, class: &str) -> Result<HeadKind, ImportError> {
     const KNOWN: [(&str, HeadKind); 4] = [
         ("Model", HeadKind::Hidden),
@@ -66,10 +69,11 @@ pub(crate) fn head_kind(config: &Config, class: &str) -> Result<HeadKind, Import
     })
 }
 
-/// What a decoder of the family `model_type` ends in. Errors on any other head than one that predicts tokens, such as the
-/// one of `LlamaForSequenceClassification`: its model would run, and be another.
+/// The kind of head of a decoder folder of the family `model_type`. Errors on a head that does not predict tokens,
+/// such as that of `LlamaForSequenceClassification`: without this check the model would run as a plain decoder.
 ///
-/// A class of a foreign name that ends in ForCausalLM is taken for the family's own, as transformers goes by `model_type`.
+/// A class of another name that ends in ForCausalLM is taken for the family's own, since transformers goes by
+/// `model_type`.
 pub(crate) fn decoder_head_kind(config: &Config, model_type: &str) -> Result<HeadKind, ImportError> {
     const KNOWN: [(&str, HeadKind); 4] = [
         ("Model", HeadKind::Hidden),
@@ -83,7 +87,7 @@ pub(crate) fn decoder_head_kind(config: &Config, model_type: &str) -> Result<Hea
     }
     let letters = |text: &str| -> String { text.chars().filter(|c| c.is_ascii_alphanumeric()).collect() };
     let family = letters(model_type);
-    // `gemma3_text` is written Gemma3TextModel as well as Gemma3ForCausalLM.
+    // The class of `gemma3_text` may be Gemma3TextModel or Gemma3ForCausalLM.
     let names = [family.as_str(), family.trim_end_matches("text")];
     let known = |head: &str| {
         let class = name.strip_suffix(head)?;
@@ -96,8 +100,8 @@ pub(crate) fn decoder_head_kind(config: &Config, model_type: &str) -> Result<Hea
     })
 }
 
-/// The names of the labels: those of `id2label`, else LABEL_0 and so on, `num_labels` of them or else 2, which
-/// transformers leaves unsaid.
+/// The labels' names: those of `id2label`, or else LABEL_0 and so on. Without `id2label` there are `num_labels` of
+/// them, or 2, the default that transformers does not write.
 fn labels(config: &Config) -> Result<Vec<String>, ImportError> {
     let told = config.opt_usize("num_labels")?;
     let Some(named) = config.value("id2label") else {
@@ -118,11 +122,12 @@ fn labels(config: &Config) -> Result<Vec<String>, ImportError> {
     Ok(labels)
 }
 
-/// More labels than this are a mistake.
+/// The most labels that are accepted.
 const MAX_LABELS: usize = 1 << 20;
 
 impl Classifier {
-    /// The head with the products `dense` and `out`, and `activation` between them.
+    /// The head with the linear layers `dense` and `out`, and `activation` between them. Errors when the labels are
+    /// not well formed.
     pub(crate) fn new(
         config: &Config,
         dense: &str,
@@ -148,11 +153,12 @@ impl Classifier {
     }
 }
 
-/// What a CrossEncoder of sentence-transformers makes of the logits of `folder`, which has `labels` of them.
+/// The function by which a CrossEncoder of sentence-transformers turns the logits of `folder` into scores.
 ///
-/// It is told by config_sentence_transformers.json (since 5.4), in config.json by `sentence_transformers` (since 4.0) or
-/// by `sbert_ce_default_activation_function` (before), and else follows from the labels. Errors on any other than the
-/// two known, for which sentence-transformers would run the folder's own code or fall back silently.
+/// It stands in config_sentence_transformers.json (since 5.4), or in config.json as `sentence_transformers` (since
+/// 4.0) or `sbert_ce_default_activation_function` (before); otherwise it follows from the number of labels. Errors on
+/// any function but the two known, for which sentence-transformers would run the folder's own code or fall back
+/// silently.
 pub(crate) fn activation(folder: &Folder, labels: usize) -> Result<ScoreActivation, ImportError> {
     let own = folder.outer_json("config_sentence_transformers.json")?;
     let nested = folder.config().object("sentence_transformers")?;

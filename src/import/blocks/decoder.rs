@@ -1,7 +1,7 @@
-//! The decoder that most families vary: blocks of attention and an MLP, normalised here or there, each added to what
-//! came in.
+//! The decoder block that most families share: attention and an MLP, each with norms before or after it and a
+//! residual connection.
 //!
-//! A family starts from [`Decoder::read`], which is Llama, and states its differences: data where data says them, a
+//! A family starts from [`Decoder::read`], which is Llama, and states its differences: a setting where one says it, a
 //! function where weights are named or stored another way. It deliberately knows no `model_type`. Read `llama.rs` for
 //! the plain case, then `gemma2.rs` for one that differs in nearly everything.
 
@@ -17,7 +17,7 @@ use crate::import::files::config::Config;
 use crate::ops::{Reshape, UnaryFunction};
 use std::fmt;
 
-/// One of the three products that attention reads.
+/// One of the three projections that attention reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Projection {
     Query,
@@ -28,12 +28,12 @@ pub(crate) enum Projection {
 impl Projection {
     const ALL: [Projection; 3] = [Projection::Query, Projection::Key, Projection::Value];
 
-    /// Its heads.
+    /// How many heads the projection has: query heads or KV heads.
     pub(crate) fn heads(self, heads: Heads) -> usize {
         if self == Projection::Query { heads.heads } else { heads.kv_heads }
     }
 
-    /// Its rows in a weight that holds queries, keys and values one after another.
+    /// Its rows in a fused weight that holds all queries, then all keys, then all values.
     pub(crate) fn rows(self, heads: Heads) -> std::ops::Range<usize> {
         let before = Projection::ALL.iter().take_while(|p| **p != self).map(|p| p.heads(heads)).sum::<usize>();
         before * heads.head_dim..(before + self.heads(heads)) * heads.head_dim
@@ -50,82 +50,83 @@ impl fmt::Display for Projection {
     }
 }
 
-/// Which block a function is to make a part of.
+/// The block that a function adds nodes to.
 pub(crate) struct Block {
-    /// What the names of all blocks begin with.
+    /// The prefix of all blocks' tensor names, for example `model.layers`.
     layers: String,
-    /// From 0.
+    /// The block's number, from 0.
     pub(crate) index: usize,
 }
 
 impl Block {
-    /// The whole name of what is called `part` in the block.
+    /// The full tensor name of `part` in this block: `model.layers.3.mlp.up_proj` for `mlp.up_proj`.
     pub(crate) fn name(&self, part: &str) -> String {
         format!("{}.{}.{part}", self.layers, self.index)
     }
 }
 
-/// Makes a part of a block from the value it is given.
+/// Adds a module of a block, such as its MLP, and returns its output. Given the module's input.
 pub(crate) type BuildModule = Box<dyn Fn(&mut Builder<'_>, &Block, ValueId) -> Result<ValueId, ImportError>>;
 
-/// Makes one of a block's projections from the value it is given.
+/// Adds the query, key or value projection of a block, and returns its output. Given the block's normalised input.
 pub(crate) type BuildProjection =
     Box<dyn Fn(&mut Builder<'_>, &Block, Projection, ValueId) -> Result<ValueId, ImportError>>;
 
-/// Where a block normalises, as the names of the weights.
+/// Where a block has norms, by the names of their weights.
 #[derive(Clone, Copy)]
 pub(crate) struct Norms {
-    /// What attention reads.
+    /// The norm of attention's input (pre-norm).
     pub(crate) before_attention: Option<&'static str>,
-    /// What attention adds.
+    /// The norm of attention's output, before the residual is added (post-norm).
     pub(crate) after_attention: Option<&'static str>,
-    /// What the MLP reads.
+    /// The norm of the MLP's input.
     pub(crate) before_mlp: Option<&'static str>,
-    /// What the MLP adds.
+    /// The norm of the MLP's output.
     pub(crate) after_mlp: Option<&'static str>,
 }
 
-/// Which norms queries and keys pass before they are rotated: `ATTENTION.q_norm` and `ATTENTION.k_norm`.
+/// Norms of queries and keys before rotation, with the weights `ATTENTION.q_norm` and `ATTENTION.k_norm`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QkNorm {
     None,
-    /// Each head by itself, all by one weight.
+    /// Each head is normalised by itself; all heads share one weight of the head's width (Qwen 3, Gemma 3).
     Heads,
-    /// All heads together.
+    /// All heads are normalised together, over their whole width (OLMo 2).
     Whole,
 }
 
-/// The names of what is not in a function's hands.
+/// Tensor name parts that differ between families, for the modules that [`Decoder::build`] itself creates. The
+/// projections' names are given to their functions instead.
 pub(crate) struct TensorNames {
-    /// What all but the head's begin with.
+    /// The prefix of all tensor names but the head's.
     pub(crate) prefix: String,
     pub(crate) embedding: &'static str,
-    /// The blocks, followed by their numbers.
+    /// The list of blocks: `layers` in `layers.0`.
     pub(crate) layers: &'static str,
-    /// The attention in a block.
+    /// The attention module in a block.
     pub(crate) attention: &'static str,
-    /// The MLP in a block.
+    /// The MLP module in a block.
     pub(crate) mlp: &'static str,
     pub(crate) last_norm: &'static str,
     pub(crate) head: &'static str,
 }
 
-/// The settings that families name in ways of their own.
+/// Sizes that families name in ways of their own in config.json.
 pub(crate) struct Settings {
     pub(crate) hidden: usize,
     pub(crate) heads: Heads,
-    /// The width of the MLP.
+    /// The inner width of the MLP.
     pub(crate) inner: usize,
     pub(crate) activation: UnaryFunction,
     pub(crate) norm: Norm,
     pub(crate) rope: Rope,
 }
 
-/// A decoder as its family states it.
+/// A decoder as its family states it: everything that [`Decoder::build`] needs.
 pub(crate) struct Decoder {
     pub(crate) hidden: usize,
     pub(crate) vocabulary: usize,
-    /// Positions it was made for.
+    /// The longest context that the model was trained for.
     pub(crate) context: usize,
     pub(crate) heads: Heads,
     pub(crate) layers: Vec<Layer>,
@@ -133,33 +134,33 @@ pub(crate) struct Decoder {
     pub(crate) norm: Norm,
     pub(crate) norms: Norms,
     pub(crate) qk_norm: QkNorm,
-    /// The MLP reads the block's input and not what attention made of it. Without a norm of its own it reads what
-    /// attention reads.
+    /// Parallel residual (GPT-NeoX, Falcon): the MLP reads the block's input instead of attention's output. Without a
+    /// norm of its own it reads attention's normalised input.
     pub(crate) parallel: bool,
-    /// Multiplies the embeddings.
+    /// A factor of the embeddings (Gemma: the root of the hidden width).
     pub(crate) embedding_scale: Option<f32>,
-    /// Multiplies products of queries and keys.
+    /// The factor of query-key products.
     pub(crate) attention_scale: f32,
-    /// Caps those products.
+    /// The soft cap of attention scores (Gemma 2).
     pub(crate) attention_softcap: Option<f32>,
-    /// Caps the logits.
+    /// The soft cap of logits (Gemma 2).
     pub(crate) logit_softcap: Option<f32>,
-    /// The configuration says that the head's weight is the embeddings'.
+    /// Whether the configuration says that the head shares the embedding's weight.
     pub(crate) tied: bool,
     pub(crate) project: BuildProjection,
-    /// The product after attention.
+    /// The output projection of attention.
     pub(crate) output: BuildModule,
     pub(crate) mlp: BuildModule,
 }
 
 impl Decoder {
-    /// Llama without any bias, as `config` sizes it.
+    /// Llama without any bias, of the sizes in `config`. Errors when a size is missing or senseless.
     pub(crate) fn read(b: &Builder<'_>, config: &Config) -> Result<Decoder, ImportError> {
         let heads = Heads::read(config, config.usize("hidden_size")?)?;
         Decoder::turned(b, config, Rope::of_whole_heads(config, heads.head_dim)?)
     }
 
-    /// As [`Decoder::read`], with heads turned by `rope`.
+    /// As [`Decoder::read`], with the rotary embedding `rope`.
     pub(crate) fn turned(b: &Builder<'_>, config: &Config, rope: Rope) -> Result<Decoder, ImportError> {
         let hidden = config.usize("hidden_size")?;
         let (heads, inner) = (Heads::read(config, hidden)?, config.usize("intermediate_size")?);
@@ -167,7 +168,7 @@ impl Decoder {
         Decoder::of(b, config, Settings { hidden, heads, inner, activation, norm, rope })
     }
 
-    /// As [`Decoder::turned`], with settings that the family names its own way.
+    /// As [`Decoder::turned`], with sizes that the family read itself.
     pub(crate) fn of(b: &Builder<'_>, config: &Config, settings: Settings) -> Result<Decoder, ImportError> {
         let Settings { hidden, heads, inner, activation, norm, rope } = settings;
         let count = layers::count(config, "num_hidden_layers")?;
@@ -206,13 +207,13 @@ impl Decoder {
         })
     }
 
-    /// Whether all four of attention's products have a bias.
+    /// Gives all four of attention's projections a bias, or none.
     pub(crate) fn biased_attention(&mut self, bias: bool) {
         self.project = projections(self.hidden, self.heads, bias);
         self.output = output("self_attn.o_proj", [self.hidden, self.heads.width()], bias);
     }
 
-    /// The family whose graph this is.
+    /// Adds the decoder's nodes to the graph. Errors when the graph refuses one.
     pub(crate) fn build(self, b: &mut Builder<'_>) -> Result<Family, ImportError> {
         let TensorNames { prefix, embedding, layers, mlp, last_norm, head, .. } = &self.names;
         let top = |part: &str| format!("{prefix}{part}");
@@ -261,7 +262,7 @@ impl Decoder {
         norm.map_or(Ok(x), |name| b.norm(&block.name(name), x, self.hidden, self.norm))
     }
 
-    /// What attention makes of `x`, its last product included.
+    /// Attention of one block, from its normalised input `x` to the output projection.
     fn attend(
         &self,
         b: &mut Builder<'_>,
@@ -297,7 +298,7 @@ impl Decoder {
         (self.output)(b, block, attended)
     }
 
-    /// Each head normalised by itself.
+    /// Normalises each head of `x` by itself.
     fn head_norm(&self, b: &mut Builder<'_>, prefix: &str, x: ValueId) -> Result<ValueId, ImportError> {
         let split = Reshape::new("b s (h d) -> b s h d", &[("d", self.heads.head_dim)]);
         let split = b.graph.node(&format!("{prefix}.heads"), split, &[x])?;
@@ -306,7 +307,7 @@ impl Decoder {
     }
 }
 
-/// Queries, keys and values from a weight each.
+/// Query, key and value projections with a weight each.
 pub(crate) fn projections(hidden: usize, heads: Heads, bias: bool) -> BuildProjection {
     Box::new(move |b, block, part, x| {
         let rows = part.heads(heads) * heads.head_dim;
@@ -314,12 +315,12 @@ pub(crate) fn projections(hidden: usize, heads: Heads, bias: bool) -> BuildProje
     })
 }
 
-/// One product by the weight called `name`.
+/// A linear layer called `name` in its block.
 pub(crate) fn output(name: &'static str, shape: [usize; 2], bias: bool) -> BuildModule {
     Box::new(move |b, block, x| b.linear(&block.name(name), x, shape, bias))
 }
 
-/// `down(activation(gate x) * up x)`.
+/// A gated MLP: `down(activation(gate x) * up x)`.
 pub(crate) fn gated_mlp(
     name: &'static str,
     [inner, hidden]: [usize; 2],
@@ -336,7 +337,7 @@ pub(crate) fn gated_mlp(
     })
 }
 
-/// `down(activation(up x))`, the products called as `names` say.
+/// A plain MLP: `down(activation(up x))`, with the layers' names `names`.
 pub(crate) fn plain_mlp(
     mlp: &'static str,
     names: [&'static str; 2],

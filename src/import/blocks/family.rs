@@ -6,35 +6,35 @@ use crate::graph::ValueId;
 use crate::import::blocks::builder::Logits;
 use crate::import::blocks::classifier::Classifier;
 
-/// What a family's builder leaves for the head.
+/// What a family's file returns once it has built the body of the graph.
 pub(crate) struct Family {
     /// The last hidden states, `[batch, seq, hidden]`.
     pub(crate) hidden: ValueId,
-    /// What turns them into logits, if there is such a thing.
+    /// The head that turns them into logits, for a decoder.
     pub(crate) logits: Option<Logits>,
-    /// The head that turns them into scores, if there is one.
+    /// The head that turns them into a score per label, for a classifier.
     pub(crate) scores: Option<Classifier>,
-    /// Token ids are below this.
+    /// The size of the vocabulary: token ids are below it.
     pub(crate) vocabulary: usize,
-    /// Positions it was made for.
+    /// The longest context that the model was trained for.
     pub(crate) context: usize,
-    /// The id of a text's first position.
+    /// The position id of a text's first token: 0, or above the padding id in RoBERTa.
     pub(crate) first_position: usize,
-    /// The padding token, where positions pass over it when it stands in a text.
+    /// The padding token of a model that gives it no position of its own (RoBERTa).
     pub(crate) padding: Option<u32>,
-    /// Token types are below this; 0 where it has none.
+    /// How many token types (segments) there are; 0 for a model without them.
     pub(crate) token_types: usize,
-    /// Ids that end a generation by the text model's own configuration, where that is a part of the whole one.
+    /// End tokens stated in a nested text configuration (`text_config`), when there is one.
     pub(crate) end_tokens: Vec<i64>,
 }
 
 impl Family {
-    /// One that predicts tokens by `logits`.
+    /// A model that predicts tokens with the head `logits`.
     pub(crate) fn decoder(hidden: ValueId, logits: Logits, vocabulary: usize, context: usize) -> Family {
         Family { logits: Some(logits), ..Family::encoder(hidden, vocabulary, context) }
     }
 
-    /// One that ends in hidden states.
+    /// A model that ends in hidden states.
     pub(crate) fn encoder(hidden: ValueId, vocabulary: usize, context: usize) -> Family {
         Family {
             hidden,

@@ -1,7 +1,8 @@
-//! Queries, keys and values of one weight that holds, for each KV head, the queries that read it, its key and its value.
+//! Fused query-key-value weights that are interleaved by KV head: for each KV head the queries of its group, its key
+//! and its value.
 //!
-//! Unfusing happens here, by views: no rule and no plan knows of it, and a rank reads its own heads' rows alone. Read
-//! `joined.rs` for views of rows that lie apart.
+//! They are unfused here, by views: sharding rules and plans see three separate weights, and a rank reads only the
+//! rows of its own heads. Read `files/joined.rs` for views of rows that are not contiguous.
 
 use crate::graph::ValueId;
 use crate::import::ImportError;
@@ -11,7 +12,7 @@ use crate::import::files::tensors::View;
 use crate::ops::Linear;
 use std::ops::Range;
 
-/// The rows of a part in a weight that lies so.
+/// The row ranges of the projection `part` in an interleaved weight, one per KV head.
 fn rows(part: Projection, heads: Heads) -> Vec<Range<usize>> {
     let group = heads.heads / heads.kv_heads;
     let (before, count) = match part {
@@ -23,7 +24,7 @@ fn rows(part: Projection, heads: Heads) -> Vec<Range<usize>> {
     (0..heads.kv_heads).map(|head| start(head)..start(head) + count * heads.head_dim).collect()
 }
 
-/// The projections by `ATTENTION.query_key_value` of a block.
+/// The projections of a block whose fused weight is `ATTENTION.query_key_value` (GPT-NeoX, Falcon).
 pub(crate) fn projections(attention: &'static str, hidden: usize, heads: Heads, bias: bool) -> BuildProjection {
     let all = (heads.heads + 2 * heads.kv_heads) * heads.head_dim;
     Box::new(move |b, block, part, x| {
@@ -37,7 +38,7 @@ pub(crate) fn projections(attention: &'static str, hidden: usize, heads: Heads, 
     })
 }
 
-/// The rows of a part as a weight of their own.
+/// The rows of one projection as a weight of its own.
 fn rows_of(
     b: &mut Builder<'_>,
     [name, fused, kind]: [&str; 3],

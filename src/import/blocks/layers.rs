@@ -1,26 +1,26 @@
-//! How many layers there are, and which look back without end and which a limited way, in the spellings that families
-//! share.
+//! How many layers a model has, and which of them use sliding-window attention, in the spellings that families share.
 //!
-//! It deliberately knows no block: it says what `layer_types` says, and what families take in its place. Read
+//! It deliberately knows no block: it reads `layer_types`, or a family's rule where that field is missing. Read
 //! `decoder.rs` for what a layer is.
 
 use crate::import::ImportError;
 use crate::import::blocks::rope::Rope;
 use crate::import::files::config::{Config, FieldNames};
 
-/// What differs from layer to layer.
+/// The settings of attention that differ from layer to layer.
 #[derive(Clone)]
 pub(crate) struct Layer {
-    /// A query sees only this many positions up to its own.
+    /// Sliding window: a query attends to this many positions, its own included. `None`: to all before it.
     pub(crate) window: Option<usize>,
-    /// How positions turn queries and keys.
+    /// The rotary embedding of queries and keys, if the layer has one.
     pub(crate) rope: Option<Rope>,
 }
 
-/// More layers than this are a mistake, and would be built before any weight is missed.
+/// The most layers that are accepted. The graph is built before a missing weight is noticed, so a senseless number
+/// has to be refused here.
 const MAX_LAYERS: usize = 1024;
 
-/// How many layers `field` says there are.
+/// The number of layers that `field` states. Errors when it is missing, 0 or above 1024.
 pub(crate) fn count(config: &Config, field: impl FieldNames) -> Result<usize, ImportError> {
     let count = config.usize(field.names())?;
     if count > MAX_LAYERS {
@@ -29,7 +29,8 @@ pub(crate) fn count(config: &Config, field: impl FieldNames) -> Result<usize, Im
     Ok(count)
 }
 
-/// Gives layers `window` where `layer_types`, or else `otherwise`, has them slide.
+/// Sets `window` for the layers that slide, by `layer_types`, or by `otherwise` (given the layer's number) when that
+/// field is missing. Errors when layers slide and no window is given.
 pub(crate) fn slide(
     config: &Config,
     layers: &mut [Layer],
@@ -46,23 +47,23 @@ pub(crate) fn slide(
     Ok(())
 }
 
-/// The windows of Qwen's families: `use_sliding_window` turns them on, for layers from `max_window_layers` up unless
-/// `layer_types` says which.
+/// Sliding windows of the Qwen families: `use_sliding_window` turns them on, for the layers from `max_window_layers`
+/// up unless `layer_types` says which.
 pub(crate) fn qwen(config: &Config, layers: &mut [Layer]) -> Result<(), ImportError> {
     let (window, first) = (window(config)?, config.whole("max_window_layers")?);
     slide(config, layers, window, |layer| window.is_some() && layer >= first)
 }
 
-/// The window of the layers that slide, in families where `use_sliding_window` says whether any may.
+/// The window of sliding layers in families with the switch `use_sliding_window`; `None` when it is off.
 pub(crate) fn window(config: &Config) -> Result<Option<usize>, ImportError> {
     match config.flag("use_sliding_window")? {
         true => config.opt_usize("sliding_window"),
-        // Where none may, files say null or 0.
+        // When the switch is off, files hold null or 0 here.
         false => config.whole_or("sliding_window", 0).map(|_| None),
     }
 }
 
-/// For each of `count` layers, whether its attention slides.
+/// For each of `count` layers, whether its attention has a sliding window.
 fn sliding(config: &Config, count: usize, otherwise: impl Fn(usize) -> bool) -> Result<Vec<bool>, ImportError> {
     if !config.has("layer_types") {
         return Ok((0..count).map(otherwise).collect());

@@ -1,7 +1,8 @@
-//! A mixture of experts where a block has its MLP: a router, and the gated MLPs of all experts as one.
+//! A mixture of experts in the place of a block's MLP: a router, and the gated MLPs of all experts as stacked
+//! weights.
 //!
-//! Files hold a tensor for each expert; the graph's weight is the stack of them. It deliberately knows no `model_type`.
-//! Read `mixtral.rs` for the plain case, `qwen2_moe.rs` for one with an expert that all tokens share.
+//! Files hold one tensor per expert and projection; the graph's weight is the stack of them. It deliberately knows no
+//! `model_type`. Read `mixtral.rs` for the plain case, `qwen2_moe.rs` for one with an expert that all tokens share.
 
 use crate::graph::ValueId;
 use crate::import::ImportError;
@@ -12,20 +13,20 @@ use crate::import::files::config::Config;
 use crate::import::files::tensors::View;
 use crate::ops::{Experts, ExpertsKind, Routing, UnaryFunction};
 
-/// More tensors of experts than this, in all layers together, are a mistake: the largest models known have some 70,000.
+/// The most expert tensors that are accepted, in all layers together. The largest models known have some 70,000.
 const MAX_EXPERT_TENSORS: usize = 1 << 18;
 
-/// `mixed` for the layers where `sparse` says so, `dense` for the others.
+/// The module `mixed` for the layers marked in `sparse`, `dense` for the others.
 pub(crate) fn by_layer(sparse: Vec<bool>, mixed: BuildModule, dense: BuildModule) -> BuildModule {
     Box::new(move |b, block, x| if sparse[block.index] { mixed(b, block, x) } else { dense(b, block, x) })
 }
 
-/// How the tensors of a mixture are called.
+/// Tensor names of a mixture of experts.
 #[derive(Clone, Copy)]
 pub(crate) struct ExpertNames {
-    /// The mixture in a block; its router is `NAME.gate`, an expert's products `NAME.experts.NUMBER.PART`.
+    /// The mixture's module in a block. Its router is `NAME.gate`, an expert's layer `NAME.experts.NUMBER.PART`.
     pub(crate) mixture: &'static str,
-    /// The products that lead into the activation, past it, and down.
+    /// The parts of an expert: gate projection, up projection, down projection.
     pub(crate) parts: [&'static str; 3],
 }
 
@@ -34,7 +35,7 @@ pub(crate) struct ExpertNames {
 pub(crate) struct Mixture {
     pub(crate) names: ExpertNames,
     pub(crate) hidden: usize,
-    /// The width of one expert.
+    /// The inner width of one expert.
     pub(crate) inner: usize,
     pub(crate) experts: usize,
     pub(crate) routing: Routing,
@@ -42,7 +43,7 @@ pub(crate) struct Mixture {
 }
 
 impl Mixture {
-    /// As `config` sizes it, each expert `inner` wide.
+    /// The mixture that `config` describes, with experts of the inner width `inner`. Errors on senseless counts.
     pub(crate) fn read(
         b: &Builder<'_>,
         config: &Config,
@@ -56,7 +57,7 @@ impl Mixture {
             return Err(config.error("num_experts_per_tok", format!("{top} of {experts} experts")));
         }
         let layers = layers::count(config, "num_hidden_layers")?;
-        // Neither product can overflow: each count is at most `MAX_SIZE`.
+        // The products cannot overflow: each count is at most `MAX_SIZE`.
         if experts * layers > MAX_EXPERT_TENSORS / names.parts.len() {
             let reason = format!(
                 "{experts} experts in each of {layers} layers; there may be {} together",
@@ -74,7 +75,8 @@ impl Mixture {
         })
     }
 
-    /// What the experts that the router chooses add up to: `down(activation(gate x) * up x)` of each, by its gate.
+    /// Adds the mixture's nodes. Its output is the sum over the experts that the router chooses of `gate *
+    /// down(activation(gate_proj x) * up x)`.
     pub(crate) fn build(&self, b: &mut Builder<'_>, block: &Block, x: ValueId) -> Result<ValueId, ImportError> {
         let name = |part: &str| block.name(&format!("{}.{part}", self.names.mixture));
         let logits = b.linear(&name("gate"), x, [self.experts, self.hidden], false)?;
@@ -88,7 +90,7 @@ impl Mixture {
         self.product(b, block, (ExpertsKind::Down, down, out), gated, gates)
     }
 
-    /// The products by the weights called `part` of every expert, each of `shape`.
+    /// One projection of every expert, with the stack of their weights `part`, each of `shape`.
     fn product(
         &self,
         b: &mut Builder<'_>,

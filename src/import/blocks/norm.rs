@@ -6,12 +6,12 @@ use crate::import::ImportError;
 use crate::import::files::config::Config;
 use crate::ops::NormalizationKind;
 
-/// How values are normalised.
+/// The kind of norm, its epsilon and the offset of its weight.
 #[derive(Clone, Copy)]
 pub(crate) struct Norm {
     pub(crate) kind: NormalizationKind,
     pub(crate) epsilon: f64,
-    /// Added to the weight: 1 where the file holds the difference from one.
+    /// Added to the weight: 1 for Gemma, whose files hold the difference from one; else 0.
     pub(crate) offset: f32,
 }
 

@@ -1,9 +1,10 @@
-//! Rotary embedding: both spellings of its settings, every scaling of its frequencies, and the tables made from them.
+//! Rotary position embedding (RoPE): its settings in both spellings, and the tables of cosines and sines made from
+//! them.
 //!
-//! It deliberately knows no attention: a table has a row per position and a column per rotated pair. Tables are made
-//! in f64, for the session's capacity, which also settles what transformers lets grow with the text: where a scaling
-//! depends on the text's length, that length is the capacity from the first token on, so that no key is ever turned by
-//! two measures. Read `scaling.rs` for the scalings, [`crate::ops::RotaryEmbedding`] for the op.
+//! It deliberately knows no attention: a table has a row per position and a column per rotated pair. Tables are
+//! computed in f64 for the session's capacity. Some scalings depend on the text's length, which grows in
+//! transformers; here that length is the capacity from the first token on, so that all keys in the cache are rotated
+//! by the same frequencies. Read `scaling.rs` for the scalings, [`crate::ops::RotaryEmbedding`] for the op.
 
 use crate::import::ImportError;
 use crate::import::blocks::scaling::Scaling;
@@ -11,10 +12,10 @@ use crate::import::files::config::Config;
 use crate::tensor::{Region, Tensor};
 use std::fmt;
 
-/// Heads wider than this are a mistake, which no table is made for.
+/// The widest head that is accepted, before a table is made for it.
 const MAX_HEAD: usize = 1 << 16;
 
-/// Which function of the angle a table holds.
+/// Whether a table holds cosines or sines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Angle {
     Cosine,
@@ -30,19 +31,19 @@ impl fmt::Display for Angle {
     }
 }
 
-/// How positions turn the heads of a layer.
+/// The rotary embedding of a layer's heads.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {
     name: &'static str,
     pub(crate) theta: f64,
-    /// What part of a head is turned.
+    /// The fraction of each head's dimensions that is rotated (`partial_rotary_factor`).
     pub(crate) part: f64,
-    /// Dimensions of a head that are turned, in pairs.
+    /// How many dimensions of each head are rotated, an even number.
     pub(crate) rotated: usize,
     pub(crate) scaling: Scaling,
 }
 
-/// One table: `f(position * frequency[i])`, times what the scaling multiplies attention by.
+/// One table: cosine or sine of `position * frequency[i]`, times the scaling's attention factor.
 #[derive(Clone, Debug)]
 pub(crate) struct RopeTable {
     pub(crate) angle: Angle,
@@ -50,7 +51,7 @@ pub(crate) struct RopeTable {
 }
 
 impl RopeTable {
-    /// The box `region` of the table, which has a row for each of `capacity` positions.
+    /// The region `region` of the table, which has a row for each of `capacity` positions.
     pub(crate) fn read(&self, capacity: usize, region: &Region) -> Result<Tensor, ImportError> {
         let (frequencies, attention) = self.rope.frequencies(capacity);
         let mut values = Vec::with_capacity(region.numel());
@@ -69,10 +70,10 @@ impl RopeTable {
 }
 
 impl Rope {
-    /// What `config` says of heads of `head_dim` that are turned whole.
+    /// The rotary embedding that `config` states for heads of `head_dim` dimensions that are rotated whole.
     ///
-    /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Errors on a rope type that
-    /// is not supported, and on senseless settings.
+    /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Errors on a rope type
+    /// that is not supported, and on senseless settings.
     pub(crate) fn of_whole_heads(config: &Config, head_dim: usize) -> Result<Rope, ImportError> {
         let rope = Rope::of_part(config, head_dim)?;
         if rope.rotated != head_dim {
@@ -81,12 +82,13 @@ impl Rope {
         Ok(rope)
     }
 
-    /// As [`Rope::of_whole_heads`], where `partial_rotary_factor` may leave the end of each head as it is.
+    /// As [`Rope::of_whole_heads`], for families where `partial_rotary_factor` may leave the end of each head
+    /// unrotated.
     pub(crate) fn of_part(config: &Config, head_dim: usize) -> Result<Rope, ImportError> {
         Rope::named(config, ["rope_theta", "partial_rotary_factor"], head_dim)
     }
 
-    /// As [`Rope::of_part`], of a family that has names of its own for the base and for the part.
+    /// As [`Rope::of_part`], for families with field names of their own for the base and the rotated fraction.
     pub(crate) fn named(config: &Config, names: [&str; 2], head_dim: usize) -> Result<Rope, ImportError> {
         let parameters = match config.object("rope_scaling")?.filter(|scaling| !scaling.is_empty()) {
             Some(scaling) => Some(scaling),
@@ -95,8 +97,8 @@ impl Rope {
         Rope::read(config, parameters.as_ref(), "rope", names, head_dim)
     }
 
-    /// What `parameters` say, whose tables are called `name`; what they leave out, the fields `theta` and `part` of
-    /// `config` say.
+    /// The rotary embedding that `parameters` state. Its tables are called `name`. What `parameters` leave out is
+    /// read from the fields `theta` and `part` of `config`.
     pub(crate) fn read(
         config: &Config,
         parameters: Option<&Config>,
@@ -129,22 +131,23 @@ impl Rope {
         Ok(Rope { name, theta, part, rotated, scaling })
     }
 
-    /// What its tables are called.
+    /// The name of its tables.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The frequency of each pair for texts of `capacity` positions, and the factor of cosines and sines.
+    /// The frequency of each rotated pair for a capacity of `capacity` positions, and the factor of cosines and
+    /// sines.
     pub(crate) fn frequencies(&self, capacity: usize) -> (Vec<f64>, f64) {
         self.scaling.frequencies(self.theta, self.rotated, capacity)
     }
 
-    /// Columns of its tables.
+    /// The rotated pairs of a head: the columns of its tables.
     pub(crate) fn pairs(&self) -> usize {
         self.rotated / 2
     }
 
-    /// Positions that a model of `max_position_embeddings` takes.
+    /// The longest context of a model whose configuration states `max_position_embeddings`.
     pub(crate) fn context(&self, max_position_embeddings: usize) -> usize {
         self.scaling.context(max_position_embeddings)
     }

@@ -1,9 +1,10 @@
-//! How rotary frequencies are scaled so that a model takes longer texts than it was first made for: a table of types.
+//! Scalings of rotary frequencies, by which a model takes longer texts than it was first trained for: a table of
+//! types.
 //!
-//! The formulas are those of transformers' `modeling_rope_utils.py`, in f64. Two of them depend there on the length of
-//! the text so far; here that length is the session's capacity (`-c`). `dynamic` stretches the base for a capacity above
-//! `max_position_embeddings` and leaves it alone up to there; `longrope` takes `long_factor` for a capacity above
-//! `original_max_position_embeddings` and `short_factor` up to there. Read `rope.rs` for what becomes of them.
+//! The formulas are those of transformers' `modeling_rope_utils.py`, in f64. Two of them depend there on the length
+//! of the text so far; here that length is the session's capacity. `dynamic` stretches the base for a capacity above
+//! `max_position_embeddings`; `longrope` takes `long_factor` for a capacity above `original_max_position_embeddings`
+//! and `short_factor` up to there. Read `rope.rs` for the tables that are made of the frequencies.
 
 use crate::import::ImportError;
 use crate::import::files::config::Config;
@@ -13,23 +14,24 @@ use std::f64::consts::TAU;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Scaling {
     None,
-    /// All frequencies divided.
+    /// All frequencies are divided by `factor`.
     Linear {
         factor: f64,
     },
-    /// A base that grows with the text.
+    /// The base grows with the capacity (NTK-aware scaling).
     Dynamic {
         factor: f64,
         original: f64,
     },
-    /// Low frequencies divided, high ones left, those between blended.
+    /// Low frequencies are divided by `factor`, high ones are left, those between are blended.
     Llama3 {
         factor: f64,
         low: f64,
         high: f64,
         original: f64,
     },
-    /// The same by dimension, with louder attention. `fast` and `slow` count turns within the original context.
+    /// YaRN (Peng et al. 2023): blended by dimension, and attention multiplied by `attention`. `fast` and `slow` are
+    /// numbers of rotations within the original context.
     Yarn {
         factor: f64,
         attention: f64,
@@ -38,7 +40,7 @@ pub(crate) enum Scaling {
         truncate: bool,
         original: f64,
     },
-    /// A divisor for each frequency: one set for short texts and one for long ones.
+    /// LongRoPE (Ding et al. 2024): a divisor for each frequency, one set for short contexts and one for long ones.
     Long {
         short: Vec<f64>,
         long: Vec<f64>,
@@ -47,7 +49,7 @@ pub(crate) enum Scaling {
     },
 }
 
-/// Reads a scaling of so many rotated dimensions from the parameters, or else from the configuration.
+/// Reads one type of scaling from its sources.
 type Read = fn(&Sources<'_>) -> Result<Scaling, ImportError>;
 
 /// The types by name. Older files of Phi-3 call longrope `su`.
@@ -61,7 +63,7 @@ const TYPES: &[(&str, Read)] = &[
     ("su", long),
 ];
 
-/// Where settings are read.
+/// Where a scaling's settings are read from: its parameters first, then the configuration around them.
 struct Sources<'a> {
     config: &'a Config,
     parameters: &'a Config,
@@ -69,15 +71,15 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// The positions that the model was first made for.
+    /// The context that the model was first trained for.
     fn original(&self) -> Result<usize, ImportError> {
         const FIELD: &str = "original_max_position_embeddings";
-        // transformers' own files have it in both places.
+        // Files written by transformers have it in both places.
         let (above, here) = (self.config.opt_usize(FIELD)?, self.parameters.opt_usize(FIELD)?);
         above.or(here).map_or_else(|| self.config.usize("max_position_embeddings"), Ok)
     }
 
-    /// By how much the context was stretched: `factor`, or the ratio of contexts.
+    /// By how much the context was extended: `factor`, or the ratio of the two contexts.
     fn factor(&self) -> Result<f64, ImportError> {
         match self.parameters.opt_positive("factor")? {
             Some(factor) => Ok(factor),
@@ -110,7 +112,7 @@ fn yarn(s: &Sources<'_>) -> Result<Scaling, ImportError> {
     let p = s.parameters;
     let factor = s.factor()?;
     let louder = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
-    // As transformers has it: either of the two without the other, or zero, is as if neither were there.
+    // As in transformers: when either of the two is missing or zero, both are ignored.
     let scales = [p.f64_or("mscale", 0.0)?, p.f64_or("mscale_all_dim", 0.0)?];
     let inferred = if scales.contains(&0.0) { louder(1.0) } else { louder(scales[0]) / louder(scales[1]) };
     let attention = p.positive_or("attention_factor", inferred)?;
@@ -144,10 +146,11 @@ fn long(s: &Sources<'_>) -> Result<Scaling, ImportError> {
 }
 
 impl Scaling {
-    /// What `parameters` say of a model's heads that turn `rotated` dimensions.
+    /// The scaling that `parameters` state, for heads of which `rotated` dimensions are rotated. Errors on an unknown
+    /// type.
     pub(crate) fn read(config: &Config, parameters: Option<&Config>, rotated: usize) -> Result<Scaling, ImportError> {
         let Some(parameters) = parameters else { return Ok(Scaling::None) };
-        // Files that were written by both spellings' releases hold both names.
+        // Files that went through releases of both spellings hold both names.
         let older = parameters.str_or("type", "default")?;
         let kind = parameters.str_or("rope_type", older)?;
         let Some((_, read)) = TYPES.iter().find(|(name, _)| *name == kind) else {
@@ -157,7 +160,8 @@ impl Scaling {
         read(&Sources { config, parameters, rotated })
     }
 
-    /// The frequency of each pair for texts of `capacity` positions, and what cosines and sines are multiplied by.
+    /// The frequency of each of `rotated / 2` pairs with the base `theta`, for a capacity of `capacity` positions,
+    /// and the factor of cosines and sines.
     pub(crate) fn frequencies(&self, theta: f64, rotated: usize, capacity: usize) -> (Vec<f64>, f64) {
         let d = rotated as f64;
         let plain = |theta: f64| (0..rotated / 2).map(move |i| theta.powf(-2.0 * i as f64 / d));
@@ -178,7 +182,7 @@ impl Scaling {
                 (plain(theta).map(scaled).collect(), 1.0)
             }
             Scaling::Yarn { factor, attention, fast, slow, truncate, original } => {
-                // The dimension whose pair turns so many times within the original context.
+                // The dimension whose pair makes `turns` rotations within the original context.
                 let dimension = |turns: f64| d * (original / (turns * TAU)).ln() / (2.0 * theta.ln());
                 let (mut low, mut high) = (dimension(*fast), dimension(*slow));
                 if *truncate {
@@ -201,8 +205,8 @@ impl Scaling {
         }
     }
 
-    /// Positions that a model of `max_position_embeddings` takes. A file with dynamic scaling or YaRN may hold there
-    /// what the model was first made for.
+    /// The extended context, for scalings whose `max_position_embeddings` may still be the original one (dynamic,
+    /// YaRN).
     fn stretched(&self) -> Option<f64> {
         match self {
             Scaling::Dynamic { factor, original } | Scaling::Yarn { factor, original, .. } => Some(factor * original),
