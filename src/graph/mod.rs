@@ -16,11 +16,11 @@ use crate::sharding::ShardingRule;
 use crate::tensor::DType;
 use std::collections::HashMap;
 
-/// Counts the values of a graph.
+/// The number of a value in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ValueId(pub usize);
 
-/// Counts the nodes of a graph, in an order in which they can run.
+/// The number of a node in its graph. Nodes are numbered in an order in which they can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub usize);
 
@@ -29,11 +29,11 @@ pub struct NodeId(pub usize);
 pub enum Source {
     /// Given with every call.
     Input,
-    /// Read once, from [`Weights`](crate::weights::Weights).
+    /// Read once, when a session opens, from [`Weights`](crate::weights::Weights).
     Weight,
-    /// Zero at first, kept between calls, written in place.
+    /// A state, such as a KV cache: zero at first, kept between calls, written in place.
     State,
-    /// Computed.
+    /// Computed by this node.
     Node(NodeId),
 }
 
@@ -57,9 +57,9 @@ pub struct Node {
     pub name: String,
     /// The op.
     pub op: Op,
-    /// What it reads.
+    /// The values that it reads, in the op's order.
     pub inputs: Vec<ValueId>,
-    /// What it makes.
+    /// The value that it computes.
     pub output: ValueId,
     /// Its sharding rule, bound to its inputs' shapes.
     pub rule: ShardingRule,
@@ -76,7 +76,7 @@ pub struct Graph {
     overwritten: HashMap<ValueId, String>,
 }
 
-/// Why the value called `name` cannot be what a graph makes of it.
+/// The error for a value that cannot be used as asked.
 fn refused(name: &str, reason: String) -> GraphError {
     GraphError::Value { value: name.to_string(), reason }
 }
@@ -93,7 +93,7 @@ impl Graph {
     }
 
     fn add(&mut self, name: &str, shape: Shape, dtype: DType, source: Source) -> Result<ValueId, GraphError> {
-        // What no machine counts in bytes is refused here, so that nobody behind needs to look for an overflow.
+        // A shape whose bytes no machine can count is refused here, so that no later code has to check for overflow.
         let fixed = shape.iter().filter_map(|d| d.fixed()).try_fold(16usize, |n, d| n.checked_mul(d.max(1)));
         if fixed.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
             return Err(refused(name, format!("of shape {} is larger than any machine", display_shape(&shape))));
@@ -163,7 +163,7 @@ impl Graph {
         }
         let overwritten = op.in_place().and_then(|i| self.overwritten_by(i, inputs).transpose()).transpose();
         let overwritten = overwritten.map_err(wrap)?;
-        // What is copied as it is stays of its type.
+        // An op that copies its input unchanged keeps its element type.
         let dtype = match inputs.first() {
             Some(&value) if op.operand(0) == Operand::Either => dense(self.value(value).dtype),
             _ => DType::F32,
@@ -195,7 +195,7 @@ impl Graph {
         Ok(Some(target))
     }
 
-    /// Errors when a node before has overwritten `value`, or what it is a view of.
+    /// Errors when an earlier node has overwritten `value`, or the value that it is a view of.
     fn check_current(&self, value: ValueId) -> Result<(), GraphError> {
         let origin = self.origin(value);
         match self.overwritten.get(&origin) {
@@ -211,7 +211,7 @@ impl Graph {
         Err(GraphError::Name { kind: "value", name: format!("number {}", value.0), problem: "is of another graph" })
     }
 
-    /// What `value` is a view of: itself unless it is one.
+    /// The value whose memory `value` shares: the input of a reshape, for example, or `value` itself.
     fn origin(&self, value: ValueId) -> ValueId {
         match self.value(value).source {
             Source::Node(node) if self.nodes[node.0].op.is_view() => self.origin(self.nodes[node.0].inputs[0]),
@@ -233,7 +233,7 @@ impl Graph {
         Ok(())
     }
 
-    /// A value. Ids come from this graph.
+    /// The value `id`, which must be of this graph.
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.0]
     }
@@ -260,7 +260,7 @@ impl Graph {
         &self.outputs
     }
 
-    /// The state that `value` is, be it as declared or after a node wrote into it.
+    /// The state that `value` stands for: the state as declared, or as a node has written it.
     #[doc(hidden)]
     pub fn state_of(&self, value: ValueId) -> Option<ValueId> {
         match self.value(value).source {

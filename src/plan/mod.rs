@@ -1,8 +1,7 @@
-//! The whole decision: for every node, which factor is cut and where. Plain data that a person can read and edit.
+//! A plan: for every node, which factor is cut and where. It is plain data that a person can read and edit.
 //!
-//! A plan deliberately names no device and no memory address; it does not even say which exchanges happen, since those
-//! follow from the cuts. Read [`classes`] for how one cut comes to serve many ops, and [`crate::program`] for what a
-//! plan is lowered to.
+//! A plan deliberately names no device. Nor does it say which exchanges happen, since they follow from the cuts. Read
+//! [`classes`] for how one cut comes to serve many ops, and [`crate::program`] for what a plan is lowered to.
 
 mod builder;
 mod error;
@@ -21,26 +20,28 @@ use crate::sharding::Cut;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The most ranks a plan divides over.
+/// The most ranks that a plan may have.
 #[doc(hidden)]
 pub const MAX_RANKS: usize = 16;
 
-/// A family of plans.
+/// How a plan is derived from a graph and ratios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
-    /// One device does everything.
+    /// One device runs everything.
     Single,
-    /// Every weight along its output: stack. Bit-exact, one exchange per product.
+    /// Every weight is cut along its output dimension and the outputs are stacked (column parallel). Bit for bit the
+    /// result of one device; one exchange per product.
     Column,
-    /// Every weight along its input: add. One exchange per product.
+    /// Every weight is cut along its input dimension and the partial outputs are added (row parallel). One exchange
+    /// per product.
     Row,
     /// Column then row, so that a pair of products needs one exchange (Megatron-LM, Shoeybi et al. 2019).
     Tensor,
 }
 
 impl Strategy {
-    /// All of them, with what a person types.
+    /// All strategies with their names.
     #[doc(hidden)]
     pub const ALL: [(&'static str, Strategy); 4] = [
         ("single", Strategy::Single),
@@ -67,11 +68,11 @@ pub struct Plan {
     pub model: String,
     /// How many ranks.
     pub world_size: usize,
-    /// Each rank's share, in any unit.
+    /// Each rank's share of the work, in any unit.
     pub ratios: Vec<f64>,
-    /// The family it was derived by; a plan edited by hand keeps the word.
+    /// The strategy that it was derived by. A plan that is edited by hand keeps the word.
     pub strategy: Strategy,
-    /// The nodes that are cut; any other runs whole on every rank.
+    /// The nodes that are cut. Every other node runs whole on every rank.
     pub nodes: Vec<NodeCut>,
 }
 

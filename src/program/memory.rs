@@ -12,13 +12,13 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[doc(hidden)]
 pub struct Memory {
-    /// Its shards of the weights, as they lie on the device.
+    /// The rank's shards of the weights, as they are laid out on the device.
     pub weights: u64,
-    /// Its KV cache, at the session's capacity.
+    /// The rank's part of the states (KV cache), at the session's capacity.
     pub state: u64,
-    /// Scratch buffers.
+    /// Scratch buffers for activations.
     pub activations: u64,
-    /// Buffers that bytes pass through on their way to and from the host.
+    /// Staging buffers, through which bytes pass between host and device.
     pub staging: u64,
 }
 
@@ -27,7 +27,7 @@ fn sum(bytes: impl Iterator<Item = u64>) -> u64 {
 }
 
 impl Memory {
-    /// All of it.
+    /// The sum of all four.
     pub fn total(&self) -> u64 {
         sum([self.weights, self.state, self.activations, self.staging].into_iter())
     }
@@ -37,10 +37,11 @@ impl RankProgram {
     /// What the rank needs in sessions whose calls are at most `limits`.
     #[doc(hidden)]
     pub fn memory(&self, limits: &Limits) -> Memory {
-        // Saturating: a made-up configuration may call for more than can be counted, and is refused for it.
+        // Saturating, since a made-up configuration may ask for more than a u64 counts; it is then refused for lack
+        // of memory.
         let elements = |shape: &Shape| (Size::of(shape).max(limits) as u64).saturating_mul(4);
-        // What passes through the host: a call's inputs and the largest exchange twice over, since one may be filled
-        // while the other is read, and the largest value read back.
+        // Staging holds a call's inputs and the largest exchange twice, since one buffer may be filled while the
+        // other is read, and the largest value that is read back.
         let (mut inputs, mut received, mut sent) = (0, 0, 0);
         for instr in &self.instrs {
             match instr {

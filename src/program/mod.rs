@@ -1,8 +1,9 @@
-//! What every rank executes: one plain list of instructions, printable, comparable, run unchanged by any device.
+//! Programs: what every rank executes, as one plain list of instructions that can be printed, compared and run by any
+//! device.
 //!
-//! A program deliberately knows nothing of placements, plans or devices: after lowering there are only local values,
-//! ops with the extents of a part, and exchanges of boxes. Read `lower.rs` for how it is made
-//! and [`crate::session`] for who runs it.
+//! A program deliberately knows no placement, plan or device: after lowering there are only a rank's own values, ops
+//! with the rank's part of every factor, and exchanges of regions. Read `instr.rs` for the instructions, `lower/` for
+//! how they are made and [`crate::session`] for who runs them.
 
 mod allocate;
 mod display;

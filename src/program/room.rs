@@ -1,8 +1,8 @@
-//! Whether programs fit the devices they are to run on, counted before anything is opened.
+//! Whether programs fit the devices that they are to run on, counted before a device is opened.
 //!
-//! Two things limit a device: its memory, which it may share with others (all that run on the processor share the
-//! machine's), and the largest tensor that it holds in one piece. The module deliberately asks no device for either.
-//! Read [`crate::device::select`] next for who knows them.
+//! Two things limit a device: its memory, which it may share with others (everything that runs on the processor
+//! shares the machine's memory), and the largest buffer that it binds in one piece. This module deliberately asks no
+//! device for either. Read [`crate::device::select`] next for who knows them.
 
 use super::error::{ProgramError, Shortfall, TooWide};
 use super::instr::{Place, Program, RankProgram, WeightShard};
@@ -15,11 +15,11 @@ use crate::tensor::DType;
 /// How a device holds weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holding {
-    /// Each as its [`WeightShard::layout`](super::WeightShard::layout) says.
+    /// Each weight as its [`WeightShard::layout`](super::WeightShard::layout) says: a GPU.
     Laid,
-    /// All in f32: the host's evaluation.
+    /// All weights in f32: the host evaluation.
     Widened,
-    /// One at a time, in f32: the host's evaluation of a model that fits nowhere.
+    /// One weight at a time, in f32: the host evaluation of a model that fits nowhere.
     Streamed,
 }
 
@@ -29,11 +29,11 @@ pub enum Holding {
 pub struct Room {
     /// Its name.
     pub device: String,
-    /// Bytes of memory that there are for models; `None`: unknown, and not checked.
+    /// Bytes of memory that a model may take; `None` when unknown, in which case it is not checked.
     pub memory: Option<u64>,
-    /// Rooms of the same number are in one memory, where what all of them hold is added.
+    /// The number of the memory. Devices with the same number share one memory, and their needs are added.
     pub pool: usize,
-    /// Bytes of the largest tensor in one piece; `None`: any.
+    /// Bytes of the largest tensor that it holds in one piece; `None` when there is no limit.
     pub largest: Option<u64>,
     /// How it holds weights.
     pub holding: Holding,
@@ -50,7 +50,7 @@ impl Room {
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct Tenant<'a> {
-    /// What it does and holds.
+    /// The rank's program.
     pub rank: &'a RankProgram,
     /// The largest call.
     pub limits: &'a Limits,
@@ -94,7 +94,7 @@ pub fn check(tenants: &[Tenant<'_>]) -> Result<(), ProgramError> {
     if tensors.is_empty() { Ok(()) } else { Err(ProgramError::TooWide { tensors }) }
 }
 
-/// What makes a tensor smaller that does not fit in one piece.
+/// How a tensor that does not fit in one piece can be made smaller.
 fn advice(shape: &Shape, limits: &Limits) -> &'static str {
     let symbols = Size::of(shape).symbols;
     let per_call = symbols.iter().any(|s| matches!(s, Symbol::Batch | Symbol::Seq | Symbol::Keep));
@@ -150,7 +150,7 @@ impl RankProgram {
             let shape = w.local_shape(limits);
             let piece = match w.layout {
                 Layout::Dense => ("", weight_bytes(w.dtype, &shape, Layout::Dense)),
-                // Split between rows, so that one row is the least.
+                // A weight is split between rows over several buffers, so that one row is the smallest piece.
                 Layout::Padded => {
                     let (dtype, shape) = weight_layout(w.dtype, &shape, w.layout);
                     ("a row of ", (shape.last().copied().unwrap_or(1) as u64).saturating_mul(dtype.size() as u64))

@@ -1,16 +1,18 @@
-//! Where a factor is cut: integer intervals, one per rank, and their arithmetic.
+//! Where a factor is cut: one interval of integers per rank, and the arithmetic of such intervals.
 //!
-//! It deliberately knows neither what is cut nor what the ranks are. Read `rule.rs` next for what may be cut.
+//! It deliberately knows neither which dimension is cut nor what the ranks are. Read `rule.rs` next for which factors
+//! may be cut.
 
 use crate::sharding::ShardingError;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 
-/// Where a factor is cut: one interval per rank, of any sizes, empty ones allowed.
+/// Where a factor is cut: one interval per rank, of any lengths; an interval may be empty.
 ///
-/// Intervals rise with the rank and cover the factor. They may overlap only where a factor is the image of another
-/// (grouped heads); an overlap belongs to its lowest rank and is never summed.
+/// Intervals rise with the rank and together cover the factor: 12 columns in the ratio 2 : 1 are `0..8|8..12`. They
+/// may overlap only where a factor is the image of another one (KV heads under grouped query heads); an overlap
+/// belongs to its lowest rank and is never summed twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Vec<[usize; 2]>", into = "Vec<[usize; 2]>")]
 pub struct Cut {
@@ -37,12 +39,14 @@ impl fmt::Display for Cut {
 }
 
 impl Cut {
-    /// A cut with these intervals. Whether it does for a factor is checked by [`super::ShardingRule::check`].
+    /// A cut with these intervals, by rank. Whether it is legal for a factor is checked by
+    /// [`super::ShardingRule::check`].
     pub fn new(ranges: Vec<Range<usize>>) -> Cut {
         Cut { ranges }
     }
 
-    /// `pieces` granules divided in proportion to `ratios`, one per rank, rounded by largest remainder.
+    /// `pieces` units divided in proportion to `ratios`, one ratio per rank, rounded by the largest-remainder method:
+    /// 10 units at 1 : 2 give 3 and 7.
     ///
     /// Ties go to the lower rank. Errors on negative or non-finite ratios, or when none is positive.
     pub fn by_ratio(pieces: usize, ratios: &[f64]) -> Result<Cut, ShardingError> {
@@ -73,32 +77,32 @@ impl Cut {
         ))
     }
 
-    /// All `extent` granules for the first rank, none for the others.
+    /// All `extent` units on the first rank, none on the others.
     #[doc(hidden)]
     pub fn undivided(extent: usize, world_size: usize) -> Cut {
         Cut::new((0..world_size).map(|rank| if rank == 0 { 0..extent } else { extent..extent }).collect())
     }
 
-    /// Whether one rank has all `extent` granules and the others none.
+    /// Whether one rank holds all `extent` units and the others none.
     #[doc(hidden)]
     pub fn is_undivided(&self, extent: usize) -> bool {
         let mut held = self.ranges.iter().filter(|range| !range.is_empty());
         extent == 0 || (held.next() == Some(&(0..extent)) && held.next().is_none())
     }
 
-    /// The ranks it divides over.
+    /// The number of ranks.
     #[doc(hidden)]
     pub fn world_size(&self) -> usize {
         self.ranges.len()
     }
 
-    /// What `rank` holds.
+    /// The interval of `rank`.
     #[doc(hidden)]
     pub fn range(&self, rank: usize) -> Range<usize> {
         self.ranges[rank].clone()
     }
 
-    /// What `rank` holds and no lower rank does: overlaps belong to the lowest rank.
+    /// The part of `rank`'s interval that no lower rank holds: an overlap belongs to the lowest rank.
     #[doc(hidden)]
     pub fn owned(&self, rank: usize) -> Range<usize> {
         let range = self.range(rank);
@@ -106,13 +110,14 @@ impl Cut {
         range.start.max(before).min(range.end)..range.end
     }
 
-    /// The same cut in units `n` times finer: from heads to columns.
+    /// The same cut in units `n` times finer: a cut of heads as a cut of their columns, with `n` the width of a head.
     #[doc(hidden)]
     pub fn scale(&self, n: usize) -> Cut {
         Cut::new(self.ranges.iter().map(|r| r.start * n..r.end * n).collect())
     }
 
-    /// The image under division by `group`: from query heads to the KV heads they read. Neighbours may overlap.
+    /// The image of the cut under division by `group`: a cut of query heads as a cut of the KV heads that they read.
+    /// Neighbouring intervals may overlap.
     #[doc(hidden)]
     pub fn image(&self, group: usize) -> Cut {
         let image =
@@ -120,10 +125,11 @@ impl Cut {
         Cut::new(self.ranges.iter().map(image).collect())
     }
 
-    /// What is wrong with it as a cut of `extent`, if anything.
+    /// The reason why this is no legal cut of `extent` units, if there is one.
     ///
-    /// `partition` forbids overlaps: what is contracted must not be counted twice. What is left out or held twice is told
-    /// before the order of the parts is, since parts in another order than the ranks' may well cover everything once.
+    /// `partition` forbids overlaps: elements that are summed must not be counted twice. A gap or an overlap is
+    /// reported before a wrong order, since intervals in another order than the ranks may still cover everything
+    /// once.
     pub(super) fn problem(&self, extent: usize, partition: bool) -> Option<String> {
         let part = |rank: usize| format!("{}..{}", self.ranges[rank].start, self.ranges[rank].end);
         for (rank, range) in self.ranges.iter().enumerate() {

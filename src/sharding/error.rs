@@ -2,7 +2,7 @@
 //!
 //! It deliberately knows no graph. Read `rule.rs` and `cut.rs` for who returns these.
 
-/// A sharding rule, cut or placement.
+/// A sharding rule, a cut or ratios that cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardingError {
@@ -14,16 +14,16 @@ pub enum ShardingError {
         /// What is wrong in it.
         reason: String,
     },
-    /// A factor has two extents.
+    /// A factor would have two lengths.
     #[error("{op}: factor {factor} is {first} in one place and {second} in another")]
     Extent {
         /// The op.
         op: &'static str,
         /// The factor's name.
         factor: String,
-        /// One extent.
+        /// One length.
         first: String,
-        /// The other.
+        /// The other length.
         second: String,
     },
     /// The inputs do not have the shapes that the rule states.
@@ -31,7 +31,7 @@ pub enum ShardingError {
     Inputs {
         /// The op.
         op: &'static str,
-        /// What does not fit.
+        /// Which input does not fit, and why.
         reason: String,
     },
     /// A factor may not be cut.
@@ -46,7 +46,7 @@ pub enum ShardingError {
         /// The factors that can be, comma-separated.
         allowed: String,
     },
-    /// A cut does not do for its factor.
+    /// A cut is not legal for its factor.
     #[error("the cut {cut} of {factor} {reason}")]
     Cut {
         /// The cut, printed.

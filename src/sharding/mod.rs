@@ -21,20 +21,20 @@ use crate::shape::{Dim, Shape};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What the ranks hold of one tensor.
+/// Which part of one tensor each rank holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[doc(hidden)]
 pub enum Placement {
-    /// All of it, on every rank.
+    /// Every rank holds the whole tensor.
     Replicate,
-    /// One interval of dimension `dim` each.
+    /// Each rank holds one interval of dimension `dim`.
     Shard {
         /// The dimension.
         dim: usize,
         /// The intervals, in elements of that dimension.
         cut: Cut,
     },
-    /// Addends of it: the tensor is their sum over the ranks.
+    /// Each rank holds a tensor of the whole shape; the tensor meant is their sum over the ranks.
     Partial,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for Placement {
 }
 
 impl Placement {
-    /// The shape `rank` holds of a tensor of `shape`.
+    /// The shape of `rank`'s part of a tensor of `shape`.
     pub fn local_shape(&self, shape: &[Dim], rank: usize) -> Shape {
         let mut local = shape.to_vec();
         if let Placement::Shard { dim, cut } = self {
@@ -59,7 +59,7 @@ impl Placement {
     }
 }
 
-/// How one [`Placement`] becomes another: the collective that does it.
+/// The collective that turns one [`Placement`] into another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[doc(hidden)]
@@ -70,11 +70,11 @@ pub enum Redistribute {
     AllReduce,
     /// Partial to Shard: add what each rank keeps.
     ReduceScatter,
-    /// Shard to another Shard: exchange the boxes that differ.
+    /// Shard to another Shard: exchange the regions that differ.
     AllToAll,
-    /// Replicate to Shard: local, keep a slice.
+    /// Replicate to Shard: each rank keeps a slice; nothing is sent.
     AllSlice,
-    /// Replicate to Partial: local, one rank keeps it and the others hold zeros.
+    /// Replicate to Partial: rank 0 keeps its tensor, the others hold zeros; nothing is sent.
     Zero,
 }
 

@@ -1,7 +1,8 @@
-//! Sharding rules: an op's dimensions in einops' notation, and every way to split it, derived.
+//! Sharding rules: an op's dimensions in einops' notation, from which every way to split the op is derived.
 //!
-//! A rule deliberately knows no graph and no other op. Compound dimensions are cut at their leading factor, images
-//! follow another factor's cut, and what is contracted away becomes Partial. Read [`crate::ops`] next for the rules.
+//! A rule deliberately knows no graph and no other op. A compound dimension such as `(h d)` is cut at its leading
+//! factor, an image follows the cut of another factor, and cutting a factor that is contracted away makes the output
+//! Partial. Read [`crate::ops`] next for the rules that ops state.
 
 use super::{Cut, Placement};
 use crate::sharding::ShardingError;
@@ -10,7 +11,7 @@ use crate::shape::{Dim, Env, Shape, display_shape};
 use serde::Serialize;
 use std::fmt;
 
-/// One dimension that an op relates across its inputs and its output.
+/// One dimension of an op, shared by its inputs and its output: `k` in `b k, n k -> b n`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Factor {
@@ -18,21 +19,22 @@ pub struct Factor {
     pub name: String,
     /// Its length.
     pub extent: Dim,
-    /// Never cut: the axis of a softmax or a norm.
+    /// Whether it may never be cut, such as the axis of a softmax or a norm.
     pub whole: bool,
-    /// What a discrete choice is made over: one rank has all of it, the others nothing, whatever a plan says.
+    /// Whether a discrete choice is made over it, such as which experts a token goes to. One rank then holds all of
+    /// it and the others nothing, whatever a plan says.
     pub decided: bool,
-    /// `(f, group)`: its interval follows factor `f`'s, divided by `group`. KV heads follow query heads.
+    /// `(f, group)`: its intervals are those of factor `f`, divided by `group`. KV heads follow query heads.
     pub image: Option<(usize, usize)>,
 }
 
-/// The part of one factor that a rank works on, as a kernel or the host evaluation receives it.
+/// The part of one factor that a rank works on, as kernels and the host evaluation receive it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[doc(hidden)]
 pub struct Extent {
     /// The factor's letter.
     pub name: String,
-    /// Where the rank's part starts in the whole.
+    /// Where the rank's part starts in the whole factor.
     pub offset: usize,
     /// The part's length.
     pub len: Dim,
@@ -62,7 +64,8 @@ type Axis = Vec<usize>;
 
 /// How an op's dimensions relate, and so every way in which it may be split.
 ///
-/// Written in einops' notation (`b s k, n k -> b s n`), bound to the shapes of one node.
+/// It is written in einops' notation (`b s k, n k -> b s n` for a matrix product) and bound to the shapes of one
+/// node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardingRule {
     op: &'static str,
@@ -73,7 +76,7 @@ pub struct ShardingRule {
     linear: Vec<Vec<usize>>,
 }
 
-/// A rule that is being stated; [`RuleBuilder::bind`] ends it.
+/// A rule that is being stated. [`RuleBuilder::bind`] finishes it.
 #[derive(Clone, Debug)]
 pub struct RuleBuilder {
     rule: ShardingRule,
@@ -115,14 +118,15 @@ impl RuleBuilder {
         if open { Err("a parenthesis is not closed".to_string()) } else { Ok(axes) }
     }
 
-    /// States the length of factors that the inputs' shapes alone do not tell.
+    /// States the length of a factor that the inputs' shapes do not determine, such as the number of heads in `(h
+    /// d)`.
     pub fn size(mut self, name: &str, extent: impl Into<Dim>) -> RuleBuilder {
         let factor = self.factor(name);
         self.sizes[factor] = Some(extent.into());
         self
     }
 
-    /// Factors that are never cut, by name.
+    /// Marks factors that may never be cut; `names` are separated by spaces.
     pub fn whole(mut self, names: &str) -> RuleBuilder {
         for name in names.split_whitespace() {
             let factor = self.factor(name);
@@ -131,10 +135,11 @@ impl RuleBuilder {
         self
     }
 
-    /// The op makes a discrete choice over `name`: experts to route to.
+    /// Marks the factor over which the op makes a discrete choice, such as the experts to route to.
     ///
-    /// Ranks that each made it could choose differently, since their devices differ in the last bits. So one rank has
-    /// all of the factor and decides, and what the others need of the result is sent to them.
+    /// If every rank chose for itself, ranks could choose differently, since their devices differ in the last bits.
+    /// So one rank holds all of the factor and chooses, and the other ranks are sent the parts of the result that
+    /// they need.
     #[doc(hidden)]
     pub fn decided(mut self, name: &str) -> RuleBuilder {
         let factor = self.factor(name);
@@ -142,19 +147,20 @@ impl RuleBuilder {
         self
     }
 
-    /// The op is linear in these inputs taken together: Partial may pass through them.
+    /// States that the op is linear in these inputs taken together, so that Partial inputs give a Partial output.
     pub fn linear(mut self, inputs: &[usize]) -> RuleBuilder {
         self.rule.linear.push(inputs.to_vec());
         self
     }
 
-    /// This input is added to what is contracted, so under a contracted cut it enters on one rank.
+    /// States that this input, such as a bias, is added to a contraction. Under a cut of the contracted factor it is
+    /// added on rank 0 only: the other ranks' partial sums are added to it later.
     pub fn addend(mut self, input: usize) -> RuleBuilder {
         self.rule.addends.push(input);
         self
     }
 
-    /// `name`'s intervals follow those of `of`, divided by `group`.
+    /// States that the intervals of `name` are those of `of`, divided by `group`.
     pub fn image(mut self, name: &str, of: &str, group: usize) -> RuleBuilder {
         let (factor, of) = (self.factor(name), self.factor(of));
         self.rule.factors[factor].image = Some((of, group));
@@ -181,7 +187,7 @@ impl RuleBuilder {
                 return Err(refuse(reason));
             }
         }
-        // Single factors first: they tell the lengths that compound dimensions are divided by.
+        // Single factors first: they give the lengths by which compound dimensions are divided.
         for compound in [false, true] {
             for (i, shape) in inputs.iter().enumerate() {
                 for (axis, &dim) in self.rule.inputs[i].iter().zip(shape) {
@@ -275,19 +281,19 @@ impl ShardingRule {
         builder
     }
 
-    /// The op it belongs to.
+    /// The name of the op.
     #[doc(hidden)]
     pub fn op(&self) -> &'static str {
         self.op
     }
 
-    /// Its factors.
+    /// All factors, in the order in which the rule names them.
     #[doc(hidden)]
     pub fn factors(&self) -> &[Factor] {
         &self.factors
     }
 
-    /// The factor called `name`.
+    /// The number of the factor `name`.
     #[doc(hidden)]
     pub fn factor(&self, name: &str) -> Option<usize> {
         self.factors.iter().position(|f| f.name == name)
@@ -307,7 +313,8 @@ impl ShardingRule {
         }
     }
 
-    /// `(dim, minor)` for each axis of `axes` that `f` leads: the dimension and the elements per unit of `f`.
+    /// `(dim, minor)` for each axis of `axes` whose leading factor is `f`: the dimension, and how many of its
+    /// elements one unit of `f` spans.
     fn led_by(&self, axes: &[Axis], f: usize) -> Option<(usize, usize)> {
         let dim = axes.iter().position(|axis| axis.first() == Some(&f))?;
         let minor = axes[dim][1..].iter().map(|&f| self.factors[f].extent.fixed().unwrap_or(1)).product();
@@ -326,17 +333,18 @@ impl ShardingRule {
         axes.iter().enumerate().filter_map(lead).collect()
     }
 
-    /// Whether `f` is contracted away: cutting it gives Partial.
+    /// Whether factor `f` is contracted away (it is in no output dimension), so that cutting it makes the output
+    /// Partial.
     #[doc(hidden)]
     pub fn contracted(&self, f: usize) -> bool {
         !self.output.iter().flatten().any(|&g| g == f)
     }
 
-    /// The factors that may be cut.
+    /// The numbers of the factors that may be cut.
     ///
-    /// A factor may be cut unless it is marked whole, is the image of another, or lies inside a compound dimension,
-    /// where its intervals would not be contiguous. Of an op that decides, only the decided factor may, and its cut
-    /// says no more than which rank decides.
+    /// A factor may be cut unless it is marked whole, is the image of another one, or lies inside a compound
+    /// dimension, where its intervals would not be contiguous. Of an op that makes a discrete choice only the factor
+    /// of the choice may be cut, and its cut only says which rank chooses.
     pub fn cuttable(&self) -> Vec<usize> {
         if let Some(f) = self.decided() {
             return vec![f];
@@ -353,19 +361,19 @@ impl ShardingRule {
         (0..self.factors.len()).filter(|&f| legal(f)).collect()
     }
 
-    /// The factor that a discrete choice is made over, if the op makes one.
+    /// The factor over which a discrete choice is made, if the op makes one.
     fn decided(&self) -> Option<usize> {
         self.factors.iter().position(|factor| factor.decided)
     }
 
-    /// How an op that decides is cut over `world_size` ranks where a plan leaves it whole: the first rank decides.
+    /// The cut of an op that makes a discrete choice when the plan leaves it whole: rank 0 chooses.
     #[doc(hidden)]
     pub fn decision(&self, world_size: usize) -> Option<(usize, Cut)> {
         let f = self.decided().filter(|_| world_size > 1)?;
         Some((f, Cut::undivided(self.factors[f].extent.fixed()?, world_size)))
     }
 
-    /// Checks that `cut` does for factor `f` over `world_size` ranks.
+    /// Errors when `cut` is not a legal cut of factor `f` over `world_size` ranks.
     #[doc(hidden)]
     pub fn check(&self, f: usize, cut: &Cut, world_size: usize) -> Result<(), ShardingError> {
         let names = |fs: Vec<usize>| fs.iter().map(|&f| self.factors[f].name.as_str()).collect::<Vec<_>>().join(", ");
@@ -396,7 +404,7 @@ impl ShardingRule {
         }
     }
 
-    /// What cutting `f` at `cut` asks of every input and makes of the output.
+    /// The placements that a cut of factor `f` at `cut` needs of every input, and the placement of the output.
     #[doc(hidden)]
     pub fn placements(&self, f: usize, cut: &Cut) -> (Vec<Placement>, Placement) {
         let place = |axes: &[Axis]| -> Option<Placement> {
@@ -421,7 +429,7 @@ impl ShardingRule {
         (inputs.collect(), output)
     }
 
-    /// The part of every factor that `rank` works on under `cut` (`None`: the whole on every rank).
+    /// The part of every factor that `rank` works on under `cut`; `None` means that every rank works on the whole.
     #[doc(hidden)]
     pub fn extents(&self, cut: Option<(usize, &Cut)>, rank: usize) -> Vec<Extent> {
         let part = |(g, factor): (usize, &Factor)| {
@@ -440,13 +448,14 @@ impl ShardingRule {
         self.factors.iter().enumerate().map(part).collect()
     }
 
-    /// The output's shape on a rank that works on `extents`.
+    /// The shape of the output on a rank that works on `extents`.
     #[doc(hidden)]
     pub fn local_output(&self, extents: &[Extent]) -> Shape {
         self.output.iter().map(|axis| self.axis_len(axis, |f| extents[f].len)).collect()
     }
 
-    /// Whether Partial on exactly `inputs` passes through: the op is linear in them and takes no other addend.
+    /// Whether Partial inputs at exactly `inputs` give a Partial output: the op is linear in them and adds no other
+    /// input.
     #[doc(hidden)]
     pub fn passes_partial(&self, inputs: &[usize]) -> bool {
         self.linear.iter().any(|set| set.len() == inputs.len() && inputs.iter().all(|i| set.contains(i)))

@@ -1,8 +1,8 @@
 //! Lowering: from a graph and a plan to one list of instructions per rank.
 //!
-//! Written once, over rules: each node's cut says which placements it needs, and what is held otherwise is
-//! redistributed. No op is named but the two that redistribution itself is made of, Slice and ReduceSum. Read
-//! [`crate::sharding`] first.
+//! It is written once, over sharding rules: a node's cut says in which placement it needs each input, and a value
+//! that is held in another placement is redistributed first. It names no op but the two that redistribution is made
+//! of, Slice and ReduceSum. Read [`crate::sharding`] first.
 
 mod draft;
 mod redistribute;
@@ -50,7 +50,7 @@ pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program, ProgramError> {
     for (name, value) in graph.outputs() {
         lowering.output(name, *value)?;
         let value = graph.value(*value);
-        // A weight is returned as a device holds it for any op: widened.
+        // A weight that is an output is returned as devices hold it, widened to f32.
         outputs.push(Port { name: name.clone(), shape: value.shape.clone(), dtype: dense(value.dtype) });
     }
     let inputs = graph.values().filter(|(_, v)| v.source == Source::Input);
@@ -59,17 +59,17 @@ pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program, ProgramError> {
     Ok(Program { inputs, outputs, ranks: lowering.ranks.into_iter().map(finish).collect() })
 }
 
-/// One local value per rank.
+/// The number of one value on each rank.
 type Locals = Vec<usize>;
 
 struct Lowering<'a> {
     graph: &'a Graph,
     world: usize,
-    /// In which placements each value is held so far, the one it was made in first.
+    /// The placements in which each value is held so far; the one that it was computed in comes first.
     held: HashMap<ValueId, Vec<(Placement, Locals)>>,
-    /// The same of weights, which may lie in two layouts at once.
+    /// The same for weights, which may be held in two layouts at once.
     weights: HashMap<(ValueId, Layout), Vec<(Placement, Locals)>>,
-    /// How each state is cut: by the first node that uses it.
+    /// The placement of each state, decided by the first node that uses it.
     states: HashMap<ValueId, Placement>,
     ranks: Vec<Draft>,
 }
@@ -119,7 +119,8 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// What a node that runs whole needs and makes: Partial passes where the op is linear, all else is Replicate.
+    /// The placements of the inputs and of the output of a node that is not cut: Partial inputs stay Partial where
+    /// the op is linear in them, everything else is Replicate.
     fn uncut(&self, n: usize) -> (Vec<Placement>, Placement) {
         let node = &self.graph.nodes()[n];
         let partial =
@@ -132,7 +133,7 @@ impl Lowering<'_> {
         ((0..node.inputs.len()).map(need).collect(), Placement::Partial)
     }
 
-    /// A copy of a value that is held in `placement` as `locals`, to be written into.
+    /// A copy of a value, for an op that writes in place into something that is not a state.
     fn copy(&mut self, id: ValueId, placement: &Placement, locals: &Locals) -> Result<Locals, ProgramError> {
         let value = self.graph.value(id);
         let shape = |r: usize| placement.local_shape(&value.shape, r);
@@ -143,7 +144,7 @@ impl Lowering<'_> {
         self.local((&value.name, dense(value.dtype)), locals, shape, whole)
     }
 
-    /// The value in `placement`, redistributed if it is not held so; a weight in `layout`.
+    /// The value `id` in `placement`, redistributed if it is held in others only. A weight is loaded in `layout`.
     fn obtain(&mut self, id: ValueId, placement: &Placement, layout: Layout) -> Result<Locals, ProgramError> {
         let value = self.graph.value(id);
         if value.source == Source::Weight {
@@ -164,7 +165,7 @@ impl Lowering<'_> {
             self.held.insert(id, vec![(placement.clone(), locals.clone())]);
             return Ok(locals);
         }
-        // What every rank holds whole can be redistributed without an exchange.
+        // A replicated value can be redistributed without an exchange, so it is preferred as the source.
         let whole = held.iter().find(|(p, _)| *p == Placement::Replicate).or(held.first()).cloned();
         let (from, locals) = whole.ok_or_else(|| missing(&value.name))?;
         let locals = self.redistribute(id, &from, &locals, placement)?;
@@ -209,7 +210,7 @@ impl Lowering<'_> {
 
     fn output(&mut self, name: &str, id: ValueId) -> Result<(), ProgramError> {
         let held = self.held.get(&id).cloned().unwrap_or_default();
-        // Shards are stacked where they are read, so an output needs no exchange of its own.
+        // Each rank returns its own shard of an output and the host stacks them, so that an output needs no exchange.
         let disjoint = |cut: &Cut| (0..cut.world_size()).all(|r| cut.owned(r) == cut.range(r));
         let stacked = match held.first() {
             Some((Placement::Shard { dim, cut }, locals)) if held.len() == 1 && disjoint(cut) => {

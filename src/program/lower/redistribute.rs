@@ -15,7 +15,7 @@ use crate::sharding::{Placement, Redistribute};
 use crate::tensor::{DType, SymbolicRegion};
 use std::ops::Range;
 
-/// The part of `range` counted from where `base` starts.
+/// `range` relative to the start of `base`.
 fn relative(range: &Range<usize>, base: &Range<usize>) -> Range<usize> {
     range.start - base.start..range.end - base.start
 }
@@ -94,7 +94,8 @@ impl Lowering<'_> {
                 Ok(self.exchange((&name, value.dtype), kind, locals, target, send, receive))
             }
             (_, _, to) => {
-                // Partial: gather the addends that this rank keeps side by side, then fold them in rank order.
+                // Partial: each rank collects the other ranks' addends of the part that it keeps, stacked in a new
+                // first dimension, and sums over that dimension in rank order.
                 let kept = |r: usize| to.local_shape(&shape, r);
                 let parts = |r: usize| [vec![Dim::Fixed(self.world)], kept(r)].concat();
                 let shapes: Vec<Shape> = (0..self.world).map(parts).collect();
@@ -113,7 +114,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Evaluates a local op on every rank's own part.
+    /// Adds an op that every rank evaluates on its own part, without an exchange.
     pub(super) fn local(
         &mut self,
         (name, dtype): (&str, DType),
@@ -138,8 +139,8 @@ impl Lowering<'_> {
         Ok(outputs)
     }
 
-    /// An exchange into new values: `send(r, q)` is the box of its part that rank `r` gives to `q`, `receive(r, q)` the
-    /// box of its new part that `r` fills with what it gets from `q`.
+    /// Adds an exchange into new values. `send(r, q)` is the region of its value that rank `r` sends to `q`;
+    /// `receive(r, q)` is the region of its new value that `r` fills with the message from `q`.
     fn exchange(
         &mut self,
         (name, dtype): (&str, DType),
