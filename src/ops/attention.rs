@@ -16,23 +16,30 @@ use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader::built_in("attention", include_str!("../../shaders/attention.wgsl"));
 
-/// `softmax(mask(cap(q k^T * scale))) v` per head, over the `past + seq` first positions of `k` and `v`.
+/// Scaled dot-product attention: `softmax(mask(cap(q k^T * scale))) v` per head, over the first `past + seq` positions of `k` and
+/// `v`. Several query heads may share a KV head (grouped-query attention). A query that may attend to no position gives zeros.
 ///
-/// An optional fourth input `[batch, 2]` gives each sequence the positions `start..end` that it holds: of a padded batch,
-/// those that are no padding. A query that sees no position at all gives zeros.
+/// | | |
+/// |---|---|
+/// | rule | `b s (h d), b t (g d), b t (g e) -> b s (h e)`, with `g` the image of `h`; with the fourth input `.., b r -> ..` |
+/// | inputs | `q` `[batch, seq, heads * d]`, `k` `[batch, t, kv_heads * d]`, `v` `[batch, t, kv_heads * e]`, all f32; optionally `key_range` `[batch, 2]` u32: the positions `start..end` of each sequence that are not padding |
+/// | output | `[batch, seq, heads * e]` f32 |
+/// | may be cut | `h` (each rank holds the KV heads that its query heads read) and `b`; not `s`, `t`, `d`, `e`, since every query needs all keys and whole heads |
+/// | ONNX | Attention (opset 23), in its 3-D form; `window` is an extension |
+/// | source | Vaswani et al. 2017; Ainslie et al. 2023 (grouped queries) |
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Attention {
-    /// Query heads in the whole.
+    /// Query heads of the whole model, not of a rank.
     pub heads: usize,
-    /// KV heads in the whole; divides `heads`.
+    /// KV heads of the whole model; divides `heads`.
     pub kv_heads: usize,
-    /// Multiplies the products.
+    /// The factor of query-key products.
     pub scale: f32,
-    /// A query sees no later position.
+    /// Whether a query attends to no later position than its own.
     pub causal: bool,
-    /// A query sees only this many positions up to its own; `None`: all. An extension of ONNX's op.
+    /// Sliding window: a query attends to this many positions, its own included. `None`: to all before it.
     pub window: Option<usize>,
-    /// `softcap * tanh(x / softcap)` before the mask; `None`: not capped.
+    /// Scores are capped as `softcap * tanh(score / softcap)` before the mask. `None`: not capped.
     pub softcap: Option<f32>,
 }
 

@@ -17,7 +17,7 @@ use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader::built_in("binary", include_str!("../../shaders/binary.wgsl"));
 
-/// Which function.
+/// The functions of [`Binary`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum BinaryFunction {
     /// `a + b`.
@@ -26,10 +26,19 @@ pub enum BinaryFunction {
     Mul,
 }
 
-/// An elementwise function of two inputs.
+/// An elementwise function of two inputs. The second has the shape of the first, or is a row of its last dimension, or holds
+/// one element for each of its rows.
+///
+/// | | |
+/// |---|---|
+/// | rule | `b s k, b s k -> b s k`; `b s k, k -> b s k`; `b s k, b s one -> b s k` |
+/// | inputs | `a` f32; `b` f32 |
+/// | output | the shape of `a`, f32 |
+/// | may be cut | every dimension but `one`. Add passes partial sums when both inputs are partial, Mul when one is |
+/// | ONNX | Add, Mul |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Binary {
-    /// Which.
+    /// Whether this adds or multiplies.
     pub function: BinaryFunction,
 }
 
@@ -38,7 +47,7 @@ impl Binary {
         &[("Add", |r| sample(r, BinaryFunction::Add)), ("Mul", |r| sample(r, BinaryFunction::Mul))];
 }
 
-/// How the second input meets the first.
+/// How the second input is broadcast to the first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
     /// Of the same shape.
@@ -50,7 +59,8 @@ enum Repeat {
 }
 
 impl Repeat {
-    /// As the rule said it: a part of one column looks like a column and is none.
+    /// How the second input is broadcast. Decided by the rule and not by the local shape: on a rank that holds a single column
+    /// of a matrix, a full-size input and a broadcast column have the same shape.
     fn of(first: &[usize], second: &[usize], extents: &[Extent]) -> Repeat {
         match extents.iter().any(|factor| factor.name == "one") {
             true => Repeat::Column,

@@ -15,12 +15,20 @@ use crate::tensor::{DType, Region, Tensor, copy_region};
 
 const SHADER: Shader = Shader::built_in("cache", include_str!("../../shaders/cache.wgsl"));
 
-/// `state[:, past..past + seq] = update`, on `[batch, capacity, heads * d]` and `[batch, seq, heads * d]`.
+/// Writes new keys or values into a state of fixed capacity, in place: `state[:, past..past + seq] = update`.
 ///
-/// Positions past the capacity are dropped. A state is written in place; of any other value a copy is.
+/// Positions past the capacity are dropped. If `state` is no state of the graph, a copy of it is written.
+///
+/// | | |
+/// |---|---|
+/// | rule | `b c (h d), b s (h d) -> b c (h d)` |
+/// | inputs | `state` `[batch, capacity, heads * d]` f32; `update` `[batch, seq, heads * d]` f32 |
+/// | output | the shape of `state`, f32 |
+/// | may be cut | `h` and `b`; not the positions `c` and `s`, nor a head's `d` |
+/// | ONNX | TensorScatter (opset 24) |
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct TensorScatter {
-    /// Heads in the whole.
+    /// Heads of the whole model, not of a rank.
     pub heads: usize,
 }
 

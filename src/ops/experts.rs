@@ -18,7 +18,7 @@ use std::ops::Range;
 
 const SHADER: Shader = Shader::built_in("experts", include_str!("../../shaders/experts.wgsl"));
 
-/// Which way.
+/// The two layers of an expert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum ExpertsKind {
     /// `y[b, s, e, n] = sum over k of x[b, s, k] * w[e, n, k]`, and 0 where the gate is 0.
@@ -27,10 +27,18 @@ pub enum ExpertsKind {
     Down,
 }
 
-/// The products of every expert whose gate is not 0 for a token: of `x`, the experts' weights, and the gates.
+/// One linear layer of every expert whose gate is not 0 for a token.
+///
+/// | | |
+/// |---|---|
+/// | rule | Up: `b s k, e n k, b s e -> b s e n`; Down: `b s e n, e k n, b s e -> b s k` |
+/// | inputs | `x` `[batch, seq, K]`, for Down `[batch, seq, experts, N]`, f32; the experts' weights `[experts, N, K]`, for Down `[experts, K, N]`, f32, f16 or bf16; `gates` `[batch, seq, experts]` f32 |
+/// | output | Up: `[batch, seq, experts, N]`; Down: `[batch, seq, K]`; f32 |
+/// | may be cut | `e` (each rank holds some experts), `n`, `k`, `b`, `s`. A cut of `k` for Up, of `e` or `n` for Down, gives partial sums |
+/// | ONNX | none; equals a batched MatMul over experts, a Mul by the gates and, for Down, a ReduceSum |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Experts {
-    /// Which.
+    /// Whether this is the layer into the expert or the one out of it.
     pub kind: ExpertsKind,
 }
 

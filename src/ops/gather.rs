@@ -17,7 +17,17 @@ use std::ops::Range;
 
 const SHADER: Shader = Shader::built_in("gather", include_str!("../../shaders/gather.wgsl"));
 
-/// `y[.., d] = table[index[..], d]`; an index outside the table gives zeros.
+/// Rows of a table by index, as an embedding reads them: `y[.., d] = table[index[..], d]`.
+///
+/// An index outside the table, or outside the rows that a rank holds, gives zeros.
+///
+/// | | |
+/// |---|---|
+/// | rule | `v d, b s -> b s d` |
+/// | inputs | `table` `[V, D]`, f32, f16 or bf16; `index` `[..]` u32 |
+/// | output | `[.., D]` f32 |
+/// | may be cut | `d`; `v` (each rank looks up the rows that it holds, and the sum over ranks is the result); the dimensions of `index` |
+/// | ONNX | Gather with `axis = 0` |
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Gather;
 

@@ -15,30 +15,54 @@ use crate::tensor::{DType, Region, Tensor};
 
 const SHADER: Shader = Shader::built_in("layout", include_str!("../../shaders/layout.wgsl"));
 
-/// Another shape for the same elements, as an einops rearrangement that keeps their order: `b s (h d) -> b s h d`.
+/// Another shape for the same elements in the same order, as an einops rearrangement: `b s (h d) -> b s h d`. Nothing moves.
+///
+/// | | |
+/// |---|---|
+/// | rule | the pattern itself |
+/// | inputs | `x`, f32 or u32 |
+/// | output | the pattern's right side, in the type of `x` |
+/// | may be cut | every factor that leads its dimension on both sides, such as `h` above and not `d`; passes partial sums |
+/// | ONNX | Reshape |
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Reshape {
     /// The rearrangement.
     pub pattern: String,
-    /// Lengths of factors that the input's shape alone does not tell.
+    /// Lengths of factors that the input's shape does not determine.
     pub sizes: Vec<(String, usize)>,
 }
 
 /// The dimensions in another order: `y.shape[i] = x.shape[order[i]]`.
+///
+/// | | |
+/// |---|---|
+/// | rule | for `order = [0, 2, 1]`: `b s h -> b h s` |
+/// | inputs | `x`, f32 or u32 |
+/// | output | in the type of `x` |
+/// | may be cut | every dimension; passes partial sums |
+/// | ONNX | Transpose with `perm = order` |
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Transpose {
-    /// For each output dimension, the input's.
+    /// For each output dimension the input dimension that it is.
     pub order: Vec<usize>,
 }
 
-/// A window of one dimension.
+/// A contiguous part of one dimension, such as the last positions of a sequence.
+///
+/// | | |
+/// |---|---|
+/// | rule | for `axis = 1`: `b s h -> b w h` |
+/// | inputs | `x`, f32 or u32 |
+/// | output | in the type of `x` |
+/// | may be cut | every dimension but the sliced one; passes partial sums |
+/// | ONNX | Slice with one axis and step 1 |
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Slice {
-    /// The dimension.
+    /// The dimension that is sliced, from 0.
     pub axis: usize,
-    /// Where the window starts; `None`: it ends where the dimension ends.
+    /// The first element taken; `None` takes the last `len` elements.
     pub start: Option<usize>,
-    /// Its length.
+    /// How many elements are taken.
     pub len: Dim,
 }
 

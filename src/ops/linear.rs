@@ -17,7 +17,16 @@ use std::ops::Range;
 
 const SHADER: Shader = Shader::built_in("linear", include_str!("../../shaders/linear.wgsl"));
 
-/// `y[.., n] = sum over k of x[.., k] * w[n, k] (+ bias[n])`.
+/// A linear layer: `y[.., n] = sum over k of x[.., k] * w[n, k] (+ bias[n])`.
+///
+/// | | |
+/// |---|---|
+/// | rule | `b s k, n k -> b s n`, with a bias `b s k, n k, n -> b s n`; any number of leading dimensions |
+/// | inputs | `x` `[.., K]` f32; `w` `[N, K]`, f32, f16 or bf16; optionally `bias` `[N]` |
+/// | output | `[.., N]` f32 |
+/// | may be cut | `n` (column parallel: outputs are stacked), `k` (row parallel: partial outputs are added, the bias on rank 0), the leading dimensions (data parallel) |
+/// | ONNX | the name is fanfold's own: Gemm with `transB = 1` on a matrix, or MatMul with a transposed weight and Add |
+/// | source | T. Dettmers, "How to Parallelize Deep Learning on GPUs, part 2: Model Parallelism" |
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Linear;
 

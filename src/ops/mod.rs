@@ -1,8 +1,9 @@
-//! The ops: one file per family, each with its sharding rule, cost, host evaluation and kernel choice.
+//! The ops: one file per family, each with its sharding rule, cost, host evaluation, choice of kernel and random cases.
 //!
-//! Names and semantics are those of the ONNX operator set. An op deliberately knows nothing of the graph around it and
-//! nothing of devices; what it is asked to compute is a part of the whole that its [`crate::sharding::ShardingRule`]
-//! describes. Read one family (`unary.rs` is the shortest), then [`crate::graph`].
+//! Names and semantics are those of the ONNX operator set where it has the op. [`Linear`], [`Experts`] and [`Routing`] are
+//! fanfold's own; each op's page says what it equals in ONNX. An op deliberately knows nothing of the graph around it and
+//! nothing of devices: it computes a part of the whole that its [`crate::sharding::ShardingRule`] describes. Read `operator.rs`
+//! for the trait, `softmax.rs` for a short op, then [`crate::graph`].
 
 mod error;
 

@@ -16,7 +16,7 @@ use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader::built_in("normalization", include_str!("../../shaders/normalization.wgsl"));
 
-/// Which normalisation.
+/// The kinds of [`Normalization`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum NormalizationKind {
     /// `x / rms(x) * (offset + weight)`.
@@ -26,13 +26,22 @@ pub enum NormalizationKind {
 }
 
 /// A normalisation over the last dimension, scaled by a weight and, for LayerNormalization, shifted by a bias.
+///
+/// | | |
+/// |---|---|
+/// | rule | `b s d, d -> b s d`, for LayerNormalization `b s d, d, d -> b s d` |
+/// | inputs | `x` `[.., D]` f32; `weight` `[D]`; for LayerNormalization `bias` `[D]` |
+/// | output | the shape of `x`, f32 |
+/// | may be cut | the leading dimensions; not `d`, since every element needs the mean over all of it |
+/// | ONNX | RMSNormalization, LayerNormalization, with `axis = -1`; `offset` is an extension |
+/// | source | Zhang and Sennrich 2019 (RMS), Ba et al. 2016 (Layer) |
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Normalization {
-    /// Which.
+    /// Whether this normalises by RMS or by mean and variance.
     pub kind: NormalizationKind,
     /// Added to the mean square (or variance) before its root.
     pub epsilon: f32,
-    /// Added to the weight: 1 where the weight is the difference from one. An extension of ONNX's op.
+    /// Added to the weight: 1 when files hold the difference of the weight from one (Gemma), else 0.
     pub offset: f32,
 }
 

@@ -16,23 +16,31 @@ use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader::built_in("reduce", include_str!("../../shaders/reduce.wgsl"));
 
-/// Which reduction.
+/// The kinds of [`Reduce`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum ReduceKind {
     /// The sum.
     Sum,
-    /// The sum over the global length.
+    /// The sum divided by the length of the whole dimension.
     Mean,
     /// The sum weighted by a second input, of the first's dimensions up to the reduced one. An extension of ONNX's ops.
     Weighted,
 }
 
 /// A reduction that removes one dimension, in the order of its elements.
+///
+/// | | |
+/// |---|---|
+/// | rule | for `axis = 1`: `b s h -> b h`; the weighted sum `b s h, b s -> b h` |
+/// | inputs | `x` f32; for the weighted sum `weights`, with the dimensions of `x` up to the reduced one |
+/// | output | `x` without the dimension `axis`, f32 |
+/// | may be cut | every dimension. A cut of the reduced one gives partial sums; a mean divides by the whole length |
+/// | ONNX | ReduceSum, ReduceMean with `keepdims = 0`; the weighted sum is Mul and ReduceSum |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Reduce {
-    /// Which.
+    /// Whether this is a sum, a mean or a weighted sum.
     pub kind: ReduceKind,
-    /// The dimension.
+    /// The dimension that is removed, from 0.
     pub axis: usize,
 }
 

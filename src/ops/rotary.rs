@@ -15,12 +15,21 @@ use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader::built_in("rotary", include_str!("../../shaders/rotary.wgsl"));
 
-/// Rotary position embedding (Su et al. 2021) on `[batch, seq, heads * d]`, tables of `[positions, rotated / 2]`.
+/// Rotary position embedding: rotates pairs of each head's dimensions by an angle that depends on the position.
 ///
 /// Dimension `i` is paired with `i + rotated / 2`; dimensions from `rotated` on pass unchanged.
+///
+/// | | |
+/// |---|---|
+/// | rule | `b s (h d), c r, c r, b s -> b s (h d)` |
+/// | inputs | `x` `[batch, seq, heads * d]` f32; cosines and sines `[positions, rotated / 2]` f32; positions `[batch, seq]` u32 |
+/// | output | the shape of `x`, f32 |
+/// | may be cut | `h`, `b`, `s`; not `d`, whose elements are rotated in pairs, nor the tables |
+/// | ONNX | RotaryEmbedding with `interleaved = 0` |
+/// | source | Su et al. 2021, "RoFormer" |
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct RotaryEmbedding {
-    /// Heads in the whole.
+    /// Heads of the whole model, not of a rank.
     pub heads: usize,
 }
 

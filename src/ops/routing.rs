@@ -16,14 +16,22 @@ use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader::built_in("routing", include_str!("../../shaders/routing.wgsl"));
 
-/// A softmax over the experts of which the `top` largest stay as gates; every other gate is exactly 0.
-///
+/// The gates of a mixture of experts: a softmax over the experts of which the `top` largest stay; every other gate is exactly 0.
 /// Of equal logits the lowest expert is chosen.
+///
+/// | | |
+/// |---|---|
+/// | rule | `b s e -> b s e` |
+/// | inputs | `logits` `[batch, seq, experts]` f32 |
+/// | output | `gates`, of the same shape, f32 |
+/// | may be cut | only `e`, and only so that one rank holds all of it: the choice of experts is made once, on that rank |
+/// | ONNX | none; equals Softmax, TopK and ScatterElements, and with `normalize` a division by the sum |
+/// | source | Shazeer et al. 2017, "Outrageously Large Neural Networks" |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Routing {
     /// How many experts a token goes to.
     pub top: usize,
-    /// The gates that stay are scaled to add up to 1.
+    /// Whether the gates that stay are scaled to add up to 1.
     pub normalize: bool,
 }
 

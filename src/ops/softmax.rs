@@ -17,6 +17,14 @@ use crate::tensor::{DType, Tensor};
 const SHADER: Shader = Shader::built_in("softmax", include_str!("../../shaders/softmax.wgsl"));
 
 /// `exp(x - max) / sum(exp(x - max))` over the last dimension.
+///
+/// | | |
+/// |---|---|
+/// | rule | `b s k -> b s k`, any number of leading dimensions |
+/// | inputs | `x` `[.., K]` f32 |
+/// | output | the shape of `x`, f32 |
+/// | may be cut | the leading dimensions; not `k`, since every element needs the sum over all of it |
+/// | ONNX | Softmax with `axis = -1` |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Softmax;
 

@@ -16,7 +16,7 @@ use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader::built_in("unary", include_str!("../../shaders/unary.wgsl"));
 
-/// Which function.
+/// The functions of [`Unary`].
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub enum UnaryFunction {
     /// `x * Phi(x)`, by the error function.
@@ -38,9 +38,17 @@ pub enum UnaryFunction {
 }
 
 /// An elementwise function of one input.
+///
+/// | | |
+/// |---|---|
+/// | rule | `b s k -> b s k`, any number of dimensions |
+/// | inputs | `x` f32 |
+/// | output | the shape of `x`, f32 |
+/// | may be cut | every dimension; Scale also passes partial sums, since it is linear |
+/// | ONNX | Gelu (`approximate` none or tanh), Relu, Swish, Sigmoid, Tanh; Softcap is Div, Tanh and Mul, Scale is Mul by a constant |
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Unary {
-    /// Which.
+    /// The function.
     pub function: UnaryFunction,
 }
 
