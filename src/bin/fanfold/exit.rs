@@ -148,4 +148,20 @@ mod tests {
         assert_eq!(exit_code(&io(std::io::ErrorKind::StorageFull)), 1);
         assert!(closed_pipe(&io(std::io::ErrorKind::BrokenPipe)));
     }
+
+    #[test]
+    fn no_error_of_any_layer_can_control_the_terminal() {
+        let hostile = || "\u{1b}]0;title\u{7}\u{202e}".to_string();
+        let errors: [anyhow::Error; 4] = [
+            PlanError::Format(hostile()).into(),
+            SessionError::Panicked { words: hostile() }.into(),
+            ImportError::NotUnderstood { path: hostile().into(), fields: vec![hostile()], names: hostile() }.into(),
+            usage(hostile()).context(hostile()),
+        ];
+        for error in errors {
+            let told = message(&error);
+            assert!(told.contains("title") && told.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
+            assert!(!told.contains('\u{202e}'), "{told:?}");
+        }
+    }
 }
