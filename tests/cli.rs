@@ -389,14 +389,14 @@ fn verify_says_verified() {
 fn exact_is_refused_where_it_cannot_be_promised() {
     let args = ["verify", LLAMA, "--exact", "--devices", "hostx2", "--strategy"];
     for strategy in ["row", "tensor"] {
-        let says = ["--exact cannot be promised", "--strategy column"];
+        let says = ["an exact answer cannot be promised", "--strategy column makes a plan for --exact"];
         bad(&[args.as_slice(), &[strategy]].concat(), 2, &says);
     }
     good(&["run", LLAMA, "-p", PROMPT, "-n", "1", "--devices", "host", "--exact"]);
     if adapters().is_empty() {
         return;
     }
-    bad(&["verify", LLAMA, "--exact", "--devices", "0,host"], 2, &["different adapters"]);
+    bad(&["verify", LLAMA, "--exact", "--devices", "0,host"], 2, &["--exact cannot be promised", "different adapters"]);
 }
 
 #[test]

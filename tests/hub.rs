@@ -410,7 +410,7 @@ fn a_connection_that_breaks_is_made_anew() {
     let (hub, cache) = (Hub::new(), folder());
     hub.change(|b| b.breaks = vec![5_000, 0]);
     let error = refused(hub.pull_as(&cache, "owner/name", &Access { retries: 2, ..hub.access() }));
-    assert!(error.to_string().contains("the same command goes on"), "{error}");
+    assert!(error.to_string().contains("fetching the model again goes on"), "{error}");
 }
 
 #[test]
@@ -496,9 +496,9 @@ fn refusals_say_what_to_do() {
     };
     let info = "/api/models/";
     let gated = "x-error-code: GatedRepo\r\n";
-    says(Some((info, 401, "", "")), None, &["owner/name", "does not exist, or is private", "HF_TOKEN"]);
+    says(Some((info, 401, "", "")), None, &["owner/name", "does not exist, or is private", "token of yours"]);
     says(Some((info, 401, "", "")), Some("hf_wrong"), &["the token does not open it"]);
-    says(Some((info, 403, gated, "")), None, &["is gated", "HF_TOKEN"]);
+    says(Some((info, 403, gated, "")), None, &["is gated", "token of yours"]);
     says(Some((info, 403, gated, "")), Some("hf_wrong"), &["is gated", "ask for access"]);
     says(Some((info, 404, "x-error-code: RepoNotFound\r\n", "")), None, &["has no model owner/name"]);
     says(Some((info, 429, "", "")), None, &["too many requests"]);

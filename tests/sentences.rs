@@ -146,7 +146,7 @@ fn what_would_change_a_vector_and_is_not_supported_is_refused_by_its_name() {
         (pooled(json!({"modules.json": [{"path": "", "type": "custom_st.Transformer"}]})), "custom_st.Transformer"),
         (
             pooled(json!({"modules.json": [{"path": "", "type": format!("{ours}.Transformer"), "rank": 8}]})),
-            "--ignore-config modules.json:0.rank",
+            "can be ignored: modules.json:0.rank",
         ),
         (pooling(json!({"pooling_mode_max_tokens": true})), "pooling \"max\""),
         (pooling(json!({"pooling_mode": ["cls", "mean"]})), "\"cls and mean\""),
@@ -155,9 +155,9 @@ fn what_would_change_a_vector_and_is_not_supported_is_refused_by_its_name() {
             "word_embedding_dimension: 72, and embedding_dimension is 71",
         ),
         (pooling(json!({"word_embedding_dimension": 384})), "384, and the model's hidden states are 72 wide"),
-        (pooling(json!({"include_promt": false})), "--ignore-config 1_Pooling/config.json:include_promt"),
+        (pooling(json!({"include_promt": false})), "can be ignored: 1_Pooling/config.json:include_promt"),
         (settings(json!({"max_seq_length": 0})), "max_seq_length: expected a whole number"),
-        (settings(json!({"max_seq_lenght": 8})), "--ignore-config sentence_bert_config.json:max_seq_lenght"),
+        (settings(json!({"max_seq_lenght": 8})), "can be ignored: sentence_bert_config.json:max_seq_lenght"),
         (settings(json!({"transformer_task": "text-generation"})), "transformer_task: \"text-generation\""),
         (settings(json!({"query_expansion": {"length": 32}})), "query_expansion"),
         (settings(json!({"tokenizer_args": {"do_lower_case": true}})), "tokenizer_args.do_lower_case"),
@@ -171,7 +171,7 @@ fn what_would_change_a_vector_and_is_not_supported_is_refused_by_its_name() {
         (of_model(json!({"prompts": {"ask": 7}})), "prompts.ask"),
         (of_model(json!({"model_type": "SparseEncoder"})), "model_type: \"SparseEncoder\""),
         (of_model(json!({"similarity_fn_name": "maxsim"})), "similarity_fn_name: \"maxsim\""),
-        (of_model(json!({"query_prefix": "[Q] "})), "--ignore-config config_sentence_transformers.json:query_prefix"),
+        (of_model(json!({"query_prefix": "[Q] "})), "can be ignored: config_sentence_transformers.json:query_prefix"),
         (pooled(json!({"tokenizer_config.json": {"truncation_side": "middle"}})), "truncation_side: \"middle\""),
     ] {
         let folder = folder("bert", "", &files);
@@ -381,7 +381,7 @@ fn a_decoder_with_another_head_is_refused_by_name() {
         common::refused(
             name,
             &[("architectures", json!([class]))],
-            &[class, "ForCausalLM", "--ignore-config architectures"],
+            &[class, "ForCausalLM", "if the field architectures is ignored"],
         );
     }
     // The importer goes by model_type, as transformers does.

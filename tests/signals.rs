@@ -1,9 +1,11 @@
-//! The program and the system's signals: Ctrl-C ends it with 130 whatever it does, and a time in which it was stopped is no
-//! reason to give up.
+//! The program, the system's signals and the terminal: Ctrl-C ends it with 130 whatever it does, except that it only stops a
+//! chat's answer; a time in which the process was stopped is no reason to give up; and a chat's lines are edited and kept.
 #![cfg(target_os = "linux")]
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const HELD_OUT: &str = "tests/fixtures/tinyshakespeare/heldout.txt";
@@ -94,4 +96,138 @@ fn a_process_that_was_stopped_goes_on() {
         let (status, out, err) = end(child);
         assert!(status.success() && out.len() > 60, "{out}\n{err}");
     }
+}
+
+/// A chat at a terminal of its own, which util-linux's `script` makes.
+struct Terminal {
+    child: Child,
+    shown: Arc<Mutex<String>>,
+    /// How much of what was shown has been waited for.
+    seen: usize,
+}
+
+impl Terminal {
+    /// Starts a chat with the demo model whose state is kept in `state`, once it shows its prompt.
+    fn chat(state: &Path, more: &str) -> Terminal {
+        let program = assert_cmd::cargo::cargo_bin!("fanfold");
+        let chat = "chat demo --template tests/fixtures/templates/chatml.jinja --devices host --ignore-eos";
+        let mut script = Command::new("script");
+        script.args(["-qefc", &format!("{} {chat} {more}", program.display()), "/dev/null"]);
+        script.current_dir(env!("CARGO_MANIFEST_DIR")).env("XDG_STATE_HOME", state).env("TERM", "xterm");
+        script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = script.spawn().expect("`script` of util-linux");
+        let (mut stdout, shown) = (child.stdout.take().unwrap(), Arc::new(Mutex::new(String::new())));
+        let all = shown.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = stdout.read(&mut bytes) {
+                all.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..n]));
+            }
+        });
+        let mut terminal = Terminal { child, shown, seen: 0 };
+        terminal.wait_for("> ");
+        terminal
+    }
+
+    fn keys(&mut self, keys: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until the terminal shows `text` after what was waited for before.
+    #[track_caller]
+    fn wait_for(&mut self, text: &str) {
+        let started = Instant::now();
+        loop {
+            let shown = self.shown.lock().unwrap().clone();
+            if let Some(at) = shown[self.seen..].find(text) {
+                self.seen += at + text.len();
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{text:?} is not in {:?}", &shown[self.seen..]);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The exit code, once the chat has ended.
+    #[track_caller]
+    fn code(mut self) -> Option<i32> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            if started.elapsed() > Duration::from_secs(60) {
+                self.child.kill().unwrap();
+                panic!("the chat does not end: {}", self.shown.lock().unwrap());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn a_chats_lines_are_edited_completed_and_kept_in_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let state = tempfile::tempdir().unwrap();
+    let mut chat = Terminal::chat(state.path(), "-n 3");
+    // Tab completes a command, and the arrow to the left moves within a line.
+    chat.keys("/sta\t\r");
+    chat.wait_for("0 turns");
+    chat.wait_for("> ");
+    chat.keys("Helo\x1b[Dl\r");
+    chat.wait_for("ended: length");
+    chat.wait_for("> ");
+    chat.keys(" not kept\r");
+    chat.wait_for("ended: length");
+    chat.wait_for("> ");
+    chat.keys("\x04");
+    assert_eq!(chat.code(), Some(0));
+    let history = state.path().join("fanfold/chat_history");
+    let kept = std::fs::read_to_string(&history).unwrap();
+    assert!(kept.ends_with("/stats\nHello\n"), "{kept:?}");
+    assert_eq!(std::fs::metadata(&history).unwrap().permissions().mode() & 0o777, 0o600);
+    // The arrow upwards brings back the last line of the chat before.
+    let mut chat = Terminal::chat(state.path(), "-n 3");
+    chat.keys("\x1b[A");
+    chat.wait_for("Hello");
+    chat.keys("\r");
+    chat.wait_for("ended: length");
+    chat.keys("/quit\r");
+    assert_eq!(chat.code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_stops_an_answer_and_at_the_prompt_the_chat() {
+    let state = tempfile::tempdir().unwrap();
+    // No folder can be made below a file: it is said once, and the chat goes on.
+    std::fs::write(state.path().join("fanfold"), "").unwrap();
+    let mut chat = Terminal::chat(state.path(), "-c 512");
+    assert!(chat.shown.lock().unwrap().contains("no history is kept"));
+    chat.keys("Once upon a time\r");
+    // The spinner that waits for the first token is erased when that has come.
+    chat.wait_for("reading");
+    chat.wait_for("\x1b[2K");
+    chat.keys("\x03");
+    chat.wait_for("ended: interrupted");
+    chat.wait_for("> ");
+    assert!(chat.child.try_wait().unwrap().is_none(), "the chat goes on");
+    chat.keys("\x03");
+    assert_eq!(chat.code(), Some(130));
+}
+
+/// A signal from elsewhere, while the terminal reads Ctrl-C as a key.
+#[test]
+fn an_interrupted_prompt_ends_the_chat_and_gives_the_terminal_back() {
+    let state = tempfile::tempdir().unwrap();
+    let mut chat = Terminal::chat(state.path(), "");
+    let children = format!("/proc/{0}/task/{0}/children", chat.child.id());
+    let inner = std::fs::read_to_string(children).unwrap();
+    let inner = inner.split_whitespace().next().unwrap().to_string();
+    // `script` runs a shell, which may have replaced itself by the program.
+    let below = std::fs::read_to_string(format!("/proc/{inner}/task/{inner}/children")).unwrap();
+    let program = below.split_whitespace().next().map_or(inner, String::from);
+    assert!(Command::new("kill").args(["-INT", &program]).status().unwrap().success());
+    // Bracketed paste is switched off as the terminal is given back.
+    chat.wait_for("\x1b[?2004l");
+    assert_eq!(chat.code(), Some(130));
 }

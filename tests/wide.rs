@@ -133,5 +133,5 @@ fn what_no_shorter_chunk_makes_fit_is_refused_before_it_is_loaded() {
     let error = opened.map(|_| ()).unwrap_err();
     let GenerateError::Program(ProgramError::TooWide { tensors }) = &error else { panic!("{error:?}") };
     assert!(tensors[0].tensor.contains("state") && tensors[0].bytes == context as u64 * 16, "{error}");
-    assert!(tensors[0].advice.contains("-c") && error.to_string().contains("does not fit"), "{error}");
+    assert!(tensors[0].advice.contains("smaller context") && error.to_string().contains("does not fit"), "{error}");
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub enum DeviceError {
     /// No adapter at all.
     #[error(
-        "no GPU adapter found. Install a driver (Debian, Ubuntu: `apt-get install mesa-vulkan-drivers libvulkan1` also brings a software one), or use `--devices host`"
+        "no GPU adapter found. Install a driver (Debian, Ubuntu: `apt-get install mesa-vulkan-drivers libvulkan1` also brings a software one), or compute on the host"
     )]
     NoAdapter,
     /// A device in the list matches nothing.

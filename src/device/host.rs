@@ -109,7 +109,7 @@ fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor,
 fn no_room(what: &str, error: impl Into<DeviceError>) -> DeviceError {
     match error.into() {
         DeviceError::Tensor(TensorError::Memory { bytes }) => {
-            let reason = "the system refuses the memory; use more devices or a smaller context (-c)".to_string();
+            let reason = "the system refuses the memory; use more devices or a smaller context".to_string();
             DeviceError::OutOfMemory { device: "host".into(), what: what.to_string(), bytes, reason }
         }
         other => other,

@@ -11,10 +11,9 @@ use crate::text::TextError;
 fn context_advice(tokens: usize, capacity: usize, limit: Option<usize>) -> String {
     match limit {
         None => String::new(),
-        Some(limit) if tokens <= limit => format!(
-            ": raise it with -c (in the library, EngineOptions::context), up to the {limit} that the model was made for, \
-             or shorten the text"
-        ),
+        Some(limit) if tokens <= limit => {
+            format!(": use a larger context, up to the {limit} that the model was made for, or shorten the text")
+        }
         Some(limit) if limit == capacity => ", and the model was made for no more: shorten the text".to_string(),
         Some(limit) => format!(", and the model was made for no more than {limit}: shorten the text"),
     }
@@ -44,7 +43,7 @@ pub enum GenerateError {
     },
     /// An output is no finite number.
     #[error(
-        "{output}: {value} came out of node {node} first, on rank {rank} ({device}); --check looks for such weights"
+        "{output}: {value} came out of node {node} first, on rank {rank} ({device}); check whether the weights hold such values"
     )]
     NotFinite {
         /// The output.

@@ -247,14 +247,10 @@ impl<'a> Client<'a> {
             (401 | 403, "GatedRepo") if known => {
                 denied("is gated, and the token is not of someone who has been let in: ask for access on its page")
             }
-            (401 | 403, "GatedRepo") => {
-                denied("is gated: ask for access on its page, and give a token of yours in HF_TOKEN")
-            }
+            (401 | 403, "GatedRepo") => denied("is gated: ask for access on its page, and give a token of yours"),
             // A hub does not tell strangers which private models there are.
             (401, _) if known => denied("does not exist, or the token does not open it"),
-            (401, _) => {
-                denied("does not exist, or is private: check its spelling, or give a token of yours in HF_TOKEN")
-            }
+            (401, _) => denied("does not exist, or is private: check its spelling, or give a token of yours"),
             (403, _) => denied("is not for the one whose token this is"),
             (404, "RevisionNotFound") => {
                 not_found(format!("revision {:?} of {}", self.id.revision(), self.id.repository()))

@@ -18,7 +18,7 @@ pub enum HubError {
         reason: &'static str,
     },
     /// The cache does not hold the model.
-    #[error("{id} is not in the cache {}: `fanfold pull {id}` fetches it", cache.display())]
+    #[error("{id} is not in the cache {}: fetch it first", cache.display())]
     NotCached {
         /// The name.
         id: String,
@@ -50,7 +50,9 @@ pub enum HubError {
         found: Option<String>,
     },
     /// The hub cannot be reached, or the connection broke.
-    #[error("{url}: {reason}. Is there a network? What was fetched is kept: the same command goes on from there")]
+    #[error(
+        "{url}: {reason}. Is there a network? What was fetched is kept: fetching the model again goes on from there"
+    )]
     Network {
         /// What was asked for.
         url: String,
@@ -66,7 +68,7 @@ pub enum HubError {
         reason: String,
     },
     /// What arrived is not what the hub says the file is.
-    #[error("{file}: {reason}. It was deleted: the same command fetches it anew")]
+    #[error("{file}: {reason}. It was deleted: fetching the model again fetches it anew")]
     Damaged {
         /// The file.
         file: String,
@@ -82,7 +84,7 @@ pub enum HubError {
         reason: String,
     },
     /// The person said stop.
-    #[error("stopped; what was fetched is kept: the same command goes on from there")]
+    #[error("stopped; what was fetched is kept: fetching the model again goes on from there")]
     Stopped,
     /// An index of weights that was fetched cannot be read.
     #[error("{0}")]

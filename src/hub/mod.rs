@@ -237,7 +237,7 @@ mod tests {
             Err(error @ HubError::NotCached { .. }) => error.to_string(),
             other => panic!("{other:?}"),
         };
-        assert!(missing(&id).contains("fanfold pull owner/name"));
+        assert!(missing(&id).contains("owner/name is not in the cache"));
         let folder = dir.path().join("models--owner--name");
         std::fs::create_dir_all(folder.join("refs")).unwrap();
         std::fs::write(folder.join("refs/main"), COMMIT).unwrap();

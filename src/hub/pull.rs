@@ -398,7 +398,7 @@ fn create_folder(path: &Path) -> Result<(), HubError> {
 fn disk(path: &Path, error: &io::Error) -> HubError {
     let reason = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            format!("{error}. Make room, or name another cache in HF_HOME; what was fetched is kept")
+            format!("{error}. Make room, or name another cache; what was fetched is kept")
         }
         _ => error.to_string(),
     };

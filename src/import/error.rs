@@ -86,7 +86,7 @@ pub enum ImportError {
     /// A configuration has fields that may change what the model computes, and nobody read; all are listed.
     #[error(
         "{}: these fields are not understood, and may change what the model computes:{}\nthose that you know to change \
-         nothing can be left out: --ignore-config {names} (in the library, Folder::ignoring)",
+         nothing can be ignored: {names}",
         path.display(),
         list(fields)
     )]

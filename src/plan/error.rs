@@ -18,7 +18,7 @@ pub enum PlanError {
     #[error("the plan was made by an older fanfold, which named models by 16 digits: make a new one for this model")]
     Older,
     /// A plan was made for another model.
-    #[error("the plan is for model {plan}, this is {model}: make one with `fanfold plan -o`")]
+    #[error("the plan is for model {plan}, this is {model}: make a plan for this one")]
     Model {
         /// The plan's model.
         plan: String,
@@ -34,7 +34,7 @@ pub enum PlanError {
         cause: Box<PlanError>,
     },
     /// `exact` cannot be promised.
-    #[error("--exact cannot be promised: {0}")]
+    #[error("an exact answer cannot be promised: {0}")]
     Inexact(String),
     /// A cut or the ratios are not what a rule allows.
     #[error("{0}")]

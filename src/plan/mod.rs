@@ -167,7 +167,7 @@ impl Plan {
         match graph.nodes().iter().zip(&resolved).find_map(contracted) {
             None => Ok(()),
             Some((node, _)) => Err(PlanError::Inexact(format!(
-                "node {node} adds partial sums of several ranks, in another order than one device; use --strategy column"
+                "node {node} adds partial sums of several ranks, in another order than one device; column cuts alone add none"
             ))),
         }
     }

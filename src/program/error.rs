@@ -36,8 +36,7 @@ pub enum ProgramError {
     },
     /// Devices lack memory; every one that does is listed.
     #[error(
-        "the model does not fit:{}\nUse more devices, other --ratios, a smaller context (-c) or a smaller model; where a \
-         device has more memory than this, say so with --memory.",
+        "the model does not fit:{}\nUse more devices, other ratios, a smaller context or a smaller model.",
         list(shortfalls)
     )]
     DoesNotFit {

@@ -99,9 +99,9 @@ fn advice(shape: &Shape, limits: &Limits) -> &'static str {
     let symbols = Size::of(shape).symbols;
     let per_call = symbols.iter().any(|s| matches!(s, Symbol::Batch | Symbol::Seq | Symbol::Keep));
     match (symbols.contains(&Symbol::Capacity), per_call, limits.batch > 1) {
-        (_, true, true) => "take fewer texts at once (--batch, or fewer -p) or a smaller context (-c)",
-        (true, ..) | (_, true, _) => "use a smaller context (-c)",
-        (false, false, _) => "cut it over more devices, or otherwise (--ratios, --strategy, --plan)",
+        (_, true, true) => "take fewer texts at once or a smaller context",
+        (true, ..) | (_, true, _) => "use a smaller context",
+        (false, false, _) => "cut it over more devices, or otherwise",
     }
 }
 

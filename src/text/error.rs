@@ -39,7 +39,7 @@ pub enum TextError {
     },
     /// The model has no chat template.
     #[error(
-        "{}: has no chat template, so that it is not known how the model wants to be talked to: give one with --template FILE, or use `fanfold run` without --chat", path.display()
+        "{}: has no chat template, so that it is not known how the model expects a conversation to be written: give one, or continue texts instead", path.display()
     )]
     NoTemplate {
         /// The model's folder.

@@ -1,8 +1,9 @@
 //! How the program fails: the message on stderr and the exit code of an error, whichever layer it is of.
 //!
-//! Commands return their errors and print none. Nothing here knows a command. Read `usage.rs` for errors of the person's and
-//! [`fanfold::Error`] for the library's.
+//! Commands return their errors and print none. Nothing here knows a command. Read `usage.rs` for the person's mistakes,
+//! [`fanfold::Error`] for the library's errors and `advice.rs` for the ways out.
 
+use crate::advice::advice;
 use crate::errors::library_error;
 use crate::terminal::interrupt::{self, Interrupted};
 use crate::terminal::print::tell;
@@ -30,10 +31,15 @@ pub fn fail(error: &anyhow::Error) -> u8 {
     exit_code(error)
 }
 
-/// What a person is told of `error`: the error with its causes, made safe for a terminal.
+/// What a person is told of `error`: the error with its causes, and a line of advice where there is any. Made safe for a
+/// terminal: names from files reach it in the errors of any layer.
 pub fn message(error: &anyhow::Error) -> String {
-    // Escaped as a whole: names from files reach the terminal in the errors of any layer.
-    shown(&format!("{error:#}"))
+    let told = shown(&format!("{error:#}"));
+    match library_error(error).and_then(|error| advice(&error)) {
+        // Shortened on its own, so that a long error does not push the advice out.
+        Some(advice) => format!("{told}\nadvice: {}", shown(&advice)),
+        None => told,
+    }
 }
 
 /// Whether the reader of stdout has closed it, as `head` does. That is not a failure.
@@ -141,5 +147,21 @@ mod tests {
         let io = |kind: std::io::ErrorKind| anyhow::Error::from(std::io::Error::from(kind)).context("file");
         assert_eq!(exit_code(&io(std::io::ErrorKind::StorageFull)), 1);
         assert!(closed_pipe(&io(std::io::ErrorKind::BrokenPipe)));
+    }
+
+    #[test]
+    fn no_error_of_any_layer_can_control_the_terminal() {
+        let hostile = || "\u{1b}]0;title\u{7}\u{202e}".to_string();
+        let errors: [anyhow::Error; 4] = [
+            PlanError::Format(hostile()).into(),
+            SessionError::Panicked { words: hostile() }.into(),
+            ImportError::NotUnderstood { path: hostile().into(), fields: vec![hostile()], names: hostile() }.into(),
+            usage(hostile()).context(hostile()),
+        ];
+        for error in errors {
+            let told = message(&error);
+            assert!(told.contains("title") && told.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
+            assert!(!told.contains('\u{202e}'), "{told:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 // `println!` and `eprintln!` panic on a stdout or stderr that is closed or full. `terminal/print.rs` has functions that do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod advice;
 mod arguments;
 mod cli;
 mod commands;

@@ -82,7 +82,7 @@ fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buff
     let (bytes, largest) = (elements.saturating_mul(4), context.largest_binding());
     if bytes > largest {
         let largest = ByteSize::b(largest);
-        let reason = format!("a binding of this adapter holds at most {largest}: use a smaller context (-c)");
+        let reason = format!("a binding of this adapter holds at most {largest}: use a smaller context");
         return Err(context.no_room(what, bytes, reason));
     }
     context.buffer(what, bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST, false)

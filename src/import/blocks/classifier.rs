@@ -95,7 +95,8 @@ pub(crate) fn decoder_head_kind(config: &Config, model_type: &str) -> Result<Hea
     };
     KNOWN.iter().find(|(head, _)| known(head).is_some()).map(|(_, ending)| *ending).ok_or_else(|| {
         let heads = KNOWN.map(|(head, _)| format!("...{head}")).join(", ");
-        let supported = format!("{heads} of {model_type} (--ignore-config architectures goes by model_type alone)");
+        let supported =
+            format!("{heads} of {model_type}; if the field architectures is ignored, model_type alone decides");
         ImportError::Unsupported { what: "architecture", name: name.to_string(), supported }
     })
 }

@@ -468,7 +468,7 @@ mod tests {
             assert!(message.contains(&format!("\n  {line}\n")), "{message}");
         }
         assert_eq!(message.matches("\n  ").count(), 5, "{message}");
-        assert!(message.contains("--ignore-config hidden_sise,lm_head_bias,n_embd,other,rope.fctor"), "{message}");
+        assert!(message.contains("can be ignored: hidden_sise,lm_head_bias,n_embd,other,rope.fctor"), "{message}");
         let c = config(json).without(&["hidden_sise", "lm_head_bias", "n_embd", "other", "rope.fctor"]).unwrap();
         read(&c);
         c.understood().unwrap();

@@ -14,7 +14,7 @@ use fanfold::device::gpu::adapters;
 use fanfold::device::select::{self, DeviceChoice};
 use fanfold::generate::{EngineOptions, GenerateError, prepare};
 use fanfold::model::Model;
-use fanfold::plan::{Plan, PlanError, Strategy, plan};
+use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::{Program, Room};
 use fanfold::session::SessionError;
 use fanfold::shape::Limits;
@@ -102,7 +102,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
         plan.check_exact(model.graph()).map_err(|error| of_plan(error.into()))?;
         if let Some(other) = choices.iter().find(|choice| *choice != &choices[0]) {
             let reason = format!("{} and {other} are different adapters, whose arithmetic may differ", choices[0]);
-            return Err(PlanError::Inexact(reason).into());
+            return Err(usage(format!("--exact cannot be promised: {reason}")));
         }
     }
     let deadline = Duration::from_secs(placing.timeout);
