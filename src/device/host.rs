@@ -1,6 +1,6 @@
-//! The reference device: evaluates every instruction with the ops' own host evaluation, in f64.
+//! The reference device: it evaluates every instruction by the ops' host evaluation, which computes in f64.
 //!
-//! It deliberately shares no code with the GPU beyond the program, so that agreement means something. Read
+//! It deliberately shares no code with the GPU but the program, so that their agreement proves something. Read
 //! [`crate::ops`] next.
 
 use super::{Counters, Device};
@@ -21,7 +21,7 @@ pub struct HostDevice {
     program: Option<Arc<RankProgram>>,
     env: Option<Env>,
     capacity: usize,
-    /// Where weights are read at every use; `None`: they are held.
+    /// The source of weights when they are read at every use; `None` when they are held in memory.
     streamed: Option<Arc<dyn Weights>>,
     streams: bool,
     buffers: Vec<Tensor>,
@@ -37,7 +37,7 @@ impl HostDevice {
         HostDevice::default()
     }
 
-    /// A device that reads each weight anew whenever an op needs it, and so runs models that fit nowhere.
+    /// A device that reads each weight again whenever an op needs it, so that it runs models which fit in no memory.
     #[doc(hidden)]
     pub fn streaming() -> HostDevice {
         HostDevice { streams: true, ..HostDevice::default() }
@@ -55,11 +55,12 @@ impl HostDevice {
         })
     }
 
-    /// The tensor of a value under the value's own shape: a view shares its place with what it views.
+    /// The tensor of a value, in the value's own shape. A view, such as a reshaped state, shares its place with the
+    /// value that it views but not its shape.
     fn shaped(&self, value: &LocalValue, env: &Env) -> Result<Cow<'_, Tensor>, DeviceError> {
         let (mut tensor, shape) = (self.tensor(value.place)?, resolve(&value.shape, env));
         if let Place::State(i) = value.place {
-            // A state is kept for as many sequences as there may be; a call may have fewer.
+            // A state is allocated for the largest batch; a call may have fewer sequences.
             let part = resolve(&self.loaded()?.0.states[i], env);
             if tensor.shape() != part {
                 tensor = Cow::Owned(tensor.slice(&Region::whole(&part))?);
@@ -89,14 +90,14 @@ impl HostDevice {
     }
 }
 
-/// Whether an op only gives another shape to a weight or a state. These keep their own shape, under which other ops
-/// read them; [`HostDevice::shaped`] gives each reader its own.
+/// Whether an op is a view of a weight or a state. Nothing is stored for it: [`HostDevice::shaped`] gives each reader
+/// the shape that it wants.
 fn views_what_is_kept(op: &Op, inputs: &[usize], output: usize, values: &[LocalValue]) -> bool {
     let place = values[output].place;
     op.is_view() && !matches!(place, Place::Buffer(_)) && inputs.iter().all(|&input| values[input].place == place)
 }
 
-/// A rank's part of a weight, in the file's type.
+/// A rank's shard of a weight, in the type that it is stored in.
 fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor, DeviceError> {
     let shape = resolve(&shard.shape, env);
     match &shard.part {
@@ -105,7 +106,7 @@ fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor,
     }
 }
 
-/// A refusal of memory as the device's.
+/// Turns a refusal of memory into the device's own error, which says for what the memory was.
 fn no_room(what: &str, error: impl Into<DeviceError>) -> DeviceError {
     match error.into() {
         DeviceError::Tensor(TensorError::Memory { bytes }) => {
@@ -133,7 +134,7 @@ impl Device for HostDevice {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), DeviceError> {
         self.capacity = limits.capacity;
-        // States first: what does not fit is known before anything is read.
+        // States first, so that a lack of memory is known before any weight is read.
         let state = |shape| Tensor::try_zeros(DType::F32, resolve(shape, limits)).map_err(|e| no_room("state", e));
         self.states = program.states.iter().map(|shape| state(shape)).collect::<Result<_, DeviceError>>()?;
         if self.streams {
@@ -158,7 +159,7 @@ impl Device for HostDevice {
 
     fn execute(&mut self, index: usize) -> Result<(), DeviceError> {
         let (program, env) = self.loaded()?;
-        // An op of a large model takes minutes here, and ends.
+        // One op of a large model may take minutes here, and always ends: that counts as progress.
         let _computing = self.progress.computing();
         let value = |v: usize| &program.values[v];
         match &program.instrs[index] {

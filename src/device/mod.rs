@@ -1,7 +1,7 @@
-//! A device that holds one rank's tensors and executes its instructions.
+//! Devices: what holds one rank's tensors and executes its instructions.
 //!
-//! The trait deliberately knows nothing of peers: it computes, and moves bytes to and from the host. Read [`host`] for
-//! the reference and [`gpu`] for wgpu; [`crate::session`] drives both alike.
+//! The trait deliberately knows no other rank: a device computes, and moves bytes to and from the host. Read [`host`]
+//! for the reference evaluation and [`gpu`] for wgpu; [`crate::session`] drives both in the same way.
 
 mod error;
 
@@ -18,25 +18,25 @@ use crate::weights::Weights;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// Executes one rank's program. One thread drives it.
+/// Executes one rank's program. It is driven from one thread.
 pub trait Device: Send {
     /// Its name, for people.
     fn name(&self) -> &str;
 
-    /// Bytes of the largest tensor that it holds in one piece; `None`: any.
+    /// Bytes of the largest tensor that it holds in one piece; `None` when there is no limit.
     fn largest_tensor(&self) -> Option<u64> {
         None
     }
 
-    /// Counts in `progress`, from now on, what it does within a call to one of the other methods, so that nobody gives up on a
-    /// device that is slow but at work. Called at most once, before [`Device::load`]. Whoever drives a device counts
-    /// every call that returns; a device whose calls are all short has nothing to add.
+    /// Gives the device the counter that it advances while one of its other methods works, so that no wait gives up
+    /// on a device that is slow but at work. Called at most once, before [`Device::load`]. The caller counts every
+    /// method that returns, so a device whose methods are all quick may ignore this.
     fn share_progress(&mut self, _progress: &Progress) {}
 
-    /// Takes `program`: allocates for calls up to `limits` and loads the rank's weight shards from `weights`.
+    /// Takes `program`: allocates memory for calls up to `limits` and loads the rank's weight shards from `weights`.
     ///
-    /// `progress` is told the bytes of every shard as it is loaded. Called once, before anything else. Errors when the
-    /// device lacks memory or a weight cannot be read.
+    /// `progress` is called with the bytes of every shard as it is loaded. Called once, before any call. Errors when
+    /// the device lacks memory or a weight cannot be read.
     fn load(
         &mut self,
         program: Arc<RankProgram>,
@@ -45,20 +45,22 @@ pub trait Device: Send {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), DeviceError>;
 
-    /// Begins a call in which the symbols stand for `env`.
+    /// Begins a call with the dimensions `env`. Errors when nothing is loaded, when `env` exceeds the limits, or when
+    /// the device was lost.
     fn begin(&mut self, env: &Env) -> Result<(), DeviceError>;
 
-    /// Executes the instruction at `index`: a `Compute` or a `Zero`. It may run later, but before any `read` returns.
+    /// Executes the instruction number `index`, a `Compute` or a `Zero`. The device may run it later, but before any
+    /// `read` returns. Errors when the device refuses it or was lost.
     fn execute(&mut self, index: usize) -> Result<(), DeviceError>;
 
-    /// Writes all of a value, row-major.
+    /// Writes all elements of a value, row-major and little-endian. Errors when their number is not the value's.
     fn write(&mut self, value: usize, bytes: &[u8]) -> Result<(), DeviceError>;
 
-    /// Reads all of a value, row-major, replacing what `bytes` held. Waits, but not once there was no
-    /// progress for the device's deadline.
+    /// Replaces `bytes` by all elements of a value, row-major and little-endian. Waits for the instructions that
+    /// compute it. Errors when there was no progress for the device's deadline, and when the device was lost.
     fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), DeviceError>;
 
-    /// What has been done so far.
+    /// What the device has done since it was opened.
     fn counters(&self) -> Counters;
 }
 
@@ -77,9 +79,9 @@ pub struct Counters {
     pub buffers: u64,
     /// Bytes of weights uploaded.
     pub weight_bytes: u64,
-    /// Writes of anything but weights and exchanged values: parameters, tokens, positions.
+    /// Writes of parameters, tokens and positions: of everything but weights and exchanged values.
     pub uploads: u64,
-    /// Bytes of those.
+    /// Bytes of those writes.
     pub upload_bytes: u64,
     /// Exchanged values written.
     pub exchange_writes: u64,

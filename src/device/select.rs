@@ -1,7 +1,7 @@
-//! Which devices a person means: the reading of a list such as `0x3,host,radeon`.
+//! Which devices a list such as `0x3,host,radeon` means, and which are taken when none is given.
 //!
-//! It deliberately opens nothing while reading and knows adapters only as descriptions, so made-up ones test it. Read
-//! [`super::gpu`] next for where descriptions come from.
+//! Reading a list deliberately opens nothing and knows adapters only by their descriptions, so that tests can make
+//! some up. Read [`super::gpu`] next for where descriptions come from.
 
 use super::Device;
 use super::gpu::{AdapterInfo, AdapterKind, GpuDevice, GpuOptions};
@@ -25,7 +25,7 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Whether what it holds lies in the machine's own memory.
+    /// Whether its memory is the machine's main memory.
     fn in_main_memory(&self) -> bool {
         match self {
             DeviceChoice::Host => true,
@@ -42,11 +42,11 @@ impl DeviceChoice {
     }
 }
 
-/// What is known of the devices before they are opened: who has how much memory, and with whom it is shared.
+/// How much memory the devices have, and which of them share it, before they are opened.
 ///
-/// `given` is what a person says, one number per device and each for itself, or empty. Else `free` is what the machine
-/// has left of its memory, where that is known: the host, software adapters and integrated ones share it. A card's
-/// memory is its own, and shared by those that it is opened as.
+/// `given` is empty, or holds the bytes of each device, each for itself. When it is empty, a card has the memory that
+/// its driver states, shared by the devices that it is opened as; the host, software adapters and integrated GPUs
+/// share `free`, the machine's free memory, when that is known.
 #[doc(hidden)]
 pub fn rooms(choices: &[DeviceChoice], given: &[u64], free: Option<u64>) -> Vec<Room> {
     let first = |wanted: &dyn Fn(&DeviceChoice) -> bool| choices.iter().position(wanted).unwrap_or(0);
@@ -74,9 +74,9 @@ impl fmt::Display for DeviceChoice {
 
 /// Reads a comma-separated list of devices.
 ///
-/// An entry is an adapter's index, a part of its name in any case, or `host`; `0x3` stands for `0,0,0` and is no
-/// hexadecimal number. Errors when an entry matches no adapter or several, or the devices are none or more than
-/// [`MAX_DEVICES`].
+/// An entry is an adapter's index, a part of its name in any case, or `host`; `0x3` stands for `0,0,0` (it is no
+/// hexadecimal number). Errors when an entry matches no adapter or several, when the list is empty, and when there
+/// are more than [`MAX_DEVICES`].
 pub fn parse(list: &str, adapters: &[AdapterInfo]) -> Result<Vec<DeviceChoice>, DeviceError> {
     let wrong = |reason: String| DeviceError::List { list: list.to_string(), reason };
     let mut chosen = Vec::new();
@@ -99,7 +99,7 @@ fn repetition(entry: &str) -> (&str, usize) {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match entry.rsplit_once(['x', 'X']) {
         Some((word, times)) if number(times) && (number(word) || word.eq_ignore_ascii_case("host")) => {
-            // A count too long to read is also too long to use.
+            // A count that does not fit a usize is above the limit, too.
             (word, times.parse().unwrap_or(usize::MAX))
         }
         _ => (entry, 1),
@@ -136,9 +136,9 @@ fn find(
     }
 }
 
-/// The devices when none are named, and whether they are software only.
+/// The devices to take when none is named, and whether they are software adapters only.
 ///
-/// Every physical GPU once; one software adapter only when there is no other. Errors when there is no adapter at all.
+/// These are all physical GPUs, each once, or else one software adapter. Errors when there is no adapter at all.
 #[doc(hidden)]
 pub fn default_choice(adapters: &[AdapterInfo]) -> Result<(Vec<DeviceChoice>, bool), DeviceError> {
     let physical = adapters.iter().filter(|info| !info.is_software()).take(MAX_DEVICES).cloned();

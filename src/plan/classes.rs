@@ -1,29 +1,32 @@
-//! Classes of dimensions that are cut together, across the ops of a graph.
+//! Classes: dimensions of several ops that are cut together, so that no exchange is needed between the ops.
 //!
-//! A projection's output, the heads that read it and the rows of the product that follows are one class: one cut serves
-//! them all without an exchange, and the granule of the class is what every member can be cut by. The module does not
-//! decide which class is cut. Read `strategy.rs` next for who does.
+//! For example, the output columns of a query projection, the attention heads that read them and the input rows of
+//! the output projection form one class. The granules of a class are the pieces into which every member can be cut:
+//! with 6 heads over 192 columns there are 6. This module deliberately does not decide which class is cut. Read
+//! `strategy.rs` next for who does.
 
 use crate::graph::{Graph, Source, ValueId};
 use crate::plan::PlanError;
 use crate::sharding::Cut;
 use std::collections::HashMap;
 
-/// A factor of a node: `(index of the node, index of the factor in its rule)`.
+/// A member of a class, `(number of the node, number of the factor in its rule)`.
 pub type Member = (usize, usize);
 
-/// Dimensions that ops join.
+/// Factors that are cut together.
 #[derive(Clone, Debug)]
 pub struct Class {
-    /// The factors that are cut together, in the order of their nodes.
+    /// The members, in the order of their nodes.
     pub members: Vec<Member>,
-    /// Granules: every member can be cut into this many pieces. 0 when a member's length is known only in a call.
+    /// How many granules there are: the greatest common divisor of the members' lengths. 0 when a length is known
+    /// only in a call.
     pub granules: usize,
-    /// `(class, member of it, group, member of this)`: the class follows another one's cut, divided by `group`.
+    /// `(class, member of it, group, member of this)`: this class follows the cut of another one, divided by `group`,
+    /// as KV heads follow query heads.
     pub follows: Option<(usize, Member, usize, Member)>,
     /// Whether a member is a dimension of a weight.
     pub weighted: bool,
-    /// Whether a member may not be cut by itself, other than as another's image.
+    /// Whether some member may not be cut by itself (and is not cut as the image of another one).
     pub whole: bool,
 }
 
@@ -43,7 +46,8 @@ impl Classes {
     pub fn of(graph: &Graph) -> Classes {
         let mut union = Union::default();
         let mut weighted: Vec<Member> = Vec::new();
-        // For each dimension of each value, one factor that leads it: all that lead it are joined to that one.
+        // For each dimension of each value one factor that leads it; every other factor that leads the same dimension
+        // is joined to its class.
         let mut lead: HashMap<(ValueId, usize), Member> = HashMap::new();
         for (n, node) in graph.nodes().iter().enumerate() {
             for f in 0..node.rule.factors().len() {
@@ -52,7 +56,7 @@ impl Classes {
             let inputs = node.inputs.iter().enumerate().map(|(i, &v)| (Some(i), v));
             for (port, value) in inputs.chain([(None, node.output)]) {
                 for (dim, f, _) in node.rule.leading(port) {
-                    // What one rank decided is sent to whoever reads it, however they are cut.
+                    // The result of a discrete choice is sent to its readers in any case, so it joins no class.
                     if port.is_none() && node.rule.factors()[f].decided {
                         continue;
                     }
@@ -74,7 +78,7 @@ impl Classes {
         for (n, node) in graph.nodes().iter().enumerate() {
             let cuttable = node.rule.cuttable();
             for (f, factor) in node.rule.factors().iter().enumerate() {
-                // A decision is not divided: however long, it is one granule.
+                // The factor of a discrete choice is not divided: it is one granule, whatever its length.
                 let granules = if factor.decided { Some(1) } else { factor.extent.fixed() };
                 let class = *by_root.entry(union.root((n, f))).or_insert_with(|| {
                     let granules = granules.unwrap_or(0);
@@ -108,22 +112,22 @@ impl Classes {
         Classes { classes, of }
     }
 
-    /// All of them.
+    /// All classes.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Class)> {
         self.classes.iter().enumerate()
     }
 
-    /// One of them.
+    /// The class of this number.
     pub fn get(&self, class: usize) -> &Class {
         &self.classes[class]
     }
 
-    /// The class of a factor.
+    /// The number of the class that a factor is in.
     pub fn class_of(&self, member: Member) -> usize {
         self.of[&member]
     }
 
-    /// Where `member` is cut when its class is cut in proportion to `ratios`, or `None` where it cannot be.
+    /// The cut of `member` when its class is cut in proportion to `ratios`; `None` when the class cannot be cut so.
     pub fn cut(&self, graph: &Graph, member: Member, ratios: &[f64]) -> Result<Option<Cut>, PlanError> {
         let extent = |(n, f): Member| graph.nodes()[n].rule.factors()[f].extent.fixed().unwrap_or(0);
         let class = &self.classes[self.of[&member]];
@@ -139,7 +143,7 @@ impl Classes {
     }
 }
 
-/// Disjoint sets of members.
+/// Disjoint sets of members (union-find).
 #[derive(Default)]
 struct Union {
     parent: HashMap<Member, Member>,
@@ -161,7 +165,7 @@ impl Union {
 
     fn join(&mut self, a: Member, b: Member) {
         let (a, b) = (self.root(a), self.root(b));
-        // The earlier member stays the root, so classes keep the order of the graph.
+        // The earlier member stays the root, so that classes keep the order of the graph.
         self.parent.insert(a.max(b), a.min(b));
     }
 }

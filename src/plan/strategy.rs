@@ -1,7 +1,7 @@
-//! Plans derived from the rules: which factor each node is cut along, for a family of strategies.
+//! Strategies: plans that are derived from sharding rules.
 //!
-//! No op and no model family is named here: a strategy chooses among the factors that a rule allows, by whether they
-//! are contracted and whether they belong to a weight. It does not search and weighs no costs. Read
+//! A strategy names no op and no model family. It chooses among the factors that a rule allows, by whether they are
+//! contracted and whether they are a weight's. It deliberately does not search and weighs no costs. Read
 //! [`super::classes`] first.
 
 use super::classes::Classes;
@@ -12,7 +12,7 @@ use crate::sharding::ShardingError;
 use crate::graph::{Graph, Source};
 use std::collections::HashSet;
 
-/// The plan of `strategy` for `graph` over as many ranks as there are `ratios`.
+/// The plan that `strategy` makes for `graph`, over one rank per ratio.
 ///
 /// Errors on no ranks or more than [`MAX_RANKS`], on ratios that are negative or all zero, and on
 /// [`Strategy::Single`] with more than one rank.
@@ -133,7 +133,8 @@ fn tensor(graph: &Graph, classes: &Classes) -> Vec<Option<usize>> {
         let members: Vec<(usize, usize)> = group.iter().flat_map(|c| c.members.iter().copied()).collect();
         let members: Vec<(usize, usize)> = members.into_iter().filter(|m| !(image(m) || around && whole(m))).collect();
         let weighted = group.iter().any(|c| c.weighted);
-        // Around what runs whole, a single granule would cost an exchange and share nothing out.
+        // Cutting on both sides of a replicated node costs an all-gather. With a single granule only one rank would
+        // hold anything, so that exchange would buy nothing.
         let shared = !around || class.granules > 1;
         let cuttable = shared && group.iter().all(|c| (around || !c.whole) && c.granules > 0);
         let mut nodes: Vec<usize> = members.iter().map(|m| m.0).collect();

@@ -11,43 +11,43 @@ use crate::sharding::{Extent, Redistribute};
 use crate::tensor::{DType, SymbolicRegion};
 use serde::Serialize;
 
-/// One list of instructions per rank.
+/// A program: one list of instructions per rank.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Program {
-    /// What each rank does.
+    /// Each rank's part.
     pub ranks: Vec<RankProgram>,
-    /// What a call must give.
+    /// The inputs that a call must give.
     pub inputs: Vec<Port>,
-    /// What a call returns.
+    /// The outputs that a call returns.
     pub outputs: Vec<Port>,
 }
 
-/// An input or output of the whole.
+/// An input or output of the whole program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[doc(hidden)]
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// Its whole shape.
+    /// Its shape, before it is divided over ranks.
     pub shape: Shape,
     /// The type of its elements.
     pub dtype: DType,
 }
 
-/// What one rank holds and does.
+/// One rank's part of a program: what it holds, and what it does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RankProgram {
     /// The rank.
     pub rank: usize,
-    /// Every tensor it touches.
+    /// Every tensor that it reads or writes.
     pub values: Vec<LocalValue>,
-    /// Scratch memory that activations share as their lives allow; each the size of its largest tenant.
+    /// Scratch buffers, which activations share whose lives do not overlap; each has the size of the largest of them.
     pub buffers: Vec<Size>,
-    /// The weights it loads.
+    /// The weight shards that it loads.
     pub weights: Vec<WeightShard>,
-    /// The states it keeps.
+    /// The shapes of the states that it keeps.
     pub states: Vec<Shape>,
-    /// What it does, in order.
+    /// Its instructions, in order.
     pub instrs: Vec<Instr>,
 }
 
@@ -55,56 +55,57 @@ pub struct RankProgram {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[doc(hidden)]
 pub struct LocalValue {
-    /// The graph's name of it.
+    /// The name of the graph's value.
     pub name: String,
-    /// The rank's part of its shape.
+    /// The shape of the rank's part.
     pub shape: Shape,
     /// The type of its elements.
     pub dtype: DType,
-    /// Where it lies.
+    /// Where it is stored.
     pub place: Place,
 }
 
-/// Where a local value lies.
+/// Where a value of a rank is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[doc(hidden)]
 pub enum Place {
-    /// In a scratch buffer.
+    /// In the scratch buffer of this number.
     Buffer(usize),
-    /// In a loaded weight.
+    /// In the weight shard of this number.
     Weight(usize),
-    /// In a state.
+    /// In the state of this number.
     State(usize),
 }
 
-/// A weight as one rank loads it.
+/// The shard of a weight that one rank loads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[doc(hidden)]
 pub struct WeightShard {
     /// The weight's name.
     pub name: String,
-    /// Its whole shape.
+    /// Its shape, before it is divided over ranks.
     pub shape: Shape,
-    /// Its type in the file.
+    /// The type that it is stored in.
     pub dtype: DType,
-    /// How it lies on the device, for the ops that read it.
+    /// The layout on the device, for the ops that read it.
     pub layout: Layout,
-    /// What the rank loads of it.
+    /// Which part of it the rank loads.
     pub part: WeightPart,
 }
 
-/// What a rank loads of a weight.
+/// Which part of a weight a rank loads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[doc(hidden)]
 pub enum WeightPart {
-    /// The window of it; all of it when the window is empty of constraints.
+    /// This region; all of the weight when the region constrains no dimension.
     Region(SymbolicRegion),
-    /// Zeros: the weight is an addend that enters on another rank.
+    /// Zeros: the weight, a bias for example, is added on rank 0 only, and the other ranks' partial sums are added to
+    /// it later.
     Zero,
 }
 
 impl WeightShard {
-    /// The shape the rank holds, under `env`.
+    /// The shape of the rank's shard, with the dimensions of `env`.
     pub fn local_shape(&self, env: &Env) -> Vec<usize> {
         let shape = resolve(&self.shape, env);
         match &self.part {
@@ -118,60 +119,60 @@ impl WeightShard {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[doc(hidden)]
 pub enum Instr {
-    /// Takes the call's input `name`.
+    /// Writes the call's input `name` into a value.
     Input {
-        /// The port.
+        /// The name of the input or output.
         name: String,
-        /// Where it goes.
+        /// The value that is written.
         value: usize,
     },
     /// Evaluates the rank's part of an op.
     Compute {
-        /// The graph's node, or the value that is redistributed.
+        /// The name of the graph's node, or of the value that is redistributed.
         node: String,
-        /// The op, as in the whole.
+        /// The op, as the graph has it.
         op: Op,
-        /// What it reads.
+        /// The values that it reads.
         inputs: Vec<usize>,
-        /// What it writes.
+        /// The value that it writes.
         output: usize,
         /// The rank's part of every factor.
         extents: Vec<Extent>,
     },
-    /// Fills with zeros.
+    /// Fills a value with zeros.
     Zero {
-        /// What.
+        /// The value.
         output: usize,
     },
-    /// Exchanges boxes with every rank, itself included.
+    /// Exchanges regions of a value with every rank, itself included.
     Exchange {
         /// The value that is redistributed.
         node: String,
-        /// The collective it is.
+        /// The collective that the exchange is a part of.
         kind: Redistribute,
-        /// What is sent from.
+        /// The value that is sent from.
         from: usize,
-        /// What is received into.
+        /// The value that is received into.
         to: usize,
-        /// For each rank the box of `from` that it gets, if any.
+        /// For each rank the region of `from` that is sent to it, if any.
         send: Vec<Option<SymbolicRegion>>,
-        /// For each rank the box of `to` that it fills, if any.
+        /// For each rank the region of `to` that its message fills, if any.
         receive: Vec<Option<SymbolicRegion>>,
     },
-    /// Returns a part of the output `name`.
+    /// Returns the rank's part of the output `name`.
     Output {
-        /// The port.
+        /// The name of the input or output.
         name: String,
-        /// What is returned.
+        /// The value that is returned.
         value: usize,
-        /// Which box of the whole it is.
+        /// The region of the whole output that the value is.
         window: SymbolicRegion,
     },
 }
 
 impl RankProgram {
-    /// What the instruction of this number makes, or what it returns: the name of the graph's node, input or output, or of
-    /// the value that is redistributed. None where there is no such instruction.
+    /// The name of the graph's node, input or output that the instruction of this number belongs to, or of the value
+    /// that it redistributes. `None` when there is no such instruction.
     #[doc(hidden)]
     pub fn node(&self, instr: usize) -> Option<&str> {
         self.instrs.get(instr).map(|instr| match instr {
@@ -181,7 +182,7 @@ impl RankProgram {
         })
     }
 
-    /// How many exchanges a call makes.
+    /// How many exchanges one call makes.
     #[doc(hidden)]
     pub fn exchanges(&self) -> usize {
         self.instrs.iter().filter(|i| matches!(i, Instr::Exchange { .. })).count()

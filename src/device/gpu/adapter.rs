@@ -1,13 +1,13 @@
-//! The GPUs of this machine: which there are, each once, what is known of each, and how one is opened.
+//! The GPUs of this machine: each once, with what its driver says of it, and how one is opened.
 //!
-//! It deliberately does not know what a program is, and it asks the driver or says unknown: no size in it is a guess.
-//! Read [`crate::device::select`] next for how a person names adapters, and `context` for what an opened one is.
+//! It deliberately knows no program. Every size is asked of the driver or unknown, never guessed. Read
+//! [`crate::device::select`] next for how adapters are named in a list, and `context.rs` for an opened one.
 
 use crate::device::DeviceError;
 use serde::Serialize;
 use std::fmt;
 
-/// What sort of device an adapter is, best first.
+/// The kinds of adapters, the fastest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[doc(hidden)]
@@ -82,9 +82,9 @@ pub struct AdapterInfo {
     pub index: usize,
     /// Its name.
     pub name: String,
-    /// What sort it is.
+    /// Its kind.
     pub kind: AdapterKind,
-    /// How it is reached.
+    /// The graphics interface that it is reached through.
     pub backend: Backend,
     /// The driver, as it calls itself.
     pub driver: String,
@@ -100,9 +100,9 @@ pub struct AdapterInfo {
     pub max_binding: u64,
     /// The largest buffer, in bytes.
     pub max_buffer: u64,
-    /// What it offers beyond the necessary.
+    /// Optional features that it offers.
     pub features: Vec<&'static str>,
-    /// Counts adapters that agree in name, backend and bus.
+    /// The number among adapters that agree in name, backend and bus.
     #[serde(skip)]
     pub ordinal: usize,
 }
@@ -124,18 +124,18 @@ impl AdapterInfo {
         (self.backend, &self.name, &self.pci_bus_id) == (other.backend, &other.name, &other.pci_bus_id)
     }
 
-    /// Whether both are one physical GPU.
+    /// Whether both describe one physical GPU.
     fn same_gpu(&self, other: &AdapterInfo) -> bool {
         if !self.pci_bus_id.is_empty() && !other.pci_bus_id.is_empty() {
             return self.pci_bus_id.eq_ignore_ascii_case(&other.pci_bus_id);
         }
-        // Within one interface only the bus tells two equal cards apart.
+        // Within one interface two equal cards differ only in their place on the bus.
         if self.backend == other.backend || self.is_software() != other.is_software() {
             return false;
         }
         let names = (base_name(&self.name), base_name(&other.name));
         if self.backend == Backend::Gl || other.backend == Backend::Gl {
-            // OpenGL gives neither ids nor a bus, and embroiders the name.
+            // OpenGL gives neither ids nor a bus, and adds words to the name.
             return names.0.contains(&names.1) || names.1.contains(&names.0);
         }
         (self.vendor, self.device) == (other.vendor, other.device) && names.0 == names.1
@@ -170,7 +170,8 @@ pub fn adapters() -> Vec<AdapterInfo> {
     unique(Backend::ALL.into_iter().flat_map(|backend| found(backend).into_iter().map(|(info, _)| info)).collect())
 }
 
-/// `all` without second appearances of one GPU, in their order, numbered. `all` lists the preferred interface first.
+/// `all` with each physical GPU once, numbered in order. `all` lists the preferred interface first, and the first
+/// appearance is kept.
 fn unique(all: Vec<AdapterInfo>) -> Vec<AdapterInfo> {
     let mut kept: Vec<AdapterInfo> = Vec::new();
     for info in all {
@@ -251,7 +252,7 @@ fn describe(backend: Backend, adapter: &wgpu::Adapter) -> AdapterInfo {
     }
 }
 
-/// Bytes of the largest memory that the device calls its own.
+/// Bytes of the largest memory heap that is local to the device.
 #[cfg(not(target_vendor = "apple"))]
 fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
     // SAFETY: the adapter that wgpu lends is only read, and not kept beyond this function.
