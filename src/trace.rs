@@ -1,9 +1,10 @@
-//! Spans for the crate `tracing`, behind the feature of that name; without it they are nothing at all.
+//! Spans for subscribers of the crate `tracing`, behind the feature of that name; without it both macros compile to nothing.
 //!
-//! It deliberately records no tensor and no text. Read [`crate::session::Rank`] for the spans there are: `load`, `call` and
-//! `exchange`.
+//! Spans deliberately hold no tensor and no text, only ranks, nodes, kinds and sizes in bytes. Read [`crate::session::Rank`]
+//! for who opens them: `load`, `call` and `exchange`.
 
-/// A span that lasts as long as the value returned: `span!("exchange", rank = 1, node = "l0")`.
+/// Opens a span that lasts as long as the value returned: `span!("exchange", rank = 1, node = "l0")`. A field that is known
+/// only later is given as `bytes = tracing::field::Empty` and set by [`record`].
 #[cfg(feature = "tracing")]
 macro_rules! span {
     ($name:literal $(, $($fields:tt)*)?) => {
@@ -19,4 +20,20 @@ macro_rules! span {
     };
 }
 
-pub(crate) use span;
+/// Sets a field of a span that was opened without it: `record!(span, "bytes", 4096)`.
+#[cfg(feature = "tracing")]
+macro_rules! record {
+    ($span:expr, $field:literal, $value:expr) => {
+        $span.record($field, $value);
+    };
+}
+
+/// Nothing: the feature `tracing` is off.
+#[cfg(not(feature = "tracing"))]
+macro_rules! record {
+    ($span:expr, $field:literal, $value:expr) => {
+        _ = ($span, $value);
+    };
+}
+
+pub(crate) use {record, span};

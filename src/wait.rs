@@ -14,7 +14,7 @@ const SLICE: Duration = Duration::from_millis(100);
 /// A slice that took so much longer than it was to take was not slept: the process was stopped, or the machine was.
 const STOPPED: Duration = Duration::from_secs(1);
 
-/// What threads have done so far, shared by all that wait for one another. Clones count together.
+/// How many steps threads have done so far, shared by all that wait for one another. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Counts>);
 

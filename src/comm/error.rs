@@ -1,53 +1,53 @@
-//! What can go wrong when ranks exchange bytes.
+//! The ways in which an exchange of bytes between ranks fails.
 //!
-//! It deliberately knows no device. Read [`super::Communicator`] for who returns these.
+//! It deliberately knows no device and no program. Read [`super::Communicator`] for the functions that return these.
 
 use std::time::Duration;
 
-/// An exchange between ranks.
+/// An exchange between ranks failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommError {
-    /// A peer ended.
+    /// A peer has ended, or there is no rank of that number.
     #[error("rank {rank}: rank {peer} ended")]
     PeerEnded {
-        /// Who waited.
+        /// The rank whose exchange failed.
         rank: usize,
-        /// For whom.
+        /// The peer that ended.
         peer: usize,
     },
-    /// A peer sent nothing in time.
+    /// A peer sent nothing, or took nothing, before the deadline.
     #[error("rank {rank}: nothing from rank {peer} within {deadline:?}")]
     Deadline {
-        /// Who waited.
+        /// The rank that waited.
         rank: usize,
-        /// For whom.
+        /// The peer that it waited for.
         peer: usize,
-        /// The deadline.
+        /// How long there was no progress.
         deadline: Duration,
     },
     /// A peer sent a message of another length than the program says.
     #[error("rank {rank}: {found} bytes from rank {peer}, expected {expected}")]
     Length {
-        /// Who received.
+        /// The rank that received.
         rank: usize,
-        /// From whom.
+        /// The peer that sent.
         peer: usize,
-        /// Bytes expected.
+        /// Length of the buffer given, in bytes.
         expected: usize,
-        /// Bytes received.
+        /// Length of the message, in bytes.
         found: usize,
     },
-    /// The parts given are not one per rank.
+    /// A collective was given more or fewer parts than there are ranks.
     #[error("rank {rank}: {found} parts given to {collective}, expected {expected}")]
     Parts {
-        /// Who called.
+        /// The rank that called the collective.
         rank: usize,
-        /// Which collective.
+        /// The collective's name, as in [`super::Communicator`].
         collective: &'static str,
-        /// One per rank.
+        /// How many ranks there are.
         expected: usize,
-        /// Given.
+        /// How many parts were given.
         found: usize,
     },
 }

@@ -20,12 +20,13 @@ use crate::wait::Progress;
 /// # What an implementation promises
 ///
 /// - Messages of one rank to another arrive in the order in which they were sent.
-/// - `send` may wait for the receiver, but not for another message: the collectives here let every pair of ranks send one after
-///   the other, so that a transport with small buffers, such as a socket, cannot lock up.
-/// - No call waits once there was no progress for the deadline that the communicator was made with, and a peer that has ended
-///   ends the waits for it at once. Whoever shares the [`Progress`] counts as at work as long as it moves.
-/// - Sums are folded in the order of ranks, so that every rank holds the same bits. A transport that cannot keep that order
-///   must not replace [`reduce_scatter`](Communicator::reduce_scatter) and [`all_reduce`](Communicator::all_reduce).
+/// - `send` may wait until the receiver takes the message, but for nothing else. The collectives here let the ranks of a pair
+///   send one after the other, because with a naive "all send, then all receive" every rank would wait in `send` as soon as a
+///   message is longer than a socket's buffer.
+/// - Every wait has a deadline, after which there was no progress; the communicator is made with it. When a peer has ended, the
+///   waits for it end at once.
+/// - Sums are folded in the order of ranks, so that every rank holds the same bits. An `MPI_Allreduce` need not keep that
+///   order: an implementation whose native sums do not must not replace [`reduce_scatter`](Communicator::reduce_scatter) and [`all_reduce`](Communicator::all_reduce).
 pub trait Communicator: Send {
     /// This rank, from 0.
     fn rank(&self) -> usize;
@@ -33,8 +34,13 @@ pub trait Communicator: Send {
     /// How many ranks there are.
     fn world_size(&self) -> usize;
 
-    /// Is given the counter by which the ranks of a session tell that they are at work, before anything is sent. A wait looks at
-    /// it, and what is received is counted in it. A transport whose waits have a deadline of their own may ignore it.
+    /// Receives the counter by which the ranks of one process tell that they are at work. A rank calls this before it loads
+    /// its weights, so before anything is sent.
+    ///
+    /// An implementation that keeps a clone calls [`Progress::step`] for every message that it receives, and for every piece
+    /// of one that takes long: the session then does not give up on a rank whose transport is slow but moving. A transport
+    /// between processes does not see how its peers compute: it may ignore the counter, and then its own deadline has to be
+    /// longer than the longest time a peer computes between two exchanges.
     fn share_progress(&mut self, _progress: &Progress) {}
 
     /// Sends `bytes` to rank `to`. Errors when it has ended, or does not take them within the deadline.
@@ -141,7 +147,7 @@ fn keep_own(rank: usize, parts: &[Option<&[u8]>], received: &mut [Option<&mut [u
     Ok(())
 }
 
-/// Fills `sum` with the sum of as many parts of its length as `given` holds, in their order.
+/// Fills `sum` with the sum of the parts in `given`, each as long as `sum`, added in their order.
 fn fold(given: &[f32], sum: &mut [f32]) {
     for (n, part) in given.chunks(sum.len().max(1)).enumerate() {
         for (sum, x) in sum.iter_mut().zip(part) {

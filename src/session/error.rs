@@ -98,6 +98,14 @@ pub enum SessionError {
         /// Devices at hand.
         devices: usize,
     },
+    /// Communicators were made for another number of ranks than the plan.
+    #[error("the plan is for {plan} ranks, the communicators are for {given}")]
+    Communicators {
+        /// Ranks in the plan.
+        plan: usize,
+        /// Ranks that the communicators connect.
+        given: usize,
+    },
     /// A device failed.
     #[error("{0}")]
     Device(DeviceError),

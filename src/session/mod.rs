@@ -3,6 +3,7 @@
 //! A [`Rank`] drives one device and one communicator through its instructions, in any thread or process; a [`Session`] runs
 //! the ranks of one process in threads. Nothing here knows tokens, models or plans. Read `rank.rs` first, then `threads.rs`.
 
+mod check;
 mod error;
 mod exchange;
 mod options;

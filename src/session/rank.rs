@@ -3,6 +3,7 @@
 //! It deliberately knows the other ranks by number only. Read [`crate::device`] and [`crate::comm`] for the two ends that it
 //! holds, and `threads.rs` for a session that runs several ranks in threads of one process.
 
+use super::check::{check_env, check_input};
 use super::error::SessionError;
 use super::exchange::{Exchanger, Side};
 use super::position::Position;
@@ -88,7 +89,7 @@ impl Rank {
         }
         let program = Arc::new(program);
         let position = Position::new(program.clone(), device.name().to_string());
-        let mut rank = Rank {
+        Ok(Rank {
             program,
             device,
             communicator,
@@ -100,17 +101,14 @@ impl Rank {
             sent_bytes: 0,
             exchange_time: Duration::ZERO,
             call_time: Duration::ZERO,
-        };
-        rank.share_progress(&Progress::default());
-        Ok(rank)
+        })
     }
 
-    /// Counts in `progress` what the rank, its device and its communicator do; to be called before anything else.
+    /// Counts in `progress` what the rank, its device and its communicator do. Called before [`Rank::load`], which hands the
+    /// counter to both; a rank that was given none counts for itself.
     #[doc(hidden)]
     pub fn share_progress(&mut self, progress: &Progress) {
         self.progress = progress.clone();
-        self.device.share_progress(progress);
-        self.communicator.share_progress(progress);
     }
 
     /// Where the rank is, for whoever waits for it.
@@ -120,7 +118,7 @@ impl Rank {
 
     /// Loads the rank's shard of `weights` and takes memory for calls up to `limits`. `loaded` is told the bytes of each shard.
     ///
-    /// Errors when the device lacks memory or a weight cannot be read.
+    /// Called once. Errors when the device lacks memory or a weight cannot be read.
     pub fn load(
         &mut self,
         limits: &Limits,
@@ -129,6 +127,8 @@ impl Rank {
     ) -> Result<(), SessionError> {
         let _span = crate::trace::span!("load", rank = self.program.rank);
         let progress = self.progress.clone();
+        self.device.share_progress(&progress);
+        self.communicator.share_progress(&progress);
         let tell = |bytes| {
             progress.step();
             loaded(bytes);
@@ -141,8 +141,9 @@ impl Rank {
 
     /// Runs the program once on `inputs`, with the symbols standing for `env`; returns the rank's parts of the outputs.
     ///
-    /// Errors when nothing was loaded, when the device or an exchange fails, and when a peer has ended or makes no progress. The
-    /// rank is of no use then: it is to be dropped, which ends the waits of its peers.
+    /// Errors when nothing was loaded, when the call is beyond the limits, and when an input is missing or of another shape or
+    /// type; the rank stays usable, and its peers refuse the same call. Errors also when the device or an exchange fails, and
+    /// when a peer has ended or makes no progress: drop the rank then, which ends the waits of its peers.
     pub fn run(&mut self, env: &Env, inputs: &Tensors) -> Result<Vec<OutputShard>, SessionError> {
         self.call(env, inputs, None)
     }
@@ -178,6 +179,13 @@ impl Rank {
         let _span = crate::trace::span!("call", rank = self.program.rank, batch = env.batch, seq = env.seq);
         let started = Instant::now();
         let env = Env { capacity: limits.capacity, ..*env };
+        check_env(&env, &limits)?;
+        for instr in &self.program.instrs {
+            if let Instr::Input { name, value } = instr {
+                let value = &self.program.values[*value];
+                check_input(&env, inputs, (name, &value.shape, value.dtype))?;
+            }
+        }
         let shards = self.instructions(&env, inputs, watched);
         self.call_time += started.elapsed();
         let shards = shards.map_err(|error| self.position.fail(error))?;
@@ -238,12 +246,12 @@ impl Rank {
         Ok(bad.map(|value| NotFinite { rank, device, node, value, instr }))
     }
 
-    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "only the span names the node"))]
     /// Reads the value that is sent from, exchanges, and writes the value that is received into.
+    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "only the span names the node"))]
     fn exchange(&mut self, env: &Env, instr: &Instr) -> Result<(), SessionError> {
         let Instr::Exchange { node, kind, from, to, send, receive } = instr else { return Ok(()) };
         let (source, target) = (&self.program.values[*from], &self.program.values[*to]);
-        let _span = crate::trace::span!("exchange", rank = self.program.rank, node = node.as_str(), kind = %kind);
+        let span = crate::trace::span!("exchange", rank = self.program.rank, node = node.as_str(), kind = %kind, bytes = tracing::field::Empty);
         let (sent, received) = (
             Side { shape: resolve(&source.shape, env), regions: send },
             Side { shape: resolve(&target.shape, env), regions: receive },
@@ -252,7 +260,9 @@ impl Rank {
             self.device.read(*from, &mut self.exchanger.source)?;
         }
         let (size, ends) = (source.dtype.size(), (sent, received));
-        self.sent_bytes += self.exchanger.exchange(self.communicator.as_mut(), *kind, size, ends)?;
+        let sent_bytes = self.exchanger.exchange(self.communicator.as_mut(), *kind, size, ends)?;
+        crate::trace::record!(span, "bytes", sent_bytes);
+        self.sent_bytes += sent_bytes;
         self.exchanges += 1;
         Ok(self.device.write(*to, &self.exchanger.target)?)
     }

@@ -3,6 +3,7 @@
 //! It deliberately knows no tokens, no model and no plan. Read `worker.rs` for what a thread does and `rank.rs` for what a
 //! rank does; [`crate::generate`] next for tokens.
 
+use super::check::{check_env, check_input};
 use super::error::SessionError;
 use super::options::Options;
 use super::position::Position;
@@ -13,7 +14,7 @@ use crate::comm::channel::channels;
 use crate::comm::{CommError, Communicator};
 use crate::device::{Device, DeviceError};
 use crate::program::Program;
-use crate::shape::{Env, Limits, display_shape, resolve};
+use crate::shape::{Env, Limits};
 use crate::wait::{Progress, Wait};
 use crate::weights::Weights;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -80,7 +81,9 @@ impl Session {
 
     /// As [`Session::open`], over communicators of one's own: one per rank, in the order of ranks.
     ///
-    /// Errors also when the communicators are not as many as the ranks, or not in their order.
+    /// Before anything is loaded each is given the session's [`Progress`], by [`Communicator::share_progress`]. Errors also
+    /// when the communicators are not as many as the ranks, were made for another number of ranks, or are not in the order
+    /// of ranks.
     pub fn with_communicators(
         program: Program,
         devices: Vec<Box<dyn Device>>,
@@ -89,10 +92,13 @@ impl Session {
         options: Options,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Session, SessionError> {
-        for given in [devices.len(), communicators.len()] {
-            if given != program.ranks.len() {
-                return Err(SessionError::WorldSize { plan: program.ranks.len(), devices: given });
-            }
+        let plan = program.ranks.len();
+        if devices.len() != plan {
+            return Err(SessionError::WorldSize { plan, devices: devices.len() });
+        }
+        let worlds = communicators.iter().map(|end| end.world_size());
+        if let Some(given) = worlds.chain([communicators.len()]).find(|&given| given != plan) {
+            return Err(SessionError::Communicators { plan, given });
         }
         let program = Arc::new(program);
         let steps = Progress::default();
@@ -178,39 +184,11 @@ impl Session {
         Ok(reports.into_iter().flatten().map(|report| *report).collect())
     }
 
+    /// Errors when the call is beyond the limits, or an input is missing or misshapen; nothing was sent to a rank then.
     fn check(&self, env: &Env, inputs: &Tensors) -> Result<(), SessionError> {
-        let limits = &self.options.limits;
-        if env.past.saturating_add(env.seq) > limits.capacity {
-            let (tokens, capacity) = (env.past.saturating_add(env.seq), limits.capacity);
-            return Err(SessionError::Context { tokens, capacity });
-        }
-        let bounds =
-            [("batch", env.batch, limits.batch), ("seq", env.seq, limits.seq), ("keep", env.keep, limits.keep)];
-        for (name, value, limit) in bounds {
-            if value == 0 || value > limit || env.keep > env.seq {
-                let reason = format!("{value} is outside 1..={limit}, the session's limit");
-                return Err(SessionError::Input { name: name.to_string(), reason });
-            }
-        }
-        let tokens = env.batch.saturating_mul(env.seq);
-        if tokens > limits.tokens {
-            let reason = format!(
-                "{} sequences of {} are {tokens} tokens, the session takes {}",
-                env.batch, env.seq, limits.tokens
-            );
-            return Err(SessionError::Input { name: "batch".to_string(), reason });
-        }
-        for port in &self.program.inputs {
-            let refuse = |reason| SessionError::Input { name: port.name.clone(), reason };
-            let tensor = inputs.get(&port.name).ok_or_else(|| refuse("is missing".to_string()))?;
-            let shape = resolve(&port.shape, env);
-            if tensor.shape() != shape || tensor.dtype() != port.dtype {
-                let (found, needed) = (display_shape(tensor.shape()), display_shape(&shape));
-                let reason = format!("is {} {found}, the call needs {} {needed}", tensor.dtype(), port.dtype);
-                return Err(refuse(reason));
-            }
-        }
-        Ok(())
+        check_env(env, &self.options.limits)?;
+        let mut ports = self.program.inputs.iter();
+        ports.try_for_each(|port| check_input(env, inputs, (&port.name, &port.shape, port.dtype)))
     }
 
     /// One answer of every worker, by rank. A failure ends the session; of several, the one that explains the others is
