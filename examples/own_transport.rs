@@ -6,7 +6,7 @@
 use fanfold::comm::{CommError, Communicator};
 use fanfold::device::host::HostDevice;
 use fanfold::plan::{Strategy, plan};
-use fanfold::session::{OutputShard, Rank, SessionError, stack};
+use fanfold::session::{Options, OutputShard, Rank, Session, SessionError, stack};
 use fanfold::shape::{Env, Limits};
 use fanfold::{Model, program::Program, program::lower, tensor::Tensor, weights::Weights};
 use std::io::{Read, Write};
@@ -66,8 +66,11 @@ pub fn main() -> fanfold::Result<()> {
         [first.join().expect("no panic"), second]
     });
     let shards: Vec<OutputShard> = shards.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
-    let logits = &stack(&program, &Env { keep: 1, ..Env::prompt(4) }, shards)["logits"];
-    println!("two ranks over TCP give {} logits", logits.numel());
-    assert!(logits.as_f32()?.iter().any(|x| *x != 0.0));
+    let env = Env { capacity: 16, keep: 1, ..Env::prompt(4) };
+    let outputs = stack(&program, &env, shards);
+    let devices = (0..2).map(|_| Box::new(HostDevice::new()) as Box<dyn fanfold::device::Device>).collect();
+    let mut session = Session::open(program, devices, model, Options::new(env), Arc::new(|_| ()))?;
+    assert_eq!(outputs, session.run(env, inputs()?)?, "the same bits as in a session over channels");
+    println!("two ranks over TCP give {} logits", outputs["logits"].numel());
     Ok(())
 }

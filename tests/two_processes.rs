@@ -125,6 +125,24 @@ fn connection() -> Option<TcpStream> {
     Some(TcpStream::connect(std::env::var(ADDRESS).ok()?).unwrap())
 }
 
+/// The second process's connection, as the first one sees it. Panics when there is none within the deadline.
+fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let started = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                return stream;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock && started.elapsed() < DEADLINE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("no second process: {error}"),
+        }
+    }
+}
+
 /// What the second process does: it runs rank 1 and sends the first one its parts of the outputs, as JSON.
 fn be_second(stream: TcpStream) {
     let mut back = stream.try_clone().unwrap();
@@ -142,7 +160,7 @@ fn two_processes_give_the_bits_of_one() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut child = second("two_processes_give_the_bits_of_one", &listener);
-    let (stream, _) = listener.accept().unwrap();
+    let stream = accept(&listener);
     let mut more = stream.try_clone().unwrap();
     let mut shards = run(0, stream).unwrap();
     let mut length = [0; 8];
@@ -168,7 +186,7 @@ fn a_process_that_is_killed_ends_the_other_ones_wait() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut child = second("a_process_that_is_killed_ends_the_other_ones_wait", &listener);
-    let (stream, _) = listener.accept().unwrap();
+    let stream = accept(&listener);
     let killer = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(500));
         child.kill().unwrap();
