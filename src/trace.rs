@@ -4,7 +4,7 @@
 //! for who opens them: `load`, `call` and `exchange`.
 
 /// Opens a span that lasts as long as the value returned: `span!("exchange", rank = 1, node = "l0")`. A field that is known
-/// only later is given as `bytes = tracing::field::Empty` and set by [`record`].
+/// only later is given as `bytes = crate::trace::Empty` and set by [`record`].
 #[cfg(feature = "tracing")]
 macro_rules! span {
     ($name:literal $(, $($fields:tt)*)?) => {
@@ -36,4 +36,6 @@ macro_rules! record {
     };
 }
 
+#[cfg(feature = "tracing")]
+pub(crate) use tracing::field::Empty;
 pub(crate) use {record, span};

@@ -251,7 +251,7 @@ impl Rank {
     fn exchange(&mut self, env: &Env, instr: &Instr) -> Result<(), SessionError> {
         let Instr::Exchange { node, kind, from, to, send, receive } = instr else { return Ok(()) };
         let (source, target) = (&self.program.values[*from], &self.program.values[*to]);
-        let span = crate::trace::span!("exchange", rank = self.program.rank, node = node.as_str(), kind = %kind, bytes = tracing::field::Empty);
+        let span = crate::trace::span!("exchange", rank = self.program.rank, node = node.as_str(), kind = %kind, bytes = crate::trace::Empty);
         let (sent, received) = (
             Side { shape: resolve(&source.shape, env), regions: send },
             Side { shape: resolve(&target.shape, env), regions: receive },
