@@ -1,22 +1,24 @@
 //! One [`Error`] for callers that do not care which layer failed: a union of the layers' own errors.
 //!
-//! Each layer's error stands beside the layer and says what a person needs to act; this file knows no message. An error
-//! that wraps another prints it and has no `source()`, so that whoever prints a chain of causes prints nothing twice.
+//! Each layer's error type is defined beside the layer, with its messages; this file deliberately has none. An error
+//! that wraps another prints it as part of its own message and has no `source()`, so that printing the chain of
+//! causes prints nothing twice.
 
 use crate::import::ImportError;
 use crate::message::shown;
 use crate::weights::SourceError;
 use std::fmt;
 
-/// The result of whatever may fail in more than one layer.
+/// The result of functions that may fail in more than one layer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// `Error`, its text, and the conversions: a layer's error that only passes on a lower layer's becomes that one.
+/// Defines `Error`, its text, and the conversions into it. A layer's error that only wraps a lower layer's error
+/// becomes the variant of the lower layer.
 macro_rules! layers {
     (@rest $error:ident, $own:path) => { $own($error) };
     (@rest $error:ident, $own:path, $rest:path) => { $rest($error) };
     ($($layer:ident($room:ident::$error:ident) $(passes $($lower:ident),+)? $(else $rest:path)?: $says:literal;)*) => {
-        /// What can go wrong, by layer. Text from outside is shown as [`shown`] says.
+        /// Any error of this library, by the layer that it comes from. Untrusted text in it is escaped by [`shown`].
         #[derive(Debug, Clone)]
         #[non_exhaustive]
         pub enum Error {
@@ -59,7 +61,7 @@ layers! {
     Generate(generate::GenerateError) passes Program, Session, Text, Tensor: "Tokens through an engine.";
 }
 
-/// A source's error: a folder's, where the source is one, stays what it is.
+/// Converts the error of a weight source. If it wraps an error of importing a folder, that one is returned.
 fn of_source(error: SourceError) -> Error {
     match &error {
         SourceError::Other(cause) => match cause.downcast_ref::<ImportError>() {

@@ -1,7 +1,8 @@
-//! A kernel as plain data: which shader, how it is specialised, and the launch of it; and the expansion of its source.
+//! Kernels as plain data: a shader, how it is specialised, and how it is launched; and the generation of its WGSL
+//! text.
 //!
-//! It deliberately knows no wgpu and no op: ops choose kernels, a device compiles them. Read `shaders/` next for the
-//! sources, and [`crate::device::gpu`] for what becomes of a [`Launch`].
+//! This file deliberately knows no wgpu and no op: ops choose kernels, a device compiles them. Read `shaders/` next
+//! for the sources, and [`crate::device::gpu`] for who runs a [`Launch`].
 
 use crate::tensor::DType;
 use serde::Serialize;
@@ -29,41 +30,42 @@ pub struct Shader {
 }
 
 impl Shader {
-    /// A shader of one's own, written by hand or generated. A device compiles it with all runtime checks of wgpu: an index out
-    /// of bounds reads or writes an element of the same binding or nothing, workgroup memory starts as zeros, and a loop
-    /// without an end is no undefined behaviour, though it may last until the device's deadline.
+    /// A shader of your own. A device compiles it with all runtime checks of wgpu: an index out of bounds reads or
+    /// writes some element of the same binding or nothing, and workgroup memory starts as zeros. A loop without an
+    /// end is not undefined behaviour, but it may run until the device's deadline.
     pub fn new(name: impl Into<Cow<'static, str>>, source: impl Into<Cow<'static, str>>) -> Shader {
         Shader { name: name.into(), source: source.into(), trusted: false }
     }
 
-    /// One of the crate's own, a file of `shaders/`: its loops are known to end, so they run without a counter.
+    /// A shader of this crate, a file of `shaders/`. Its loops are known to end, so they are compiled without the
+    /// counter that bounds them.
     ///
-    /// Private to the crate because compiling it that way is `unsafe`.
+    /// Private to the crate, because compiling a shader that way is `unsafe`.
     pub(crate) const fn built_in(name: &'static str, source: &'static str) -> Shader {
         Shader { name: Cow::Borrowed(name), source: Cow::Borrowed(source), trusted: true }
     }
 
-    /// Its name; of the crate's own the file's stem.
+    /// The shader's name, for messages; for a shader of this crate the file name without its ending.
     #[doc(hidden)]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its text, imports not yet expanded.
+    /// The WGSL text, with its `#import` lines.
     #[doc(hidden)]
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Whether it is compiled without a bound on its loops.
+    /// Whether the shader is compiled without a bound on its loops.
     pub(crate) fn is_trusted(&self) -> bool {
         self.trusted
     }
 
-    /// The same text, to be compiled with all checks.
+    /// Marks the shader to be compiled with all checks.
     ///
-    /// Whoever launches one of the crate's own shaders in an op of their own chooses its aliases, function and parameters, and
-    /// with these its loops no longer need to end.
+    /// An op of the user's own may launch a shader of this crate with aliases, a function and parameters that this
+    /// crate never checked. With those the shader's loops may not end.
     pub(crate) fn distrust(&mut self) {
         self.trusted = false;
     }
@@ -71,7 +73,7 @@ impl Shader {
 
 impl PartialEq for Shader {
     fn eq(&self, other: &Shader) -> bool {
-        // The same text compiled with and without checks is not the same shader.
+        // The name does not count: two shaders are equal when their text is, and both are checked or both are not.
         self.source == other.source && self.trusted == other.trusted
     }
 }
@@ -85,13 +87,13 @@ impl std::hash::Hash for Shader {
     }
 }
 
-/// How the rows of a matrix lie that a kernel reads in fours: what `#import weight` stands for.
+/// How a matrix lies in memory that a kernel reads four elements at a time: which module `#import weight` brings in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub enum Rows {
-    /// In this type, each row padded to a multiple of four elements.
+    /// Of this dtype, each row padded to a multiple of four elements.
     Padded(DType),
-    /// In f32 and one after another, of a length that is no multiple of four: activations that stand for a weight.
+    /// In f32 without padding, with rows whose length is not a multiple of four: an activation used as the matrix.
     Loose,
 }
 
@@ -106,18 +108,19 @@ impl Rows {
 
 /// A shader with everything that specialises it. Its derived `Hash` is the key of the pipeline cache.
 ///
-/// None of it may depend on how a tensor is sharded: shard extents are run-time parameters, or a driver could contract
-/// arithmetic differently from cut to cut and bits would change.
+/// None of it may depend on how a tensor is sharded: shard extents are run-time parameters. A driver that knew them
+/// at compile time could fuse multiplications and additions differently from cut to cut, and bits would change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Kernel {
-    /// The source.
+    /// The shader.
     pub shader: Shader,
-    /// The entry point.
+    /// The name of the entry point.
     pub entry: Cow<'static, str>,
-    /// How the matrix lies that it reads in fours, if any: what `#import weight` stands for.
+    /// How the matrix lies in memory that the kernel reads four elements at a time, if there is one: see
+    /// [`Kernel::weight`].
     pub weight: Option<Rows>,
-    /// The elementwise function that `apply` stands for, if any: one of the shader's own, or of
+    /// The elementwise function that `apply` calls, if any: one of the shader's own functions, or one of
     /// `shaders/common/functions.wgsl`.
     pub function: Option<Cow<'static, str>>,
     /// WGSL type aliases to generate: `(name, type)`.
@@ -126,41 +129,41 @@ pub struct Kernel {
     pub constants: Vec<(Cow<'static, str>, u32)>,
 }
 
-/// What one binding of a launch is bound to.
+/// The buffer that one binding of a launch refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Binding {
-    /// An input of the op, read only. `piece` counts the buffers that a wide weight is split over.
+    /// An input of the op, read only.
     Input {
-        /// Which input.
+        /// The index of the input.
         input: usize,
-        /// Which buffer of it.
+        /// The index of its buffer: a weight larger than the device's largest binding is split over several.
         piece: usize,
     },
-    /// The output, read and written.
+    /// The output of the op, read and written.
     Output,
-    /// The uniform that changes with every call: `past`, the positions already in the state.
+    /// The uniform that changes with every call: `past`, the positions that the KV cache already holds.
     Run,
 }
 
 impl Binding {
-    /// All of an input that lies in one buffer.
+    /// The first buffer of an input: all of it, unless it is a weight split over several.
     pub const fn input(input: usize) -> Binding {
         Binding::Input { input, piece: 0 }
     }
 }
 
-/// One dispatch.
+/// One dispatch of a kernel.
 ///
-/// Binding 0 of the shader is the uniform that holds `params`; `bindings` follow from 1.
+/// Binding 0 of the shader is a uniform that holds `params`; `bindings` are numbered from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// What runs.
+    /// The kernel.
     pub kernel: Kernel,
-    /// The words of its parameter block.
+    /// The 32-bit words of the parameter block.
     pub params: Vec<u32>,
-    /// What it reads and writes.
+    /// The buffers that the kernel reads and writes.
     pub bindings: Vec<Binding>,
-    /// Workgroups per dimension.
+    /// The number of workgroups per dimension.
     pub groups: [u32; 3],
 }
 
@@ -176,39 +179,40 @@ const COMMON: &[(&str, &str)] = &[
 ];
 
 impl Kernel {
-    /// A kernel with nothing specialised.
+    /// A kernel without specialisation.
     pub fn new(shader: Shader, entry: impl Into<Cow<'static, str>>) -> Kernel {
         let (weight, function, aliases, constants) = Default::default();
         Kernel { shader, entry: entry.into(), weight, function, aliases, constants }
     }
 
-    /// With `#import weight` for a matrix that lies as `rows` says.
+    /// Makes `#import weight` bring in the module that reads a matrix laid out as `rows`.
     pub fn weight(mut self, rows: Rows) -> Kernel {
         self.weight = Some(rows);
         self
     }
 
-    /// With a function `apply(x: f32) -> f32` that calls the one named `function`.
+    /// Adds a function `apply(x: f32) -> f32` that calls the one named `function`.
     #[doc(hidden)]
     pub fn function(mut self, function: impl Into<Cow<'static, str>>) -> Kernel {
         self.function = Some(function.into());
         self
     }
 
-    /// With `alias name = ty;`.
+    /// Adds `alias name = ty;`.
     #[doc(hidden)]
     pub fn alias(mut self, name: impl Into<Cow<'static, str>>, ty: impl Into<Cow<'static, str>>) -> Kernel {
         self.aliases.push((name.into(), ty.into()));
         self
     }
 
-    /// With `value` for the WGSL `override` constant `name`.
+    /// Sets the WGSL `override` constant `name` to `value`.
     pub fn constant(mut self, name: impl Into<Cow<'static, str>>, value: u32) -> Kernel {
         self.constants.push((name.into(), value));
         self
     }
 
-    /// The WGSL text: imports expanded, aliases and the elementwise function generated. `Err` names an unknown import.
+    /// The WGSL text: imports expanded, aliases and the elementwise function generated. Errors when an import is
+    /// unknown; the text names it.
     #[doc(hidden)]
     pub fn source(&self) -> Result<String, String> {
         let mut text = String::new();
@@ -236,9 +240,11 @@ impl Kernel {
     }
 }
 
-/// Workgroups for `n` invocations, `size` to a workgroup, as a grid that keeps each dimension under the limit of 65,535.
+/// A grid of workgroups for at least `n` invocations, `size` to a workgroup, with each dimension under WebGPU's limit
+/// of 65,535.
 ///
-/// A kernel that uses it numbers its workgroups `x + y * num_workgroups.x` and returns past its last element.
+/// A kernel that uses it numbers its workgroups `x + y * num_workgroups.x`, and its invocations past the last element
+/// return at once.
 pub fn linear_grid(n: usize, size: usize) -> [u32; 3] {
     const LIMIT: usize = 65_535;
     let groups = n.div_ceil(size);
@@ -247,18 +253,18 @@ pub fn linear_grid(n: usize, size: usize) -> [u32; 3] {
     [x as u32, y as u32, 1]
 }
 
-/// How a weight lies on a device.
+/// How a weight lies in a device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[doc(hidden)]
 pub enum Layout {
-    /// In the file's type, each row padded to a multiple of four elements, the vector width of every kernel. It may be
-    /// split over several buffers. Only ops that read a matrix in fours take it.
+    /// In the file's dtype, each row padded to a multiple of four elements, the vector width of every kernel. It may
+    /// be split over several buffers. Only ops that read a matrix four elements at a time accept it.
     Padded,
-    /// In f32 (indices in u32), its elements one after another in one buffer, like an activation: what any op reads.
+    /// In f32 (indices in u32) without padding in one buffer, like an activation. Every op reads it.
     Dense,
 }
 
-/// The type and shape in which a weight of `dtype` and `shape` lies on a device.
+/// The dtype and shape in which a weight of `dtype` and `shape` lies in a device's memory.
 #[doc(hidden)]
 pub fn weight_layout(dtype: DType, shape: &[usize], layout: Layout) -> (DType, Vec<usize>) {
     let mut shape = shape.to_vec();
@@ -271,13 +277,13 @@ pub fn weight_layout(dtype: DType, shape: &[usize], layout: Layout) -> (DType, V
     }
 }
 
-/// The type of a weight's elements where they lie like an activation's.
+/// The dtype of a weight laid out like an activation: u32 for indices, f32 for everything else.
 #[doc(hidden)]
 pub fn dense(dtype: DType) -> DType {
     if dtype == DType::U32 { DType::U32 } else { DType::F32 }
 }
 
-/// Bytes of a weight as it lies on a device.
+/// The bytes that a weight takes in a device's memory.
 #[doc(hidden)]
 pub fn weight_bytes(dtype: DType, shape: &[usize], layout: Layout) -> u64 {
     let (dtype, shape) = weight_layout(dtype, shape, layout);

@@ -56,7 +56,7 @@
 //! models by name. `cli`, the default, is the `fanfold` program; a library that embeds fanfold turns it off and pulls
 //! in neither a tokenizer nor a command line.
 
-// The library returns what it has to say. `println!` would also panic where a stream cannot be written.
+// The library prints nothing: it returns values and errors. `println!` would also panic when the stream is closed.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 #[cfg(feature = "text")]

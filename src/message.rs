@@ -1,20 +1,21 @@
-//! How messages are put together: lists of lines, and text of strangers made safe to show at a terminal.
+//! Helpers for messages: lists of lines, and making untrusted text safe to show at a terminal.
 //!
-//! It deliberately knows no error. Read [`crate::error`] for who shows messages.
+//! This file deliberately knows no error type. Read [`crate::error`] for who shows messages.
 
 use std::fmt::Display;
 
-/// The most characters of a message that are shown, and how many of them are from its end, where advice stands.
+/// The most characters of a message that are shown, and how many of them are taken from its end, where the advice is.
 const SHOWN: usize = 4000;
 const SHOWN_END: usize = 1000;
 
-/// `text` with everything escaped that could change more than its own place on a terminal.
+/// `text` with every character escaped that could disturb the rest of a terminal.
 ///
-/// Messages quote what strangers wrote: names in model files, plans, templates, answers of a hub. Control characters, which
-/// could move the cursor or set the window's title, and characters that turn the direction of the text after them are escaped
-/// as in a Rust literal; line ends stay. Of a text of more than 4,000 characters the middle is left out.
+/// Messages quote untrusted text: names in model files, plans, templates, answers of a hub. Control characters, which
+/// could move the cursor or set the window's title, and characters that reverse the direction of the text after them
+/// are escaped as in a Rust literal; line ends stay. The middle of a text longer than 4,000 characters is left out.
 pub fn shown(text: &str) -> String {
-    // U+061C and those after it order the text around them; U+2028 and U+2029 end lines on some terminals.
+    // From U+061C on: characters that set the direction of the text around them. U+2028 and U+2029 end lines on some
+    // terminals.
     let turns =
         |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let escape = |out: &mut String, c: char| match c {
@@ -34,7 +35,7 @@ pub fn shown(text: &str) -> String {
     out
 }
 
-/// Each of `items` on an indented line of its own, each line with a line end before it.
+/// Each of `items` on a new, indented line.
 pub(crate) fn list(items: &[impl Display]) -> String {
     items.iter().map(|item| format!("\n  {item}")).collect()
 }

@@ -1,7 +1,7 @@
-//! Spans for subscribers of the crate `tracing`, behind the feature of that name; without it both macros compile to nothing.
+//! Spans for the crate `tracing`, behind the feature of that name. Without the feature the macros compile to nothing.
 //!
-//! Spans deliberately hold no tensor and no text, only ranks, nodes, kinds and sizes in bytes. Read [`crate::session::Rank`]
-//! for who opens them: `load`, `call` and `exchange`.
+//! Spans deliberately hold no tensor and no text, only ranks, nodes, kinds and sizes in bytes. Read
+//! [`crate::session::Rank`] for who opens them: `load`, `call` and `exchange`.
 
 /// Opens a span that lasts as long as the value returned: `span!("exchange", rank = 1, node = "l0")`. A field that is known
 /// only later is given as `bytes = crate::trace::Empty` and set by [`record`].
@@ -12,7 +12,7 @@ macro_rules! span {
     };
 }
 
-/// Nothing: the feature `tracing` is off.
+/// Without the feature `tracing` this macro does nothing.
 #[cfg(not(feature = "tracing"))]
 macro_rules! span {
     ($($anything:tt)*) => {
@@ -28,7 +28,7 @@ macro_rules! record {
     };
 }
 
-/// Nothing: the feature `tracing` is off.
+/// Without the feature `tracing` this macro does nothing.
 #[cfg(not(feature = "tracing"))]
 macro_rules! record {
     ($span:expr, $field:literal, $value:expr) => {

@@ -1,20 +1,21 @@
-//! Deadlines that mean *no progress*: a counter that working threads advance, and waits that look at it.
+//! Deadlines that mean *no progress for this long*: a counter that working threads advance, and waits that watch it.
 //!
-//! A rank that computes, loads or compiles advances the counter that its session's waits share, so that nobody gives up
-//! on a peer that is slow but at work. It deliberately knows neither who works nor what is waited for. Read
-//! [`crate::comm::channel`] for a wait between ranks, and [`crate::session`] for who shares a counter.
+//! A rank that computes, loads or compiles advances the counter that all waits of its session share, so no rank gives
+//! up on a peer that is slow but at work. This file deliberately does not know what a thread works on or waits for.
+//! Read [`crate::comm::channel`] for a wait between ranks, and [`crate::session`] for who shares a counter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// The longest time a wait sleeps before it looks at the counter again.
+/// The longest time that a wait sleeps before it reads the counter again.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// A slice that took so much longer than it was to take was not slept: the process was stopped, or the machine was.
+/// When a sleep takes this much longer than asked, the process or the whole machine was suspended, and the time does
+/// not count.
 const STOPPED: Duration = Duration::from_secs(1);
 
-/// How many steps threads have done so far, shared by all that wait for one another. Clones count together.
+/// A counter of steps done, shared by threads that wait for one another. Clones share the same counter.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Counts>);
 
@@ -25,13 +26,13 @@ struct Counts {
 }
 
 impl Progress {
-    /// Counts one step: an instruction done, bytes loaded, a submission finished.
+    /// Counts one step, such as an instruction done, a block of bytes loaded or sent, or a GPU submission finished.
     pub fn step(&self) {
         self.0.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts as progress for as long as the guard lives: for code that computes and waits for nothing, such as the host
-    /// evaluation of one op, which may take longer than a deadline and always ends.
+    /// Counts as continuous progress until the guard is dropped. For code that waits for nothing and always ends, but
+    /// may take longer than a deadline, such as evaluating one op on the host.
     #[doc(hidden)]
     pub fn computing(&self) -> Computing {
         self.0.computing.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +48,7 @@ impl Progress {
     }
 }
 
-/// Made by [`Progress::computing`].
+/// The guard that [`Progress::computing`] returns.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct Computing(Progress);
@@ -59,35 +60,36 @@ impl Drop for Computing {
     }
 }
 
-/// One wait, done in slices: sleep for [`Wait::slice`], look for what is waited for, then ask [`Wait::expired`].
+/// One wait, done in slices. The caller loops: sleep for [`Wait::slice`] or receive with that timeout, return if the
+/// event came, give up if [`Wait::expired`].
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct Wait {
     progress: Progress,
     deadline: Duration,
     seen: u64,
-    /// How long nothing has moved, as far as this thread was running.
+    /// Time without progress, counted only while this thread was running.
     idle: Duration,
     last: Instant,
 }
 
 impl Wait {
-    /// A wait that ends when `progress` has not moved for `deadline`.
+    /// A wait that expires when `progress` has not advanced for `deadline`.
     pub fn new(progress: &Progress, deadline: Duration) -> Wait {
         let (progress, last) = (progress.clone(), Instant::now());
         Wait { seen: progress.steps(), progress, deadline, idle: Duration::ZERO, last }
     }
 
-    /// How long to sleep before [`Wait::expired`] is asked.
+    /// How long to sleep before the next call of [`Wait::expired`].
     pub fn slice(&self) -> Duration {
         (self.deadline / 8).clamp(Duration::from_millis(1), SLICE)
     }
 
     /// Whether there was no progress for as long as the deadline.
     ///
-    /// Time in which this thread did not run does not count, since then nobody else may have run either: a process that
-    /// was stopped for a minute, or a laptop that slept, begins its deadline anew. A slice that was merely late, as on a
-    /// busy machine, counts as one slice.
+    /// Time in which this thread did not run does not count, because the other threads may not have run either: a
+    /// process that was stopped for a minute, or a laptop that slept, starts its deadline anew. A slice that was
+    /// merely late, as on a busy machine, counts as one slice.
     pub fn expired(&mut self) -> bool {
         let (now, steps) = (Instant::now(), self.progress.steps());
         let passed = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
     use std::thread::sleep;
 
-    /// How long a wait lasts, by the clock.
+    /// Runs a wait until it expires; returns the time that took.
     fn until_expired(mut wait: Wait) -> Duration {
         let started = Instant::now();
         loop {

@@ -10,10 +10,10 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A message, shared by all that receive it.
+/// A message; ranks that receive the same bytes share one copy.
 type Message = Arc<[u8]>;
 
-/// One rank's end.
+/// One rank's end of the channels to all ranks.
 pub struct ChannelCommunicator {
     rank: usize,
     deadline: Duration,
@@ -22,7 +22,8 @@ pub struct ChannelCommunicator {
     receivers: Vec<Receiver<Message>>,
 }
 
-/// The ends of `world_size` connected ranks, by rank. A wait for a message ends when nobody has made progress for `deadline`.
+/// The communicators of `world_size` connected ranks, in the order of ranks. A wait for a message ends with an error
+/// when no rank has made progress for `deadline`.
 pub fn channels(world_size: usize, deadline: Duration) -> Vec<ChannelCommunicator> {
     let progress = Progress::default();
     let end = |rank| {
@@ -95,7 +96,7 @@ impl Communicator for ChannelCommunicator {
         Ok(())
     }
 
-    /// Sends everything before anything is received, since no send waits; a part that goes to several ranks is copied once.
+    /// Sends everything first, then receives: a send never waits. A part that goes to several ranks is copied once.
     fn all_to_all(&mut self, parts: &[Option<&[u8]>], received: &mut [Option<&mut [u8]>]) -> Result<(), CommError> {
         check(self, "all_to_all", parts.len(), received.len())?;
         keep_own(self.rank, parts, received)?;

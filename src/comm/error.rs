@@ -1,6 +1,6 @@
-//! The ways in which an exchange of bytes between ranks fails.
+//! The errors of exchanging bytes between ranks.
 //!
-//! It deliberately knows no device and no program. Read [`super::Communicator`] for the functions that return these.
+//! It deliberately knows no device and no program. Read [`super::Communicator`] for the functions that return them.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub enum CommError {
         rank: usize,
         /// The peer that it waited for.
         peer: usize,
-        /// How long there was no progress.
+        /// How long the rank waited without progress.
         deadline: Duration,
     },
     /// A peer sent a message of another length than the program says.

@@ -1,8 +1,8 @@
-//! How one rank exchanges bytes with the others: point to point, and by the collectives that programs are made of.
+//! How one rank exchanges bytes with the others: point to point, and by collectives.
 //!
-//! A communicator deliberately knows neither devices nor programs: it moves bytes into buffers that it is given, and adds f32s.
-//! Read [`channel`] for the one between threads, and [`crate::session::Rank`] for who calls it. MPI, NCCL or sockets are
-//! implementations of one's own; `examples/own_transport.rs` is one.
+//! A communicator deliberately knows neither devices nor programs: it moves bytes into buffers that it is given, and
+//! adds f32s. Read [`channel`] for the one between threads, and [`crate::session::Rank`] for who calls it. Users can
+//! implement it over MPI, NCCL or sockets; `examples/own_transport.rs` does.
 
 pub mod channel;
 mod error;
@@ -34,13 +34,13 @@ pub trait Communicator: Send {
     /// How many ranks there are.
     fn world_size(&self) -> usize;
 
-    /// Receives the counter by which the ranks of one process tell that they are at work. A rank calls this before it loads
-    /// its weights, so before anything is sent.
+    /// Takes the counter in which the ranks of one process count their steps. A rank calls this before it loads its
+    /// weights, so before anything is sent.
     ///
-    /// An implementation that keeps a clone calls [`Progress::step`] for every message that it receives, and for every piece
-    /// of one that takes long: the session then does not give up on a rank whose transport is slow but moving. A transport
-    /// between processes does not see how its peers compute: it may ignore the counter, and then its own deadline has to be
-    /// longer than the longest time a peer computes between two exchanges.
+    /// An implementation that keeps a clone calls [`Progress::step`] for every message that it receives, and for
+    /// every piece of a long one: the session then does not give up on a rank whose transport is slow but moving. A
+    /// transport between processes cannot see its peers compute. It may ignore the counter, but then its own deadline
+    /// must be longer than the longest time that a peer computes between two exchanges.
     fn share_progress(&mut self, _progress: &Progress) {}
 
     /// Sends `bytes` to rank `to`. Errors when it has ended, or does not take them within the deadline.
@@ -50,10 +50,11 @@ pub trait Communicator: Send {
     /// ended, or when it sends nothing within the deadline.
     fn receive(&mut self, from: usize, bytes: &mut [u8]) -> Result<(), CommError>;
 
-    /// Gives `parts[q]` to each rank `q` and fills `received[r]` with what rank `r` gives. Both have an entry per rank; where
-    /// there is `None`, nothing is sent or received, which both sides know. What a rank gives itself is copied.
+    /// Sends `parts[q]` to each rank `q` and fills `received[r]` with the part that rank `r` sends to this one.
     ///
-    /// Errors when the entries are not one per rank, and as the two functions above.
+    /// Both slices have one entry per rank. An entry is `None` where nothing is sent or received; sender and receiver
+    /// must agree on that. A rank's part for itself is copied. Errors when the number of entries is not the number of
+    /// ranks, and as [`send`](Communicator::send) and [`receive`](Communicator::receive).
     fn all_to_all(&mut self, parts: &[Option<&[u8]>], received: &mut [Option<&mut [u8]>]) -> Result<(), CommError> {
         check(self, "all_to_all", parts.len(), received.len())?;
         keep_own(self.rank(), parts, received)?;
@@ -76,38 +77,41 @@ pub trait Communicator: Send {
         Ok(())
     }
 
-    /// Gives `mine` to every rank and fills `received[r]` with what rank `r` gives, where it gives anything.
+    /// Sends `mine` to every rank and fills `received[r]` with the bytes that rank `r` sends.
     ///
-    /// `mine` is `None` on a rank that gives nothing. Errors as [`all_to_all`](Communicator::all_to_all).
+    /// `mine` is `None` on a rank that has nothing to send; its entry in `received` is `None` on every rank. Errors
+    /// as [`all_to_all`](Communicator::all_to_all).
     fn all_gather(&mut self, mine: Option<&[u8]>, received: &mut [Option<&mut [u8]>]) -> Result<(), CommError> {
         self.all_to_all(&vec![mine; self.world_size()], received)
     }
 
-    /// Gives `parts[q]` to each rank `q` and fills `sum` with the sum of what the ranks give to this one, in rank order.
+    /// Sends `parts[q]` to each rank `q` and fills `sum` with the sum of the parts that this rank receives, added in
+    /// the order of ranks.
     ///
-    /// Errors when a rank gives another number of elements than `sum` has, and as [`all_to_all`](Communicator::all_to_all).
+    /// Errors when a rank sends another number of elements than `sum` has, and as
+    /// [`all_to_all`](Communicator::all_to_all).
     fn reduce_scatter(&mut self, parts: &[&[f32]], sum: &mut [f32]) -> Result<(), CommError> {
         let world = self.world_size();
         let mut given = vec![0f32; world * sum.len()];
         let parts: Vec<Option<&[u8]>> = parts.iter().map(|part| Some(bytemuck::cast_slice(part))).collect();
         let received = given.chunks_mut(sum.len().max(1)).map(|part| Some(bytemuck::cast_slice_mut(part)));
         let mut received: Vec<Option<&mut [u8]>> = received.collect();
-        // Nothing is summed of nothing, but every rank takes part.
+        // An empty sum has no bytes to exchange, but every rank takes part in the collective.
         received.resize_with(world, || Some(&mut []));
         self.all_to_all(&parts, &mut received)?;
         fold(&given, sum);
         Ok(())
     }
 
-    /// Replaces `values` by the sum of what all ranks give, in rank order: the same bits on every rank.
+    /// Replaces `values` by their sum over all ranks, added in the order of ranks: every rank gets the same bits.
     ///
-    /// Errors when a rank gives another number of elements, and as [`all_to_all`](Communicator::all_to_all).
+    /// Errors when a rank sends another number of elements, and as [`all_to_all`](Communicator::all_to_all).
     fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), CommError> {
         let mine = values.to_vec();
         self.reduce_scatter(&vec![mine.as_slice(); self.world_size()], values)
     }
 
-    /// Fills `bytes` on every rank with what they hold on rank `root`.
+    /// Copies `bytes` of rank `root` into `bytes` of every other rank.
     ///
     /// Errors when there is no rank `root`, and as [`all_to_all`](Communicator::all_to_all).
     fn broadcast(&mut self, root: usize, bytes: &mut [u8]) -> Result<(), CommError> {
@@ -122,7 +126,7 @@ pub trait Communicator: Send {
     }
 }
 
-/// Errors unless a collective was given one entry per rank, for what is sent and for what is received.
+/// Errors unless a collective was given one entry per rank, both to send and to receive.
 fn check(
     communicator: &(impl Communicator + ?Sized),
     collective: &'static str,
@@ -136,7 +140,7 @@ fn check(
     }
 }
 
-/// Copies what a rank gives itself. Errors when the lengths differ.
+/// Copies a rank's part for itself. Errors when the lengths differ.
 fn keep_own(rank: usize, parts: &[Option<&[u8]>], received: &mut [Option<&mut [u8]>]) -> Result<(), CommError> {
     if let (Some(part), Some(bytes)) = (parts[rank], &mut received[rank]) {
         if part.len() != bytes.len() {

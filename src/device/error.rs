@@ -1,6 +1,6 @@
-//! What can go wrong on a device.
+//! The errors of finding, opening and using a device.
 //!
-//! It deliberately knows no rank. Read [`super::Device`] for who returns these.
+//! It deliberately knows no rank. Read [`super::Device`] for the functions that return them.
 
 use crate::message::list;
 use crate::ops::OpError;
@@ -9,82 +9,82 @@ use crate::weights::SourceError;
 use bytesize::ByteSize;
 use std::time::Duration;
 
-/// A device.
+/// An error of a device, or of finding one.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// No adapter at all.
+    /// No GPU adapter was found.
     #[error(
         "no GPU adapter found. Install a driver (Debian, Ubuntu: `apt-get install mesa-vulkan-drivers libvulkan1` also brings a software one), or compute on the host"
     )]
     NoAdapter,
-    /// A device in the list matches nothing.
+    /// An entry of a list of devices matches no device.
     #[error("device {wanted:?} matches no adapter; there are:{}", list(present))]
     NotFound {
-        /// The word given.
+        /// The entry.
         wanted: String,
-        /// What there is.
+        /// The devices that were found.
         present: Vec<String>,
     },
-    /// The list of devices cannot be read.
+    /// A list of devices cannot be parsed.
     #[error("device list {list:?}: {reason}")]
     List {
-        /// The list.
+        /// The list as it was given.
         list: String,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
     /// The device was lost.
     #[error("device {device} was lost: {reason}")]
     Lost {
-        /// The device.
+        /// The device's name.
         device: String,
-        /// The driver's words.
+        /// The driver's message.
         reason: String,
     },
-    /// The device refused memory.
+    /// The device could not allocate memory.
     #[error(
         "device {device} has no room for {what}{}: {reason}",
         if *bytes > 0 { format!(" of {}", ByteSize::b(*bytes)) } else { String::new() }
     )]
     OutOfMemory {
-        /// The device.
+        /// The device's name.
         device: String,
-        /// What was to be allocated.
+        /// The buffer or weight that was to be allocated.
         what: String,
-        /// Its size.
+        /// Its size in bytes; 0 when unknown.
         bytes: u64,
-        /// The driver's words or the limit.
+        /// The driver's message, or the limit that it exceeds.
         reason: String,
     },
-    /// The device did not finish in time.
+    /// The device made no progress for as long as the deadline.
     #[error("device {device} made no progress within {deadline:?}")]
     Deadline {
-        /// The device.
+        /// The device's name.
         device: String,
-        /// The deadline.
+        /// The deadline of the wait.
         deadline: Duration,
     },
-    /// A shader or a call was refused.
+    /// The driver or wgpu's validation refused a shader or a call.
     #[error("device {device}: {reason}")]
     Refused {
-        /// The device.
+        /// The device's name.
         device: String,
-        /// The driver's or the validator's words.
+        /// The message of the driver or of the validation.
         reason: String,
     },
-    /// An op cannot run on the device.
+    /// A node's op cannot run on the device.
     #[error("node {node}: {cause}")]
     Node {
-        /// The node.
+        /// The node's name.
         node: String,
-        /// Why.
+        /// The error of the op.
         cause: Box<DeviceError>,
     },
-    /// The evaluation of an op failed.
+    /// Evaluating an op on the host failed.
     #[error("{0}")]
     Op(OpError),
-    /// A tensor is not what it should be.
+    /// A tensor has the wrong dtype or shape.
     #[error("{0}")]
     Tensor(TensorError),
     /// A weight cannot be read.

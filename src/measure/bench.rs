@@ -1,7 +1,7 @@
-//! How fast an engine is: tokens per second of prefill and of decode, at any depth.
+//! Measures the speed of an engine: tokens per second of prefill and of decode, after any number of earlier tokens.
 //!
-//! It times calls and deliberately knows neither devices nor how numbers are shown. Tests are named as llama.cpp's
-//! llama-bench names them, and mean the same. Read [`crate::generate`] for what an engine does.
+//! It times calls, and deliberately knows neither devices nor how numbers are shown. Tests have the names and the
+//! meaning of those of llama.cpp's llama-bench. Read [`crate::generate`] for what an engine does.
 
 use crate::error::Result;
 use crate::generate::GenerateError;
@@ -12,38 +12,38 @@ use serde::Serialize;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// What of a generation is timed.
+/// The phase of a generation that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[doc(hidden)]
 pub enum Phase {
-    /// A prompt, in chunks as long as the engine takes.
+    /// A prompt, in chunks of the engine's largest length.
     Prefill,
-    /// Tokens one by one.
+    /// Tokens decoded one by one.
     Decode,
 }
 
-/// One thing to measure.
+/// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Test {
-    /// What is timed.
+    /// The phase that is timed.
     pub phase: Phase,
-    /// How many tokens of it.
+    /// Number of tokens timed.
     pub tokens: usize,
-    /// How many tokens come before them, untimed.
+    /// Number of tokens in the KV cache before the timed ones.
     pub depth: usize,
 }
 
 impl Test {
-    /// Positions that it fills.
+    /// Positions of the KV cache that the test fills.
     #[doc(hidden)]
     pub fn positions(&self) -> usize {
         self.tokens.saturating_add(self.depth)
     }
 }
 
-/// `pp512`, `tg128`, `pp512 @ d4096`.
+/// llama-bench's names: `pp512` for a prompt, `tg128` for decoding, `pp512 @ d4096` after 4096 tokens.
 impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phase = match self.phase {
@@ -55,7 +55,7 @@ impl fmt::Display for Test {
     }
 }
 
-/// What a test took, repetition by repetition.
+/// The times of a test.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct Timing {
@@ -73,7 +73,7 @@ impl Timing {
     }
 }
 
-/// The mean of `values` and their sample deviation, which is 0 for a single one.
+/// The mean of `values` and their sample standard deviation, which is 0 for a single value.
 #[doc(hidden)]
 pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
@@ -82,11 +82,11 @@ pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
     (mean, (squares / (n - 1.0).max(1.0)).sqrt())
 }
 
-/// Times `test` `repetitions` times, after a warm-up in which all its calls compile and allocate what they need.
+/// Times `test` `repetitions` times, after a warm-up in which its calls compile and allocate what they need.
 ///
-/// Tokens are random, but the same in every process. Every repetition starts with an empty cache; `progress` is told
-/// after each how many are done. Errors when the context is too short, and where a model that embeds is to decode or to
-/// start at a depth.
+/// Tokens are random, but the same in every process. Every repetition starts with an empty KV cache; `progress` is
+/// called after each with the number done. Errors when the context is too short, when a model that embeds is asked to
+/// decode or to start after earlier tokens, and when the engine fails.
 pub fn measure(engine: &mut Engine, test: Test, repetitions: usize, mut progress: impl FnMut(usize)) -> Result<Timing> {
     if !engine.model().info().generates && (test.phase == Phase::Decode || test.depth > 0) {
         let model = engine.model().path().display().to_string();
@@ -96,7 +96,7 @@ pub fn measure(engine: &mut Engine, test: Test, repetitions: usize, mut progress
     let mut random = Random::new(test.positions() as u64);
     let vocabulary = engine.model().info().vocabulary;
     let mut draw = |n: usize| (0..n).map(|_| random.range(0, vocabulary - 1) as u32).collect::<Vec<_>>();
-    // A call's length decides what is compiled and allocated for it: one of each length is enough.
+    // What is compiled and allocated depends on a call's length alone, so the warm-up runs one call of each length.
     let chunk = engine.limits().seq;
     let (whole, rest) = match test.phase {
         Phase::Prefill => (test.tokens.min(chunk), test.tokens % chunk),
@@ -131,7 +131,8 @@ fn call(engine: &mut Engine, tokens: &[u32]) -> Result<()> {
     Ok(if engine.model().info().generates { engine.feed(tokens) } else { engine.embed(tokens) }.map(drop)?)
 }
 
-/// The largest resident memory of this process so far, mapped files included; where the system tells it.
+/// The largest resident memory of this process so far in bytes, mapped files included; `None` on systems that do not
+/// report it.
 #[doc(hidden)]
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -1,6 +1,6 @@
-//! Measurements of an engine: how fast it is, and how well its model predicts a text.
+//! Measures an engine: how fast it is, and how well its model predicts a text.
 //!
-//! `bench.rs` takes times, `perplexity.rs` losses. Neither prints, and neither knows devices. Read
+//! `bench.rs` measures time, `perplexity.rs` the loss on a text. Neither prints, and neither knows devices. Read
 //! [`crate::generate`] for what an engine does.
 
 mod bench;

@@ -1,7 +1,7 @@
-//! How well a model predicts a text: the loss of every token, given those before it in its window.
+//! Measures how well a model predicts a text: the loss of every token, given the tokens before it in its window.
 //!
-//! It deliberately knows no text: ids in, nats out. Logits are turned into losses chunk by chunk, so that those of a
-//! whole file are never in memory. Read [`crate::generate`] for what an engine does.
+//! It deliberately knows no text: token ids in, nats out. Logits are turned into losses chunk by chunk, so that the
+//! logits of a whole file are never in memory. Read [`crate::generate`] for what an engine does.
 
 use crate::error::Result;
 use crate::generate::GenerateError;
@@ -13,28 +13,28 @@ use crate::text::TextError;
 use serde::Serialize;
 use std::ops::Range;
 
-/// What a text costs, so far or in all.
+/// The losses of a text: so far while it is measured, or in all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[doc(hidden)]
 pub struct Perplexity {
-    /// Tokens that were scored.
+    /// Number of tokens scored.
     pub tokens: usize,
-    /// The windows they were scored in.
+    /// The windows in which they were scored.
     pub windows: Vec<Window>,
-    /// The sum of their losses, and of their losses' squares.
+    /// The sum of the losses, and of their squares.
     #[serde(skip)]
     sums: (f64, f64),
 }
 
-/// What one window of a text costs.
+/// The loss of one window of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[doc(hidden)]
 pub struct Window {
-    /// Its first token's number in the text.
+    /// The index of its first token in the text.
     pub start: usize,
-    /// Its tokens that were scored.
+    /// Number of tokens scored in it.
     pub tokens: usize,
-    /// Their mean loss.
+    /// The mean loss of these tokens, in nats.
     pub nats_per_token: f64,
 }
 
@@ -45,24 +45,25 @@ impl Perplexity {
         self.sums.0 / self.tokens as f64
     }
 
-    /// The standard error of [`Perplexity::nats_per_token`], the tokens taken as independent.
+    /// The standard error of [`Perplexity::nats_per_token`], as if the losses of tokens were independent.
     #[doc(hidden)]
     pub fn standard_error(&self) -> f64 {
         let (n, mean) = (self.tokens as f64, self.nats_per_token());
         ((self.sums.1 / n - mean * mean).max(0.0) / (n - 1.0).max(1.0)).sqrt()
     }
 
-    /// e to the mean loss: among how many tokens, equally likely, the model would choose as uncertainly.
+    /// e to the power of the mean loss: a model that always chose among this many equally likely tokens would have
+    /// the same loss.
     #[doc(hidden)]
     pub fn perplexity(&self) -> f64 {
         self.nats_per_token().exp()
     }
 }
 
-/// The windows of a text of `tokens`: where each lies, and the first of its tokens that is scored.
+/// The windows of a text of `tokens` tokens: the range of each, and the first of its tokens that is scored.
 ///
 /// Windows begin `stride` tokens apart and are `window` long; the last may be shorter. A token is scored once, in the
-/// first window that it is in, unless it is the first of that window: nothing is known before it.
+/// first window that contains it. The first token of a window has no context, so it is not scored there.
 #[doc(hidden)]
 pub fn windows(tokens: usize, window: usize, stride: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
     let stride = stride.max(1);
@@ -70,7 +71,7 @@ pub fn windows(tokens: usize, window: usize, stride: usize) -> impl Iterator<Ite
         let start = n.checked_mul(stride)?;
         Some(start..start.saturating_add(window).min(tokens))
     };
-    // A window that ends where the one before it did holds nothing new.
+    // A window that ends where the one before it ended has no new token: skip it.
     let ended = move |n: usize| n.checked_sub(1).and_then(range).map_or(0, |before| before.end);
     (0..)
         .map_while(move |n| range(n).filter(|_| n == 0 || ended(n) < tokens).map(|range| (ended(n), range)))
@@ -80,8 +81,9 @@ pub fn windows(tokens: usize, window: usize, stride: usize) -> impl Iterator<Ite
 
 /// Scores `tokens` in [`windows`] of `window` tokens, `stride` apart.
 ///
-/// The engine must have been opened with all logits. `progress` is told the state after every window. Errors when there
-/// is nothing to score, or the window is longer than the engine's context.
+/// The engine must have been opened with `all_logits`. `progress` is called with the result so far after every
+/// window. Errors when there is no token to score, when the window is longer than the engine's context, and when the
+/// engine fails.
 pub fn perplexity(
     engine: &mut Engine,
     tokens: &[u32],
@@ -100,7 +102,7 @@ pub fn perplexity(
             if rows != chunk.len() {
                 return Err(rows_missing(engine));
             }
-            // The logits of a position are of the token after it.
+            // A position's logits predict the next token.
             for row in logits.as_f32()?.chunks(width) {
                 at += 1;
                 if at >= first && at < range.end {
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn windows_without_overlap_score_all_but_their_first_token() {
         assert_eq!(all(10, 4, 4), [(0..4, 1), (4..8, 5), (8..10, 9)]);
-        // A last window of one token has nothing to score.
+        // A last window of one token would have nothing to score and is left out.
         assert_eq!(all(9, 4, 4), [(0..4, 1), (4..8, 5)]);
         assert_eq!(all(8, 4, 4), [(0..4, 1), (4..8, 5)]);
         assert_eq!(all(1, 4, 4), []);
@@ -198,7 +200,7 @@ mod tests {
         let sums = (losses.iter().sum(), losses.iter().map(|x| x * x).sum());
         let found = Perplexity { tokens: 4, windows: vec![], sums };
         assert_eq!((found.nats_per_token(), found.perplexity()), (3.0, 3f64.exp()));
-        // A variance of 2.5 over 3.
+        // The variance is 2.5, over 3 tokens.
         assert!((found.standard_error() - (2.5f64 / 3.0).sqrt()).abs() < 1e-12);
     }
 }

@@ -1,8 +1,9 @@
-//! Proofs: that a sharded model gives what one device gives, and that a device gives what the host gives.
+//! Proofs that a sharded model computes what a single device computes, and that a device computes what the host
+//! computes.
 //!
-//! `verify.rs` compares two engines on one prompt; `selftest.rs` tests one device on small cases in a few seconds; `op.rs`
-//! holds an op, the crate's or one's own, against the rule theorem. Neither
-//! opens a device itself: the caller does. Read `verify.rs` first.
+//! `verify.rs` compares two engines on one prompt; `selftest.rs` tests one device on small cases in a few seconds;
+//! `op.rs` tests an op, this crate's or your own, cut in every way that its rule allows. None of them opens a device:
+//! the caller does. Read `verify.rs` first.
 
 mod op;
 mod selftest;

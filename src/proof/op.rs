@@ -1,8 +1,9 @@
-//! The tests that the crate holds its own ops to, for any op: cut in every way its rule allows, and run on any device.
+//! The tests that this crate's own ops have to pass, open to any op: it is cut in every way that its rule allows, and
+//! run on any device.
 //!
-//! A case is one node with random inputs. The host evaluates it whole; its parts, on hosts or on other devices, must put
-//! together to the same. It deliberately knows no op by name. Read [`crate::ops::Operator`] for how an op is written and
-//! `examples/own_op.rs` for one that is tested so.
+//! A case is one node with random inputs. The host evaluates it whole; the shards, computed on hosts or on other
+//! devices and put together, must give the same result. This file deliberately knows no op by name. Read
+//! [`crate::ops::Operator`] for how an op is written and `examples/own_op.rs` for one that is tested this way.
 
 use super::selftest::Open;
 use crate::device::Device;
@@ -21,20 +22,22 @@ use std::collections::HashMap;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-/// How much a cut sum on hosts, or by default the result of another device, may differ: relative to the largest element, or to 1.
+/// The largest difference allowed for a sum that is cut, and by default for the result of another device: relative to
+/// the largest element or to 1, whichever is more.
 const TOLERANCE: f64 = 1e-5;
 
-/// How many ranks a case is cut over on hosts.
+/// Numbers of ranks that a case is cut over on hosts.
 const HOSTS: RangeInclusive<usize> = 1..=8;
 
-/// How many ranks a case is cut over on devices. These take long to open, so none is opened for a cut that cuts nothing.
+/// Numbers of ranks that a case is cut over on devices. A device takes long to open, so the case of one rank is left
+/// out.
 const DEVICES: RangeInclusive<usize> = 2..=4;
 
-/// Why an op does not pass.
+/// Why an op did not pass.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpProofError {
-    /// The results of two ways to evaluate a case differ.
+    /// A case gave another result in one way of running it than in another.
     #[error(
         "{op}, case {seed}, {how}: element {element} is {found:?}, not {expected:?}; the largest error is {error:.1e}, \
          {allowed:.0e} is allowed"
@@ -46,18 +49,18 @@ pub enum OpProofError {
         seed: u64,
         /// What was run: `whole on the device`, or `factor n cut 0..3|3..7`.
         how: String,
-        /// The first element that differs by more than is allowed, counted row-major.
+        /// The index of the first element that differs by more than is allowed, row-major.
         element: usize,
-        /// What it is.
+        /// The element's value.
         found: f64,
-        /// What it should be.
+        /// The value expected.
         expected: f64,
-        /// The largest difference, relative to the largest element or to 1.
+        /// The largest difference of any element, relative to the largest element or to 1.
         error: f64,
-        /// The largest difference allowed; 0 asks for the same bits.
+        /// The largest difference allowed; 0 demands the same bits.
         allowed: f64,
     },
-    /// The result is of another shape or element type than the rule says.
+    /// The result has another shape or dtype than the rule says.
     #[error("{op}, case {seed}, {how}: the result is {found}, not {expected}")]
     Form {
         /// The op's name.
@@ -66,12 +69,12 @@ pub enum OpProofError {
         seed: u64,
         /// What was run.
         how: String,
-        /// Its type and shape.
+        /// The result's dtype and shape.
         found: String,
-        /// The type and shape that it should be of.
+        /// The dtype and shape expected.
         expected: String,
     },
-    /// A case did not run.
+    /// A case failed to run.
     #[error("{op}, case {seed}, {how}: {cause}")]
     Failed {
         /// The op's name.
@@ -80,16 +83,16 @@ pub enum OpProofError {
         seed: u64,
         /// What was run.
         how: String,
-        /// Why not.
+        /// The error of the run.
         cause: Box<Error>,
     },
 }
 
-/// All checks of an op at once, on a random case for each of `seeds`, which `make` makes; returns how many cuts were tried.
+/// Runs all checks of an op on a random case for each of `seeds`, built by `make`; returns how many cuts were tried.
 ///
-/// [`check_rule`] first. Where `open` opens a device, [`check_device`], [`check_cuts_on`] and [`check_columns`] follow, with a
-/// tolerance of 1e-5. Errors at the first difference, with the op, the case, the factor and the cut, and when a case does not
-/// run.
+/// Runs [`check_rule`], and with `open` also [`check_device`], [`check_cuts_on`] and [`check_columns`] on the devices
+/// that it opens, with a tolerance of 1e-5. Errors at the first difference, naming the op, the case, the factor and
+/// the cut, and when a case fails to run.
 pub fn check_op(
     make: &dyn Fn(&mut Random) -> Sample,
     seeds: Range<u64>,
@@ -104,11 +107,13 @@ pub fn check_op(
     Ok(cuts)
 }
 
-/// The rule theorem: the parts of an op put together are the whole. Returns how many cuts were tried.
+/// Checks on the host that an op's rule is true: shards, put together as the rule says, equal the whole. Returns how
+/// many cuts were tried.
 ///
-/// Each case is cut along every factor that its rule lets be cut, over 1 to 8 ranks at random places, so that some ranks have
-/// nothing, and evaluated by [`Operator::evaluate`](crate::ops::Operator::evaluate). A cut that adds nothing must give the
-/// whole's bits, one of a sum the same numbers within 1e-5, since each part is rounded to f32 before it is added.
+/// Each case is cut along every factor that its rule allows, over 1 to 8 ranks at random places, so that some ranks
+/// hold nothing, and evaluated by [`Operator::evaluate`](crate::ops::Operator::evaluate). A cut along a factor that
+/// the output keeps must give the bits of the whole. A cut along a contracted factor makes partial sums, each rounded
+/// to f32 before they are added; it may differ by 1e-5.
 ///
 /// Errors as [`check_op`].
 pub fn check_rule(
@@ -129,10 +134,11 @@ pub fn check_rule(
     })
 }
 
-/// The kernel against the host: each case whole on the device that `open` opens. Returns the largest error.
+/// Checks an op's kernels against its host evaluation: runs each case whole on the device that `open` opens. Returns
+/// the largest error.
 ///
-/// Elements may differ by `tolerance`, relative to the largest element of the result or to 1; 1e-5 is what the crate's own ops
-/// keep. Errors as [`check_op`].
+/// Elements may differ by `tolerance`, relative to the largest element of the result or to 1; this crate's own ops
+/// stay within 1e-5. Errors as [`check_op`].
 pub fn check_device(
     make: &dyn Fn(&mut Random) -> Sample,
     seeds: impl IntoIterator<Item = u64>,
@@ -151,8 +157,8 @@ pub fn check_device(
     Ok(largest)
 }
 
-/// The kernel on parts: as [`check_rule`], over 2 to 4 devices that `open` opens one by one, against the host's whole within
-/// `tolerance`. Returns how many cuts were tried.
+/// Checks an op's kernels on shards: cuts as [`check_rule`] does, over 2 to 4 devices that `open` opens one by one,
+/// and compares with the whole on the host within `tolerance`. Returns how many cuts were tried.
 ///
 /// The devices of one case may be of several kinds. Errors as [`check_op`].
 #[doc(hidden)]
@@ -176,11 +182,11 @@ pub fn check_cuts_on(
     })
 }
 
-/// Column cuts are exact: cut along any factor that is kept in the output, the parts on 2 to 4 devices have the bits of the
-/// whole on one. Returns how many cuts were tried.
+/// Checks that column cuts are exact: cut along any factor that the output keeps, the shards on 2 to 4 devices have
+/// the bits of the whole on one. Returns how many cuts were tried.
 ///
-/// It holds for a kernel whose order of reduction, variant and constants do not depend on how much of a kept factor there is.
-/// `open` opens devices of one kind. Errors as [`check_op`].
+/// An op passes if its kernel, its constants and its order of summation do not depend on the length of a kept factor.
+/// `open` must open devices of one kind. Errors as [`check_op`].
 pub fn check_columns(
     make: &dyn Fn(&mut Random) -> Sample,
     seeds: impl IntoIterator<Item = u64>,
@@ -201,7 +207,7 @@ pub fn check_columns(
     })
 }
 
-/// Runs `check` on the case of each seed, and adds up what it counts.
+/// Runs `check` on the case of each seed and adds up the cuts that it counts.
 fn each(
     make: &dyn Fn(&mut Random) -> Sample,
     seeds: impl IntoIterator<Item = u64>,
@@ -214,8 +220,8 @@ fn each(
     })
 }
 
-/// A cut of `factor` over `world` ranks at random places, empty intervals included; all on one rank where the factor is
-/// what a discrete choice is made over.
+/// A cut of `factor` over `world` ranks at random places, empty intervals included. A factor that a discrete choice is
+/// made over, such as the experts of a top-k, stays whole on one random rank.
 #[doc(hidden)]
 pub fn random_cut(random: &mut Random, factor: &Factor, world: usize) -> Cut {
     let extent = factor.extent.fixed().unwrap_or(0);
@@ -233,7 +239,7 @@ pub fn random_cut(random: &mut Random, factor: &Factor, world: usize) -> Cut {
 
 const NODE: &str = "node";
 
-/// A graph of one node, with what it is run on.
+/// A graph of one node, with the inputs to run it on.
 struct Case {
     op: &'static str,
     seed: u64,
@@ -259,7 +265,7 @@ impl Case {
         for (i, (role, tensor)) in sample.inputs.iter().enumerate() {
             let name = format!("in{i}");
             let shape: Vec<Dim> = tensor.shape().iter().map(|&n| n.into()).collect();
-            // A state starts as zeros, so a case gives its contents with the call.
+            // A KV cache starts as zeros. A case needs random contents, so it passes them as an input.
             ids.push(match role {
                 Role::Weight => self.graph.weight(&name, shape, tensor.dtype())?,
                 Role::Input | Role::State => self.graph.input(&name, shape, tensor.dtype())?,
@@ -279,7 +285,7 @@ impl Case {
         (0..n).map(|_| open().map_err(|cause| self.failed(how, cause))).collect()
     }
 
-    /// The output of one rank per device, the node cut as `cut` says.
+    /// Runs the node, cut as `cut` says, on one rank per device; returns the output.
     fn run(&self, how: &str, cut: Option<NodeCut>, devices: Vec<Box<dyn Device>>) -> Result<Tensor, OpProofError> {
         let run = || {
             let mut plan = Plan::whole(&self.graph, devices.len()).build()?;
@@ -295,8 +301,9 @@ impl Case {
         Ok(output.unwrap_or_else(|| Tensor::zeros(DType::F32, [0])))
     }
 
-    /// Calls `check` with a random cut of each factor of the node that may be cut and that `wanted` wants, given whether it is
-    /// contracted: with the words for it, the cut, its ranks, and the same.
+    /// Calls `check` with a random cut of each factor that may be cut and that `wanted` accepts. `wanted` is given
+    /// whether the factor is contracted; `check` is given a description, the cut, the number of ranks and whether the
+    /// factor is contracted.
     fn cuts(
         &self,
         random: &mut Random,
@@ -337,22 +344,23 @@ fn hosts(n: usize) -> Vec<Box<dyn Device>> {
     (0..n).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect()
 }
 
-/// By how much two results differ.
+/// The difference between two results.
 struct Difference {
-    /// The largest difference, relative to the largest element or to 1.
+    /// The largest difference of any element, relative to the largest element or to 1.
     largest: f64,
-    /// The first element that differs by more than is allowed, what it is and what it should be.
+    /// The first element that differs by more than is allowed: its index, its value and the value expected.
     first: Option<(usize, f64, f64)>,
 }
 
-/// By how much two tensors of one shape and type differ, where `allowed` is allowed; `None` for the same bits.
+/// The difference of two tensors of equal shape and dtype; `None` when all bits are equal.
 ///
-/// The scale is at least 1 because Silu of -100 is 4e-42, which a GPU may call 0.
+/// Errors are relative to at least 1, because a result may be as small as 4e-42 (Silu of -100), which a GPU may round
+/// to 0.
 fn difference(found: &Tensor, expected: &Tensor, allowed: f64) -> Option<Difference> {
     if found == expected {
         return None;
     }
-    // What a node makes is f32 or u32.
+    // Nodes compute f32 or u32.
     let number = |word: [u8; 4]| match expected.dtype() {
         DType::U32 => f64::from(u32::from_le_bytes(word)),
         DType::F32 | DType::F16 | DType::BF16 => f64::from(f32::from_le_bytes(word)),
@@ -363,7 +371,7 @@ fn difference(found: &Tensor, expected: &Tensor, allowed: f64) -> Option<Differe
     for (element, (&one, &two)) in a.iter().zip(b).enumerate() {
         let (x, y) = (number(one), number(two));
         let error = if one == two { 0.0 } else { (x - y).abs() / scale };
-        // A NaN is the largest difference there is.
+        // A NaN counts as an infinite difference.
         let error = if error.is_nan() { f64::INFINITY } else { error };
         largest = largest.max(error);
         if error > allowed || allowed == 0.0 && one != two {

@@ -1,8 +1,8 @@
-//! A short test of one device against the host: ops, products, exactness and exchange, each told as it ends.
+//! A short test of one device against the host: ops, matrix products, exactness and exchange. Each result is reported
+//! as it comes.
 //!
-//! It names no op but the product whose speed it takes: cases come from the ops themselves. It deliberately opens no
-//! device of its own and knows no adapter: whoever calls says how one is opened. Read [`crate::proof`] for the proof
-//! on a model of one's own.
+//! The cases come from the ops themselves. This file deliberately knows no adapter: the caller passes a function that
+//! opens the device. Read [`crate::proof`] for the proof on your own model.
 
 use crate::device::host::HostDevice;
 use crate::device::{Device, DeviceError};
@@ -25,48 +25,50 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What an op's result may differ from the host's by, `||a - b|| / ||b||`; sums of f32 in another order do.
+/// The largest `||a - b|| / ||b||` allowed between an op's result on the device and on the host. f32 sums in another
+/// order differ a little.
 const TOLERANCE: f64 = 1e-5;
 
-/// No wait within a check is longer.
+/// The deadline of every wait within a check.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What one check found.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[doc(hidden)]
 pub struct Check {
-    /// Which check.
+    /// The check's name.
     pub name: String,
-    /// Whether all is as it should be.
+    /// Whether the check passed.
     pub passed: bool,
-    /// What was found, or what is wrong.
+    /// The figures found, or what is wrong.
     pub detail: String,
-    /// How long it took.
+    /// The time that the check took.
     pub seconds: f64,
 }
 
-/// Opens the device that is tested; called for every device that a check needs.
+/// Opens the device under test; called once for every device that a check needs.
 pub type Open<'a> = dyn Fn() -> Result<Box<dyn Device>, DeviceError> + 'a;
 
-/// Passed or not, and the words for it.
+/// Whether the check passed, and its detail text.
 type Finding = (bool, String);
 
-/// A check, given until when it may repeat itself.
+/// A check; it may repeat itself until the given time.
 type Run = fn(&Open<'_>, Instant) -> Result<Finding>;
 
-/// The checks, in order, each with its part of the time.
+/// The checks in order, each with its share of the time budget.
 const CHECKS: &[(&str, f64, Run)] =
     &[("ops", 0.4, ops), ("products", 0.2, products), ("exactness", 0.2, exactness), ("exchange", 0.2, exchange)];
 
-/// How many checks there are.
+/// The number of checks.
 #[doc(hidden)]
 pub fn checks() -> usize {
     CHECKS.len()
 }
 
-/// Tests the device that `open` opens, in about `budget`, and tells every check as it ends.
+/// Tests the device that `open` opens, in about `budget`, and calls `tell` with each check's result. Returns whether
+/// all passed.
 ///
-/// A check that errs or panics has failed, and the next one begins. Returns whether all passed.
+/// A check that returns an error or panics has failed, and the next one begins.
 #[doc(hidden)]
 pub fn selftest(open: &Open<'_>, budget: Duration, tell: &mut dyn FnMut(Check)) -> bool {
     let mut all = true;
@@ -88,7 +90,7 @@ fn words(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
 }
 
-/// A graph under test, with what it is run on.
+/// A graph under test, with the inputs to run it on.
 #[derive(Default)]
 struct Trial {
     graph: Graph,
@@ -107,7 +109,7 @@ impl Trial {
                 self.weights.insert(name, tensor);
                 Ok(id?)
             }
-            // A state starts as zeros: its contents are given with the call.
+            // A KV cache starts as zeros. A case needs random contents, so it passes them as an input.
             Role::Input | Role::State => {
                 let id = self.graph.input(&name, shape, dtype);
                 self.inputs.insert(name, tensor);
@@ -116,7 +118,7 @@ impl Trial {
         }
     }
 
-    /// Adds a case as a node, and its result as an output, called `name`.
+    /// Adds a case as a node called `name`, whose result is an output of the graph.
     fn add(&mut self, name: &str, sample: Sample) -> Result<()> {
         let inputs = sample.inputs.into_iter().enumerate();
         let ids = inputs.map(|(i, (role, tensor))| self.value(format!("{name}.{i}"), role, tensor));
@@ -140,7 +142,7 @@ impl Trial {
         )?)
     }
 
-    /// On one device.
+    /// A session of the graph on one device.
     fn single(&self, device: Box<dyn Device>) -> Result<Session> {
         self.session(&plan(&self.graph, Strategy::Single, &[1.0])?, vec![device])
     }
@@ -150,7 +152,7 @@ impl Trial {
     }
 }
 
-/// By how much the results differ: 0 where they are the same bits, infinite where they cannot be compared.
+/// The relative difference of two results: 0 when all bits are equal, infinite when their shapes differ.
 fn difference(found: &Tensor, expected: &Tensor) -> f64 {
     match (found.as_f32(), expected.as_f32()) {
         _ if found == expected => 0.0,
@@ -161,12 +163,13 @@ fn difference(found: &Tensor, expected: &Tensor) -> f64 {
     }
 }
 
-/// Random cases of every op, until the time is up, but each op once.
+/// Runs random cases of every op until the time is up, each op at least once.
 fn ops(open: &Open<'_>, until: Instant) -> Result<Finding> {
     let mut worst: BTreeMap<&str, f64> = BTreeMap::new();
     let mut cases = 0;
     for seed in 0..16 {
-        // One session for all cases with one past: opening a device takes longer than a case.
+        // All cases with the same `past` run in one session, because opening a device takes longer than running a
+        // case.
         let mut trials: BTreeMap<usize, Trial> = BTreeMap::new();
         for (name, make) in samples() {
             let sample = make(&mut Random::new(seed));
@@ -207,11 +210,12 @@ fn product(random: &mut Random, dtype: DType, rows: usize, n: usize, k: usize) -
     Sample::new(Linear, vec![(Role::Input, x), (Role::Weight, random.tensor(dtype, &[n, k]))])
 }
 
-/// Products of every weight type and form, and how fast a large one goes.
+/// Runs matrix products of every weight dtype and several shapes, and measures the speed of a large one.
 fn products(open: &Open<'_>, until: Instant) -> Result<Finding> {
     let (mut random, mut trial) = (Random::new(1), Trial::default());
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        // One row, a few and many are different kernels; 301 columns are no whole number of words.
+        // One row, a few rows and many rows use different kernels; 301 columns of f16 do not fill a whole number of
+        // 32-bit words.
         for (rows, n, k) in [(1, 257, 512), (3, 65, 301), (33, 130, 256)] {
             trial.add(&format!("{dtype}, {rows} x {k} by {n}"), product(&mut random, dtype, rows, n, k))?;
         }
@@ -231,7 +235,8 @@ fn products(open: &Open<'_>, until: Instant) -> Result<Finding> {
     Ok((true, format!("{count} products, largest error {largest:.1e}; f32 at {rate:.1} GFLOP/s or more")))
 }
 
-/// The best of a few runs of products that follow on one another, so that copies weigh little.
+/// The best rate of a few runs, in operations per second. Each run chains many products, so that copies take little
+/// of its time.
 fn rate(device: Box<dyn Device>, until: Instant) -> Result<f64> {
     const DEPTH: usize = 4;
     let (rows, width) = (64, 1024);
@@ -243,7 +248,7 @@ fn rate(device: Box<dyn Device>, until: Instant) -> Result<f64> {
     }
     trial.graph.output("y", x)?;
     let mut session = trial.single(device)?;
-    // The first run compiles.
+    // The first run compiles the kernels.
     trial.run(&mut session)?;
     let mut best = f64::INFINITY;
     for _ in 0..20 {
@@ -257,7 +262,7 @@ fn rate(device: Box<dyn Device>, until: Instant) -> Result<f64> {
     Ok((2 * DEPTH * rows * width * width) as f64 / best / 1e9)
 }
 
-/// The demo model with its columns over two devices, against one: bit for bit.
+/// Runs the demo model under a column plan on two devices and on one, and compares all bits.
 fn exactness(open: &Open<'_>, _: Instant) -> Result<Finding> {
     let model = Arc::new(Model::demo()?);
     let options = EngineOptions::default().context(64).chunk(16).all_logits(true).deadline(DEADLINE);
@@ -278,14 +283,14 @@ fn exactness(open: &Open<'_>, _: Instant) -> Result<Finding> {
     })
 }
 
-/// A sum over two devices: whether it is right, and how long its exchange takes.
+/// Runs a sum cut over two devices: checks the result and measures the time of its exchange.
 fn exchange(open: &Open<'_>, until: Instant) -> Result<Finding> {
     const FLOATS: usize = 16 << 10;
     let (mut random, mut trial) = (Random::new(3), Trial::default());
     let x = trial.value("x".into(), Role::Input, random.tensor(DType::F32, &[1, 1, 8]))?;
     let weight = trial.value("w".into(), Role::Weight, random.tensor(DType::F32, &[FLOATS, 8]))?;
     let sum = trial.graph.node("product", Linear, &[x, weight])?;
-    // Not linear: the parts are added before it.
+    // Relu is not linear, so the partial sums must be exchanged and added before it.
     let output = trial.graph.node("after", Unary { function: UnaryFunction::Relu }, &[sum])?;
     trial.graph.output("y", output)?;
     let plan = Plan::whole(&trial.graph, 2).cut("product", "k", [0..5, 5..8]).build()?;
@@ -305,7 +310,8 @@ fn exchange(open: &Open<'_>, until: Instant) -> Result<Finding> {
         trial.run(&mut session)?;
         let after = session.report()?;
         let ranks = after.iter().zip(&before);
-        // A rank waits for the slower one: the least is the exchange itself.
+        // A rank's time includes waiting for the slower one; the smaller of the two is closest to the exchange
+        // itself.
         let time =
             ranks.map(|(a, b)| (a.exchange_time - b.exchange_time) / (a.exchanges - b.exchanges).max(1) as u32).min();
         times.extend(time);

@@ -1,7 +1,8 @@
-//! The proof: the same tokens through a sharded engine and a single one, compared position by position.
+//! Runs the same tokens through a sharded engine and a single-device one, and compares the outputs position by
+//! position.
 //!
-//! It deliberately knows neither plans nor devices: two engines, one prompt. [`Measure`] says what counts as an error. Read [`crate::generate`] for what an
-//! engine does.
+//! It deliberately knows neither plans nor devices: two engines, one prompt. [`Measure`] defines the error. Read
+//! [`crate::generate`] for what an engine does.
 
 use crate::error::Result;
 use crate::generate::Engine;
@@ -10,33 +11,36 @@ use crate::tensor::{Tensor, relative_error};
 use serde::Serialize;
 use std::fmt;
 
-/// The documented tolerance of `bounded`, of the error that [`Measure`] defines.
+/// The largest error, as [`Measure`] defines it, that a plan with cut sums may make.
 ///
-/// f32 sums in another order differ by a few ulp per layer; 1e-4 is well above what is measured on the fixtures.
+/// f32 sums in another order differ by a few units in the last place per layer; 1e-4 is well above what the test
+/// models show.
 #[doc(hidden)]
 pub const TOLERANCE: f64 = 1e-4;
 
-/// What the numbers of a position are, and so how far apart two rows of them, `a` sharded and `b` single, are.
+/// What an engine's outputs mean, which decides how the error of a row `a` (sharded) against `b` (single device) is
+/// defined. A row holds the outputs of one position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[doc(hidden)]
 pub enum Measure {
-    /// Logits that a softmax follows: the largest difference of a log-probability, in units of the spread of `b`.
+    /// Logits of a token model. The error is the largest difference of a log-probability, divided by the spread of
+    /// `b`.
     ///
-    /// A log-probability does not change when all logits are moved by one number, so that a common offset neither counts as
-    /// an error nor hides one, as it would in `||a - b|| / ||b||`. The spread is the root mean square of `b` about its
-    /// mean. Where all logits are nearly equal, which says that all tokens are about as likely, it would blow up the last
-    /// bits, and the unit is 1 nat, or the root mean square of `b` itself where that is less. So the unit is never
-    /// more than that root mean square, and two rows that differ in more than an offset are at least as far apart as by
-    /// `||a - b|| / ||b||`, the offset taken out.
+    /// Adding one number to all logits does not change a log-probability, so a common offset neither counts as an
+    /// error nor hides one, as it would in `||a - b|| / ||b||`. The spread is the root mean square of `b` about its
+    /// mean. When all logits are nearly equal the spread is nearly 0 and would magnify rounding; the unit is then 1
+    /// nat, or the root mean square of `b` if that is less. The unit never exceeds that root mean square, so apart
+    /// from a common offset this error is at least `||a - b|| / ||b||`.
     LogProbabilities,
-    /// The logits of a classification head: the largest difference of one, in units of its own size or of 1 where that is
-    /// more; with several labels also the largest difference of a log-probability, in units of the spread or of 1 nat.
+    /// Logits of a classification head. The error is the largest difference of a logit, divided by its own size or by
+    /// 1, whichever is more. With several labels, the largest difference of a log-probability, divided by the spread
+    /// or by 1 nat, counts too if it is larger.
     ///
-    /// One label's large logit does not hide another's error, and a logit that happens to be near zero is not held to
-    /// digits that f32 sums do not have.
+    /// One label's large logit does not hide another's error, and a logit near zero is not held to digits that f32
+    /// sums do not have.
     Scores,
-    /// Hidden states: `||a - b|| / ||b||` of each position.
+    /// Hidden states. The error is `||a - b|| / ||b||`.
     HiddenStates,
 }
 
@@ -51,8 +55,7 @@ impl fmt::Display for Measure {
 }
 
 impl Measure {
-    /// The error of the row `a` against `b`: infinite where the two are not of one length, or hold what is no finite
-    /// number.
+    /// The error of the row `a` against `b`: infinite when their lengths differ or either holds a NaN or an infinity.
     fn error(self, a: &[f32], b: &[f32]) -> f64 {
         if a.len() != b.len() || a.iter().chain(b).any(|x| !x.is_finite()) {
             return f64::INFINITY;
@@ -87,9 +90,9 @@ fn spread(values: &[f32]) -> f64 {
     root_mean_square(values.iter().map(|&x| x as f64 - mean))
 }
 
-/// The largest difference of a log-probability, in nats. 0 where there is one logit, whose probability is 1.
+/// The largest difference of a log-probability, in nats. With a single logit, whose probability is 1, it is 0.
 fn log_probability_error(a: &[f32], b: &[f32]) -> f64 {
-    // What the softmax divides by, as a logarithm; the largest logit is taken out first so that nothing overflows.
+    // The logarithm of the softmax's denominator. The largest logit is subtracted first, so that nothing overflows.
     let normalizer = |row: &[f32]| {
         let max = row.iter().fold(f64::NEG_INFINITY, |max, &x| max.max(x as f64));
         max + row.iter().map(|&x| (x as f64 - max).exp()).sum::<f64>().ln()
@@ -99,27 +102,27 @@ fn log_probability_error(a: &[f32], b: &[f32]) -> f64 {
     each.fold(0.0, f64::max)
 }
 
-/// What a comparison found.
+/// The result of comparing a sharded engine with a single-device one.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
-    /// Positions compared.
+    /// Number of positions compared.
     pub positions: usize,
-    /// Positions of the prompt, fed in two chunks.
+    /// Number of positions of the prompt, fed in two chunks.
     pub prompt: usize,
-    /// What is compared, and how the error is defined.
+    /// What the outputs are, which defines the error.
     pub measure: Measure,
-    /// The largest error of a position.
+    /// The largest error of any position.
     pub error: f64,
-    /// What it may be.
+    /// The largest error allowed.
     pub tolerance: f64,
     /// The first position whose most likely token differs, if any.
     pub first_differing_token: Option<usize>,
-    /// Whether every number compared has the same bits.
+    /// Whether all outputs compared are equal bit for bit.
     pub bits_equal: bool,
 }
 
 impl Comparison {
-    /// Whether the two agree: the error is within the tolerance, and no token differs.
+    /// Whether the error is within the tolerance and no position's most likely token differs.
     pub fn passed(&self) -> bool {
         self.error <= self.tolerance && self.first_differing_token.is_none()
     }
@@ -132,7 +135,7 @@ impl Comparison {
         }
         for (a, b) in a.chunks(width).zip(b.chunks(width)) {
             self.error = self.error.max(self.measure.error(a, b));
-            // The largest component of hidden states is no token.
+            // Only logits have a most likely token.
             let differs = self.measure == Measure::LogProbabilities && argmax(a) != argmax(b);
             if differs && self.first_differing_token.is_none() {
                 self.first_differing_token = Some(self.positions);
@@ -155,9 +158,10 @@ fn begin(prompt: usize, measure: Measure) -> Comparison {
     Comparison { positions, prompt, measure, error, tolerance, first_differing_token, bits_equal }
 }
 
-/// Feeds `prompt` in two chunks and then `steps` tokens, the single engine's own choices, to both.
+/// Feeds `prompt` in two chunks and then `steps` tokens to both engines, and compares their logits. The tokens are
+/// the single engine's most likely ones.
 ///
-/// Both engines should be opened with `all_logits`, so that every position is compared. Errors when either fails.
+/// Open both engines with `all_logits`, so that every position is compared. Errors when either engine fails.
 pub fn verify(
     sharded: &mut Engine,
     single: &mut Engine,
@@ -168,7 +172,7 @@ pub fn verify(
     let mut comparison = begin(prompt.len(), Measure::LogProbabilities);
     sharded.reset();
     single.reset();
-    // Uneven on purpose: the second chunk starts where no kernel's block does.
+    // Two chunks, so that the second one attends to positions that the KV cache already holds.
     let (first, second) = prompt.split_at(prompt.len().div_ceil(2));
     let mut next = Vec::new();
     for chunk in [first, second].into_iter().filter(|chunk| !chunk.is_empty()) {
@@ -189,9 +193,10 @@ pub fn verify(
     Ok(comparison)
 }
 
-/// The error of the hidden states after each layer, on the prompt's first chunk: where two engines begin to differ.
+/// The error of the hidden states after each layer, on the prompt's first chunk; it shows where two engines begin to
+/// differ.
 ///
-/// Both models should have [layer outputs](crate::import::Model::with_layer_outputs); others have none to compare.
+/// Both models should have [layer outputs](crate::import::Model::with_layer_outputs); the result is empty otherwise.
 #[doc(hidden)]
 pub fn verify_layers(sharded: &mut Engine, single: &mut Engine, prompt: &[u32]) -> Result<Vec<f64>> {
     let chunk = &prompt[..prompt.len().min(sharded.limits().seq).min(single.limits().seq)];
@@ -202,8 +207,8 @@ pub fn verify_layers(sharded: &mut Engine, single: &mut Engine, prompt: &[u32]) 
 
 /// Compares the hidden states or the scores of `tokens` on both engines, for models that predict no tokens.
 ///
-/// Of a model that pools, both should have [its hidden states](crate::import::Model::with_hidden_states): a pooled vector
-/// is a mean over positions, in which the error of one of them is lost.
+/// Build a model that pools [with its hidden states](crate::import::Model::with_hidden_states): a pooled vector is a
+/// mean over positions and would hide the error of a single one.
 #[doc(hidden)]
 pub fn verify_embedding(sharded: &mut Engine, single: &mut Engine, tokens: &[u32]) -> Result<Comparison> {
     let scored = sharded.model().info().scores.is_some();
@@ -245,7 +250,7 @@ mod tests {
             let (a, b) = (moved(&a, offset), moved(&b, offset));
             assert!(LOGITS.error(&a, &b) > 10.0 * TOLERANCE, "offset {offset}: {:e}", LOGITS.error(&a, &b));
         }
-        // As the error was measured before, the offset hides it.
+        // The relative error, in contrast, hides the difference behind the offset.
         assert!(relative_error(&moved(&a, -4096.0), &moved(&b, -4096.0)) < TOLERANCE);
     }
 
@@ -258,7 +263,7 @@ mod tests {
         assert_eq!(LOGITS.error(&[0.0; 4], &[0.0; 4]), 0.0);
     }
 
-    /// No tolerance is loosened: whatever differs beyond an offset counts for at least as much as it did.
+    /// Apart from a common offset, a difference counts for at least as much as the relative error.
     #[test]
     fn a_difference_of_logits_counts_for_at_least_what_it_did() {
         let mut random = Random::new(2);
@@ -281,16 +286,16 @@ mod tests {
     #[test]
     fn scores_are_compared_one_by_one_on_an_absolute_scale() {
         let scores = |a: &[f32], b: &[f32]| Measure::Scores.error(a, b);
-        // Near zero, where a ratio of the two would be large.
+        // Near zero, where the relative difference would be large.
         assert!(scores(&[1.1e-6], &[1e-6]) < TOLERANCE && relative_error(&[1.1e-6], &[1e-6]) > 0.09);
         assert!(scores(&[1.1e-6, -1e-6], &[1e-6, -1e-6]) < TOLERANCE);
         assert!(scores(&[0.001], &[0.0]) > TOLERANCE);
-        // Beside a large one, which would hide it.
+        // Beside a large logit, which the relative error would let hide it.
         assert!(scores(&[100.0, 0.009], &[100.0, 0.0]) > TOLERANCE);
         assert!(relative_error(&[100.0, 0.009], &[100.0, 0.0]) < TOLERANCE);
-        // Under a common offset, too, the probabilities tell.
+        // Under a common offset the probabilities show the difference.
         assert!(scores(&[4096.0, 4096.25], &[4096.0, 4096.0]) > TOLERANCE);
-        // With several labels the logits themselves are what is wanted: an offset is a difference.
+        // With several labels the logits themselves are the result, so an offset is a difference.
         assert!(scores(&[2.0, 3.0], &[1.0, 2.0]) > TOLERANCE);
         for wrong in [&[f32::NAN][..], &[f32::INFINITY], &[1.0, 1.0]] {
             assert_eq!(scores(wrong, &[1.0]), f64::INFINITY);

@@ -1,7 +1,8 @@
-//! A plan as text for a terminal: which rank holds what, and how many bytes the ranks exchange.
+//! Shows a plan as text for a terminal: which rank holds which part of each layer, and how many bytes the ranks
+//! exchange.
 //!
-//! It reads a plan and its program, and deliberately decides nothing, runs nothing and knows no terminal: callers give the
-//! width. Read [`crate::plan`] for what is drawn.
+//! It reads a plan and its program. It deliberately decides nothing, runs nothing and knows no terminal: callers give
+//! the width. Read [`crate::plan`] for the plan itself.
 
 use crate::graph::{Graph, Source};
 use crate::kernel::weight_bytes;
@@ -12,27 +13,28 @@ use crate::sharding::Cut;
 use bytesize::ByteSize;
 use std::fmt::Write as _;
 
-/// Columns of a node's name.
+/// Width of the column with node names, in characters.
 const NAME: usize = 21;
-/// Columns of a row of the picture beside the drawing of its cut: the name, how parts are joined, and how often it occurs.
+/// Width of everything in a row of the picture but the drawn cut: the node's name, the kind of cut, and how often it
+/// occurs.
 const BESIDE_BAR: usize = NAME + 19;
-/// The fewest columns that a cut is drawn in.
+/// The least width of a drawn cut.
 const NARROWEST_BAR: usize = 20;
 
-/// The name of a node with `*` for its layer's number, so that equal layers are drawn once.
+/// The node's name with `*` in place of the layer number, so that equal layers are drawn once.
 fn pattern(name: &str) -> String {
     let open = |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) { "*".to_string() } else { part.to_string() };
     name.split('.').map(open).collect::<Vec<_>>().join(".")
 }
 
-/// The end of `name` in at most [`NAME`] columns: whole parts of it, if one fits.
+/// The end of `name` in at most [`NAME`] characters, shortened at a dot if possible: `…self_attn.q_proj`.
 fn end(name: &str) -> String {
     let length = name.chars().count();
     if length <= NAME {
         return name.to_string();
     }
     let kept: String = name.chars().skip(length - (NAME - 1)).collect();
-    // Shortened to where a part begins, unless the rest begins with a part already or is less than one.
+    // Shorten further, to the next dot, unless the text kept starts right after a dot already or has no dot in it.
     let cut_at_dot = name.ends_with(&format!(".{kept}"));
     match kept.split_once('.') {
         Some((_, parts)) if !cut_at_dot => format!("…{parts}"),
@@ -40,7 +42,7 @@ fn end(name: &str) -> String {
     }
 }
 
-/// A cut drawn in `columns` columns, each of them the digit of the rank that holds this part, or `+` where several do.
+/// A cut drawn in `columns` characters: each is the digit of the rank that holds that part, or `+` where several do.
 fn bar(cut: &Cut, columns: usize) -> String {
     let extent = (0..cut.world_size()).map(|r| cut.range(r).end).max().unwrap_or(0).max(1);
     let column = |c: usize| {
@@ -55,10 +57,10 @@ fn bar(cut: &Cut, columns: usize) -> String {
     (0..columns).map(column).collect()
 }
 
-/// The plan as a picture in `width` columns, at least 60: a row per kind of layer, in which a digit names the rank that holds
-/// this part of it.
+/// The plan as a picture of `width` characters, at least 60. Each kind of layer is a row of digits that name the rank
+/// which holds that part.
 ///
-/// Only nodes with a weight or a state of their own are drawn: the cuts of the nodes between follow from theirs.
+/// Only nodes with a weight or a KV cache of their own are drawn: the cuts of the nodes between follow from theirs.
 pub fn picture(graph: &Graph, plan: &Plan, width: usize) -> String {
     let columns = width.saturating_sub(BESIDE_BAR).max(NARROWEST_BAR);
     let mut rows: Vec<(String, String, String, usize)> = Vec::new();
@@ -81,8 +83,8 @@ pub fn picture(graph: &Graph, plan: &Plan, width: usize) -> String {
     text
 }
 
-/// The exchanges of one call, as lines of at most `width` columns: how many there are of each collective, and how many bytes each
-/// rank sends under `env`, which should be a call with one token.
+/// The exchanges of one call, as lines of at most `width` characters: how many of each collective, and how many bytes
+/// each rank sends. `env` should describe a call with one token.
 pub fn exchanges(program: &Program, env: &Env, width: usize) -> String {
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for instr in program.ranks.first().map(|rank| rank.instrs.as_slice()).unwrap_or_default() {
@@ -118,7 +120,7 @@ pub fn exchanges(program: &Program, env: &Env, width: usize) -> String {
     text
 }
 
-/// Bytes that `rank` sends to other ranks in one call under `env`.
+/// Bytes that `rank` sends to other ranks in one call of the sizes in `env`.
 pub fn sent_bytes(program: &Program, rank: usize, env: &Env) -> u64 {
     let program = &program.ranks[rank];
     let sent = program.instrs.iter().map(|instr| match instr {
@@ -133,9 +135,11 @@ pub fn sent_bytes(program: &Program, rank: usize, env: &Env) -> u64 {
     sent.sum()
 }
 
-/// A line for every weight that ranks hold in several cuts or layouts, with the bytes that it takes beyond holding it once.
+/// A line for every weight that ranks hold more than once, because two nodes need it in different cuts or layouts,
+/// with the extra bytes.
 ///
-/// An example is a vocabulary that the embedding and the head share, where a plan cuts it in one way here and in another there.
+/// For example, the embedding and the output head share the vocabulary matrix, and a plan may cut it along rows for
+/// one and along columns for the other.
 pub fn held_twice(program: &Program, limits: &Limits) -> String {
     let mut text = String::new();
     let Some(first) = program.ranks.first() else { return text };
@@ -149,7 +153,7 @@ pub fn held_twice(program: &Program, limits: &Limits) -> String {
             continue;
         }
         seen.push(name);
-        // Every rank lists the same weights in the same order.
+        // Every rank lists the same weights in the same order, so the first rank's positions hold for all.
         let places = (0..first.weights.len()).filter(|&w| first.weights[w].name == name);
         let held: Vec<u64> = places.map(|w| program.ranks.iter().map(|rank| bytes_of(rank, w)).sum()).collect();
         let beyond = held.iter().sum::<u64>() - held.iter().max().copied().unwrap_or(0);

@@ -1,7 +1,7 @@
-//! Refuses a call that a program cannot take, before any device or peer has seen it.
+//! Checks a call before any device or peer sees it: its sizes against the limits, its inputs against the program.
 //!
-//! It deliberately knows neither devices nor peers: it compares shapes and numbers. Read `threads.rs` and `rank.rs` for the
-//! two callers, which both leave what they drive usable when a call is refused.
+//! It deliberately knows neither devices nor peers: it compares shapes and numbers. Read `threads.rs` and `rank.rs`
+//! for the two callers; a session or rank that refuses a call stays usable.
 
 use super::error::SessionError;
 use super::shards::Tensors;

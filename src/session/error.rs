@@ -1,6 +1,6 @@
-//! What can go wrong while ranks run a program.
+//! The errors of opening a session and of running a program on its ranks.
 //!
-//! It deliberately knows no token. Read [`super::Session`] for who returns these.
+//! It deliberately knows no token and no model. Read [`super::Session`] and [`super::Rank`] for who returns which.
 
 use crate::comm::CommError;
 use crate::device::DeviceError;
@@ -16,25 +16,25 @@ fn waiters(ranks: &[usize]) -> String {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// A rank failed and ended the others.
+    /// A rank failed, which ended the session.
     #[error("rank {rank} ({device}){}: {cause}", node.as_ref().map(|n| format!(", node {n}")).unwrap_or_default())]
     Rank {
-        /// The rank.
+        /// The rank's number.
         rank: usize,
-        /// Its device.
+        /// The name of the rank's device.
         device: String,
-        /// The node it was at, if any.
+        /// The node that the rank was running, if it was in a call.
         node: Option<String>,
-        /// Why.
+        /// The rank's own error.
         cause: Box<SessionError>,
     },
-    /// The session has failed before. Nothing revives it, `Engine::reset` neither.
+    /// The session failed in an earlier call. It stays unusable, even after `Engine::reset`: open a new one.
     #[error("the session has ended after an error: open a new one")]
     Ended,
-    /// A rank is run before its weights were loaded.
+    /// A rank was asked to run before it loaded its weights.
     #[error("the rank has loaded nothing yet")]
     NotLoaded,
-    /// A rank's program and its communicator are of different ranks.
+    /// A rank was made of the program of one rank and the communicator of another.
     #[error("the program is rank {program}'s, the communicator rank {communicator}'s")]
     WrongRank {
         /// The program's rank.
@@ -42,63 +42,63 @@ pub enum SessionError {
         /// The communicator's rank.
         communicator: usize,
     },
-    /// A rank's thread panicked. It is what a [`SessionError::Rank`] is caused by.
+    /// Code that a rank called panicked. Always the cause inside a [`SessionError::Rank`].
     #[error("panicked: {words}")]
     Panicked {
-        /// What the panic said.
+        /// The panic's message.
         words: String,
     },
-    /// A rank answered nothing, and no rank made progress in time.
+    /// A rank did not answer, and no rank made progress for as long as the deadline.
     #[error(
         "rank {rank} ({device}){}: no progress within {deadline:?}{}",
         node.as_ref().map(|n| format!(", node {n}")).unwrap_or_default(),
         waiters(waiting)
     )]
     Stalled {
-        /// The rank.
+        /// The rank's number.
         rank: usize,
-        /// Its device.
+        /// The name of the rank's device.
         device: String,
-        /// The node it is at, if any.
+        /// The node that the rank is running, if it is in a call.
         node: Option<String>,
-        /// The ranks that gave up waiting for it.
+        /// The ranks that gave up waiting for this one.
         waiting: Vec<usize>,
-        /// The deadline.
+        /// The deadline of the session's waits.
         deadline: Duration,
     },
-    /// The positions of a call do not fit the state.
+    /// A call's positions do not fit the KV cache.
     #[error("{tokens} tokens do not fit the context of {capacity} positions")]
     Context {
-        /// Positions in all, those held already included.
+        /// Positions in all: those that the cache already holds and those of the call.
         tokens: usize,
-        /// Positions that the state holds.
+        /// Positions that the cache has room for.
         capacity: usize,
     },
-    /// An input is missing or of the wrong shape or type.
+    /// An input of the program is missing, or has another shape or dtype than the program says.
     #[error("input {name:?}: {reason}")]
     Input {
-        /// The input.
+        /// The input's name.
         name: String,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// An output does not exist.
+    /// The program has no output of this name.
     #[error("output {name:?} does not exist; there are: {present}")]
     Output {
-        /// The name asked for.
+        /// The name that was asked for.
         name: String,
-        /// The outputs there are.
+        /// The names of the program's outputs.
         present: String,
     },
-    /// A plan was made for another number of devices.
+    /// The plan was made for another number of devices.
     #[error("the plan is for {plan} ranks, {devices} devices are given")]
     WorldSize {
         /// Ranks in the plan.
         plan: usize,
-        /// Devices at hand.
+        /// Devices given.
         devices: usize,
     },
-    /// Communicators were made for another number of ranks than the plan.
+    /// The communicators connect another number of ranks than the plan has.
     #[error("the plan is for {plan} ranks, the communicators are for {given}")]
     Communicators {
         /// Ranks in the plan.
@@ -112,7 +112,7 @@ pub enum SessionError {
     /// An exchange failed.
     #[error("{0}")]
     Comm(CommError),
-    /// A tensor is not what it should be.
+    /// A tensor has the wrong dtype or shape.
     #[error("{0}")]
     Tensor(TensorError),
 }

@@ -1,40 +1,45 @@
-//! One exchange of a rank: regions are packed, handed to the communicator by the kind of collective, and put in place.
+//! One rank's side of an exchange: packs the regions that it sends, calls the communicator's collective, and unpacks
+//! the regions that arrive.
 //!
-//! It deliberately knows no device: bytes come in and go out. Where the parts of a sum are added stands in the program, as an
-//! instruction of its own, so that nothing is added here. Read `rank.rs` for who calls it.
+//! It deliberately knows no device: it works on bytes on the host. It adds nothing either: the addends of a sum are
+//! added by an instruction of the program that follows the exchange. Read `rank.rs` for who calls it.
 
 use super::error::SessionError;
 use crate::comm::Communicator;
 use crate::sharding::Redistribute;
 use crate::tensor::{Region, SymbolicRegion, copy_region};
 
-/// The buffers of a rank's exchanges, kept from one to the next.
+/// The host buffers of a rank's exchanges. They are kept between exchanges, so that a decode step allocates nothing.
 #[derive(Default)]
 pub(super) struct Exchanger {
-    /// The value that is sent from.
+    /// The whole local value that regions are sent from.
     pub(super) source: Vec<u8>,
-    /// The value that is received into.
+    /// The whole local value that arriving regions are written into.
     pub(super) target: Vec<u8>,
     packed: Vec<u8>,
     arrived: Vec<u8>,
 }
 
-/// One side of an exchange: the shape of the rank's value, and for each rank the region that is sent or received, if any.
+/// What a rank sends, or what it receives: the shape of its local value, and for each peer the region of that value
+/// that travels, if any.
 pub(super) struct Side<'a> {
     pub(super) shape: Vec<usize>,
     pub(super) regions: &'a [Option<SymbolicRegion>],
 }
 
 impl Side<'_> {
-    /// For each rank the resolved region.
+    /// The region of each peer, with the sizes of this call in place of symbols.
     fn resolved(&self) -> Vec<Option<Region>> {
         self.regions.iter().map(|region| region.as_ref().map(|region| region.resolve(&self.shape))).collect()
     }
 }
 
 impl Exchanger {
-    /// Exchanges regions of `source` for regions of `target`, whose elements are of `size` bytes each; returns the bytes sent
-    /// to other ranks. Errors as the communicator.
+    /// Sends regions of `source`, fills `target` with the regions that arrive, and returns the bytes sent to other
+    /// ranks.
+    ///
+    /// `size` is the length of an element in bytes. Elements of `target` that no region covers become zero. Errors
+    /// when the communicator's collective does.
     pub(super) fn exchange(
         &mut self,
         communicator: &mut dyn Communicator,
@@ -44,7 +49,7 @@ impl Exchanger {
     ) -> Result<u64, SessionError> {
         let rank = communicator.rank();
         let (sent, received) = (send.resolved(), receive.resolved());
-        // Regions that are the same for several ranks, as in a gather, are packed once.
+        // In an all-gather every peer is sent the same region: pack it once.
         let mut places: Vec<Option<std::ops::Range<usize>>> = Vec::new();
         self.packed.clear();
         for (q, region) in sent.iter().enumerate() {
@@ -80,7 +85,8 @@ impl Exchanger {
                 let mine = parts.iter().copied().flatten().next();
                 communicator.all_gather(mine, &mut buffers)?;
             }
-            // A sum's parts are exchanged as they are.
+            // All other kinds send each peer a region of its own. The addends of a sum are only exchanged here; the
+            // program adds them afterwards, in the order of ranks.
             _ => communicator.all_to_all(&parts, &mut buffers)?,
         }
         self.target.clear();

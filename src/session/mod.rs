@@ -1,7 +1,8 @@
-//! Ranks at work: tensors in, tensors out.
+//! Runs a program: tensors in, tensors out.
 //!
-//! A [`Rank`] drives one device and one communicator through its instructions, in any thread or process; a [`Session`] runs
-//! the ranks of one process in threads. Nothing here knows tokens, models or plans. Read `rank.rs` first, then `threads.rs`.
+//! A [`Rank`] takes one device and one communicator through the rank's instructions, in any thread or process; a
+//! [`Session`] runs all ranks of one process, each in a thread. Nothing here knows tokens, models or plans. Read
+//! `rank.rs` first, then `threads.rs`.
 
 mod check;
 mod error;

@@ -1,7 +1,8 @@
-//! One rank: a program, the device that runs it, and the communicator to the other ranks. It runs in any thread or process.
+//! One rank: a program, the device that runs it, and the communicator to the other ranks. It may live in any thread
+//! or process.
 //!
-//! It deliberately knows the other ranks by number only. Read [`crate::device`] and [`crate::comm`] for the two ends that it
-//! holds, and `threads.rs` for a session that runs several ranks in threads of one process.
+//! It deliberately knows the other ranks by number only. Read [`crate::device`] and [`crate::comm`] for its two
+//! sides, and `threads.rs` for a session, which runs several ranks in threads of one process.
 
 use super::check::{check_env, check_input};
 use super::error::SessionError;
@@ -19,47 +20,47 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What happened on one rank since it was made.
+/// What a rank did since it was made: counts and times.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 #[doc(hidden)]
 pub struct RankReport {
     /// The device's name.
     pub device: String,
-    /// What the device did.
+    /// The device's counters.
     pub counters: Counters,
-    /// Exchanges made.
+    /// Number of exchanges.
     pub exchanges: u64,
     /// Bytes sent to other ranks.
     pub sent_bytes: u64,
-    /// Time spent waiting for other ranks and moving bytes to and from the host.
+    /// Time spent in exchanges: waiting for other ranks, and copying between device and host.
     pub exchange_time: Duration,
-    /// Time spent in calls altogether.
+    /// Time spent in calls, exchanges included.
     pub call_time: Duration,
 }
 
-/// A value that is no finite number, and the node that made it.
+/// An element that is NaN or infinite, and the node that computed it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 #[doc(hidden)]
 pub struct NotFinite {
-    /// The rank.
+    /// The rank's number.
     pub rank: usize,
     /// Its device's name.
     pub device: String,
-    /// The node.
+    /// The node's name.
     pub node: String,
-    /// The value: NaN or an infinity.
+    /// The element's value.
     pub value: f32,
-    /// The instruction that made it.
+    /// The index of the instruction that computed it.
     pub(super) instr: usize,
 }
 
-/// One rank of a program.
+/// One rank of a program, on one device.
 ///
-/// A [`Session`](super::Session) runs the ranks of one process. A rank by itself is for a process of its own: every process
-/// lowers the same plan, loads its rank and calls [`Rank::run`] with the same inputs, and one of them puts the outputs together
-/// with [`stack`](super::stack). All ranks must make the same calls in the same order.
+/// Use a [`Session`](super::Session) to run all ranks in one process. Use ranks directly to run them in several:
+/// every process lowers the same plan, loads its rank and calls [`Rank::run`] with the same inputs, and one process
+/// assembles the outputs with [`stack`](super::stack). All ranks must make the same calls in the same order.
 pub struct Rank {
     program: Arc<RankProgram>,
     device: Box<dyn Device>,
@@ -75,9 +76,9 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// A rank that has loaded nothing yet.
+    /// A rank without weights; call [`Rank::load`] next.
     ///
-    /// Errors when the communicator is of another rank than the program.
+    /// Errors when the communicator belongs to another rank than the program.
     pub fn new(
         program: RankProgram,
         device: Box<dyn Device>,
@@ -104,21 +105,23 @@ impl Rank {
         })
     }
 
-    /// Counts in `progress` what the rank, its device and its communicator do. Called before [`Rank::load`], which hands the
-    /// counter to both; a rank that was given none counts for itself.
+    /// Makes the rank, its device and its communicator count their steps in `progress`, so that ranks which share it
+    /// do not give up on one that is slow but at work. Call it before [`Rank::load`], which passes the counter on;
+    /// without it the rank counts alone.
     #[doc(hidden)]
     pub fn share_progress(&mut self, progress: &Progress) {
         self.progress = progress.clone();
     }
 
-    /// Where the rank is, for whoever waits for it.
+    /// The instruction that the rank is running, for the thread that waits for it.
     pub(super) fn position(&self) -> &Position {
         &self.position
     }
 
-    /// Loads the rank's shard of `weights` and takes memory for calls up to `limits`. `loaded` is told the bytes of each shard.
+    /// Loads the rank's shards of `weights` and allocates memory for calls up to `limits`. Call it once. `loaded` is
+    /// called with the bytes of each shard after it was loaded.
     ///
-    /// Called once. Errors when the device lacks memory or a weight cannot be read.
+    /// Errors when the device lacks memory or a weight cannot be read.
     pub fn load(
         &mut self,
         limits: &Limits,
@@ -139,23 +142,25 @@ impl Rank {
         Ok(())
     }
 
-    /// Runs the program once on `inputs`, with the symbols standing for `env`; returns the rank's parts of the outputs.
+    /// Runs the program once on `inputs`, at the sizes in `env`; returns the shards of the outputs that this rank
+    /// holds.
     ///
-    /// Errors when nothing was loaded, when the call is beyond the limits, and when an input is missing or of another shape or
-    /// type; the rank stays usable, and its peers refuse the same call. Errors also when the device or an exchange fails, and
-    /// when a peer has ended or makes no progress: drop the rank then, which ends the waits of its peers.
+    /// Errors when nothing was loaded, when the call exceeds the limits, and when an input is missing or has another
+    /// shape or dtype than the program says. These leave the rank usable, and its peers refuse the same call. Errors
+    /// also when the device or an exchange fails, and when a peer has ended or makes no progress: drop the rank then,
+    /// which ends the waits of its peers.
     pub fn run(&mut self, env: &Env, inputs: &Tensors) -> Result<Vec<OutputShard>, SessionError> {
         self.call(env, inputs, None)
     }
 
-    /// Runs the program once and looks at every value that a node makes; returns the first that is not finite.
+    /// Runs the program once, reads back the value of every node, and returns the first element that is not finite.
     pub(super) fn first_not_finite(&mut self, env: &Env, inputs: &Tensors) -> Result<Option<NotFinite>, SessionError> {
         let mut found = None;
         self.call(env, inputs, Some(&mut found))?;
         Ok(found)
     }
 
-    /// What happened on the rank so far.
+    /// What the rank did so far.
     #[doc(hidden)]
     pub fn report(&self) -> RankReport {
         RankReport {
@@ -168,7 +173,8 @@ impl Rank {
         }
     }
 
-    /// One call, timed; a failure tells the node where it happened. Into `watched` goes the first value that is not finite.
+    /// Runs and times one call; an error names the node that was running. With `watched`, reads back every value and
+    /// stores the first element that is not finite.
     fn call(
         &mut self,
         env: &Env,
@@ -233,7 +239,7 @@ impl Rank {
         Ok(shards)
     }
 
-    /// The first element that is not finite of the value that `node` made.
+    /// Reads back the value that `node` computed and returns its first element that is not finite.
     fn look(&mut self, instr: usize, node: &str, value: usize) -> Result<Option<NotFinite>, SessionError> {
         if self.program.values[value].dtype != DType::F32 {
             return Ok(None);
@@ -246,7 +252,8 @@ impl Rank {
         Ok(bad.map(|value| NotFinite { rank, device, node, value, instr }))
     }
 
-    /// Reads the value that is sent from, exchanges, and writes the value that is received into.
+    /// Runs an exchange instruction: reads the source value from the device, exchanges regions, and writes the target
+    /// value.
     #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "only the span names the node"))]
     fn exchange(&mut self, env: &Env, instr: &Instr) -> Result<(), SessionError> {
         let Instr::Exchange { node, kind, from, to, send, receive } = instr else { return Ok(()) };

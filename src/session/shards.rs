@@ -1,6 +1,6 @@
-//! What a call returns: the ranks' parts of the outputs, and the whole outputs that they are put together to.
+//! The outputs of a call: each rank returns shards, and [`stack`] assembles the whole tensors from them.
 //!
-//! It deliberately knows no device and no thread. Read `rank.rs` for who returns parts.
+//! It deliberately knows no device and no thread. Read `rank.rs` for who returns shards.
 
 use crate::program::Program;
 use crate::shape::{Env, resolve};
@@ -10,14 +10,14 @@ use std::collections::HashMap;
 /// Tensors by name: the inputs of a call, or its outputs.
 pub type Tensors = HashMap<String, Tensor>;
 
-/// A part of an output, as one rank returns it.
+/// One rank's shard of an output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputShard {
     /// The output's name.
     pub name: String,
-    /// Which region of the whole output it is.
+    /// The region of the whole output that the shard covers.
     pub region: SymbolicRegion,
-    /// Its elements, row-major and little-endian.
+    /// The shard's elements, row-major and little-endian.
     pub bytes: Vec<u8>,
 }
 

@@ -1,7 +1,7 @@
-//! A session: the ranks of one process, each in a thread of its own, given the inputs of a call and asked for its outputs.
+//! A session: all ranks of a program in one process, each in a thread of its own.
 //!
-//! It deliberately knows no tokens, no model and no plan. Read `worker.rs` for what a thread does and `rank.rs` for what a
-//! rank does; [`crate::generate`] next for tokens.
+//! It deliberately knows no tokens, no model and no plan. Read `worker.rs` for what a thread does and `rank.rs` for
+//! what a rank does; [`crate::generate`] next for tokens.
 
 use super::check::{check_env, check_input};
 use super::error::SessionError;
@@ -31,7 +31,7 @@ struct Worker {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A program on its devices.
+/// A program loaded on its devices, ready to run.
 pub struct Session {
     workers: Vec<Worker>,
     program: Arc<Program>,
@@ -63,10 +63,12 @@ fn start(
 }
 
 impl Session {
-    /// Loads every rank's weights onto its device, all ranks at once, and connects the ranks by channels.
+    /// Starts one thread per rank, connects the ranks by channels, and loads every rank's weights onto its device,
+    /// all ranks at once.
     ///
-    /// `devices` are as many as the program has ranks. `progress` is told the bytes of each shard as it is loaded, from
-    /// the rank's thread. Errors when the devices are not as many as the ranks, a device lacks memory or a weight cannot be read.
+    /// `devices` holds one device per rank, in the order of ranks. `progress` is called from the rank's thread with
+    /// the bytes of each shard after it was loaded. Errors when the number of devices is not the number of ranks, a
+    /// device lacks memory, or a weight cannot be read.
     pub fn open(
         program: Program,
         devices: Vec<Box<dyn Device>>,
@@ -79,11 +81,11 @@ impl Session {
         Session::with_communicators(program, devices, ends, weights, options, progress)
     }
 
-    /// As [`Session::open`], over communicators of one's own: one per rank, in the order of ranks.
+    /// As [`Session::open`], over your own communicators: one per rank, in the order of ranks.
     ///
-    /// Before anything is loaded each is given the session's [`Progress`], by [`Communicator::share_progress`]. Errors also
-    /// when the communicators are not as many as the ranks, were made for another number of ranks, or are not in the order
-    /// of ranks.
+    /// Before anything is loaded, the session passes its [`Progress`] to each by [`Communicator::share_progress`].
+    /// Errors also when the number of communicators is not the number of ranks, or when a communicator has another
+    /// rank or world size.
     pub fn with_communicators(
         program: Program,
         devices: Vec<Box<dyn Device>>,
@@ -113,22 +115,23 @@ impl Session {
         Ok(session)
     }
 
-    /// The program it runs.
+    /// The program that the session runs.
     #[doc(hidden)]
     pub fn program(&self) -> &Program {
         &self.program
     }
 
-    /// The largest call it takes.
+    /// The largest call that the session accepts.
     #[doc(hidden)]
     pub fn limits(&self) -> &Limits {
         &self.options.limits
     }
 
-    /// Runs the program once on `inputs`, with the symbols standing for `env`; returns the outputs by name.
+    /// Runs the program once on `inputs`, at the sizes in `env`; returns the outputs by name.
     ///
-    /// Errors on a missing or misshapen input or a call beyond the session's limits; these leave the session usable. An
-    /// error of a rank ends it.
+    /// Errors when an input is missing or has another shape or dtype than the program says, and when the call exceeds
+    /// the session's limits; these leave the session usable. Errors also when a rank fails, which ends the session:
+    /// every later call returns [`SessionError::Ended`].
     pub fn run(&mut self, env: Env, inputs: Tensors) -> Result<Tensors, SessionError> {
         let env = self.begin(env, inputs, false)?;
         let parts = self.collect(|answer| match answer {
@@ -138,10 +141,11 @@ impl Session {
         Ok(stack(&self.program, &env, parts.into_iter().flatten()))
     }
 
-    /// Runs the program once more, and looks at every value that a node makes for one that is no finite number.
+    /// Runs the program once, reads back every activation, and returns the first element that is not finite with the
+    /// node that computed it.
     ///
-    /// States are written as by [`Session::run`]: the same call twice leaves what one call leaves. Takes the time of
-    /// reading every activation back. Errors as [`Session::run`].
+    /// The KV cache is written as by [`Session::run`], so repeating a failed call here leaves it as that call left
+    /// it. Slow: every activation travels to the host. Errors as [`Session::run`].
     #[doc(hidden)]
     pub fn first_not_finite(&mut self, env: Env, inputs: Tensors) -> Result<Option<NotFinite>, SessionError> {
         self.begin(env, inputs, true)?;
@@ -149,11 +153,12 @@ impl Session {
             Answer::Watched(found) => found,
             Answer::Loaded | Answer::Outputs(_) | Answer::Report(_) => None,
         })?;
-        // Ranks run the same nodes in the same order, so the earliest instruction is the origin.
+        // All ranks run the same nodes in the same order, so the earliest instruction is where the value first
+        // appeared.
         Ok(found.into_iter().flatten().min_by_key(|found| (found.instr, found.rank)))
     }
 
-    /// Hands a call to every rank.
+    /// Checks a call and sends it to every rank; returns `env` with the session's capacity filled in.
     fn begin(&mut self, env: Env, inputs: Tensors, watch: bool) -> Result<Env, SessionError> {
         if self.ended {
             return Err(SessionError::Ended);
@@ -162,13 +167,13 @@ impl Session {
         self.check(&env, &inputs)?;
         let inputs = Arc::new(inputs);
         for worker in &self.workers {
-            // A worker that is gone shows when its answer is awaited.
+            // Sending to a thread that has ended fails; `collect` reports that when it waits for the answer.
             let _ = worker.commands.send(Command::Run { env, inputs: inputs.clone(), watch });
         }
         Ok(env)
     }
 
-    /// What happened on every rank since the session was opened. Errors when the session has ended.
+    /// What each rank did since the session was opened. Errors when the session has ended.
     #[doc(hidden)]
     pub fn report(&mut self) -> Result<Vec<RankReport>, SessionError> {
         if self.ended {
@@ -184,20 +189,21 @@ impl Session {
         Ok(reports.into_iter().flatten().map(|report| *report).collect())
     }
 
-    /// Errors when the call is beyond the limits, or an input is missing or misshapen; nothing was sent to a rank then.
+    /// Errors when the call exceeds the limits, or an input is missing or has the wrong shape or dtype.
     fn check(&self, env: &Env, inputs: &Tensors) -> Result<(), SessionError> {
         check_env(env, &self.options.limits)?;
         let mut ports = self.program.inputs.iter();
         ports.try_for_each(|port| check_input(env, inputs, (&port.name, &port.shape, port.dtype)))
     }
 
-    /// One answer of every worker, by rank. A failure ends the session; of several, the one that explains the others is
-    /// returned.
+    /// Waits for one answer of every rank. A failure ends the session; of several failures, the one that caused the
+    /// others is returned.
     fn collect<T>(&mut self, take: impl Fn(Answer) -> T) -> Result<Vec<T>, SessionError> {
         let mut results = Vec::new();
         let mut failures: Vec<SessionError> = Vec::new();
         let mut silent = Vec::new();
-        // Ranks that wait for a silent one are to give up before this does, and to say whom they waited for.
+        // The session waits a little longer than the ranks do: ranks that wait for a silent peer then give up first,
+        // and their errors name the peer.
         let deadline = self.options.deadline + (self.options.deadline / 4).min(Duration::from_secs(2));
         let mut wait = Wait::new(&self.progress, deadline);
         for rank in 0..self.workers.len() {
@@ -216,13 +222,14 @@ impl Session {
         Err(failures.swap_remove(cause))
     }
 
-    /// What `rank` answers; none when the wait has expired.
+    /// The answer of `rank`, or `None` when the wait has expired.
     fn answer(&self, rank: usize, wait: &mut Wait) -> Option<Result<Answer, SessionError>> {
         let worker = &self.workers[rank];
         loop {
             match worker.answers.recv_timeout(wait.slice()) {
                 Ok(answer) => return Some(answer),
-                // A thread that goes without a word was ended by something else than this program.
+                // The worker sends an answer before it ends, panics included; a closed channel without one has a
+                // cause outside this library.
                 Err(RecvTimeoutError::Disconnected) => return Some(Err(SessionError::Ended)),
                 Err(RecvTimeoutError::Timeout) if wait.expired() => return None,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -230,7 +237,8 @@ impl Session {
         }
     }
 
-    /// What is known of a rank that answers nothing, `failures` being what the others say.
+    /// The error for a rank that does not answer. `failures` are the errors of the others; those that waited for this
+    /// rank are named.
     fn stalled(&self, rank: usize, failures: &[SessionError]) -> SessionError {
         let waits = |error: &SessionError| match error {
             SessionError::Rank { cause, .. } => match **cause {
@@ -246,8 +254,8 @@ impl Session {
     }
 }
 
-/// How far a rank's failure is from being the cause of the others': 0 is a cause. A rank whose peer ended tells the
-/// least, and one whose peer kept silent only that.
+/// Orders failures by how far they are from the cause; 0 is a cause. When one rank fails, its peers fail too because
+/// it ended (3) or fell silent (2), and their errors explain nothing.
 fn remoteness(error: &SessionError) -> u8 {
     match error {
         SessionError::Rank { cause, .. } => match **cause {
@@ -268,7 +276,7 @@ impl Drop for Session {
             worker.commands = closed;
         }
         for worker in &mut self.workers {
-            // After a failure a thread may sit in a driver: it ends on its own deadline, not on ours.
+            // After a failure a thread may be stuck in a driver call. Dropping the session does not wait for it.
             if let Some(thread) = worker.thread.take().filter(|_| !stuck) {
                 let _ = thread.join();
             }

@@ -1,6 +1,7 @@
-//! What the thread of one rank does: it loads the rank and then answers one command after the other.
+//! The loop of a rank's thread: it loads the rank, then answers one command after the other.
 //!
-//! It deliberately knows nothing of the other ranks. Read `threads.rs` for who sends commands, and `rank.rs` for what they do.
+//! It deliberately knows nothing of the other ranks. Read `threads.rs` for who sends commands, and `rank.rs` for what
+//! they do.
 
 use super::error::SessionError;
 use super::rank::{NotFinite, Rank, RankReport};
@@ -10,30 +11,30 @@ use crate::weights::Weights;
 use crossbeam::channel::{Receiver, Sender};
 use std::sync::Arc;
 
-/// What the session asks of a rank.
+/// A command of the session to a rank.
 pub(super) enum Command {
-    /// Runs the program. `watch`: looks at what every node makes, and answers [`Answer::Watched`].
+    /// Runs the program. With `watch`, reads back the value of every node and answers [`Answer::Watched`].
     Run { env: Env, inputs: Arc<Tensors>, watch: bool },
-    /// Tells what happened so far.
+    /// Asks for the rank's report.
     Report,
 }
 
-/// What a rank answers, unless it fails.
+/// A rank's answer to a command that succeeded.
 pub(super) enum Answer {
-    /// Its weights are on the device.
+    /// The weights are on the device. Sent once, before any command.
     Loaded,
-    /// Its parts of the outputs.
+    /// The rank's shards of the outputs.
     Outputs(Vec<OutputShard>),
-    /// The first value that was not finite, if any.
+    /// The first element that was not finite, if any.
     Watched(Option<NotFinite>),
-    /// What happened so far.
+    /// What the rank did so far.
     Report(Box<RankReport>),
 }
 
-/// Loads the rank, then answers commands until the session is gone or the rank fails.
+/// Loads the rank, then answers commands until the session is dropped or the rank fails.
 ///
-/// The rank is dropped only after its error was sent, since a driver may hang as it is dropped; dropping it ends the waits of
-/// the other ranks for it.
+/// A failed rank is dropped only after its error was sent, because a driver may hang while the device is dropped.
+/// Dropping the rank ends its peers' waits for it.
 pub(super) fn work(
     mut rank: Rank,
     limits: &Limits,
@@ -50,7 +51,7 @@ pub(super) fn work(
     drop(weights);
     loop {
         let failed = answer.is_err();
-        // A session that is gone wants no answer.
+        // Sending fails when the session was dropped: end the thread.
         if outbox.send(answer).is_err() || failed {
             return;
         }

@@ -1,24 +1,24 @@
-//! The GPUs of this machine: each once, with what its driver says of it, and how one is opened.
+//! Lists the GPUs of this machine, each once, with the facts that its driver reports; and opens one.
 //!
-//! It deliberately knows no program. Every size is asked of the driver or unknown, never guessed. Read
-//! [`crate::device::select`] next for how adapters are named in a list, and `context.rs` for an opened one.
+//! It deliberately knows no program, and guesses no size: what the driver does not report stays unknown. Read
+//! [`crate::device::select`] next for how users name adapters in a list, and `context.rs` for an opened one.
 
 use crate::device::DeviceError;
 use serde::Serialize;
 use std::fmt;
 
-/// The kinds of adapters, the fastest first.
+/// The kinds of adapters, usually the fastest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[doc(hidden)]
 pub enum AdapterKind {
-    /// A card with memory of its own.
+    /// A GPU with memory of its own.
     Discrete,
-    /// Shares the processor's memory.
+    /// A GPU that shares the processor's memory.
     Integrated,
-    /// A part of a GPU lent to a virtual machine.
+    /// A GPU, or a share of one, passed to a virtual machine.
     Virtual,
-    /// The driver does not say.
+    /// The driver does not report the kind.
     Unknown,
     /// A rasteriser that runs on the processor.
     Software,
@@ -36,7 +36,7 @@ impl fmt::Display for AdapterKind {
     }
 }
 
-/// The graphics interface an adapter is reached through, the preferred one first.
+/// The graphics API through which an adapter is used, the preferred one first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[doc(hidden)]
@@ -75,46 +75,46 @@ impl fmt::Display for Backend {
     }
 }
 
-/// What is known of one GPU.
+/// The facts known about one GPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AdapterInfo {
-    /// Its number in a list of devices.
+    /// Its number in the list of adapters, from 0. Users name a device by it.
     pub index: usize,
-    /// Its name.
+    /// The GPU's name.
     pub name: String,
-    /// Its kind.
+    /// The kind of GPU.
     pub kind: AdapterKind,
-    /// The graphics interface that it is reached through.
+    /// The graphics API through which it is used.
     pub backend: Backend,
-    /// The driver, as it calls itself.
+    /// The driver's name and version, as the driver reports them.
     pub driver: String,
-    /// The vendor's id; 0 when unknown.
+    /// The PCI vendor id; 0 when unknown.
     pub vendor: u32,
-    /// The device's id; 0 when unknown.
+    /// The PCI device id; 0 when unknown.
     pub device: u32,
-    /// Where it sits on the PCI bus; empty when unknown.
+    /// Its address on the PCI bus; empty when unknown.
     pub pci_bus_id: String,
-    /// Bytes of its largest memory; `None` when the driver does not say.
+    /// The size of its largest device-local memory in bytes; `None` when the driver does not report it.
     pub memory: Option<u64>,
-    /// The largest storage binding, in bytes.
+    /// The largest storage buffer binding, in bytes.
     pub max_binding: u64,
     /// The largest buffer, in bytes.
     pub max_buffer: u64,
-    /// Optional features that it offers.
+    /// Optional wgpu features that it supports, of those that kernels may use.
     pub features: Vec<&'static str>,
-    /// The number among adapters that agree in name, backend and bus.
+    /// Its number among adapters that have the same name, backend and bus address.
     #[serde(skip)]
     pub ordinal: usize,
 }
 
 impl AdapterInfo {
-    /// Whether it runs on the processor.
+    /// Whether this is a rasteriser that runs on the processor.
     #[doc(hidden)]
     pub fn is_software(&self) -> bool {
         self.kind == AdapterKind::Software
     }
 
-    /// Bytes of the largest tensor that it holds in one piece.
+    /// The largest tensor that it can hold in one binding, in bytes.
     #[doc(hidden)]
     pub fn largest_tensor(&self) -> u64 {
         largest_tensor(self.max_binding, self.max_buffer)
@@ -124,18 +124,18 @@ impl AdapterInfo {
         (self.backend, &self.name, &self.pci_bus_id) == (other.backend, &other.name, &other.pci_bus_id)
     }
 
-    /// Whether both describe one physical GPU.
+    /// Whether both describe the same physical GPU.
     fn same_gpu(&self, other: &AdapterInfo) -> bool {
         if !self.pci_bus_id.is_empty() && !other.pci_bus_id.is_empty() {
             return self.pci_bus_id.eq_ignore_ascii_case(&other.pci_bus_id);
         }
-        // Within one interface two equal cards differ only in their place on the bus.
+        // Within one API two cards of the same model differ only in their bus address.
         if self.backend == other.backend || self.is_software() != other.is_software() {
             return false;
         }
         let names = (base_name(&self.name), base_name(&other.name));
         if self.backend == Backend::Gl || other.backend == Backend::Gl {
-            // OpenGL gives neither ids nor a bus, and adds words to the name.
+            // OpenGL reports neither ids nor a bus address, and adds words to the name.
             return names.0.contains(&names.1) || names.1.contains(&names.0);
         }
         (self.vendor, self.device) == (other.vendor, other.device) && names.0 == names.1
@@ -152,13 +152,13 @@ impl fmt::Display for AdapterInfo {
     }
 }
 
-/// Bytes of the largest tensor in one piece, where bindings and buffers have at most so many.
+/// The largest tensor in one binding, in bytes, given the largest binding and the largest buffer.
 pub(super) fn largest_tensor(max_binding: u64, max_buffer: u64) -> u64 {
     let largest = max_binding.min(max_buffer);
     largest - largest % super::options::ALIGNMENT
 }
 
-/// The part of a name that every interface agrees on: no driver, no bus, no wrapper.
+/// The part of a GPU's name that is the same in every API: without driver, bus and wrapper names.
 fn base_name(name: &str) -> String {
     let name = name.to_lowercase();
     let name = name.strip_prefix("mesa ").unwrap_or(&name);
@@ -170,8 +170,8 @@ pub fn adapters() -> Vec<AdapterInfo> {
     unique(Backend::ALL.into_iter().flat_map(|backend| found(backend).into_iter().map(|(info, _)| info)).collect())
 }
 
-/// `all` with each physical GPU once, numbered in order. `all` lists the preferred interface first, and the first
-/// appearance is kept.
+/// The adapters of `all` with each physical GPU once, numbered in order. `all` lists the preferred API first, and a
+/// GPU's first appearance is kept.
 fn unique(all: Vec<AdapterInfo>) -> Vec<AdapterInfo> {
     let mut kept: Vec<AdapterInfo> = Vec::new();
     for info in all {
@@ -186,10 +186,11 @@ fn unique(all: Vec<AdapterInfo>) -> Vec<AdapterInfo> {
     kept
 }
 
-/// Opens a device on `info` and returns it with its queue and limits.
+/// Opens a device on the adapter `info` and returns it with its queue.
 ///
-/// Each is opened on an instance of its own: software drivers share one pool of threads among the devices of an
-/// instance, which would then run one after another. Errors when the adapter is no longer there or refuses.
+/// Each device is opened on a wgpu instance of its own: software drivers share one thread pool among the devices of
+/// an instance, which would then run one after another. Errors when the adapter is no longer there, or refuses to
+/// open a device.
 pub(super) fn open(info: &AdapterInfo) -> Result<(wgpu::Device, wgpu::Queue), DeviceError> {
     let found = found(info.backend);
     let present: Vec<String> = found.iter().map(|(info, _)| info.name.clone()).collect();
@@ -198,13 +199,13 @@ pub(super) fn open(info: &AdapterInfo) -> Result<(wgpu::Device, wgpu::Queue), De
     else {
         return Err(DeviceError::NotFound { wanted: info.name.clone(), present });
     };
-    // The adapter's own limits: the defaults stop at bindings of 128 MiB.
+    // Request all that the adapter supports: wgpu's default limits allow bindings of 128 MiB only.
     let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
     pollster::block_on(adapter.request_device(&descriptor))
         .map_err(|error| DeviceError::Refused { device: info.name.clone(), reason: error.to_string() })
 }
 
-/// The adapters of one interface, on a new instance.
+/// The adapters of one API, on a new wgpu instance.
 fn found(backend: Backend) -> Vec<(AdapterInfo, wgpu::Adapter)> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: backend.bits(),
@@ -252,12 +253,12 @@ fn describe(backend: Backend, adapter: &wgpu::Adapter) -> AdapterInfo {
     }
 }
 
-/// Bytes of the largest memory heap that is local to the device.
+/// The size of the largest device-local memory heap, in bytes.
 #[cfg(not(target_vendor = "apple"))]
 fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
-    // SAFETY: the adapter that wgpu lends is only read, and not kept beyond this function.
+    // SAFETY: the adapter that wgpu lends is only read, and dropped in this function.
     let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
-    // SAFETY: the handle was enumerated on this very instance, which the adapter keeps alive.
+    // SAFETY: the physical device was enumerated on this Vulkan instance, which the adapter keeps alive.
     let properties = unsafe {
         let instance = adapter.shared_instance().raw_instance();
         instance.get_physical_device_memory_properties(adapter.raw_physical_device())
@@ -267,7 +268,7 @@ fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
     heaps.filter(|heap| heap.flags.as_raw() & 1 != 0).map(|heap| heap.size).max()
 }
 
-/// Not asked of Metal yet.
+/// Metal is not asked yet.
 #[cfg(target_vendor = "apple")]
 fn memory(_adapter: &wgpu::Adapter) -> Option<u64> {
     None

@@ -1,7 +1,8 @@
-//! An opened GPU: its handles, what went wrong on it, its counters, and the only places that allocate or wait.
+//! An opened GPU: its handles, its first fault and its counters. All allocation of buffers and all waiting for the
+//! GPU happen here.
 //!
-//! It deliberately knows nothing of tensors or programs. Read `staging` next for how bytes cross, and
-//! `recorder` for how work is submitted.
+//! It deliberately knows nothing of tensors or programs. Read `staging` next for how bytes are copied between host
+//! and GPU, and `recorder` for how work is submitted.
 
 use super::adapter::{AdapterInfo, largest_tensor, open};
 use super::options::{ALIGNMENT, GpuOptions};
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Why a device is of no more use.
+/// Why a device cannot be used any more.
 #[derive(Clone, Debug)]
 enum Fault {
     Lost(String),
@@ -24,14 +25,14 @@ enum Fault {
     Deadline,
 }
 
-/// The first fault of a device, shared with the callbacks that wgpu calls from wherever it notices.
+/// The first fault of a device. Shared with wgpu's callbacks, which run on whichever thread notices an error.
 #[derive(Clone, Debug, Default)]
 struct Faults(Arc<Mutex<Option<Fault>>>);
 
 impl Faults {
     fn record(&self, fault: Fault) {
         let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A loss explains whatever was refused because of it.
+        // Losing the device causes other calls to be refused, so a loss replaces an earlier refusal.
         if first.is_none() || matches!((&*first, &fault), (Some(Fault::Refused(_)), Fault::Lost(_))) {
             *first = Some(fault);
         }
@@ -42,7 +43,7 @@ impl Faults {
     }
 }
 
-/// Whether a mapping that was asked for has come.
+/// The state of a buffer mapping that was requested: pending, done or failed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mapping(Arc<AtomicU8>);
 
@@ -55,7 +56,7 @@ impl Mapping {
         Mapping(Arc::new(AtomicU8::new(Mapping::MAPPED)))
     }
 
-    /// Asks for the first `bytes` of `buffer`.
+    /// Requests a mapping of the first `bytes` of `buffer`.
     pub(super) fn request(buffer: &wgpu::Buffer, mode: wgpu::MapMode, bytes: u64) -> Mapping {
         let mapping = Mapping::default();
         let state = mapping.0.clone();
@@ -78,7 +79,7 @@ pub(super) struct Context {
     pub(super) limits: wgpu::Limits,
     pub(super) options: GpuOptions,
     pub(super) counters: Counters,
-    /// Counts submissions that are done, pipelines and buffers that are made: whatever may take long within one call.
+    /// Counts finished submissions and created pipelines and buffers, because each may take long within one call.
     pub(super) progress: Progress,
     faults: Faults,
 }
@@ -109,11 +110,11 @@ impl Context {
         DeviceError::OutOfMemory { device: self.name.clone(), what: what.to_string(), bytes, reason: reason.into() }
     }
 
-    /// Errors when anything has gone wrong since the device was opened.
+    /// Errors when the device has had a fault since it was opened.
     pub(super) fn check(&self) -> Result<(), DeviceError> {
         let mut fault = self.faults.get();
         if let Some(Fault::Refused(_)) = fault {
-            // A call on a lost device is refused before the loss is told, which takes a poll.
+            // On a lost device a call is refused first; the callback that reports the loss runs only in a later poll.
             self.poll(wgpu::PollType::Poll);
             fault = self.faults.get();
         }
@@ -127,21 +128,21 @@ impl Context {
         })
     }
 
-    /// Runs `make` and returns what it made, or the error it met.
+    /// Runs `make` and returns its result, or the error that wgpu reported meanwhile.
     pub(super) fn scoped<T>(&self, make: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
         let scopes = [Internal, OutOfMemory, Validation].map(|filter| self.device.push_error_scope(filter));
         let made = make();
         self.progress.step();
         let mut first = None;
-        // Scopes nest, so the last pushed is the first to be popped.
+        // Error scopes nest: the last one pushed is popped first.
         for scope in scopes.into_iter().rev() {
             first = pollster::block_on(scope.pop()).or(first);
         }
         first.map_or(Ok(made), Err)
     }
 
-    /// Creates a buffer of at least `bytes` and never none. Errors when there is no room.
+    /// Creates a buffer of at least `bytes`, and of at least one unit of alignment. Errors when memory is short.
     pub(super) fn buffer(
         &mut self,
         what: &str,
@@ -165,12 +166,12 @@ impl Context {
         buffer
     }
 
-    /// The largest storage binding of a tensor that is in one piece.
+    /// The largest binding of a tensor in bytes, under the device's limits.
     pub(super) fn largest_binding(&self) -> u64 {
         largest_tensor(self.limits.max_storage_buffer_binding_size, self.limits.max_buffer_size)
     }
 
-    /// Submits `commands`, and counts them as progress when they are done.
+    /// Submits `commands`, and counts a step of progress when the GPU has finished them.
     pub(super) fn submit(&mut self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
         let submission = self.queue.submit([commands]);
         let progress = self.progress.clone();
@@ -179,9 +180,10 @@ impl Context {
         submission
     }
 
-    /// Whether what was polled for has come.
+    /// Polls the device; returns whether what was waited for is done.
     fn poll(&self, poll: wgpu::PollType) -> bool {
-        // wgpu panics where a device is found lost while polling; the handles are not used after that.
+        // wgpu panics when it finds the device lost while polling. The fault is recorded, and the handles are not
+        // used again.
         let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(poll)));
         match polled {
             Ok(Ok(status)) => return status.wait_finished(),
@@ -192,7 +194,8 @@ impl Context {
         false
     }
 
-    /// Waits until `submission` is done. Errors when there is no progress for the deadline, or the device is lost.
+    /// Waits until `submission` is done. Errors when there is no progress for as long as the deadline, or the device
+    /// is lost.
     pub(super) fn settle(&self, submission: &wgpu::SubmissionIndex) -> Result<(), DeviceError> {
         let mut wait = Wait::new(&self.progress, self.options.deadline);
         loop {
@@ -208,8 +211,8 @@ impl Context {
         }
     }
 
-    /// Waits until `mapping`, which follows `submission`, has come. Errors when there is no progress for the deadline,
-    /// or the device is lost.
+    /// Waits until `mapping`, requested after `submission`, is done. Errors when there is no progress for as long as
+    /// the deadline, or the device is lost.
     pub(super) fn wait(
         &self,
         mapping: &Mapping,
@@ -230,7 +233,7 @@ impl Context {
                 self.faults.record(Fault::Deadline);
                 return self.check();
             }
-            // A short answer is met faster awake than by being woken.
+            // Short work is noticed sooner by polling in a loop than by sleeping and being woken.
             if start.elapsed() < self.options.spin {
                 self.poll(wgpu::PollType::Poll);
                 std::hint::spin_loop();
@@ -239,7 +242,7 @@ impl Context {
             let timeout = Some(wait.slice());
             self.poll(wgpu::PollType::Wait { submission_index: submission.cloned(), timeout });
             if mapping.state() == 0 {
-                // The work is done but the callback is not: leave it the processor.
+                // The work is done, but the callback has not run yet: let its thread run.
                 std::thread::yield_now();
             }
         }
@@ -249,13 +252,14 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         if matches!(self.faults.get(), Some(Fault::Deadline)) {
-            // Dropping the queue waits for its work without a limit; a device that hangs would take this thread along.
+            // Dropping the queue waits for its work without a deadline, and would block this thread forever if the
+            // device hangs. Leak one reference, so that the queue is never dropped.
             std::mem::forget(self.queue.clone());
         }
     }
 }
 
-/// `bytes` as the size of a buffer or binding: never zero.
+/// `bytes` rounded up to a size that buffers and bindings may have; never zero.
 pub(super) fn aligned(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGNMENT).max(ALIGNMENT)
 }

@@ -1,7 +1,8 @@
-//! The tensors of one rank on a GPU: scratch, state, and weights that are read, repacked and uploaded block by block.
+//! The memory of one rank on a GPU: scratch buffers, KV caches, and weights, which are read, repacked and uploaded
+//! block by block.
 //!
-//! It deliberately does not know what ops do with them; the layout of weights is [`crate::kernel::weight_layout`]'s.
-//! Read `prepared` next for how they are bound.
+//! It deliberately does not know what ops do with them, and [`crate::kernel::weight_layout`] decides the layout of
+//! weights. Read `prepared` next for how buffers are bound.
 
 use super::context::Context;
 use super::options::ALIGNMENT;
@@ -17,22 +18,22 @@ use bytesize::ByteSize;
 use std::ops::Range;
 use wgpu::BufferUsages;
 
-/// Bytes of a weight that are in host memory at a time.
+/// The most bytes of a weight that are in host memory at a time.
 const BLOCK: usize = 16 << 20;
 
 /// A weight on the device.
 pub(super) struct Stored {
-    /// The type it lies in.
+    /// The dtype in which it is stored.
     pub(super) dtype: DType,
-    /// How it lies.
+    /// Its layout in memory.
     pub(super) layout: Layout,
-    /// Bytes of one row.
+    /// Length of one row in bytes, padding included.
     row: usize,
-    /// Its rows, and the buffers that hold them.
+    /// The buffers that hold it, each with the range of rows in it.
     pub(super) pieces: Vec<(Range<usize>, wgpu::Buffer)>,
 }
 
-/// Everything a rank holds.
+/// All buffers of a rank.
 pub(super) struct Memory {
     buffers: Vec<wgpu::Buffer>,
     states: Vec<wgpu::Buffer>,
@@ -40,7 +41,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Allocates for calls up to `limits` and loads the weights.
+    /// Allocates memory for calls up to `limits` and loads the weights.
     pub(super) fn load(
         context: &mut Context,
         program: &RankProgram,
@@ -48,7 +49,7 @@ impl Memory {
         weights: &dyn Weights,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Memory, DeviceError> {
-        // Large things first: what does not fit is known before anything is read.
+        // Allocate everything before reading any weight, so that a lack of memory is found at once.
         let buffers = program.buffers.iter().map(|size| size.max(limits) as u64);
         let buffers = buffers.map(|n| tensor(context, "activations", n)).collect::<Result<_, DeviceError>>()?;
         let states = program.states.iter().map(|shape| resolve(shape, limits).iter().product::<usize>() as u64);
@@ -66,18 +67,19 @@ impl Memory {
         Ok(Memory { buffers, states, weights: stored })
     }
 
-    /// The buffer of an activation, a state, or a weight that lies like one.
+    /// The buffer of an activation, a KV cache, or a weight stored like an activation.
     pub(super) fn tensor(&self, place: Place) -> Option<&wgpu::Buffer> {
         match place {
             Place::Buffer(i) => self.buffers.get(i),
             Place::State(i) => self.states.get(i),
-            // A weight that lies like an activation can be read like one.
+            // Ops can read a weight in the dense layout as an activation.
             Place::Weight(i) => self.weights.get(i).filter(|w| w.layout == Layout::Dense).map(|w| &w.pieces[0].1),
         }
     }
 }
 
-/// Memory for `elements` that ops read and write: in one binding, and zero at first as all memory from wgpu.
+/// Allocates a tensor of `elements` 32-bit elements for ops to read and write. It fits one binding, and starts as
+/// zeros as all memory from wgpu does.
 fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buffer, DeviceError> {
     let (bytes, largest) = (elements.saturating_mul(4), context.largest_binding());
     if bytes > largest {
@@ -88,7 +90,7 @@ fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buff
     context.buffer(what, bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST, false)
 }
 
-/// The type of a shard's elements, its rows and the bytes of one row, as they lie on the device.
+/// The dtype, the number of rows and the length of a row in bytes of a weight's shard, as stored on the device.
 fn rows(shard: &WeightShard, limits: &Limits) -> (DType, usize, usize) {
     let (dtype, layout) = weight_layout(shard.dtype, &shard.local_shape(limits), shard.layout);
     let (row, rows) = layout.split_last().map_or((1, 1), |(&row, lead)| (row, lead.iter().product()));
@@ -99,7 +101,7 @@ fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Resu
     let (dtype, rows, row) = rows(shard, limits);
     let largest = context.options.max_binding.map_or(u64::MAX, |b| b - b % ALIGNMENT).min(context.largest_binding());
     let dense = shard.layout == Layout::Dense;
-    // What lies densely is read whole.
+    // The dense layout is never split over buffers.
     let max = if dense { rows } else { (largest / row.max(1) as u64).min(rows as u64) as usize };
     let whole = (rows as u64).saturating_mul(row as u64);
     if (max == 0 && whole > 0) || (dense && whole > context.largest_binding()) {
@@ -122,12 +124,12 @@ fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Resu
     }
 }
 
-/// Boxes of at most `most` bytes that make up `region`, in the order of its rows, none of which is divided.
+/// Splits `region` into regions of at most `max` bytes, in the order of its rows. A row is never split.
 fn blocks(region: &Region, max: usize) -> Vec<Region> {
     let mut done = Vec::new();
     let mut rest = if region.numel() == 0 { Vec::new() } else { vec![(region.clone(), 0)] };
     while let Some((part, dim)) = rest.pop() {
-        // Four bytes for any type: a block may be smaller than it could be, not larger.
+        // Count four bytes per element, the most of any dtype: blocks may be smaller than necessary, never larger.
         let slab = part.0[dim + 1..].iter().map(|r| r.len()).product::<usize>() * 4;
         let (range, step) = (part.0[dim].clone(), (max / slab).max(1));
         let parts = range.clone().step_by(step).map(|start| {
@@ -136,7 +138,8 @@ fn blocks(region: &Region, max: usize) -> Vec<Region> {
             block
         });
         if slab > max && dim + 2 < part.0.len() {
-            // An expert of a stack may be larger than a block: divided in turn, the first of them next.
+            // One expert of a stacked weight may be larger than a block: split the parts again along the next
+            // dimension, the first part first.
             rest.extend(parts.map(|part| (part, dim + 1)).collect::<Vec<_>>().into_iter().rev());
         } else {
             done.extend(parts);
@@ -145,7 +148,7 @@ fn blocks(region: &Region, max: usize) -> Vec<Region> {
     done
 }
 
-/// Uploads rows through a slot of staging that is filled before it is submitted.
+/// Uploads rows through a staging buffer, which is filled before it is submitted.
 struct Uploads {
     writer: Writer,
     encoder: Option<wgpu::CommandEncoder>,
@@ -160,7 +163,7 @@ impl Uploads {
         Ok(Uploads { writer, encoder: None })
     }
 
-    /// Reads the box of a weight block by block, and uploads them.
+    /// Reads the shard of a weight block by block and uploads it.
     fn weight(
         &mut self,
         context: &mut Context,
@@ -187,7 +190,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Uploads `count` rows, which start at row `at` of the weight.
+    /// Uploads `count` rows, the first of which is row `at` of the shard.
     fn rows(
         &mut self,
         context: &mut Context,
@@ -202,7 +205,7 @@ impl Uploads {
             return Ok(());
         }
         let padded = stored.row;
-        // Rows that need no padding are copied at once.
+        // Rows that need no padding are copied in one go.
         let line = |rows: usize| if padded == length { rows * length } else { length };
         let max = (BLOCK / padded).max(1);
         for (range, buffer) in &stored.pieces {
@@ -226,7 +229,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Submits what has come together.
+    /// Submits the rows gathered so far.
     fn finish(&mut self, context: &mut Context) -> Result<(), DeviceError> {
         if let Some(encoder) = self.encoder.take() {
             self.writer.seal();
@@ -256,7 +259,7 @@ mod tests {
             let region = Region(ranges);
             let found = blocks(&region, max);
             assert_eq!(found.len(), expected, "{region:?} in {max} bytes");
-            // The first elements of all rows, block after block.
+            // The first element of every row, block after block.
             let rows = |region: &Region| {
                 region.0[..region.0.len() - 1].iter().fold(vec![vec![]], |heads: Vec<Vec<usize>>, range| {
                     let next = |head: &Vec<usize>| range.clone().map(|i| [head.clone(), vec![i]].concat()).collect();

@@ -1,7 +1,8 @@
-//! A GPU on wgpu, over Vulkan, Metal, DX12 or GL: the only place that names wgpu.
+//! A GPU driven by wgpu over Vulkan, Metal, DX12 or GL. Only this folder uses wgpu.
 //!
-//! It deliberately knows no op and no peer: it compiles and runs the launches that ops choose, and moves bytes when told
-//! to. Read `adapter` for which GPUs there are, then `memory`, `prepared` and `recorder` in the order of a call.
+//! It deliberately knows no op and no peer: it compiles and runs the launches that ops choose, and copies bytes when
+//! the session asks for it. Read `adapter` for which GPUs there are, then `memory`, `prepared` and `recorder` in the
+//! order of a call.
 
 mod adapter;
 mod context;
@@ -30,17 +31,17 @@ use recorder::Recorder;
 use staging::{Reader, Writer};
 use std::sync::Arc;
 
-/// Bytes of the uniform that every call writes: `past` and what may join it.
+/// Size in bytes of the uniform that every call writes: `past`, padded to 16 bytes.
 const RUN: u64 = 16;
 
 /// A GPU that holds one rank.
 pub struct GpuDevice {
-    // Before the context: what is loaded goes before the device it is on.
+    // Declared before the context, so that buffers are dropped before the device that holds them.
     loaded: Option<Loaded>,
     context: Context,
 }
 
-/// What a device holds once it has a program.
+/// What a device holds once a program is loaded.
 struct Loaded {
     program: Arc<RankProgram>,
     limits: Limits,
@@ -49,18 +50,19 @@ struct Loaded {
     run: wgpu::Buffer,
     calls: Calls,
     recorder: Recorder,
-    /// For every value whether an exchange fills it.
+    /// For every value, whether an exchange writes it.
     exchanged: Vec<bool>,
 }
 
 impl GpuDevice {
-    /// Opens `info` on an instance of its own. Errors when the adapter is gone or refuses.
+    /// Opens the adapter `info` on a wgpu instance of its own. Errors when the adapter is no longer there, or refuses
+    /// to open a device.
     pub fn open(info: &AdapterInfo, options: &GpuOptions) -> Result<GpuDevice, DeviceError> {
         Ok(GpuDevice { loaded: None, context: Context::open(info, options)? })
     }
 }
 
-/// What is loaded and the device it is on; an error before a program is.
+/// The loaded program and the opened device. Errors when no program is loaded.
 fn parts<'a>(
     loaded: &'a mut Option<Loaded>,
     context: &'a mut Context,
@@ -73,7 +75,7 @@ fn parts<'a>(
 }
 
 impl Loaded {
-    /// The bytes of a value in the current call.
+    /// The size of a value in the current call, in bytes.
     fn bytes(&self, context: &Context, value: usize) -> Result<u64, DeviceError> {
         let env = self.env.ok_or_else(|| context.refused("no call has begun"))?;
         let value = self.program.values.get(value).ok_or_else(|| context.refused(format!("no value {value}")))?;
@@ -115,7 +117,8 @@ impl Device for GpuDevice {
             let bytes = Size::of(&program.values[v].shape).max(limits) as u64 * 4;
             bytes.next_multiple_of(ALIGNMENT)
         };
-        // A slot takes a call's inputs and one exchange, so a step between two reads is one submission.
+        // A staging slot holds the inputs of a call and the values of one exchange, so that the work between two
+        // reads is one submission.
         let (mut inputs, mut received, mut sent) = (RUN, 0, 0);
         let mut exchanged = vec![false; program.values.len()];
         for instr in &program.instrs {
@@ -129,7 +132,7 @@ impl Device for GpuDevice {
                 Instr::Compute { .. } | Instr::Zero { .. } => {}
             }
         }
-        // Where one buffer cannot take all, a slot is submitted before it overflows.
+        // If a buffer of that size is not allowed, a full slot is submitted early.
         let capacity =
             (inputs + received).min(context.limits.max_buffer_size - context.limits.max_buffer_size % ALIGNMENT);
         let writer = Writer::new(context, 2, capacity)?;

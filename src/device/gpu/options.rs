@@ -1,22 +1,23 @@
-//! How a GPU is used, and the alignment that all of its buffers share.
+//! The options of a GPU device, and the alignment of its buffers.
 //!
 //! It deliberately knows no adapter. Read `context.rs` for who uses the options.
 
 use std::time::Duration;
 
-/// Sizes of buffers and bindings are multiples of this: the widest vector a kernel loads.
+/// Sizes of buffers and bindings are multiples of this many bytes, the widest vector that a kernel loads.
 pub(super) const ALIGNMENT: u64 = 16;
 
-/// How a GPU is used.
+/// Options of a GPU device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuOptions {
-    /// No wait lasts once there was no progress for so long.
+    /// How long a wait for the GPU may last without progress.
     pub deadline: Duration,
-    /// Splits weights over bindings of at most so many bytes; `None`: the adapter's own limit.
+    /// The most bytes of a weight in one binding; larger weights are split over several. `None` means the adapter's
+    /// own limit.
     pub max_binding: Option<u64>,
-    /// Arithmetic operations, about, after which a submission ends. It is lowered where submissions take long.
+    /// About how many arithmetic operations one submission holds. The device lowers it when submissions take long.
     pub submission: u64,
-    /// How long a wait stays awake before it sleeps.
+    /// How long a wait polls in a loop before it sleeps between polls.
     pub spin: Duration,
 }
 
@@ -25,7 +26,7 @@ impl Default for GpuOptions {
         GpuOptions {
             deadline: Duration::from_secs(30),
             max_binding: None,
-            // A tenth of a second for the slowest device measured, a software one on one thread.
+            // A tenth of a second on the slowest device measured, a software driver on one thread.
             submission: 1 << 30,
             spin: Duration::from_micros(50),
         }

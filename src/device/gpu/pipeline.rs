@@ -1,6 +1,6 @@
-//! Kernels compiled once: the cache from a [`Kernel`] to its pipeline.
+//! Compiles each kernel once: a cache from [`Kernel`] to pipeline.
 //!
-//! It deliberately does not know which op wants a kernel or what will be bound to it. Read `prepared` next.
+//! It deliberately does not know which op launches a kernel, or which buffers it runs on. Read `prepared` next.
 
 use super::context::Context;
 use crate::device::DeviceError;
@@ -20,7 +20,7 @@ pub(super) struct Pipeline {
 #[derive(Default)]
 pub(super) struct Pipelines(HashMap<Kernel, Pipeline>);
 
-/// How a shader sees a binding.
+/// The type that a binding has in the shader.
 fn kind(binding: &Binding) -> wgpu::BufferBindingType {
     match binding {
         Binding::Input { .. } => wgpu::BufferBindingType::Storage { read_only: true },
@@ -30,8 +30,8 @@ fn kind(binding: &Binding) -> wgpu::BufferBindingType {
 }
 
 impl Pipelines {
-    /// The pipeline of a launch's kernel. Errors when it does not compile, or its bindings are of other kinds than
-    /// before.
+    /// The pipeline of a launch's kernel, compiled if this is its first launch. Errors when the kernel does not
+    /// compile, or when its bindings have other types than in its first launch.
     pub(super) fn get(&mut self, context: &mut Context, launch: &Launch) -> Result<&Pipeline, DeviceError> {
         let kinds: Vec<_> =
             std::iter::once(wgpu::BufferBindingType::Uniform).chain(launch.bindings.iter().map(kind)).collect();
@@ -73,8 +73,8 @@ fn compile(
         let module = if kernel.shader.is_trusted() {
             let checks =
                 wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-            // SAFETY: only this crate's own sources are trusted, and every loop in them counts up to a parameter, so none
-            // is infinite. All other checks, bounds checks among them, stay on.
+            // SAFETY: only shaders of this crate are trusted. Every loop in them counts up to a parameter, so none is
+            // infinite. All other checks stay on, bounds checks included.
             unsafe { device.create_shader_module_trusted(descriptor, checks) }
         } else {
             device.create_shader_module(descriptor)
@@ -93,7 +93,7 @@ fn compile(
             entry_point: Some(&kernel.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
-                // The crate's own kernels write workgroup memory before they read it.
+                // This crate's shaders write workgroup memory before they read it; a user's shader may not.
                 zero_initialize_workgroup_memory: !kernel.shader.is_trusted(),
             },
             cache: None,

@@ -1,7 +1,8 @@
-//! Calls made ready: for symbols of given sizes, every instruction's dispatches with all that they bind.
+//! Prepared calls: for given sizes of a call, the dispatches of every instruction with their pipelines and bind
+//! groups.
 //!
-//! What changes from call to call without changing a size, `past` above all, is deliberately not in here, so that one
-//! preparation serves every decode step. Read `recorder` next for how dispatches run.
+//! What changes from call to call without changing a size, above all `past`, is deliberately not part of a prepared
+//! call, so that one serves every decode step. Read `recorder` next for how dispatches run.
 
 use super::context::{Context, aligned};
 use super::memory::Memory;
@@ -15,39 +16,39 @@ use crate::shape::{Env, resolve};
 use crate::sharding::Extent;
 use std::collections::HashMap;
 
-/// How many prepared calls are kept.
+/// Number of prepared calls that are kept.
 const KEPT: usize = 8;
 
-/// One dispatch with all that it binds.
+/// One dispatch: pipeline, bind group and size.
 pub(super) struct Dispatch {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) bindings: wgpu::BindGroup,
     pub(super) groups: [u32; 3],
 }
 
-/// One instruction, ready.
+/// One prepared instruction.
 #[derive(Default)]
 pub(super) struct Step {
-    /// What a `Compute` runs.
+    /// The dispatches of a `Compute` instruction; other instructions have none.
     pub(super) dispatches: Vec<Dispatch>,
-    /// Arithmetic operations of it, about.
+    /// About how many arithmetic operations it performs.
     pub(super) operations: u64,
 }
 
-/// A call, ready.
+/// A prepared call.
 pub(super) struct Prepared {
     sizes: (usize, usize, usize),
     pub(super) steps: Vec<Step>,
 }
 
-/// The calls that were made ready, the latest used first.
+/// The prepared calls, the last used first.
 #[derive(Default)]
 pub(super) struct Calls {
     calls: Vec<Prepared>,
     pipelines: Pipelines,
 }
 
-/// What a preparation reads.
+/// What the preparation of a call reads: the rank's program and its memory.
 #[derive(Clone, Copy)]
 pub(super) struct Rank<'a> {
     pub(super) program: &'a RankProgram,
@@ -56,12 +57,12 @@ pub(super) struct Rank<'a> {
 }
 
 impl Calls {
-    /// The call begun last.
+    /// The call that was begun last.
     pub(super) fn current(&self) -> Option<&Prepared> {
         self.calls.first()
     }
 
-    /// Makes the call for `env` the current one, preparing it unless it is kept.
+    /// Makes the prepared call for the sizes in `env` the current one; prepares it if it is not kept.
     pub(super) fn begin(&mut self, context: &mut Context, rank: Rank<'_>, env: &Env) -> Result<(), DeviceError> {
         let sizes = (env.batch, env.seq, env.keep);
         let call = match self.calls.iter().position(|call| call.sizes == sizes) {
@@ -70,7 +71,7 @@ impl Calls {
         };
         self.calls.insert(0, call);
         if self.calls.len() > KEPT {
-            // Decoding one token comes back however many prompts pass in between.
+            // The call that decodes one token is never evicted: decoding resumes after any number of prompts.
             let last = self.calls.iter().rposition(|call| call.sizes != (1, 1, 1)).unwrap_or(KEPT);
             self.calls.remove(last);
         }
@@ -78,7 +79,7 @@ impl Calls {
     }
 }
 
-/// A launch that waits for the parameter buffer of its call.
+/// A launch whose parameters are collected, before the parameter buffer of its call exists.
 struct Planned {
     instr: usize,
     launch: Launch,
@@ -91,7 +92,8 @@ fn prepare(
     rank: Rank<'_>,
     env: &Env,
 ) -> Result<Prepared, DeviceError> {
-    // A launch that baked `past` in would be wrong from the next step on: zero shows it in the first test.
+    // Kernels read `past` from the run uniform. An op that put it into its parameters would be wrong from the next
+    // step on; passing 0 here makes that fail in the first test.
     let env = Env { past: 0, ..*env };
     let program = rank.program;
     let mut steps: Vec<Step> = program.instrs.iter().map(|_| Step::default()).collect();
@@ -125,7 +127,7 @@ fn prepare(
     Ok(Prepared { sizes: (env.batch, env.seq, env.keep), steps })
 }
 
-/// `cause` with the node and, where the device refuses what the op wants, the op.
+/// Wraps `cause` with the node, and with the op when the device refused a launch.
 fn of_node(node: &str, op: &Op, cause: DeviceError) -> DeviceError {
     let cause = match cause {
         DeviceError::Refused { device, reason } => {
@@ -136,7 +138,7 @@ fn of_node(node: &str, op: &Op, cause: DeviceError) -> DeviceError {
     DeviceError::Node { node: node.to_string(), cause: Box::new(cause) }
 }
 
-/// Compiles a launch's kernel, unless that is done, and binds what the launch reads and writes.
+/// Gets the pipeline of a launch's kernel and creates the bind group of its buffers.
 fn bind(
     context: &mut Context,
     pipelines: &mut Pipelines,
@@ -173,10 +175,10 @@ fn bind(
     Ok(dispatch)
 }
 
-/// Records a dispatch of no workgroups, and drops the recording.
+/// Records a dispatch of zero workgroups and drops the recording, to have wgpu validate it.
 ///
-/// Whether a shader's types fit the bound buffers, and whether it reads a buffer that it also writes, is checked only as a
-/// dispatch is recorded. In a call the error would name neither node nor op, and would end the device.
+/// wgpu checks only while a dispatch is recorded whether a shader's types fit the bound buffers, and whether it reads
+/// a buffer that it also writes. In a call that error would name neither node nor op, and would end the device.
 fn rehearse(context: &Context, dispatch: &Dispatch) {
     let mut encoder = context.device.create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
@@ -187,7 +189,7 @@ fn rehearse(context: &Context, dispatch: &Dispatch) {
     drop(encoder.finish());
 }
 
-/// What an op launches for its part; nothing where there is nothing to compute.
+/// The launches of an op for the rank's shard; none if the shard is empty.
 fn launches(
     rank: Rank<'_>,
     env: &Env,
@@ -207,11 +209,11 @@ fn launches(
     let pieces: Vec<Vec<_>> = inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect();
     let layouts: Vec<Layout> = inputs.iter().map(|&v| layout(rank, value(v))).collect();
     let (dtypes, layouts, pieces) = (dtypes.as_slice(), layouts.as_slice(), pieces.as_slice());
-    let site = LaunchContext { inputs: &shapes, dtypes, layouts, pieces, extents, env, output: &shape };
-    let launches = op.launches(&site)?;
+    let context = LaunchContext { inputs: &shapes, dtypes, layouts, pieces, extents, env, output: &shape };
+    let launches = op.launches(&context)?;
     for (input, pieces) in pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
         let last = Binding::Input { input, piece: pieces.len() - 1 };
-        // An op that reads only the first piece would be silently wrong.
+        // An op that launched nothing on the last buffer of a split weight would be silently wrong.
         if !launches.iter().any(|launch| launch.bindings.contains(&last)) {
             let reason = format!("{} does not read {} in several bindings", op.name(), value(inputs[input]).name);
             return Err(OpError::Attribute { op: op.name(), reason }.into());
@@ -239,12 +241,13 @@ fn pieces(rank: Rank<'_>, value: &LocalValue, shape: &[usize]) -> Vec<std::ops::
         (Place::Weight(w), Layout::Padded) => {
             rank.memory.weights[w].pieces.iter().map(|(range, _)| range.clone()).collect()
         }
-        // In one piece; a view may give it other rows than the weight has.
+        // A value in one buffer. Count the rows of its own shape: a view may have other rows than the weight behind
+        // it.
         _ => std::iter::once(0..shape.split_last().map_or(1, |(_, lead)| lead.iter().product())).collect(),
     }
 }
 
-/// What a value's binding is bound to: no more of a shared buffer than the value fills.
+/// The buffer range to bind for a value: of a shared buffer only as much as the value fills.
 fn resource<'a>(rank: Rank<'a>, env: &Env, value: usize, piece: usize) -> Option<wgpu::BindingResource<'a>> {
     let value = &rank.program.values[value];
     if let Place::Weight(w) = value.place {
@@ -256,7 +259,7 @@ fn resource<'a>(rank: Rank<'a>, env: &Env, value: usize, piece: usize) -> Option
     Some(wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size }))
 }
 
-/// Errors when a launch is beyond what the adapter can do.
+/// Errors when a launch exceeds a limit of the adapter.
 fn check(context: &Context, node: &str, launch: &Launch) -> Result<(), DeviceError> {
     let storage = launch.bindings.iter().filter(|b| !matches!(b, Binding::Run)).count();
     let (max, groups) =
@@ -271,10 +274,10 @@ fn check(context: &Context, node: &str, launch: &Launch) -> Result<(), DeviceErr
     Err(DeviceError::Node { node: node.to_string(), cause: Box::new(context.refused(reason)) })
 }
 
-/// The parameter blocks of a call, in one buffer, each block once.
+/// The parameter blocks of a call, collected for one buffer; equal blocks are stored once.
 struct Blocks {
     words: Vec<u32>,
-    /// Words between the starts of two blocks, at least.
+    /// Blocks start at multiples of this many 32-bit words.
     step: usize,
     known: HashMap<Vec<u32>, u64>,
 }
@@ -285,7 +288,7 @@ impl Blocks {
         Blocks { words: Vec::new(), step, known: HashMap::new() }
     }
 
-    /// The offset of a block, in bytes.
+    /// Adds a block if no equal one is there; returns its offset in bytes.
     fn add(&mut self, params: &[u32]) -> u64 {
         if let Some(&offset) = self.known.get(params) {
             return offset;

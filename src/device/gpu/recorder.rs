@@ -1,7 +1,7 @@
-//! The work of a device in order: copies and dispatches gathered into submissions of bounded length.
+//! Records copies and dispatches in order, and submits them in batches of bounded duration.
 //!
-//! It deliberately knows no op and no value, only buffers and dispatches. Read `prepared` next for where
-//! dispatches come from.
+//! It deliberately knows no op and no value, only buffers and dispatches. Read `prepared` next for where dispatches
+//! come from.
 
 use super::context::Context;
 use super::prepared::Dispatch;
@@ -11,40 +11,41 @@ use crate::device::DeviceError;
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// A submission that took longer than this halves the bound on the next: a system resets a GPU that is busy for some
-/// two seconds, and nothing else can use it meanwhile.
+/// A submission that takes longer than this lowers the bound on the next ones. Operating systems reset a GPU that is
+/// busy for about two seconds, and nothing else can use the GPU meanwhile.
 const LONG: Duration = Duration::from_millis(100);
 
-/// The bound is not lowered beyond this: smaller submissions cost more than they compute.
+/// The least bound: smaller submissions take longer to submit than to compute.
 const LEAST_OPERATIONS: u64 = 1 << 20;
 
-/// Dispatches of one submission, whatever they compute: recording more would only let the GPU wait.
+/// The most dispatches of one submission, whatever they compute: while more are recorded, the GPU would wait.
 const MOST_DISPATCHES: u64 = 256;
 
-/// Submissions that may be under way at once: enough to keep a GPU fed. With more, a wait for the last of a long call
-/// would meet its deadline although each was done in time.
+/// The most submissions that are under way at once. These keep a GPU busy; with more, the wait for the last one of a
+/// long call could exceed its deadline although each was done in time.
 const UNDER_WAY: usize = 4;
 
-/// Records and submits.
+/// Records commands and submits them.
 pub(super) struct Recorder {
     writer: Writer,
     reader: Reader,
-    // Before the encoder, because it must end first.
+    // Declared before the encoder, because the pass must be dropped first.
     pass: Option<wgpu::ComputePass<'static>>,
     encoder: Option<wgpu::CommandEncoder>,
-    /// Arithmetic operations and dispatches recorded and not yet submitted.
+    /// Arithmetic operations that are recorded and not yet submitted.
     operations: u64,
     dispatches: u64,
-    /// Operations at which a submission ends.
+    /// The number of operations at which a submission ends.
     bound: u64,
-    /// Pipelines that have run, and whether one of them ran for the first time since the last read.
+    /// Pipelines that have run at least once.
     ran: HashSet<wgpu::ComputePipeline>,
+    /// Whether a pipeline ran for the first time since the last read.
     first_run: bool,
     unread: Option<Unread>,
     under_way: VecDeque<wgpu::SubmissionIndex>,
 }
 
-/// What has been submitted since the last read.
+/// Counts of what was submitted since the last read.
 struct Unread {
     since: Instant,
     operations: u64,
@@ -59,13 +60,13 @@ impl Recorder {
         Recorder { writer, reader, pass, encoder, operations, dispatches, bound, ran, first_run, unread, under_way }
     }
 
-    /// The encoder outside any pass.
+    /// The command encoder; ends the compute pass if one is open.
     fn encoder(&mut self, context: &Context) -> &mut wgpu::CommandEncoder {
         self.pass = None;
         self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()))
     }
 
-    /// Writes `bytes` to the start of `target`, after all that was recorded before.
+    /// Records writing `bytes` to the start of `target`, after everything recorded before.
     pub(super) fn write(
         &mut self,
         context: &mut Context,
@@ -86,14 +87,14 @@ impl Recorder {
         Ok(())
     }
 
-    /// Fills the first `bytes` of `target` with zeros.
+    /// Records filling the first `bytes` of `target` with zeros.
     pub(super) fn zero(&mut self, context: &Context, target: &wgpu::Buffer, bytes: u64) {
         if bytes > 0 {
             self.encoder(context).clear_buffer(target, 0, Some(bytes));
         }
     }
 
-    /// Records an op's dispatches, which perform `operations` in all, and submits when enough has come together.
+    /// Records an op's dispatches, which perform about `operations` in all, and submits if the bound is reached.
     pub(super) fn dispatch(
         &mut self,
         context: &mut Context,
@@ -125,7 +126,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Submits what is recorded, if anything.
+    /// Submits what is recorded; returns `None` if that is nothing.
     fn submit(&mut self, context: &mut Context) -> Result<Option<wgpu::SubmissionIndex>, DeviceError> {
         self.pass = None;
         let Some(encoder) = self.encoder.take() else { return Ok(None) };
@@ -146,7 +147,7 @@ impl Recorder {
         Ok(Some(submission))
     }
 
-    /// Reads the first `bytes` of `source` into `out`, after all that was recorded before.
+    /// Submits, waits, and appends the first `bytes` of `source` to `out`.
     pub(super) fn read(
         &mut self,
         context: &mut Context,
@@ -155,7 +156,8 @@ impl Recorder {
         out: &mut Vec<u8>,
     ) -> Result<(), DeviceError> {
         if bytes > self.reader.buffer().size() {
-            // More than a program sends or returns: somebody looks at what lies between.
+            // Larger than any value that the program sends or returns: the caller reads back an activation in
+            // between.
             self.reader = Reader::new(context, bytes)?;
         }
         if bytes > 0 {
@@ -171,10 +173,10 @@ impl Recorder {
         Ok(())
     }
 
-    /// Shortens submissions when the longest since the last read must have taken too long.
+    /// Lowers the bound on submissions if the longest one since the last read must have taken too long.
     ///
-    /// Only their sum is measured; the longest is its share of it by operations. A driver may compile a pipeline when
-    /// it first runs, which says nothing of how long its operations take.
+    /// Only the total time is measured; the longest submission is assumed to take its share of it by operations.
+    /// Times in which a pipeline ran for the first time are ignored, because the driver may have compiled it then.
     fn measure(&mut self) {
         let compiled = std::mem::take(&mut self.first_run);
         if let Some(unread) = self.unread.take()
@@ -183,7 +185,8 @@ impl Recorder {
         {
             let longest = unread.since.elapsed().mul_f64(unread.largest as f64 / unread.operations as f64);
             if longest > LONG {
-                // No lower than what the device does in that time: one long op cannot be shortened by this.
+                // Do not go below what the device computes in that time: a single long op cannot be split by this
+                // bound.
                 let reached = unread.largest as f64 * (LONG.as_secs_f64() / longest.as_secs_f64());
                 self.bound = (self.bound / 2).max(reached as u64).max(LEAST_OPERATIONS).min(self.bound);
             }

@@ -1,14 +1,14 @@
-//! How bytes cross between host and GPU: buffers that both can reach, made once and reused.
+//! Staging buffers, through which bytes are copied between host and GPU. They are created once and reused.
 //!
-//! It deliberately does not know what the bytes are. wgpu's own `write_buffer` makes a buffer per call, which a decode
-//! step cannot afford. Read `recorder` next for when copies happen.
+//! wgpu's own `write_buffer` creates a buffer per call, which is too slow for a decode step. This file deliberately
+//! does not know what the bytes mean. Read `recorder` next for when copies happen.
 
 use super::context::{Context, Mapping, aligned};
 use crate::device::DeviceError;
 
 use wgpu::BufferUsages;
 
-/// A buffer the host fills and the GPU copies from.
+/// A buffer that the host fills and the GPU copies from.
 struct Slot {
     buffer: wgpu::Buffer,
     mapping: Mapping,
@@ -16,7 +16,7 @@ struct Slot {
     used: u64,
 }
 
-/// Writes to the GPU through a few slots in turn: one fills while the GPU copies from the others.
+/// Writes to the GPU through several slots in turn: the host fills one while the GPU copies from the others.
 pub(super) struct Writer {
     slots: Vec<Slot>,
     current: usize,
@@ -24,7 +24,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A writer whose `slots` take `capacity` bytes each.
+    /// A writer of `slots` slots of `capacity` bytes each.
     pub(super) fn new(context: &mut Context, slots: usize, capacity: u64) -> Result<Writer, DeviceError> {
         let capacity = aligned(capacity);
         let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
@@ -36,13 +36,13 @@ impl Writer {
         Ok(Writer { slots, current: 0, capacity })
     }
 
-    /// Whether the current slot takes `bytes` more.
+    /// Whether the current slot has room for `bytes` more.
     pub(super) fn takes(&self, bytes: u64) -> bool {
         self.slots[self.current].used + bytes <= self.capacity
     }
 
-    /// Puts `bytes` into the current slot, which must take them, by parts that follow each other. Returns where they
-    /// lie.
+    /// Copies `parts`, `bytes` long in all, one after the other into the current slot. Returns the slot's buffer and
+    /// the offset. Errors when the slot lacks room, or does not become free within the deadline.
     pub(super) fn put<'a>(
         &mut self,
         context: &Context,
@@ -67,7 +67,7 @@ impl Writer {
         Ok((&slot.buffer, start))
     }
 
-    /// Makes what was put visible to the GPU. To be called before a submission.
+    /// Unmaps the current slot, so that the GPU may read it. Call it before a submission.
     pub(super) fn seal(&mut self) {
         let slot = &self.slots[self.current];
         if slot.used > 0 {
@@ -75,7 +75,7 @@ impl Writer {
         }
     }
 
-    /// Takes the next slot. To be called after the submission that follows [`Writer::seal`].
+    /// Switches to the next slot. Call it after the submission that follows [`Writer::seal`].
     pub(super) fn turn(&mut self, submission: &wgpu::SubmissionIndex) {
         let slot = &mut self.slots[self.current];
         if slot.used > 0 {
@@ -87,24 +87,24 @@ impl Writer {
     }
 }
 
-/// Reads from the GPU through one buffer.
+/// Reads from the GPU through one staging buffer.
 pub(super) struct Reader {
     buffer: wgpu::Buffer,
 }
 
 impl Reader {
-    /// A reader of up to `capacity` bytes.
+    /// A reader for up to `capacity` bytes at a time.
     pub(super) fn new(context: &mut Context, capacity: u64) -> Result<Reader, DeviceError> {
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
         Ok(Reader { buffer: context.buffer("read staging", capacity, usage, false)? })
     }
 
-    /// Where the GPU copies to.
+    /// The buffer that the GPU copies to.
     pub(super) fn buffer(&self) -> &wgpu::Buffer {
         &self.buffer
     }
 
-    /// Waits for `submission`, then appends the first `bytes` to `out`.
+    /// Waits for `submission`, then appends the first `bytes` of the buffer to `out`.
     pub(super) fn take(
         &self,
         context: &Context,
