@@ -67,7 +67,7 @@ pub fn main() -> fanfold::Result<()> {
     });
     let shards: Vec<OutputShard> = shards.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
     let env = Env { capacity: 16, keep: 1, ..Env::prompt(4) };
-    let outputs = stack(&program, &env, shards);
+    let outputs = stack(&program, &env, shards)?;
     let devices = (0..2).map(|_| Box::new(HostDevice::new()) as Box<dyn fanfold::device::Device>).collect();
     let mut session = Session::open(program, devices, model, Options::new(env), Arc::new(|_| ()))?;
     assert_eq!(outputs, session.run(env, inputs()?)?, "the same bits as in a session over channels");

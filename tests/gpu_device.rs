@@ -121,7 +121,7 @@ impl Cases {
         self.program.instrs.push(Instr::Output {
             name: prefix.clone(),
             value: output,
-            window: SymbolicRegion::default(),
+            region: SymbolicRegion::default(),
         });
         self.cases.push(Case { name: prefix, instr, output, past: sample.past, writes });
     }

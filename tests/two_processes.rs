@@ -174,7 +174,21 @@ fn two_processes_give_the_bits_of_one() {
     let (model, program) = model();
     let mut session = Session::open(program.clone(), hosts(2), model, Options::new(env()), Arc::new(|_| ())).unwrap();
     let expected = session.run(env(), inputs()).unwrap();
-    assert_eq!(stack(&program, &env(), shards), expected);
+    assert_eq!(stack(&program, &env(), shards.clone()).unwrap(), expected);
+    let message = |shards: Vec<OutputShard>| stack(&program, &env(), shards).unwrap_err().to_string();
+    let found = message(shards[1..].to_vec());
+    assert!(found.contains("pass those of every rank, once"), "a shard is missing: {found}");
+    let found = message([shards.clone(), shards[..1].to_vec()].concat());
+    assert!(found.contains("pass those of every rank, once"), "a shard is passed twice: {found}");
+    let mut torn = shards.clone();
+    torn[0].bytes.pop();
+    assert!(message(torn).contains("bytes, its region"), "a shard is cut short");
+    let mut outside = shards.clone();
+    outside[0].region = SymbolicRegion(vec![(7, 0..1)]);
+    assert!(message(outside).contains("is not a region of"), "a shard has a dimension that the output lacks");
+    let mut other = shards;
+    other[0].name = "another".to_string();
+    assert!(message(other).contains("no output of this name"), "a shard is of another program");
 }
 
 #[test]

@@ -13,8 +13,8 @@ impl fmt::Display for RankProgram {
         for (id, weight) in self.weights.iter().enumerate() {
             let part = match &weight.part {
                 WeightPart::Zero => " zero".to_string(),
-                WeightPart::Region(window) => {
-                    window.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect()
+                WeightPart::Region(region) => {
+                    region.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect()
                 }
             };
             // A vector lies densely in any case.
@@ -52,10 +52,10 @@ impl fmt::Display for RankProgram {
                         display_shape(&self.values[*to].shape)
                     )?;
                 }
-                Instr::Output { name, value: v, window } => {
-                    let window: String =
-                        window.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect();
-                    writeln!(f, "output {name} {}{window}", value(*v))?;
+                Instr::Output { name, value: v, region } => {
+                    let region: String =
+                        region.0.iter().map(|(dim, r)| format!(" dim {dim} {}..{}", r.start, r.end)).collect();
+                    writeln!(f, "output {name} {}{region}", value(*v))?;
                 }
             }
         }

@@ -109,7 +109,7 @@ impl WeightShard {
     pub fn local_shape(&self, env: &Env) -> Vec<usize> {
         let shape = resolve(&self.shape, env);
         match &self.part {
-            WeightPart::Region(window) => window.resolve(&shape).shape(),
+            WeightPart::Region(region) => region.resolve(&shape).shape(),
             WeightPart::Zero => shape,
         }
     }
@@ -159,14 +159,14 @@ pub enum Instr {
         /// For each rank the region of `to` that its message fills, if any.
         receive: Vec<Option<SymbolicRegion>>,
     },
-    /// Returns the rank's part of the output `name`.
+    /// Returns the rank's shard of the output `name`.
     Output {
-        /// The name of the input or output.
+        /// The output's name.
         name: String,
         /// The value that is returned.
         value: usize,
         /// The region of the whole output that the value is.
-        window: SymbolicRegion,
+        region: SymbolicRegion,
     },
 }
 

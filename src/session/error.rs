@@ -90,6 +90,14 @@ pub enum SessionError {
         /// The names of the program's outputs.
         present: String,
     },
+    /// The shards of an output do not make up the whole of it.
+    #[error("the shards of the output {name}: {reason}")]
+    Shards {
+        /// The output's name.
+        name: String,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The plan was made for another number of devices.
     #[error("the plan is for {plan} ranks, {devices} devices are given")]
     WorldSize {

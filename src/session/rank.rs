@@ -228,10 +228,10 @@ impl Rank {
                     self.exchange(env, instr)?;
                     self.exchange_time += started.elapsed();
                 }
-                Instr::Output { name, value, window } => {
+                Instr::Output { name, value, region } => {
                     let mut bytes = Vec::new();
                     self.device.read(*value, &mut bytes)?;
-                    shards.push(OutputShard { name: name.clone(), region: window.clone(), bytes });
+                    shards.push(OutputShard { name: name.clone(), region: region.clone(), bytes });
                 }
             }
             self.progress.step();

@@ -138,7 +138,7 @@ impl Session {
             Answer::Outputs(parts) => parts,
             Answer::Loaded | Answer::Watched(_) | Answer::Report(_) => Vec::new(),
         })?;
-        Ok(stack(&self.program, &env, parts.into_iter().flatten()))
+        stack(&self.program, &env, parts.into_iter().flatten())
     }
 
     /// Runs the program once, reads back every activation, and returns the first element that is not finite with the

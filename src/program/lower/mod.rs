@@ -220,12 +220,12 @@ impl Lowering<'_> {
         };
         if let Some((dim, cut, locals)) = stacked {
             for (r, rank) in self.ranks.iter_mut().enumerate().filter(|(r, _)| !cut.range(*r).is_empty()) {
-                let window = SymbolicRegion(vec![(dim, cut.range(r))]);
-                rank.program.instrs.push(Instr::Output { name: name.to_string(), value: locals[r], window });
+                let region = SymbolicRegion(vec![(dim, cut.range(r))]);
+                rank.program.instrs.push(Instr::Output { name: name.to_string(), value: locals[r], region });
             }
         } else {
             let value = self.obtain(id, &Placement::Replicate, Layout::Dense)?[0];
-            let output = Instr::Output { name: name.to_string(), value, window: SymbolicRegion::default() };
+            let output = Instr::Output { name: name.to_string(), value, region: SymbolicRegion::default() };
             self.ranks[0].program.instrs.push(output);
         }
         Ok(())

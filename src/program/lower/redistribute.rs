@@ -151,7 +151,7 @@ impl Lowering<'_> {
         receive: impl Fn(usize, usize) -> SymbolicRegion,
     ) -> Locals {
         let world = self.world;
-        let some = |window: SymbolicRegion| (!window.is_empty()).then_some(window);
+        let some = |region: SymbolicRegion| (!region.is_empty()).then_some(region);
         let mut outputs = Vec::new();
         for (r, rank) in self.ranks.iter_mut().enumerate() {
             let to = rank.scratch(name, dtype, shape(r));
