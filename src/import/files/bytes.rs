@@ -12,7 +12,8 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The most that is read into memory of a JSON file; the largest index and tokenizer files known are half of it.
+/// The most bytes of a JSON file that are read into memory. The largest index and tokenizer files known have half as
+/// many.
 pub(crate) const MAX_JSON: u64 = 64 << 20;
 
 /// The bytes of one file.
@@ -22,13 +23,13 @@ pub(crate) enum Bytes {
     Mapped(memmap2::Mmap, File, Stamp),
     /// Part of this program.
     Static(&'static [u8]),
-    /// Given by the caller.
+    /// Bytes that the caller holds in memory.
     Shared(Arc<[u8]>),
-    /// An empty file: some systems refuse to map it.
+    /// An empty file, which some systems refuse to map.
     Empty,
 }
 
-/// What tells that a file is still the one that was opened: its length and when it was last written.
+/// Tells whether a file is still the one that was opened: its length and the time it was last written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(u64, Option<SystemTime>);
 
@@ -45,7 +46,8 @@ impl Bytes {
         if length == 0 {
             return Ok(Bytes::Empty);
         }
-        // Asked before mapping: a change in between then shows at the first read.
+        // The length and time are taken before the file is mapped, so that a change in between shows at the first
+        // read.
         let stamp = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
         // SAFETY: the mapping is private to this type, read-only, and handed out only as `&[u8]` that borrows it. What
         // remains is another process that shortens or rewrites the file while it is mapped. `check_unchanged` finds
@@ -56,8 +58,8 @@ impl Bytes {
         map.map(|map| Bytes::Mapped(map, file, stamp)).map_err(|e| io(path, &e))
     }
 
-    /// Errors when the file at `path` was written to or shortened since it was mapped: to read what is no longer there
-    /// would end the process.
+    /// Errors when the file at `path` was written to or shortened since it was mapped. Reading mapped bytes that the
+    /// file no longer has would end the process.
     pub(crate) fn check_unchanged(&self, path: &Path) -> Result<(), ImportError> {
         let Bytes::Mapped(_, file, stamp) = self else { return Ok(()) };
         let now = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
@@ -98,7 +100,7 @@ pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, ImportError> {
         return Err(too_long());
     }
     let mut bytes = Vec::new();
-    // The file may have grown since its length was asked.
+    // The file may have grown since its length was read.
     file.take(MAX_JSON + 1).read_to_end(&mut bytes).map_err(|e| io(path, &e))?;
     if bytes.len() as u64 > MAX_JSON {
         return Err(too_long());
@@ -106,7 +108,7 @@ pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, ImportError> {
     Ok(bytes)
 }
 
-/// Opens a file that is known to be plain: opening a pipe would wait for a writer for ever.
+/// Opens a file after making sure that it is a plain one: opening a pipe would wait forever for a writer.
 fn open_plain(path: &Path) -> Result<(File, u64), ImportError> {
     let metadata = fs::metadata(path).map_err(|e| io(path, &e))?;
     if !metadata.is_file() {
@@ -133,39 +135,40 @@ pub(crate) fn is_plain_name(name: &str) -> bool {
     stays_inside(name) && !name.contains('/')
 }
 
-/// What is wrong with the JSON `text` of `path`, and at which byte of the text.
+/// Describes the fault in the JSON `text`, and the byte of the text at which it is.
 pub(crate) fn json_problem(text: &[u8], error: &serde_json::Error) -> (usize, String) {
     let lines_before = error.line().saturating_sub(1);
     let line_start: usize = text.split_inclusive(|&b| b == b'\n').take(lines_before).map(<[u8]>::len).sum();
     let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
     let message = error.to_string();
-    // The position is given in bytes of the file instead.
+    // serde_json's position counts lines and columns; callers report bytes of the file instead.
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     let kind = if error.is_data() { "not as expected" } else { "not valid JSON" };
     (offset, format!("{kind}: {}", shortened(message, 200)))
 }
 
-/// [`json_problem`] as the error of a whole file.
+/// As [`json_problem`], as an error about the whole file at `path`.
 pub(crate) fn json_error(path: &Path, text: &[u8], error: &serde_json::Error) -> ImportError {
     let (offset, reason) = json_problem(text, error);
     ImportError::File { path: path.to_owned(), offset: offset as u64, reason }
 }
 
-/// The numbers that Python's json writes and reads, and that are not JSON. The longer of two that begin alike stands
-/// first.
+/// Numbers that Python's json writes and reads although JSON has none of them. Where one begins like another, the
+/// longer one comes first.
 pub(crate) const PYTHON_CONSTANTS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// Marks such a number: `{"__float__": "Infinity"}`. transformers 5 writes them so itself.
+/// The key of the object that stands for such a number: `{"__float__": "Infinity"}`. transformers 5 itself writes them
+/// this way.
 pub(crate) const FLOAT_TAG: &str = "__float__";
 
-/// What the JSON `text` of `path` holds, read as Python's json reads it: `Infinity`, `-Infinity` and `NaN` are values.
-/// They become objects of [`FLOAT_TAG`], which no field takes for a number.
+/// Parses the JSON `text` of `path` as Python's json does: `Infinity`, `-Infinity` and `NaN` are values. They become
+/// objects with the key [`FLOAT_TAG`], which no field accepts as a number.
 pub(crate) fn python_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, ImportError> {
     let error = match serde_json::from_slice(text) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    // Numbers of the same length keep every byte in its place, for an error that points at one.
+    // The stand-in has as many bytes as the constant, so that an error that points at a byte of the text stays right.
     let plain = spelt(text, |constant| format!("{:<1$}", 0, constant.len()));
     if plain == text {
         return Err(json_error(path, text, &error));
@@ -175,7 +178,8 @@ pub(crate) fn python_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Resu
     serde_json::from_slice(&tagged).map_err(|e| json_error(path, &tagged, &e))
 }
 
-/// `text` with Python's constants, where they stand outside of texts, spelt as `spell` has them.
+/// `text` with each of Python's constants replaced by what `spell` returns for it; constants inside strings are left
+/// alone.
 fn spelt(text: &[u8], spell: impl Fn(&str) -> String) -> Vec<u8> {
     let (mut spelt, mut rest, mut quoted) = (Vec::with_capacity(text.len()), text, false);
     while let Some(&byte) = rest.first() {
@@ -186,7 +190,7 @@ fn spelt(text: &[u8], spell: impl Fn(&str) -> String) -> Vec<u8> {
                 rest = &rest[constant.len()..];
                 continue;
             }
-            // What is escaped does not end the text.
+            // An escaped quote does not end the string.
             (b'\\', None) if quoted => rest.len().min(2),
             (b'"', None) => {
                 quoted = !quoted;

@@ -1,9 +1,9 @@
 //! A JSON object of settings, read field by field with an error that names the file and the field.
 //!
-//! This module deliberately knows no model family: which fields there are, and what they mean together, is theirs. It
-//! remembers which were read, so that what nobody understood can be listed.
-//! Read [`super::folder`] next: it finds the files; `defaults.rs`: what fields that are left out have as their value; and
-//! `inert.rs`: what need not be read.
+//! This module deliberately knows no model family: each family knows its fields and what they mean together. It
+//! remembers which fields were read, so that fields nobody understood can be listed. Read [`super::folder`] next for
+//! how the files are found, `defaults.rs` for the values of fields that are left out, and `inert.rs` for fields that
+//! need not be read.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{FLOAT_TAG, PYTHON_CONSTANTS, python_json, shortened};
@@ -14,11 +14,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Sizes beyond this are mistakes, and keep products of two sizes from overflowing.
+/// The largest size accepted. Larger ones are mistakes, and products of two sizes could overflow.
 #[doc(hidden)]
 pub const MAX_SIZE: usize = 1 << 31;
 
-/// The names one field goes by, the preferred first: `"vocab_size"`, or `["hidden_size", "n_embd"]`.
+/// The names that one field has in different families, the preferred one first: `"vocab_size"`, or `["hidden_size",
+/// "n_embd"]`.
 #[doc(hidden)]
 pub trait FieldNames {
     /// The names, at least one.
@@ -52,14 +53,16 @@ impl FieldNames for &[&str] {
 #[doc(hidden)]
 pub struct Config {
     path: PathBuf,
-    /// `rope_parameters.` for a nested object.
+    /// The path of a nested object, which error messages put before a field's name: `rope_parameters.`.
     prefix: String,
-    /// `1_Pooling/config.json:`, which tells a person how to name a field of this file; empty for config.json itself.
+    /// The file that error messages put before a field's name, such as `1_Pooling/config.json:`. Empty for config.json
+    /// itself.
     file: String,
     map: Map<String, Value>,
-    /// The family whose defaults it has.
+    /// The family whose defaults apply to fields that are left out.
     family: Option<&'static str>,
-    /// The fields that were read, by their whole names; an object whose fields are read one by one ends in a point.
+    /// The full names of the fields that were read. The name of an object whose fields are read one by one ends in a
+    /// point.
     read: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -80,24 +83,25 @@ impl Config {
         Config { path: path.to_owned(), prefix, file: String::new(), map, family: None, read: Arc::default() }
     }
 
-    /// The same settings, whose fields a person names as `FILE:FIELD`, because they are not those of config.json.
+    /// The same settings, for a file other than config.json: messages and options name its fields as `FILE:FIELD`.
     pub(crate) fn of_file(mut self, file: &str) -> Config {
         self.file = format!("{file}:");
         self
     }
 
-    /// The same configuration, with the defaults of `family`'s class for fields that it leaves out.
+    /// The same configuration, in which fields that are left out have the defaults of `family`'s class in
+    /// transformers.
     pub(crate) fn of_family(&self, family: &'static str) -> Config {
         Config { family: Some(family), ..self.clone() }
     }
 
-    /// The same without `fields`, which are named as errors name them: `rope_parameters.factor`. Errors when one is not
-    /// there.
+    /// The same configuration without `fields`, which are named as error messages name them: `rope_parameters.factor`.
+    /// Errors when one of them does not exist.
     pub fn without(mut self, fields: &[impl AsRef<str>]) -> Result<Config, ImportError> {
         for field in fields.iter().map(AsRef::as_ref) {
             let mut path: Vec<&str> = field.split('.').collect();
             let last = path.pop().unwrap_or(field);
-            // A name with a point in it may also be a field's own.
+            // A name that contains a point may be a path into nested objects, or a field's own name.
             let inside = path.iter().try_fold(&mut self.map, |map, name| map.get_mut(*name)?.as_object_mut());
             let removed = inside.and_then(|map| map.remove(last));
             if removed.or_else(|| self.map.remove(field)).is_none() {
@@ -107,14 +111,15 @@ impl Config {
         Ok(self)
     }
 
-    /// Errors when there are fields that nobody read and that may change what the model computes: lists them all.
+    /// Errors when fields were not read that may change what the model computes. The error lists all of them.
     pub fn understood(&self) -> Result<(), ImportError> {
         let family = self.family.unwrap_or_default();
         self.understood_but(&|name, value| inert(family, name, value))
     }
 
-    /// As [`Config::understood`], of a file other than config.json: the list of harmless fields is not for it, and only
-    /// names with a leading underscore, which are notes on who wrote the file, may be left unread.
+    /// As [`Config::understood`], for a file other than config.json. The list of harmless fields does not apply to
+    /// such a file: only names with a leading underscore, which are notes about how the file was written, may be left
+    /// unread.
     pub fn wholly_understood(&self) -> Result<(), ImportError> {
         self.understood_but(&|name, _| name.starts_with('_'))
     }
@@ -135,12 +140,12 @@ impl Config {
         Err(ImportError::NotUnderstood { path: self.path.clone(), fields, names })
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// An error about a field, for what only its reader can know: that it contradicts another, say.
+    /// An error about a field that only its reader can find, such as a contradiction to another field.
     pub fn error(&self, field: impl FieldNames, reason: impl Into<String>) -> ImportError {
         let field = format!("{}{}", self.prefix, field.names().join(" or "));
         ImportError::Config { path: self.path.clone(), field, reason: reason.into() }
@@ -156,15 +161,15 @@ impl Config {
         self.map.keys().map(String::as_str)
     }
 
-    /// The field as it is. Of several names that are there, the first counts; another one counts as read only where it
-    /// says the same.
+    /// The field's value as JSON. If several of its names are there, the first one counts; another one counts as read
+    /// only if it has the same value.
     pub fn value(&self, field: impl FieldNames) -> Option<&Value> {
         let (_, value) = self.entry(&field)?;
         self.mark(field.names(), value);
         Some(value)
     }
 
-    /// Counts the field as read where it says that something is `value`, which follows from other fields.
+    /// Marks the field as read if it has the value `value`, which its reader derives from other fields.
     pub fn agrees(&self, field: &str, value: impl Into<Value>) {
         self.mark(&[field], &value.into());
     }
@@ -238,7 +243,7 @@ impl Config {
         Ok(numbers.unwrap_or_default())
     }
 
-    /// A truth value that is false when absent, as Python takes `None`.
+    /// A truth value. A missing one is false, as `None` is in Python.
     pub fn flag(&self, field: impl FieldNames) -> Result<bool, ImportError> {
         self.bool_or(field, false)
     }
@@ -274,8 +279,8 @@ impl Config {
         Ok(texts.unwrap_or_default())
     }
 
-    /// Token ids, written as one number or as a list; empty when absent. Files write -1, or an id outside the vocabulary,
-    /// for a token that is never produced.
+    /// Token ids, written as one number or as a list; empty when absent. Files write -1, or an id outside the
+    /// vocabulary, for a token that is never produced.
     pub fn ids(&self, field: impl FieldNames) -> Result<Vec<i64>, ImportError> {
         let id = Value::as_i64;
         let ids = self.typed(&field, "a token id or a list of them", |v| match v {
@@ -285,7 +290,7 @@ impl Config {
         Ok(ids.unwrap_or_default())
     }
 
-    /// A nested object; without any field where it is absent.
+    /// A nested object. If it is absent, an object without fields.
     pub fn object_or_empty(&self, field: &str) -> Result<Config, ImportError> {
         let (path, file) = (self.path.clone(), self.file.clone());
         let prefix = format!("{}{field}.", self.prefix);
@@ -304,12 +309,12 @@ impl Config {
         Ok(Some(Config { path, prefix, file, map, family: None, read }))
     }
 
-    /// Whether it says nothing at all.
+    /// Whether there are no fields at all.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// The field's value and the name it goes by: what the file says, else the default.
+    /// The field's value and the name that it was found under: from the file, or else the default.
     fn entry<'n>(&self, field: &'n impl FieldNames) -> Option<(&'n str, &Value)> {
         let names = field.names();
         let mut stated = names.iter().filter_map(|&name| Some((name, self.map.get(name)?)));
@@ -321,20 +326,20 @@ impl Config {
         (left_out && !default.value.is_null()).then_some((name, &default.value))
     }
 
-    /// What the family's class says of the field.
+    /// The default of the field in the family's class.
     fn default<'n>(&self, names: &[&'n str]) -> Option<(&'n str, &'static FieldDefault)> {
         let family = self.family?;
         names.iter().find_map(|name| Some((*name, defaults::find(family, name)?)))
     }
 
-    /// Counts the names that say `value` as read.
+    /// Marks as read those of the names whose value is `value`.
     fn mark(&self, names: &[&str], value: &Value) {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let saying = names.iter().filter(|name| self.map.get(**name).is_some_and(|said| same(said, value)));
         read.extend(saying.map(|name| format!("{}{name}", self.prefix)));
     }
 
-    /// The field read by `read`, absent or of the wrong type being told apart.
+    /// The field converted by `read`. `None` when it is absent; an error when it has another type.
     fn typed<'a, T>(
         &'a self,
         field: &impl FieldNames,
@@ -384,7 +389,7 @@ impl Config {
     }
 }
 
-/// A value as the file has it, for messages.
+/// A value as JSON text, shortened for messages.
 fn shown(value: &Value) -> String {
     let mut text = value.to_string();
     for constant in PYTHON_CONSTANTS {
@@ -393,7 +398,7 @@ fn shown(value: &Value) -> String {
     shortened(&text, 60)
 }
 
-/// The fields below `prefix` that are not in `read` and not harmless, with their values.
+/// The fields below `prefix` that were not read and are not known to be harmless, with their values.
 fn unread<'a>(
     prefix: &str,
     map: &'a Map<String, Value>,
@@ -461,7 +466,7 @@ mod tests {
         };
         let c = config(json);
         read(&c);
-        // To ask whether a field is there is not to understand it.
+        // Asking whether a field exists does not mark it as read.
         assert!(c.has("hidden_sise"));
         let message = c.understood().unwrap_err().to_string();
         for line in ["hidden_sise: 10", "lm_head_bias: true", "n_embd: 9", "other: {\"a\":1}", "rope.fctor: [2.0]"] {

@@ -1,8 +1,10 @@
-//! What each family's configuration class in transformers gives to a field that a config.json leaves out.
+//! The default values that each family's configuration class in transformers has for fields that a config.json leaves
+//! out.
 //!
-//! Published files leave out whatever equals the default of their class: Gemma 3 4B, for one, says neither its heads nor
-//! its vocabulary. The table is generated from transformers by `tests/fixtures/defaults.py` and deliberately holds plain
-//! values only: what a class computes from other fields, head_dim say, its family computes. Read `config.rs` for who asks.
+//! Published files leave out fields that equal the default of their class: Gemma 3 4B, for example, states neither its
+//! heads nor its vocabulary. The table is generated from transformers by `tests/fixtures/defaults.py` and deliberately
+//! holds plain values only: a value that a class computes from other fields, such as head_dim, is computed by the
+//! family's file here. Read `config.rs` for who looks up a default.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,17 +14,17 @@ use std::sync::LazyLock;
 /// One field of a configuration class.
 #[derive(Debug, Deserialize)]
 pub(crate) struct FieldDefault {
-    /// The value of a field that is left out. `null` means that there is no such thing, or that it is computed.
+    /// The value of a field that is left out. `null` means that the class has no value for it or computes one.
     #[serde(rename = "default")]
     pub(crate) value: Value,
-    /// Whether a file may say `null`; of other fields transformers refuses it.
+    /// Whether a file may say `null` here. For other fields transformers refuses it.
     #[serde(default)]
     pub(crate) nullable: bool,
 }
 
 type Table = HashMap<String, HashMap<String, FieldDefault>>;
 
-/// By `model_type` and field. A test reads it, so that it cannot be empty.
+/// The fields by `model_type` and name. A test reads the table, so it cannot be empty.
 static TABLE: LazyLock<Table> =
     LazyLock::new(|| serde_json::from_str(include_str!("defaults.json")).unwrap_or_default());
 

@@ -1,8 +1,7 @@
 //! A model folder: finds its settings and its weights, and opens them all before any is used.
 //!
-//! This module deliberately knows no model family and copies no weight; it reads safetensors only, because a pickle
-//! runs code of its author's choosing.
-//! Read [`super::FileTensors`] next: it reads parts of the tensors found here.
+//! This module deliberately knows no model family and copies no weight. It reads safetensors only, because a pickle
+//! file runs code that its author chose. Read [`super::FileTensors`] next for how parts of the tensors are read.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{Bytes, io, read_small, shortened, stays_inside};
@@ -22,15 +21,15 @@ const SINGLE: &str = "model.safetensors";
 /// The names that peft gives an adapter's settings and weights.
 const ADAPTER: [&str; 3] = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"];
 
-/// What makes one model of an adapter and its base.
+/// How a person makes one model of an adapter and its base model.
 const MERGE: &str = "to merge the adapter into its base model, in Python: \
     `peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)`, with the Auto \
     class of the model's kind. To run the base model alone, take the adapter's files out of the folder";
 
-/// A file of an embedded folder: its name and what it holds.
+/// A file of an embedded folder: its name and its bytes.
 type Embedded = (&'static str, &'static [u8]);
 
-/// Where the files are.
+/// Where the files of a folder are: on disk or embedded in the program.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Disk,
@@ -41,13 +40,13 @@ enum Place {
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct Folder {
-    /// What was opened: modules.json and what it names lie here.
+    /// The folder that was opened. modules.json and the files that it names are here.
     root: PathBuf,
-    /// Where the model's own files lie: `root`, or the folder in it that modules.json names.
+    /// The folder of the model's own files: `root`, or the subfolder that modules.json names.
     path: PathBuf,
-    /// `0_Transformer/`, what leads from `root` to `path`; empty where they are one.
+    /// The path from `root` to `path`, such as `0_Transformer/`; empty if they are the same folder.
     inside: String,
-    /// The fields, by file, that are read as if they were not there. Those of config.json are gone already.
+    /// Fields, by file, that are read as if they were absent. Those of config.json have been removed from it already.
     ignored: Vec<(String, String)>,
     place: Place,
     config: Config,
@@ -55,12 +54,12 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder at `path`: config.json and model.safetensors, or else the files of
-    /// model.safetensors.index.json. Older sentence-transformers folders keep these in a folder of their own, which
+    /// Opens the folder at `path`: config.json and model.safetensors, or else the files that
+    /// model.safetensors.index.json lists. Older sentence-transformers folders keep these files in a subfolder, which
     /// modules.json names.
     ///
-    /// Weights are mapped and their headers validated; no element is read. Errors when a file is missing or damaged, and
-    /// when the folder holds an adapter, which would make another model of the one in its files.
+    /// Weights are mapped and their headers are validated; no element is read. Errors when a file is missing or
+    /// damaged, and when the folder holds an adapter, since the files of the base model alone are another model.
     pub fn open(path: impl AsRef<Path>) -> Result<Folder, ImportError> {
         let path = path.as_ref();
         match std::fs::metadata(path) {
@@ -81,7 +80,8 @@ impl Folder {
         Folder::build(PathBuf::from("<embedded>"), Place::Memory(files))
     }
 
-    /// A folder of nothing but the settings in the file at `path`, whatever it is called. Its path is the file's.
+    /// A folder that holds only the settings in the file at `path`, whatever that file is called. The folder's path is
+    /// that of the file.
     #[doc(hidden)]
     pub fn bare(path: impl AsRef<Path>) -> Result<Folder, ImportError> {
         let path = path.as_ref();
@@ -110,7 +110,7 @@ impl Folder {
                 ));
             }
         }
-        // Weights first: of a folder that holds another format this says the most.
+        // Weights are opened first: if the folder holds weights of another format, that error helps the most.
         let files = open_weights(&path, place)?;
         let Some(config) = read(&path, place, "config.json")? else {
             return Err(folder_error(&path, "holds no config.json, which says what the model is".into()));
@@ -120,14 +120,14 @@ impl Folder {
         Ok(Folder { root, path, inside, ignored, place, config, files: files.into() })
     }
 
-    /// Where the model's own files lie: the folder's path, or below it where modules.json says so.
+    /// The folder of the model's own files: the folder itself, or the subfolder that modules.json names.
     #[doc(hidden)]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The same folder, read as if `fields` were not there: those of config.json by their names, those of another file as
-    /// `FILE:FIELD`, such as `1_Pooling/config.json:include_prompt`. Errors when one is not there.
+    /// The same folder, read as if `fields` were absent. A field of config.json goes by its name, one of another file
+    /// by `FILE:FIELD`, such as `1_Pooling/config.json:include_prompt`. Errors when one of them does not exist.
     pub fn ignoring(mut self, fields: &[impl AsRef<str>]) -> Result<Folder, ImportError> {
         let (elsewhere, own): (Vec<&str>, Vec<&str>) =
             fields.iter().map(AsRef::as_ref).partition(|field| field.contains(".json:"));
@@ -140,7 +140,7 @@ impl Folder {
             }
             self.ignored.push((file, field.to_string()));
         }
-        // Reading each of them once shows whether the fields are there.
+        // Reading each of the files once shows whether the fields exist.
         for (file, _) in &self.ignored {
             match file.as_str() {
                 modules::MODULES => drop(self.json_list(file)?),
@@ -150,19 +150,19 @@ impl Folder {
         Ok(self)
     }
 
-    /// config.json.
+    /// The settings of config.json.
     #[doc(hidden)]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The object in the model's file `name`, which may be below a subfolder. `None` when there is no such file.
+    /// The object in the model's file `name`, which may be in a subfolder. `None` when there is no such file.
     #[doc(hidden)]
     pub fn json(&self, name: &str) -> Result<Option<Config>, ImportError> {
         self.outer_json(&format!("{}{name}", self.inside))
     }
 
-    /// As [`Folder::json`], of a file that lies beside modules.json.
+    /// As [`Folder::json`], for a file beside modules.json.
     pub(crate) fn outer_json(&self, name: &str) -> Result<Option<Config>, ImportError> {
         let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
         let config = Config::parse(&self.root.join(name), &json)?.of_file(name);
@@ -170,7 +170,7 @@ impl Folder {
         config.without(&ignored).map(Some)
     }
 
-    /// The list of objects in the file `name`, which lies beside modules.json. `None` when there is no such file.
+    /// The list of objects in the file `name` beside modules.json. `None` when there is no such file.
     #[doc(hidden)]
     pub fn json_list(&self, name: &str) -> Result<Option<Vec<Config>>, ImportError> {
         let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
@@ -183,9 +183,9 @@ impl Folder {
         entries.map(entry).collect::<Result<_, ImportError>>().map(Some)
     }
 
-    /// What the small file `name` holds: tokenizer.json, say. `None` when there is no such file.
+    /// The bytes of the small file `name`, for example of tokenizer.json. `None` when there is no such file.
     ///
-    /// `name` may come from another file of the folder: it cannot lead outside.
+    /// `name` may have been read from another file of the folder, so it is refused if it leads outside the folder.
     #[doc(hidden)]
     pub fn bytes(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, ImportError> {
         read(&self.path, self.place, name)
@@ -221,7 +221,7 @@ fn open_weights(path: &Path, place: Place) -> Result<Vec<File>, ImportError> {
     for name in index.files() {
         files.push(open_file(path, place, name)?.ok_or_else(|| index.missing_file(name))?);
     }
-    // A name in two files is an error even where the index settles which is meant: one of them is stale.
+    // A name in two files is an error even if the index says which one is meant: one of the files is out of date.
     let mut holder: HashMap<&str, &File> = HashMap::new();
     for file in &files {
         for entry in &file.entries {
@@ -264,7 +264,7 @@ fn find(files: &'static [Embedded], name: &str) -> Option<&'static [u8]> {
     files.iter().find(|(n, _)| *n == name).map(|(_, bytes)| *bytes)
 }
 
-/// Whether anything has this name. A broken link counts, so that it is reported and not passed over.
+/// Whether a file, a folder or a link has this path. A broken link counts, so that it is reported and not ignored.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
@@ -315,10 +315,10 @@ fn kind(name: &str) -> Option<Kind> {
     }
 }
 
-/// Why a folder without weights has none, and the way out.
+/// Explains why a folder has no weights, and what a person can do.
 fn no_weights(path: &Path, place: Place) -> String {
     let names: Vec<String> = match place {
-        // A folder can hold millions of files; the first thousand tell what it is.
+        // A folder can hold millions of files. The first thousand are enough to tell what it is.
         Place::Disk => std::fs::read_dir(path)
             .map(|dir| dir.flatten().take(1000).map(|e| e.file_name().to_string_lossy().into_owned()).collect())
             .unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! model.safetensors.index.json: which file of a sharded model holds which tensor.
 //!
-//! This module deliberately opens no weights: it only makes sure that every file named lies in the folder.
-//! Read [`super::folder`] next: it opens those files and holds them against the index.
+//! This module deliberately opens no weights: it only checks that every file named is inside the folder. Read
+//! [`super::folder`] next for how those files are opened and compared with the index.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{is_plain_name, json_error, shortened};
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub(crate) struct Index {
     path: PathBuf,
     text: Vec<u8>,
-    /// File by tensor.
+    /// The file of each tensor, by the tensor's name.
     pub(crate) weight_map: BTreeMap<String, String>,
 }
 
@@ -39,18 +39,18 @@ impl Index {
         Ok(index)
     }
 
-    /// The files named, each once.
+    /// The files that the index names, each once.
     pub(crate) fn files(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
     }
 
-    /// The error for a file that is named but not there.
+    /// The error about a file that the index names and that does not exist.
     pub(crate) fn missing_file(&self, file: &str) -> ImportError {
         let tensor = self.weight_map.iter().find(|(_, f)| *f == file).map_or("", |(tensor, _)| tensor);
         self.error(tensor, file, format!("the index names the file {file:?}, which is not in the folder"))
     }
 
-    /// The error for a tensor that is not in the file the index names.
+    /// The error about a tensor that is not in the file that the index names for it.
     pub(crate) fn missing_tensor(&self, tensor: &str, file: &str) -> ImportError {
         self.error(tensor, tensor, format!("the index names the file {file:?}, which has no such tensor"))
     }
@@ -67,9 +67,10 @@ impl Index {
         Ok(())
     }
 
-    /// An error about a tensor, at the place where the index has the string `at`.
+    /// An error about a tensor, which points at the place where the index contains the string `at`.
     fn error(&self, tensor: &str, at: &str, reason: String) -> ImportError {
-        // The parser keeps no positions. Looking again costs nothing that matters once there is an error to tell.
+        // The parser keeps no positions, so the place is searched for. That happens only once there is an error to
+        // report.
         let quoted = serde_json::to_string(at).unwrap_or_default();
         let found = self.text.windows(quoted.len().max(1)).position(|w| w == quoted.as_bytes());
         let (path, tensor) = (self.path.clone(), shortened(tensor, 200));
@@ -82,7 +83,7 @@ struct Raw {
     weight_map: Pairs,
 }
 
-/// The pairs of an object in order, so that two of one name are both seen.
+/// The pairs of an object in their order, so that a name that appears twice is seen twice.
 struct Pairs(Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Pairs {
@@ -107,5 +108,5 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-/// The index's name in a folder.
+/// The name of the index file.
 pub(crate) const NAME: &str = "model.safetensors.index.json";

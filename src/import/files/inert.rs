@@ -1,16 +1,16 @@
-//! The fields of a configuration that change nothing of what a model computes, by reason.
+//! The fields of a configuration that change nothing that a model computes, grouped by reason.
 //!
-//! Whatever a family did not read and is not here is an error that lists it: a setting that is passed over would make a
-//! model that runs and is wrong. A field is here when transformers' code of the families it is listed for never reads it,
-//! or reads it for something that fanfold does not do. The list deliberately holds what transformers writes for every
-//! model, and what published files add to it; what a family reads is not here. Read `config.rs` for who asks.
+//! A field that a family did not read and that is not listed here is an error: ignoring a setting would give a model
+//! that runs and is wrong. A field is listed when transformers' code of the families concerned never reads it, or
+//! reads it for something that fanfold does not do. The list deliberately covers what transformers writes for every
+//! model and what published files add; fields that a family reads are not in it. Read `config.rs` for who asks.
 
 use serde_json::Value;
 
 /// The families whose queries and keys are always normalised.
 const QK_NORM: &[&str] = &["qwen3", "qwen3_moe", "gemma3_text", "gemma3", "olmo2"];
 
-/// The families whose products have no bias unless a field that they read says so.
+/// The families whose linear layers have no bias unless a field that they read says so.
 const NO_BIAS: &[&str] = &[
     "llama",
     "mistral",
@@ -225,7 +225,7 @@ const ANY: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Fields that may have any value in some families: those, the reason, and the fields.
+/// Fields that may have any value in some families: the families, the reason, and the fields.
 const ANY_IN: &[(&[&str], &str, &[&str])] = &[
     (DECODERS, "transformers asks for it in encoders only", &["is_decoder"]),
     (&["gemma2", "gemma3_text", "gemma3"], "these families read hidden_activation in its place", &["hidden_act"]),
@@ -234,8 +234,8 @@ const ANY_IN: &[(&[&str], &str, &[&str])] = &[
     (&["llama", "mistral"], "a note on training that files with YaRN bear in rope_scaling", &["finetuned"]),
 ];
 
-/// Fields that change nothing while they have this value, written as JSON; in all families, or in those that are listed.
-/// Where a family reads one, it is the family's.
+/// Fields that change nothing as long as they have this value, written as JSON, in the families listed, or in all if
+/// none is. Where a family reads such a field itself, the family decides.
 const AT: &[(&[&str], &str, &str)] = &[
     (&[], "add_cross_attention", "false"),
     (&["falcon"], "apply_residual_connection_post_layernorm", "false"),
@@ -269,7 +269,7 @@ const AT: &[(&[&str], &str, &str)] = &[
     (QK_NORM, "use_qk_norm", "true"),
 ];
 
-/// Fields that are refused and that a person will ask about: what they are, and what leaving them out means.
+/// Fields that are refused and that people will ask about: an explanation, and what leaving them out means.
 const REFUSED: &[(&str, &str)] = &[
     (
         "attn_factor",
@@ -283,8 +283,8 @@ const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Whether a field that no family read may be passed over in `family`. Names with a leading underscore are transformers'
-/// own notes.
+/// Whether a field that a family did not read may be ignored in `family`. Names with a leading underscore are
+/// transformers' own notes.
 pub(crate) fn inert(family: &str, name: &str, value: &Value) -> bool {
     let at = |(families, known, at): &(&[&str], &str, &str)| {
         let listed = *known == name && (families.is_empty() || families.contains(&family));
@@ -296,13 +296,13 @@ pub(crate) fn inert(family: &str, name: &str, value: &Value) -> bool {
         || AT.iter().any(at)
 }
 
-/// What the field `name`, which may be nested, is, where a person will ask.
+/// Explains the field `name`, which may be nested, if people will ask about it.
 pub(crate) fn what(name: &str) -> Option<&'static str> {
     let last = name.rsplit('.').next();
     REFUSED.iter().find(|(known, _)| Some(*known) == last).map(|(_, what)| *what)
 }
 
-/// Whether two values say the same: 1 and 1.0 do.
+/// Whether two values are the same; 1 and 1.0 are.
 pub(crate) fn same(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a == b,
@@ -315,7 +315,7 @@ mod tests {
     use super::*;
     use crate::import::families::FAMILIES;
 
-    /// A value that `value` is not, of its own kind.
+    /// A value of the same kind that differs from `value`.
     fn other(value: &Value) -> Value {
         match value {
             Value::Bool(value) => (!value).into(),

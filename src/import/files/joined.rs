@@ -1,7 +1,8 @@
-//! A weight as views that lie one after another along its first dimension.
+//! A weight that is made of views, one after another along its first dimension.
 //!
-//! Most weights are one view. What a file interleaves by heads, or keeps in a tensor each, is several, which no strides
-//! can express. It deliberately knows neither heads nor files. Read `builder.rs` for who makes them.
+//! Most weights are one view. A weight that a file interleaves head by head, or keeps in several tensors, is several
+//! views, because no strides can express it as one. The module deliberately knows neither heads nor files. Read
+//! `builder.rs` for who makes these weights.
 
 use crate::import::ImportError;
 use crate::import::files::tensors::{Tensors, View};
@@ -13,8 +14,7 @@ use crate::tensor::{Region, Tensor};
 pub(crate) struct Joined(Vec<View>);
 
 impl Joined {
-    /// The weight that `views` make, or `None` where they cannot: there is none, or they differ in more than their
-    /// first dimension.
+    /// Joins `views`. `None` when there is no view, or when the views differ in more than their first dimension.
     pub(crate) fn new(views: Vec<View>) -> Option<Joined> {
         let rest = |view: &View| view.shape.get(1..).map(<[usize]>::to_vec);
         let first = views.first().and_then(rest);
@@ -36,12 +36,12 @@ impl Joined {
         self.0.iter().map(View::numel).fold(0, usize::saturating_add)
     }
 
-    /// The views that it joins.
+    /// The views that it is made of.
     pub(crate) fn views(&self) -> &[View] {
         &self.0
     }
 
-    /// The box `region` of the whole, and no element outside it. Errors when it leaves the whole.
+    /// The elements of the region `region` of the whole, and no others. Errors when the region leaves the whole.
     pub(crate) fn read(&self, tensors: &dyn Tensors, region: &Region) -> Result<Tensor, ImportError> {
         if let [view] = self.0.as_slice() {
             return tensors.read(&view.region(region)?);
@@ -76,8 +76,7 @@ mod tests {
     use std::path::Path;
 
     proptest! {
-        /// Rows taken here and there equal the same rows of the whole, whatever box of them is asked for, and nothing
-        /// more is read.
+        /// Any region of the joined views equals the same region of the whole, and no further element is read.
         #[test]
         fn any_box_of_joined_rows_is_those_rows(
             parts in prop::collection::vec((0usize..12, 0usize..5), 1..6),

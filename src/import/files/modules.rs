@@ -1,14 +1,14 @@
-//! modules.json, as far as finding the model's own files needs it: the name of the folder that they are in.
+//! modules.json, as far as it is needed to find the model's own files: the name of the folder that holds them.
 //!
-//! It deliberately reads nothing else of the modules. Read `sentence.rs` for what they do to texts and vectors.
+//! It deliberately reads nothing else of the modules. Read `sentence.rs` for what the modules do to texts and vectors.
 
 use crate::import::ImportError;
 use crate::import::files::config::Config;
 
-/// The file that makes a folder one of sentence-transformers.
+/// The file by which a folder is recognised as one of sentence-transformers.
 pub(crate) const MODULES: &str = "modules.json";
 
-/// Where modules.json says that the model's own files lie: below the folder of this name, or beside it.
+/// The subfolder of the model's own files, as modules.json states it; empty when they are beside modules.json.
 pub(crate) fn inner_folder(modules: &[Config]) -> Result<String, ImportError> {
     let Some(first) = modules.first() else { return Ok(String::new()) };
     let class = first.opt_str("type")?.unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Tensors that no file holds: random numbers, each made from its tensor's name and its own index when it is read.
 //!
-//! It deliberately knows no model: what is asked for by name and shape is there. Numbers are spread so that a layer
-//! keeps the size of what passes through it, and nothing overflows in 16 bits. Read `tensors.rs` for the views that
-//! weights are of them, and [`super::Model::random`] for who makes them.
+//! It deliberately knows no model: any tensor asked for, by name and shape, exists. The numbers are spread so that a
+//! layer keeps the magnitude of its input and nothing overflows in 16 bits. Read `tensors.rs` for the views that
+//! weights are, and [`super::Model::random`] for who uses random tensors.
 
 use crate::import::ImportError;
 use crate::import::files::tensors::gather;
@@ -14,13 +14,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A tensor of more elements than this is a mistake in the configuration: the largest real ones have 2^32.
+/// The most elements of one tensor. The largest real ones have 2^32, so a larger one is a mistake in the
+/// configuration.
 const MAX_NUMEL: usize = 1 << 40;
 
-/// How many numbers are made of one random word.
+/// How many numbers are made from one random word.
 const LANES: usize = 4;
 
-/// Random tensors of one type, made up by name and shape as they are wanted.
+/// Random tensors of one type, created by name and shape when they are asked for.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct RandomTensors {
@@ -33,7 +34,7 @@ pub struct RandomTensors {
 }
 
 impl RandomTensors {
-    /// None yet; `path` is the configuration they will follow from, for messages.
+    /// Holds no tensor yet. `path` is the configuration that shapes will follow from, for messages.
     pub fn new(path: &Path, dtype: DType, seed: u64) -> RandomTensors {
         let (tensors, by_name, bytes_read) = Default::default();
         RandomTensors { path: path.to_owned(), dtype, seed, tensors, by_name, bytes_read }
@@ -119,7 +120,7 @@ impl Tensors for RandomTensors {
     }
 }
 
-/// Where a tensor's numbers lie: evenly in `middle - width..middle + width`.
+/// The range of a tensor's numbers, which are spread evenly over `middle - width..middle + width`.
 #[derive(Clone, Copy)]
 struct Spread {
     middle: f32,
@@ -127,8 +128,8 @@ struct Spread {
 }
 
 impl Spread {
-    /// Matrices have the variance 1 / columns, so that a product keeps the size of its rows; biases are small, and
-    /// other vectors, which norms multiply by, close to one.
+    /// Matrices have the variance 1 / columns, so that a product keeps the magnitude of its input. Biases are small.
+    /// Other vectors, by which norms multiply, are close to one.
     fn of(name: &str, shape: &[usize]) -> Spread {
         match shape {
             [.., _, columns] => Spread { middle: 0.0, width: (3.0 / *columns as f32).sqrt() },
@@ -138,19 +139,20 @@ impl Spread {
     }
 }
 
-/// The words of one tensor: started by its name's FNV-1a hash, so that tensors share no numbers.
+/// The random words of one tensor. The seed includes the FNV-1a hash of the tensor's name, so that tensors share no
+/// numbers.
 fn stream(seed: u64, name: &str) -> Random {
     let start = 0xcbf2_9ce4_8422_2325 ^ Random::new(seed).word();
     let hash = name.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     Random::new(Random::new(hash).word())
 }
 
-/// The numbers from the tensor's element `at` on.
+/// Fills `run` with the tensor's numbers from element `at` on.
 fn fill(random: &Random, spread: Spread, at: usize, run: &mut [f32]) {
     let scale = spread.width / 32768.0;
     let number = |word: u64, lane: usize| spread.middle + scale * f32::from((word >> (16 * lane)) as u16 as i16);
     let word = |group: usize| random.nth(group as u64);
-    // A run may begin and end inside a group of one word.
+    // A run may begin and end in the middle of the group that one word makes.
     let (head, rest) = run.split_at_mut((at.next_multiple_of(LANES) - at).min(run.len()));
     for (i, value) in head.iter_mut().enumerate() {
         *value = number(word(at / LANES), (at + i) % LANES);
@@ -188,7 +190,7 @@ mod tests {
     }
 
     proptest! {
-        /// A shard holds what the whole holds there, whatever it begins with and however it is turned.
+        /// A shard has the same numbers as that part of the whole, wherever it begins and however it is transposed.
         #[test]
         fn any_part_is_a_part_of_the_whole(
             shape in prop::collection::vec(1usize..9, 2..4),
@@ -219,7 +221,7 @@ mod tests {
         let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let variance = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n;
         assert!(mean.abs() < 1e-3 && (variance * 400.0 - 1.0).abs() < 0.02, "{mean} {variance}");
-        // Neighbours, which may come of one word, have nothing to do with each other.
+        // Neighbouring numbers, which may be made from one word, are not correlated.
         for distance in 1..9 {
             let product: f64 = values.iter().zip(&values[distance..]).map(|(&a, &b)| f64::from(a * b)).sum();
             assert!((product / n * 400.0).abs() < 0.02, "{distance}: {}", product / n * 400.0);

@@ -1,8 +1,9 @@
-//! The safetensors format: a header of JSON, then the elements; validated whole before an entry is given out.
+//! The safetensors format: a JSON header, then the elements. A file is validated as a whole before any entry is
+//! returned.
 //!
 //! This module deliberately knows nothing of folders, indexes or models, and copies no element. It reads the header
-//! itself because the format's own crate keeps one of two tensors of the same name in silence, and cannot name the
-//! tensor or the byte at fault. Read [`crate::import::Folder`] next: it opens the files of a model with this.
+//! itself because the format's own crate silently keeps one of two tensors of the same name, and cannot name the
+//! tensor or the byte at fault. Read [`crate::import::Folder`] next for how the files of a model are opened.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{Bytes, json_problem, shortened};
@@ -21,24 +22,26 @@ pub const SUPPORTED: &str = "F32, F16, BF16";
 /// The longest header read, in bytes: the format's own limit.
 pub const MAX_HEADER: u64 = 100_000_000;
 
-/// Bytes of the header's length, which stands first.
+/// The number of bytes at the start of a file that hold the header's length.
 const PREFIX: usize = 8;
 
-/// One tensor of a file: its length in bytes is its shape's and its range lies in the file.
+/// One tensor of a file. Its byte range is inside the file and has the length that its shape and type imply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The tensor's name, unique in its file.
     pub name: String,
-    /// The element type as the file spells it; perhaps one that [`Entry::dtype`] does not support.
+    /// The element type as the file spells it. It may be one that [`Entry::dtype`] does not support.
     pub file_type: String,
-    /// The dimensions, outermost first. Their product does not overflow, even with zeros counted as ones.
+    /// The dimensions, outermost first. Their product does not overflow, even when dimensions of zero are counted as
+    /// one.
     pub shape: Vec<usize>,
-    /// The bytes of the elements, counted from the start of the file.
+    /// The byte range of the elements, counted from the start of the file.
     pub range: Range<usize>,
 }
 
 impl Entry {
-    /// The element type. `None` for one that no weight may have: a file may hold such tensors, unused.
+    /// The element type. `None` for a type that no weight may have; a file may hold such tensors as long as no weight
+    /// uses them.
     pub fn dtype(&self) -> Option<DType> {
         match self.file_type.as_str() {
             "F32" => Some(DType::F32),
@@ -57,7 +60,7 @@ impl Entry {
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct File {
-    /// Where it lies; for messages.
+    /// The path of the file, for messages.
     pub(crate) path: PathBuf,
     /// The whole file.
     pub(crate) bytes: Bytes,
@@ -72,7 +75,7 @@ impl File {
         File::from_bytes(path, bytes)
     }
 
-    /// Validates bytes that are already here.
+    /// Validates bytes that are in memory.
     pub(crate) fn from_bytes(path: PathBuf, bytes: Bytes) -> Result<File, ImportError> {
         let entries = parse(&path, &bytes)?;
         Ok(File { path, bytes, entries })
@@ -105,7 +108,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, ImportError> {
     Ok(entries)
 }
 
-/// The JSON header, after its length has been held against the file's.
+/// The JSON header. Its length is checked against the file's first.
 fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], ImportError> {
     let error = |offset: usize, reason: String| -> ImportError {
         ImportError::File { path: path.to_owned(), offset: offset as u64, reason }
@@ -113,7 +116,8 @@ fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], ImportError> {
     if bytes.is_empty() {
         return Err(error(0, "the file is empty".into()));
     }
-    // The commonest broken model folder of all, and otherwise reported as a header of 10^18 bytes.
+    // A git-lfs pointer is the most common fault of a model folder. Without this check it would be reported as a
+    // header of 10^18 bytes.
     if bytes.starts_with(b"version ") && bytes[..bytes.len().min(64)].windows(7).any(|w| w == b"git-lfs") {
         return Err(error(0, "this is a Git LFS pointer, not the weights: run `git lfs pull` in the folder".into()));
     }
@@ -135,7 +139,7 @@ fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], ImportError> {
     })
 }
 
-/// A tensor as the header states it, nothing believed yet.
+/// A tensor as the header states it, before anything is checked.
 #[derive(Deserialize)]
 struct Raw {
     dtype: String,
@@ -143,10 +147,10 @@ struct Raw {
     data_offsets: (u64, u64),
 }
 
-/// Collects the header's entries in order, so that two of one name are both seen.
+/// Collects the header's entries in order, so that a name that appears twice is seen twice.
 struct Collect<'a> {
     entries: &'a mut Vec<(String, Raw)>,
-    /// The tensor being read, so that a fault in it can be told with its name.
+    /// The name of the tensor being parsed, so that an error can name it.
     current: &'a mut Option<String>,
 }
 
@@ -196,7 +200,7 @@ fn raw_entries(path: &Path, header: &[u8]) -> Result<Vec<(String, Raw)>, ImportE
     }
 }
 
-/// Holds one tensor against the file's length and its own shape.
+/// Checks one tensor's range against the file's length and its shape.
 fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Result<Entry, ImportError> {
     let (begin, end) = raw.data_offsets;
     let absolute = |offset: u64| usize::try_from(offset).ok().and_then(|offset| offset.checked_add(data));
@@ -221,7 +225,7 @@ fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Res
             return fail(reason);
         }
     };
-    // Zeros are counted as ones so that strides cannot overflow either.
+    // Dimensions of zero are counted as one, so that strides cannot overflow either.
     let bounded = raw.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
     let numel = if raw.shape.contains(&0) { bounded.map(|_| 0) } else { bounded };
     let bits = bits(&raw.dtype);
@@ -263,7 +267,8 @@ fn check_tiling(path: &Path, file: usize, data: usize, entries: &[Entry]) -> Res
     Ok(())
 }
 
-/// Bits of one element. `None` for a type that this version has never heard of, whose length cannot be checked.
+/// Bits of one element. `None` for a type that this version does not know and whose length therefore cannot be
+/// checked.
 fn bits(file_type: &str) -> Option<usize> {
     Some(match file_type {
         "F4" => 4,
@@ -280,7 +285,7 @@ fn tensor_error(path: &Path, name: &str, offset: usize, reason: String) -> Impor
     ImportError::Tensor { path: path.to_owned(), tensor: display_name(name), offset: offset as u64, reason }
 }
 
-/// A name for a message: a header may hold one of 100 MB.
+/// A name shortened for a message: a header may contain one of 100 MB.
 fn display_name(name: &str) -> String {
     shortened(name, 200)
 }

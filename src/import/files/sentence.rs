@@ -1,8 +1,8 @@
-//! sentence-transformers folders: what modules.json and the files that it names say of texts and of their vectors.
+//! sentence-transformers folders: what modules.json and the files that it names require for texts and vectors.
 //!
-//! Every field of these files is honoured, known to change no vector, or refused by its name, as those of config.json
-//! are. It deliberately knows no tokenizer and runs nothing: a [`TextSettings`] is what a caller has to do to a text.
-//! Read `generate/preparer.rs` next, which does it.
+//! Every field of these files is obeyed, known to change no vector, or refused by its name, like those of config.json.
+//! The module deliberately knows no tokenizer and runs nothing: [`TextSettings`] says what a caller has to do to a
+//! text. Read `generate/preparer.rs` next, which does it.
 
 use crate::import::ImportError;
 use crate::import::files::config::Config;
@@ -13,7 +13,7 @@ use crate::model::Pooling;
 use crate::model::TextSettings;
 use serde_json::Value;
 
-/// What a Transformer module's settings are called, the name in use today first.
+/// The file names that a Transformer module's settings may have, the present one first.
 pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -24,9 +24,9 @@ pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
-/// Whether transformers 5 gives a model token types: where `model_input_names` lists them, or else where the tokenizer's
-/// class does. A tokenizer.json may write types all the same; a class of no model, such as `PreTrainedTokenizerFast`,
-/// drops them.
+/// Whether transformers 5 gives a model token types: it does if `model_input_names` lists them, or else if the
+/// tokenizer's class does. A tokenizer.json may produce types all the same; a class that belongs to no model, such as
+/// `PreTrainedTokenizerFast`, drops them.
 fn tells_pairs_apart(tokenizer: &Config) -> Result<bool, ImportError> {
     const CLASSES: [&str; 3] = ["Bert", "Electra", "DebertaV2"];
     let inputs = tokenizer.strings("model_input_names")?;
@@ -37,12 +37,12 @@ fn tells_pairs_apart(tokenizer: &Config) -> Result<bool, ImportError> {
     Ok(class.is_none_or(|class| CLASSES.iter().any(|known| class.strip_prefix(known).is_some_and(is_tokenizer))))
 }
 
-/// Whether this is how the names of tokenizer classes end.
+/// Whether `suffix` is an ending of tokenizer class names.
 fn is_tokenizer(suffix: &str) -> bool {
     ["Tokenizer", "TokenizerFast"].contains(&suffix)
 }
 
-/// All that the folder says.
+/// Everything that the folder states.
 #[derive(Default)]
 pub(crate) struct Sentence {
     pub(crate) pooling: Pooling,
@@ -51,23 +51,23 @@ pub(crate) struct Sentence {
     pub(crate) dimensions: Option<usize>,
     /// The width of the hidden states that the pooling is for, and the field that says so.
     width: Option<(Config, usize)>,
-    /// Whether this is a sentence-transformers folder at all.
+    /// Whether this is a sentence-transformers folder.
     modules: bool,
-    /// Whether it was saved as a CrossEncoder, which scores, and not as a model that embeds.
+    /// Whether the folder was saved as a CrossEncoder, which scores pairs, and not as a model that embeds.
     cross_encoder: bool,
-    /// `max_seq_length`, before what the tokenizer says.
+    /// `max_seq_length`, before the tokenizer's own limit is considered.
     max_tokens: Option<usize>,
     texts: TextSettings,
 }
 
-/// Reads modules.json and what it names. A folder without one says nothing.
+/// Reads modules.json and the files that it names. For a folder without modules.json the result is empty.
 pub(crate) fn read(folder: &Folder) -> Result<Sentence, ImportError> {
     let mut sentence = Sentence::default();
     let Some(modules) = folder.json_list(MODULES)? else { return Ok(sentence) };
     sentence.modules = true;
     for (at, module) in modules.iter().enumerate() {
         let class = module.str("type")?;
-        // A class of the folder's own code may bear the same last name and compute something else.
+        // A class from the folder's own code may have the same last name and compute something else.
         let known = class.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next());
         let settings = || match module.str_or("path", "")?.trim_matches('/') {
             "" => Ok(None),
@@ -79,7 +79,7 @@ pub(crate) fn read(folder: &Folder) -> Result<Sentence, ImportError> {
                 let missing = || module.error("path", "holds no config.json, which says how to pool");
                 sentence.pooled(settings()?.ok_or_else(missing)?)?;
             }
-            // It drops nothing but in training.
+            // Dropout does something only in training.
             (1.., Some("Dropout")) => {
                 if let Some(settings) = settings()? {
                     settings.opt_f64("dropout")?;
@@ -105,7 +105,7 @@ pub(crate) fn read(folder: &Folder) -> Result<Sentence, ImportError> {
                 });
             }
         }
-        // `kwargs` names options of a call, each of which is off unless a caller gives it.
+        // `kwargs` names options of a call, which are all off unless a caller sets them.
         ["idx", "name", "path", "kwargs"].iter().for_each(|field| _ = module.value(*field));
         module.wholly_understood()?;
     }
@@ -129,8 +129,8 @@ impl Sentence {
         }
     }
 
-    /// What is to be done to a text. `context` is how many positions the model has; `scores` is whether its graph ends in
-    /// the head that a CrossEncoder reads, which cuts its pairs in any folder.
+    /// How a text has to be prepared. `context` is the model's number of positions. `scores` says whether the graph
+    /// ends in the head that a CrossEncoder uses, which truncates pairs in any folder.
     pub(crate) fn texts(&self, folder: &Folder, context: usize, scores: bool) -> Result<TextSettings, ImportError> {
         if !self.modules && !scores {
             return Ok(TextSettings::default());
@@ -152,12 +152,12 @@ impl Sentence {
                 return Err(error(tokenizer.as_ref().unwrap_or(folder.config())));
             }
         };
-        // A model without a limit of its own is one for as long a text as its configuration says.
+        // A model that states no limit takes texts as long as its configuration allows.
         let max =
             folder.config().opt_usize(["max_position_embeddings", "n_positions"])?.unwrap_or(context).min(context);
         let max = told.unwrap_or(max).min(max);
-        // What a folder of the one kind says is not meant for a model of the other: sentence-transformers makes the
-        // other of the model alone.
+        // The settings of a CrossEncoder folder do not apply to a model that embeds, nor the reverse:
+        // sentence-transformers then builds the other kind from the model alone.
         if self.cross_encoder != scores {
             return Ok(TextSettings { max_tokens: Some(max), cut_start, one_segment, ..TextSettings::default() });
         }
@@ -168,7 +168,7 @@ impl Sentence {
     fn transformer(&mut self, folder: &Folder) -> Result<(), ImportError> {
         for file in TRANSFORMER_SETTINGS {
             match folder.json(file)? {
-                // An empty one is passed over for an older one.
+                // An empty settings file is skipped, and an older one is looked for.
                 Some(config) if config.fields().next().is_some() => return self.transformer_settings(&config),
                 _ => {}
             }
@@ -190,12 +190,12 @@ impl Sentence {
                 let reason = "texts are sent through the chat template as messages, which is not supported";
                 return Err(modalities.error("message", reason));
             }
-            // Other kinds of input are never given.
+            // fanfold never passes other kinds of input.
             ["image", "audio", "video"].iter().for_each(|kind| _ = modalities.value(*kind));
         }
-        // How texts are laid out for speed.
+        // This field only affects the memory layout of texts.
         config.opt_bool("unpad_inputs")?;
-        // Arguments for loading: those that change where and in which type things are computed, and no text.
+        // Arguments for loading: they change where and in which type things are computed, and no text.
         const LOADING: [&str; 10] = [
             "attn_implementation",
             "cache_dir",
@@ -218,7 +218,7 @@ impl Sentence {
         arguments(["model_kwargs", "model_args"])?;
         arguments(["config_kwargs", "config_args"])?;
         if let Some(tokenizer) = arguments(["processor_kwargs", "tokenizer_args"])? {
-            // Padding is never seen, on whichever side it stands.
+            // Attention never sees padding, so its side does not matter.
             only(&tokenizer, ["padding_side"], &["left", "right"])?;
             self.max_tokens = length(&tokenizer, ["model_max_length"])?.or(self.max_tokens);
         }
@@ -246,10 +246,10 @@ impl Sentence {
         let Some(config) = folder.outer_json("config_sentence_transformers.json")? else { return Ok(()) };
         only(&config, ["model_type"], &["SentenceTransformer", "CrossEncoder"])?;
         self.cross_encoder = config.opt_str("model_type")? == Some("CrossEncoder");
-        // It says how vectors are compared, and changes none.
+        // This field says how vectors are compared, and changes none.
         only(&config, ["similarity_fn_name"], &["cosine", "dot", "dot_product", "euclidean", "manhattan"])?;
-        // `classifier::activation` reads the first; the others are about Python packages, and about types of sums, which
-        // are f32 here.
+        // `classifier::activation` reads the first field. The others are about Python packages and about the types of
+        // sums, which are f32 here.
         ["activation_fn", "requirements", "keep_in_fp32_modules"].iter().for_each(|field| _ = config.value(*field));
         self.dimensions = config.opt_usize("truncate_dim")?;
         if let Some(prompts) = config.object("prompts")? {
@@ -260,7 +260,8 @@ impl Sentence {
         }
         if let Some(name) = config.opt_str("default_prompt_name")? {
             let named = self.texts.prompts.iter().any(|(known, _)| known == name);
-            // sentence-transformers knows these two in every folder; they are empty where it says nothing of them.
+            // sentence-transformers defines these two prompts in every folder; they are empty where the file does not
+            // set them.
             if !named && !["query", "document"].contains(&name) {
                 return Err(config.error("default_prompt_name", format!("{name:?} is none of the prompts")));
             }
@@ -270,10 +271,10 @@ impl Sentence {
     }
 }
 
-/// The names of the field that says how wide hidden states are.
+/// The names of the field that gives the width of the hidden states.
 const WIDTH: [&str; 2] = ["embedding_dimension", "word_embedding_dimension"];
 
-/// Errors when one of `fields` is there and none of `known`.
+/// Errors when one of `fields` exists with a value that is not in `known`.
 fn only<const N: usize>(config: &Config, fields: [&str; N], known: &[&str]) -> Result<(), ImportError> {
     for field in fields {
         if let Some(found) = config.opt_str(field)?.filter(|found| !known.contains(found)) {
@@ -283,7 +284,8 @@ fn only<const N: usize>(config: &Config, fields: [&str; N], known: &[&str]) -> R
     Ok(())
 }
 
-/// A length in tokens that may be absent. Tokenizers without a limit say a number beyond all lengths.
+/// A length in tokens that may be absent. A tokenizer without a limit states a number beyond all lengths, which counts
+/// as absent.
 fn length<const N: usize>(config: &Config, fields: [&str; N]) -> Result<Option<usize>, ImportError> {
     match config.value(fields).and_then(Value::as_f64) {
         Some(beyond) if beyond > crate::import::files::config::MAX_SIZE as f64 => Ok(None),
@@ -291,8 +293,8 @@ fn length<const N: usize>(config: &Config, fields: [&str; N]) -> Result<Option<u
     }
 }
 
-/// The one pooling that a Pooling module's settings name: by `pooling_mode` (since sentence-transformers 5.4) or by a
-/// truth value per mode (before); the mean where they name none. Several would be concatenated, which is not supported.
+/// The pooling that a Pooling module's settings choose: by `pooling_mode` (since sentence-transformers 5.4) or by a
+/// truth value per mode (before). The mean if they choose none. Several would be concatenated, which is not supported.
 fn pooling(config: &Config) -> Result<Pooling, ImportError> {
     const MODES: [(&str, &str, Option<Pooling>); 6] = [
         ("mean", "pooling_mode_mean_tokens", Some(Pooling::Mean)),

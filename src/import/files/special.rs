@@ -1,7 +1,8 @@
-//! What a folder says of special tokens and of conversations: names of tokens, end tokens, the chat template's source.
+//! What a folder states about special tokens and conversations: names of tokens, end tokens, and the chat template's
+//! source.
 //!
-//! It deliberately knows no tokenizer and no template language: texts and ids are passed on as the files have them. Read
-//! [`super::folder`] for where files come from; `text::ChatTemplate` runs the template.
+//! It deliberately knows no tokenizer and no template language: strings and ids are passed on as the files have them.
+//! Read [`super::folder`] for where files come from; `text::ChatTemplate` runs the template.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{json_error, python_json};
@@ -13,15 +14,15 @@ use std::path::PathBuf;
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// The files a chat template of its own may be in, the preferred first, as transformers has it.
+/// The files that may hold a chat template by itself, in transformers' order of preference.
 const TEMPLATES: [&str; 2] = ["chat_template.jinja", "additional_chat_templates/default.jinja"];
 
-/// The variables that name special tokens to a chat template, `bos_token` say, and the tokens.
+/// The variables that name special tokens in a chat template, such as `bos_token`, with the tokens.
 ///
 /// Errors when a file cannot be read.
 pub(crate) fn names(folder: &Folder) -> Result<Vec<(String, String)>, ImportError> {
     let mut names: Vec<(String, String)> = Vec::new();
-    // The second is what older folders have.
+    // Older folders have the second file.
     for file in [TOKENIZER_CONFIG, "special_tokens_map.json"] {
         let Some(bytes) = folder.bytes(file)? else { continue };
         let path = folder.path().join(file);
@@ -35,12 +36,12 @@ pub(crate) fn names(folder: &Folder) -> Result<Vec<(String, String)>, ImportErro
     Ok(names)
 }
 
-/// A token as its text or as an object around it.
+/// A token's text. A file states a token as a string or as an object around one.
 fn token(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// The chat template's file and source, if the folder has one.
+/// The chat template's file and source, if the folder has a template.
 ///
 /// Errors when a file cannot be read, and when there are several templates and none is the default.
 pub(crate) fn chat_template(folder: &Folder) -> Result<Option<(PathBuf, String)>, ImportError> {
@@ -76,10 +77,11 @@ fn named(config: &Config, list: &Value) -> Result<String, ImportError> {
     Ok(found.ok_or_else(missing)?.template.clone())
 }
 
-/// The ids that end a generation: those of generation_config.json, or else of config.json, and the tokenizer's own.
+/// The ids that end a generation: those of generation_config.json, or else of config.json, and in addition the
+/// tokenizer's own end token.
 ///
-/// As transformers takes it, an id outside the vocabulary is one that is never produced. Errors when a file cannot be
-/// read.
+/// As in transformers, an id outside the vocabulary stands for a token that is never produced. Errors when a file
+/// cannot be read.
 pub(crate) fn end_tokens(
     folder: &Folder,
     config: &Config,
@@ -94,7 +96,7 @@ pub(crate) fn end_tokens(
     let told = if told.is_empty() { inner.to_vec() } else { told };
     let known = |id: &i64| u32::try_from(*id).ok().filter(|id| (*id as usize) < vocabulary);
     let mut ends: Vec<u32> = told.iter().filter_map(known).collect();
-    // A chat model's tokenizer names the token that ends a turn, which its generation_config.json may lack.
+    // The tokenizer of a chat model names the token that ends a turn; generation_config.json may lack it.
     if let Some((_, text)) = names(folder)?.into_iter().find(|(name, _)| name == "eos_token") {
         let id = added_id(folder, &text)?.filter(|id| (*id as usize) < vocabulary);
         ends.extend(id.filter(|id| !ends.contains(id)));
@@ -102,9 +104,11 @@ pub(crate) fn end_tokens(
     Ok(ends)
 }
 
-/// Errors when tokenizer_config.json says one thing of letters and tokenizer.json another, in folders of BERT's tokenizer.
+/// Errors when tokenizer_config.json and tokenizer.json disagree on upper and lower case, in folders with BERT's
+/// tokenizer.
 ///
-/// transformers goes by the former, which is not read otherwise: the tokens, and so the vectors, would differ from there.
+/// transformers follows tokenizer_config.json, which is read for nothing else here: tokens, and so vectors, would
+/// differ from transformers'.
 pub(crate) fn check_letters(folder: &Folder) -> Result<(), ImportError> {
     const SAID: [(&str, &str); 3] = [
         ("do_lower_case", "lowercase"),
@@ -116,7 +120,7 @@ pub(crate) fn check_letters(folder: &Folder) -> Result<(), ImportError> {
         normalizer: Option<Map<String, Value>>,
     }
     let Some(config) = folder.json(TOKENIZER_CONFIG)? else { return Ok(()) };
-    // These take tokenizer.json as it is.
+    // These classes follow tokenizer.json as it is.
     let plain = ["PreTrainedTokenizerFast", "TokenizersBackend"].contains(&config.str_or("tokenizer_class", "")?);
     if plain || SAID.iter().all(|(field, _)| !config.has(*field)) {
         return Ok(());
@@ -141,7 +145,8 @@ pub(crate) fn check_letters(folder: &Folder) -> Result<(), ImportError> {
     Ok(())
 }
 
-/// Whether tokenizer.json itself cuts long texts at their beginning, which counts where tokenizer_config.json says nothing.
+/// Whether tokenizer.json itself truncates long texts at their beginning. It decides when tokenizer_config.json does
+/// not.
 pub(crate) fn cuts_start(folder: &Folder) -> Result<bool, ImportError> {
     #[derive(Deserialize)]
     struct Tokenizer {
@@ -153,7 +158,7 @@ pub(crate) fn cuts_start(folder: &Folder) -> Result<bool, ImportError> {
     Ok(file.truncation.is_some_and(|truncation| truncation.get("direction").is_some_and(|side| side == "Left")))
 }
 
-/// The id of an added token, without a tokenizer.
+/// The id of an added token, looked up without building a tokenizer.
 fn added_id(folder: &Folder, text: &str) -> Result<Option<u32>, ImportError> {
     #[derive(Deserialize)]
     struct Tokenizer {

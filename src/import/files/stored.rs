@@ -1,6 +1,7 @@
-//! The weights of a graph of one's own, stored as safetensors: in files, which are mapped, or in memory.
+//! The weights of a user's own graph, stored as safetensors: in mapped files or in memory.
 //!
-//! A weight is the tensor of the same name, whole and as it is stored. It deliberately knows no folder and no configuration.
+//! A weight is the whole tensor of the same name, in its stored type. It deliberately knows no folder and no
+//! configuration.
 //! Read [`crate::model::Model::from_graph`] for who takes weights.
 
 use super::bytes::Bytes;
@@ -37,8 +38,8 @@ impl StoredWeights {
         Ok(StoredWeights(FileTensors::new(path, vec![file].into())))
     }
 
-    /// The names, shapes and types of the tensors, for declaring the weights of a graph; a type that no weight may have is
-    /// left out.
+    /// The names, shapes and types of the tensors, from which the weights of a graph can be declared. Tensors of a
+    /// type that no weight may have are left out.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize], DType)> {
         self.0.ids().filter_map(|id| Some((self.0.name(id).ok()?, self.0.shape(id).ok()?, self.0.dtype(id).ok()?)))
     }

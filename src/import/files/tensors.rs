@@ -1,7 +1,7 @@
-//! The tensors of a model, read by strided view: exactly the elements asked for, straight from the mapped file.
+//! The tensors of a model, read through strided views: exactly the elements asked for, straight from the mapped file.
 //!
 //! This module deliberately knows nothing of what a tensor is for, nor of ranks: a shard is a [`View`] like any other.
-//! Read `random.rs` for tensors that no file holds, and `crate::graph` for who reads: its weights are these views.
+//! Read `random.rs` for tensors that no file holds, and `crate::graph` for the weights that these views become.
 
 use crate::import::ImportError;
 use crate::import::files::folder::Folder;
@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Edge of the square in which a transposed view is copied, so that each cache line fetched is used whole.
+/// The side of the square blocks in which a transposed view is copied, so that each cache line fetched is used
+/// completely.
 const TILE: usize = 32;
 
 /// One tensor of a [`FileTensors`].
@@ -23,39 +24,39 @@ const TILE: usize = 32;
 #[doc(hidden)]
 pub struct TensorId(pub(crate) usize);
 
-/// Where the elements of one graph weight lie: a strided view of a tensor.
+/// Where the elements of one graph weight are: a strided view of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub struct View {
     /// The tensor.
     pub tensor: TensorId,
-    /// Its first element that is seen.
+    /// The index in the tensor of the view's first element.
     pub offset: usize,
-    /// The dimensions seen, outermost first.
+    /// The dimensions of the view, outermost first.
     pub shape: Vec<usize>,
-    /// Elements of the tensor between neighbours in each dimension.
+    /// For each dimension, how many elements of the tensor separate neighbours.
     pub strides: Vec<usize>,
 }
 
 impl View {
-    /// All of a tensor of `shape`.
+    /// The view of a whole tensor of `shape`.
     pub fn whole(tensor: TensorId, shape: &[usize]) -> View {
         let mut strides = vec![1usize; shape.len()];
         for d in (1..shape.len()).rev() {
-            // Saturating only for shapes that no file tensor has: a reader then refuses the view.
+            // It saturates only for shapes that no tensor in a file has; reading such a view is refused.
             strides[d - 1] = strides[d].saturating_mul(shape[d].max(1));
         }
         View { tensor, offset: 0, shape: shape.to_vec(), strides }
     }
 
-    /// The part `range` of dimension `dim`. Errors when there is no such part.
+    /// The range `range` of dimension `dim`. Errors when the view has no such range.
     pub fn slice(&self, dim: usize, range: Range<usize>) -> Result<View, ImportError> {
         let mut region = Region::whole(&self.shape);
         *region.0.get_mut(dim).ok_or_else(|| self.no_dimension(dim))? = range;
         self.region(&region)
     }
 
-    /// With two dimensions swapped. Errors when there is no such dimension.
+    /// The view with two dimensions swapped. Errors when it has no such dimension.
     pub fn transpose(&self, a: usize, b: usize) -> Result<View, ImportError> {
         if let Some(&dim) = [a, b].iter().find(|d| **d >= self.shape.len()) {
             return Err(self.no_dimension(dim).into());
@@ -66,7 +67,7 @@ impl View {
         Ok(view)
     }
 
-    /// The same elements under a first dimension of one: an element of a stack.
+    /// The same elements with a first dimension of length 1 in front, to be an element of a stack.
     pub fn stacked(&self) -> View {
         let mut view = self.clone();
         view.shape.insert(0, 1);
@@ -74,7 +75,7 @@ impl View {
         view
     }
 
-    /// The box `region`: a rank's shard. Errors when it leaves the view.
+    /// The region `region` of the view, such as a rank's shard. Errors when it leaves the view.
     pub fn region(&self, region: &Region) -> Result<View, ImportError> {
         let inside = region.0.len() == self.shape.len()
             && region.0.iter().zip(&self.shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
@@ -86,12 +87,12 @@ impl View {
         Ok(View { tensor: self.tensor, offset, shape: region.shape(), strides: self.strides.clone() })
     }
 
-    /// Elements seen. Saturates on a view too large to exist.
+    /// The number of elements. Saturates for a view too large to exist.
     pub fn numel(&self) -> usize {
         if self.shape.contains(&0) { 0 } else { checked_numel(&self.shape).unwrap_or(usize::MAX) }
     }
 
-    /// The tensor's element that is seen as the one at `at`, counted row-major.
+    /// The index in the tensor of the view's element `at`, counted row-major.
     pub(crate) fn element(&self, mut at: usize) -> usize {
         let mut element = self.offset;
         for (&n, &stride) in self.shape.iter().zip(&self.strides).rev() {
@@ -101,9 +102,10 @@ impl View {
         element
     }
 
-    /// Elements seen, where they all lie in a tensor of `available` elements.
+    /// The number of elements, if they are all inside a tensor of `available` elements.
     ///
-    /// `None` for a view that leaves it, and for one that could be larger than it by repeating elements: no weight is.
+    /// `None` for a view that leaves the tensor, and for one that has more elements than the tensor because it repeats
+    /// some: no weight does.
     pub(crate) fn numel_within(&self, available: usize) -> Option<usize> {
         let numel = checked_numel(&self.shape).filter(|n| *n <= available)?;
         (numel == 0 || self.end().is_some_and(|end| end <= available)).then_some(numel)
@@ -113,7 +115,8 @@ impl View {
         TensorError::Dimension { shape: self.shape.clone(), dim }
     }
 
-    /// One past the last element seen. `None` when that overflows or the view contradicts itself.
+    /// The index in the tensor one past the view's last element. `None` when that overflows or the view is
+    /// inconsistent.
     fn end(&self) -> Option<usize> {
         if self.shape.len() != self.strides.len() {
             return None;
@@ -129,15 +132,16 @@ impl View {
 
 /// The tensors that a model's weights are views of.
 ///
-/// All but `find` error when an id is of another model.
+/// All methods but `find` error when an id belongs to another model.
 #[doc(hidden)]
 pub trait Tensors: Send + Sync {
     /// The tensor called `name`.
     fn find(&self, name: &str) -> Option<TensorId>;
 
-    /// The tensor called `name`, wanted in `shape`: one that is made up is made so, one in a file has the file's shape.
+    /// The tensor called `name`, which the caller needs in `shape`: a random tensor is created with that shape, one in
+    /// a file keeps its own.
     ///
-    /// Errors when nothing of that shape can be made up.
+    /// Errors when no random tensor of that shape can be made.
     fn wanted(&mut self, name: &str, shape: &[usize]) -> Result<Option<TensorId>, ImportError>;
 
     /// The tensor's name.
@@ -146,7 +150,7 @@ pub trait Tensors: Send + Sync {
     /// The tensor's shape.
     fn shape(&self, id: TensorId) -> Result<&[usize], ImportError>;
 
-    /// The file that holds the tensor, or tells what it should be.
+    /// The file that holds the tensor; for a random tensor the configuration that it follows from.
     fn file(&self, id: TensorId) -> Result<&Path, ImportError>;
 
     /// The type of the tensor's elements. Errors when it is one that no weight may have.
@@ -162,7 +166,7 @@ pub trait Tensors: Send + Sync {
     /// Errors when the view leaves its tensor, before anything is allocated.
     fn read(&self, view: &View) -> Result<Tensor, ImportError>;
 
-    /// Whether there is no tensor called `name`, nor one to be made up.
+    /// Whether there is no tensor called `name` and none can be made.
     fn lacks(&self, name: &str) -> bool {
         self.find(name).is_none()
     }
@@ -173,29 +177,29 @@ pub trait Tensors: Send + Sync {
     /// Bytes of all tensors together.
     fn weight_bytes(&self) -> u64;
 
-    /// Bytes of weights read so far: what shows that a rank reads nothing outside its shard.
+    /// Bytes of weights read so far. Tests use it to show that a rank reads nothing outside its shard.
     fn bytes_read(&self) -> u64;
 }
 
-/// The tensors of a folder's files, mapped, and a count of what has been read of them.
+/// The tensors of a folder's files, which are mapped, and the number of bytes read from them.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct FileTensors {
     path: PathBuf,
     files: Arc<[File]>,
-    /// File and entry by tensor.
+    /// For each tensor, the numbers of its file and of its entry there.
     places: Vec<(usize, usize)>,
     by_name: HashMap<String, TensorId>,
     bytes_read: AtomicU64,
 }
 
 impl FileTensors {
-    /// The weights of `folder`, nothing read yet.
+    /// The weights of `folder`. Nothing is read yet.
     pub fn open(folder: &Folder) -> FileTensors {
         FileTensors::new(folder.path().to_owned(), folder.files().clone())
     }
 
-    /// The tensors of `files`; `path` is where they are from, for messages.
+    /// The tensors of `files`. `path` is the folder, for messages.
     pub(super) fn new(path: PathBuf, files: Arc<[File]>) -> FileTensors {
         let mut places = Vec::new();
         let mut by_name = HashMap::new();
@@ -295,7 +299,8 @@ fn copy<T: Copy>(source: &[T], view: &View, target: &mut [T]) {
     gather(view, target, |at, run| run.copy_from_slice(&source[at..at + run.len()]));
 }
 
-/// Fills `target` with the elements of `view`, which `fetch` gives: so many from a number on as its slice holds.
+/// Fills `target` with the elements of `view`. `fetch` is given the index of a tensor element and a slice, and fills
+/// the slice with the elements from that one on.
 pub(crate) fn gather<T>(view: &View, target: &mut [T], fetch: impl Fn(usize, &mut [T])) {
     if target.is_empty() {
         return;
@@ -332,7 +337,8 @@ pub(crate) fn gather<T>(view: &View, target: &mut [T], fetch: impl Fn(usize, &mu
     }
 }
 
-/// The view's dimensions as (length, stride), neighbours that lie in one run made one: longer copies.
+/// The view's dimensions as (length, stride). Neighbouring dimensions that form one contiguous run are merged, so that
+/// copies are longer.
 fn merged(view: &View) -> Vec<(usize, usize)> {
     let mut dims: Vec<(usize, usize)> = Vec::with_capacity(view.shape.len());
     for (&n, &stride) in view.shape.iter().zip(&view.strides).filter(|(n, _)| **n != 1) {
@@ -352,7 +358,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// FileTensors of one F16 or F32 tensor whose elements are their own index.
+    /// A FileTensors with one F16 or F32 tensor whose elements are their own indices.
     fn counted(shape: &[usize], dtype: DType) -> FileTensors {
         let n: usize = shape.iter().product();
         let data: Vec<u8> = match dtype {
