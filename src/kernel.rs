@@ -106,6 +106,38 @@ impl Rows {
     }
 }
 
+/// In which order kernels add up sums. The order decides the last bits of a result.
+///
+/// A device uses one order for everything it computes. It is chosen by the adapter and never by the shape of a shard, so
+/// that a column cut leaves the bits as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Numerics {
+    /// One invocation adds all terms of a sum, one after another. Software drivers are fast this way: their lanes are the
+    /// vector lanes of a processor, and workgroup memory costs them 20 times what it saves.
+    Sequential,
+    /// The lanes of a workgroup share a sum: each adds every 32nd group of four terms (a norm: every 256th term), and a
+    /// fixed tree adds up the lanes. Neighbouring lanes read neighbouring addresses, as a GPU's memory wants it. A product
+    /// of more than eight rows is computed in tiles, and adds its terms one after another.
+    Lanes,
+}
+
+impl Numerics {
+    /// Its name in plain words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Numerics::Sequential => "sequential",
+            Numerics::Lanes => "lanes",
+        }
+    }
+}
+
+impl std::fmt::Display for Numerics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// A shader with everything that specialises it. Its derived `Hash` is the key of the pipeline cache.
 ///
 /// None of it may depend on how a tensor is sharded: shard extents are run-time parameters. A driver that knew them
