@@ -156,20 +156,21 @@ fn attend(@builtin(global_invocation_id) invocation: vec3<u32>, @builtin(num_wor
     }
 }
 
-// ---- By lanes: a workgroup takes one query of one head, and keys in blocks of 64 from a multiple of 64. ----
+// ---- By lanes: a workgroup takes one query of one head, and keys in blocks of 256 from a multiple of 256. ----
 
 // Keys of a block, one to a lane. Part of the numerics.
-const BLOCK = 64u;
-// Lanes side by side along a value's row; the four groups of them take 16 of a block's positions each.
+const BLOCK = 256u;
+// Lanes side by side along a value's row; the sixteen groups of them take 16 of a block's positions each.
 const ACROSS = 16u;
 // Values of up to 4 * 16 * 4 = 256 elements.
 const PER_LANE = 4u;
 
-var<workgroup> block_scores: array<f32, 64>;
-var<workgroup> block_weights: array<f32, 64>;
-var<workgroup> block_sums: array<vec4<f32>, 64>;
+var<workgroup> block_scores: array<f32, 256>;
+var<workgroup> block_maxima: array<f32, 16>;
+var<workgroup> block_weights: array<f32, 256>;
+var<workgroup> block_sums: array<vec4<f32>, 256>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn attend_lanes(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -215,9 +216,18 @@ fn attend_lanes(
         }
         block_scores[lane] = score;
         workgroupBarrier();
+        // The largest score of the block in two steps, sixteen scores to a lane. A maximum is the same in any order.
+        if (lane < 16u) {
+            var largest = LOWEST;
+            for (var i = 0u; i < 16u; i++) {
+                largest = max(largest, block_scores[i * 16u + lane]);
+            }
+            block_maxima[lane] = largest;
+        }
+        workgroupBarrier();
         let before = most;
-        for (var i = 0u; i < BLOCK; i++) {
-            most = max(most, block_scores[i]);
+        for (var i = 0u; i < 16u; i++) {
+            most = max(most, block_maxima[i]);
         }
         // exp(0) is not 1 to the bit on every driver.
         let kept = select(exp(before - most), 1.0, before == most);
@@ -229,7 +239,7 @@ fn attend_lanes(
             let c = lane % ACROSS + p * ACROSS;
             if (c < columns) {
                 var sum = sums[p] * kept;
-                for (var i = part * 16u; i < part * 16u + 16u; i++) {
+                for (var i = part * 16u; i < min(part * 16u + 16u, end - first); i++) {
                     let value_row = state + min(first + i, latest) * params.kv_heads;
                     sum = fma(vec4<f32>(block_weights[i]), value(value_row, c), sum);
                 }
@@ -240,9 +250,17 @@ fn attend_lanes(
     workgroupBarrier();
     block_scores[lane] = total;
     workgroupBarrier();
+    if (lane < 16u) {
+        var some = 0.0;
+        for (var i = 0u; i < 16u; i++) {
+            some += block_scores[i * 16u + lane];
+        }
+        block_maxima[lane] = some;
+    }
+    workgroupBarrier();
     var all = 0.0;
-    for (var i = 0u; i < BLOCK; i++) {
-        all += block_scores[i];
+    for (var i = 0u; i < 16u; i++) {
+        all += block_maxima[i];
     }
     // The final normaliser; 0 for a query that attends to no key.
     let share = select(0.0, 1.0 / all, all > 0.0);
@@ -251,7 +269,10 @@ fn attend_lanes(
         workgroupBarrier();
         let c = lane % ACROSS + p * ACROSS;
         if (part == 0u && c < columns) {
-            let sum = (block_sums[lane] + block_sums[lane + 16u]) + (block_sums[lane + 32u] + block_sums[lane + 48u]);
+            var sum = block_sums[lane];
+            for (var i = 1u; i < 16u; i++) {
+                sum += block_sums[lane + 16u * i];
+            }
             for (var i = 0u; i < min(params.e - 4u * c, 4u); i++) {
                 y[row * params.e + 4u * c + i] = sum[i] * share;
             }

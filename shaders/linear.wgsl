@@ -84,7 +84,7 @@ override COLUMNS: u32 = 1u;
 // One sum per lane of the workgroup, for each row and column of its group.
 var<workgroup> partial: array<array<f32, 256>, 8>;
 
-// For up to eight rows of the whole call. A lane adds every 32nd group of four terms with fused multiply-adds; then the
+// For up to eight rows of the whole call. A lane adds every 32nd group of eight terms with fused multiply-adds; then the
 // lanes' sums are added in halves: lane 0 takes that of lane 16, then that of lane 8, and so on.
 @compute @workgroup_size(256)
 fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -92,15 +92,16 @@ fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     let n = COLUMNS * (8u * group.x + local / LANES);
     let row = ROWS * group.y;
     var sums = array<vec4<f32>, 8>();
-    for (var j = lane; j < (params.k + 3u) / 4u; j += LANES) {
-        var four = array<vec4<f32>, 8>();
+    for (var j = lane; j < (params.k + 7u) / 8u; j += LANES) {
+        var eight = array<mat2x4<f32>, 8>();
         for (var r = 0u; r < ROWS; r++) {
-            four[r] = row_of_x(min(row + r, params.rows - 1u), j);
+            eight[r] = eight_of_x(min(row + r, params.rows - 1u), j);
         }
         for (var c = 0u; c < COLUMNS; c++) {
-            let weights = row_of_w(min(n + c, params.columns - 1u), j);
+            let weights = eight_of_row(min(n + c, params.columns - 1u), j, params.k);
             for (var r = 0u; r < ROWS; r++) {
-                sums[c * ROWS + r] = fma(weights, four[r], sums[c * ROWS + r]);
+                let sum = fma(weights[0], eight[r][0], sums[c * ROWS + r]);
+                sums[c * ROWS + r] = fma(weights[1], eight[r][1], sum);
             }
         }
     }
@@ -122,6 +123,13 @@ fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
 }
 
+// Eight elements of a row of x, zeros past its end.
+fn eight_of_x(row: u32, j: u32) -> mat2x4<f32> {
+    let last = (params.k + 3u) / 4u - 1u;
+    let second = row_of_x(row, min(2u * j + 1u, last));
+    return mat2x4<f32>(row_of_x(row, 2u * j), select(vec4<f32>(), second, 2u * j < last));
+}
+
 fn store_one(row: u32, n: u32, sum: f32) {
     if (row < params.rows && n < params.columns) {
         let column = params.column + n;
@@ -139,25 +147,20 @@ const STRIDE = 32u;
 var<workgroup> tile_x: array<vec4<f32>, 512>;
 var<workgroup> tile_w: array<vec4<f32>, 512>;
 
-// Copies four terms of four rows, from packed column j on, transposed. Terms past k are zero.
-fn stage_x(block: u32, four_rows: u32, first: u32, j: u32) {
-    var terms = mat4x4<f32>();
+// Four terms of four rows of x and of w, from packed column j on, transposed; zeros past k. They are loaded into registers
+// while the step before is computed, so that the wait for memory is hidden.
+fn terms_of_x(first: u32, j: u32) -> mat4x4<f32> {
     if (j < (params.k + 3u) / 4u) {
-        terms = transpose(four_of_x(in_x(first + 4u * four_rows + FOUR), j));
+        return transpose(four_of_x(in_x(first + FOUR), j));
     }
-    for (var i = 0u; i < 4u; i++) {
-        tile_x[(4u * block + i) * STRIDE + four_rows] = terms[i];
-    }
+    return mat4x4<f32>();
 }
 
-fn stage_w(block: u32, four_rows: u32, first: u32, j: u32) {
-    var terms = mat4x4<f32>();
+fn terms_of_w(first: u32, j: u32) -> mat4x4<f32> {
     if (j < (params.k + 3u) / 4u) {
-        terms = four_of_w(in_w(first + 4u * four_rows), j);
+        return four_of_w(in_w(first), j);
     }
-    for (var i = 0u; i < 4u; i++) {
-        tile_w[(4u * block + i) * STRIDE + four_rows] = terms[i];
-    }
+    return mat4x4<f32>();
 }
 
 // Adds one term to a block of four rows of x, the columns of the matrix, by four rows of w.
@@ -175,16 +178,30 @@ fn gemm_tiles_64(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
     let n = 64u * group.x;
     let across = local % 16u;
     let down = local / 16u;
+    // The first 64 invocations stage x, the next 64 stage w, each four terms of four rows.
+    let block = local % 4u;
+    let staged = local / 4u % 16u;
+    var terms = mat4x4<f32>();
+    if (local < 64u) {
+        terms = terms_of_x(row + 4u * staged, block);
+    } else if (local < 128u) {
+        terms = terms_of_w(n + 4u * staged, block);
+    }
     var sums = mat4x4<f32>();
     for (var j = 0u; j < (params.k + 3u) / 4u; j += DEPTH / 4u) {
-        // The first 64 invocations stage x, the next 64 stage w.
-        let block = local % 4u;
-        if (local < 64u) {
-            stage_x(block, local / 4u, row, j + block);
-        } else if (local < 128u) {
-            stage_w(block, local / 4u - 16u, n, j + block);
+        for (var i = 0u; i < 4u; i++) {
+            if (local < 64u) {
+                tile_x[(4u * block + i) * STRIDE + staged] = terms[i];
+            } else if (local < 128u) {
+                tile_w[(4u * block + i) * STRIDE + staged] = terms[i];
+            }
         }
         workgroupBarrier();
+        if (local < 64u) {
+            terms = terms_of_x(row + 4u * staged, j + DEPTH / 4u + block);
+        } else if (local < 128u) {
+            terms = terms_of_w(n + 4u * staged, j + DEPTH / 4u + block);
+        }
         for (var term = 0u; term < DEPTH; term++) {
             sums = add_term(sums, tile_x[term * STRIDE + down], tile_w[term * STRIDE + across]);
         }
@@ -204,15 +221,29 @@ fn gemm_tiles_128(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     var b = mat4x4<f32>();
     var c = mat4x4<f32>();
     var d = mat4x4<f32>();
+    // The first half of the invocations stages x, the second half w, each four terms of four rows.
+    let block = local % 4u;
+    let staged = local / 4u % 32u;
+    var terms = mat4x4<f32>();
+    if (local < 128u) {
+        terms = terms_of_x(row + 4u * staged, block);
+    } else {
+        terms = terms_of_w(n + 4u * staged, block);
+    }
     for (var j = 0u; j < (params.k + 3u) / 4u; j += DEPTH / 4u) {
-        // The first half of the invocations stages x, the second half w.
-        let block = local % 4u;
-        if (local < 128u) {
-            stage_x(block, local / 4u, row, j + block);
-        } else {
-            stage_w(block, local / 4u - 32u, n, j + block);
+        for (var i = 0u; i < 4u; i++) {
+            if (local < 128u) {
+                tile_x[(4u * block + i) * STRIDE + staged] = terms[i];
+            } else {
+                tile_w[(4u * block + i) * STRIDE + staged] = terms[i];
+            }
         }
         workgroupBarrier();
+        if (local < 128u) {
+            terms = terms_of_x(row + 4u * staged, j + DEPTH / 4u + block);
+        } else {
+            terms = terms_of_w(n + 4u * staged, j + DEPTH / 4u + block);
+        }
         for (var term = 0u; term < DEPTH; term++) {
             let x0 = tile_x[term * STRIDE + down];
             let x1 = tile_x[term * STRIDE + 16u + down];

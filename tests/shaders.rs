@@ -119,10 +119,11 @@ fn every_variant_is_written_for_every_backend() {
         "unary/map",
     ];
     assert!(entries.iter().eq(expected.iter()), "{entries:?}");
-    // 8 of attention (orders of sums, d and e by fours or not), 4 of gather (types, and rows without padding), 63 of linear
-    // (9 shapes of blocks; for each the types, k by fours or not, and rows without padding), 28 of experts (likewise), 8 of
+    // 8 of attention (orders of sums, d and e by fours or not), 4 of gather (types, and rows without padding), 75 of linear
+    // (9 shapes of blocks; for each the types, k by fours or not, and rows without padding; those by lanes read 16-bit types
+    // by eights too), 28 of experts (likewise), 8 of
     // unary, 6 of binary (how the second input is repeated), 4 of normalization, one for each other.
-    assert_eq!(variants.len(), 8 + 4 + 63 + 28 + 8 + 6 + 11);
+    assert_eq!(variants.len(), 8 + 4 + 75 + 28 + 8 + 6 + 11);
 }
 
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {

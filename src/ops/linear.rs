@@ -9,7 +9,7 @@ use crate::random::Random;
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
 
-use crate::kernel::{Binding, Kernel, Launch, Numerics, Shader};
+use crate::kernel::{Binding, Kernel, Launch, Numerics, Rows, Shader};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -81,7 +81,10 @@ impl Operator for Linear {
         let scalar = !k.is_multiple_of(4);
         let Blocks { entry, columns, rows: block, constants } = blocks(context, rows);
         let mut kernel = Kernel::new(SHADER, entry)
-            .weight(context.rows(1, k))
+            .weight(match (context.numerics, context.rows(1, k)) {
+                (Numerics::Lanes, Rows::Padded(dtype)) if dtype.size() == 2 && k.is_multiple_of(8) => Rows::Wide(dtype),
+                (_, rows) => rows,
+            })
             .alias("X", if scalar { "f32" } else { "vec4<f32>" })
             .constant("SCALAR", scalar as u32);
         for (name, value) in constants {
