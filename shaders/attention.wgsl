@@ -155,3 +155,128 @@ fn attend(@builtin(global_invocation_id) invocation: vec3<u32>, @builtin(num_wor
         accumulate(there.w, rows.w, c, shared_out(r3), vec4<f32>());
     }
 }
+
+// ---- By lanes: a workgroup takes one query of one head, and keys in blocks of 256 from a multiple of 256. ----
+
+// Keys of a block, one to a lane. Part of the numerics.
+const BLOCK = 256u;
+// Lanes side by side along a value's row; the sixteen groups of them take 16 of a block's positions each.
+const ACROSS = 16u;
+// Values of up to 4 * 16 * 4 = 256 elements.
+const PER_LANE = 4u;
+
+var<workgroup> block_scores: array<f32, 256>;
+var<workgroup> block_maxima: array<f32, 16>;
+var<workgroup> block_weights: array<f32, 256>;
+var<workgroup> block_sums: array<vec4<f32>, 256>;
+
+@compute @workgroup_size(256)
+fn attend_lanes(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = group.x + group.y * groups.x;
+    if (row >= params.batch * params.seq * params.heads) {
+        return;
+    }
+    let position = row / params.heads % params.seq;
+    let batch = row / params.heads / params.seq;
+    let kv = (params.head + row % params.heads) / params.group - params.kv_head;
+    let here = run.past + position;
+    let filled = min(run.past + params.seq, params.capacity);
+    var held = vec2<u32>(0u, filled);
+    if (params.ranged == 1u) {
+        held = min(vec2<u32>(ranges[2u * batch], ranges[2u * batch + 1u]), vec2<u32>(filled));
+    }
+    let end = min(select(filled, here + 1u, params.causal == 1u), held.y);
+    let windowed = max(here + 1u, params.window) - params.window;
+    let start = max(select(0u, windowed, params.window > 0u), held.x);
+    let latest = max(end, 1u) - 1u;
+    let state = batch * params.capacity * params.kv_heads + kv;
+    let part = lane / ACROSS;
+    let columns = (params.e + 3u) / 4u;
+    var most = LOWEST;
+    // The sum of the weights of this lane's keys, and the sums of this lane's columns over its part of the positions.
+    var total = 0.0;
+    var sums = array<vec4<f32>, 4>();
+    for (var first = start / BLOCK * BLOCK; first < end; first += BLOCK) {
+        let j = first + lane;
+        let key_row = state + min(j, latest) * params.kv_heads;
+        var product = vec4<f32>();
+        for (var c = 0u; c < (params.d + 3u) / 4u; c++) {
+            product = fma(query(row, c), key(key_row, c), product);
+        }
+        var score = LOWEST;
+        if (j >= start && j < end) {
+            score = ((product.x + product.y) + (product.z + product.w)) * params.scale;
+            if (params.softcap > 0.0) {
+                score = capped(score, params.softcap);
+            }
+        }
+        block_scores[lane] = score;
+        workgroupBarrier();
+        // The largest score of the block in two steps, sixteen scores to a lane. A maximum is the same in any order.
+        if (lane < 16u) {
+            var largest = LOWEST;
+            for (var i = 0u; i < 16u; i++) {
+                largest = max(largest, block_scores[i * 16u + lane]);
+            }
+            block_maxima[lane] = largest;
+        }
+        workgroupBarrier();
+        let before = most;
+        for (var i = 0u; i < 16u; i++) {
+            most = max(most, block_maxima[i]);
+        }
+        // exp(0) is not 1 to the bit on every driver.
+        let kept = select(exp(before - most), 1.0, before == most);
+        let weight = select(0.0, exp(score - most), score > LOWEST);
+        block_weights[lane] = weight;
+        total = fma(total, kept, weight);
+        workgroupBarrier();
+        for (var p = 0u; p < PER_LANE; p++) {
+            let c = lane % ACROSS + p * ACROSS;
+            if (c < columns) {
+                var sum = sums[p] * kept;
+                for (var i = part * 16u; i < min(part * 16u + 16u, end - first); i++) {
+                    let value_row = state + min(first + i, latest) * params.kv_heads;
+                    sum = fma(vec4<f32>(block_weights[i]), value(value_row, c), sum);
+                }
+                sums[p] = sum;
+            }
+        }
+    }
+    workgroupBarrier();
+    block_scores[lane] = total;
+    workgroupBarrier();
+    if (lane < 16u) {
+        var some = 0.0;
+        for (var i = 0u; i < 16u; i++) {
+            some += block_scores[i * 16u + lane];
+        }
+        block_maxima[lane] = some;
+    }
+    workgroupBarrier();
+    var all = 0.0;
+    for (var i = 0u; i < 16u; i++) {
+        all += block_maxima[i];
+    }
+    // The final normaliser; 0 for a query that attends to no key.
+    let share = select(0.0, 1.0 / all, all > 0.0);
+    for (var p = 0u; p < PER_LANE; p++) {
+        block_sums[lane] = sums[p];
+        workgroupBarrier();
+        let c = lane % ACROSS + p * ACROSS;
+        if (part == 0u && c < columns) {
+            var sum = block_sums[lane];
+            for (var i = 1u; i < 16u; i++) {
+                sum += block_sums[lane + 16u * i];
+            }
+            for (var i = 0u; i < min(params.e - 4u * c, 4u); i++) {
+                y[row * params.e + 4u * c + i] = sum[i] * share;
+            }
+        }
+        workgroupBarrier();
+    }
+}

@@ -71,3 +71,193 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     store_four(row + 4u, n, sums.c);
     store_four(row + 4u, n + 4u, sums.d);
 }
+
+// ---- By lanes: the lanes of a workgroup share one sum, or stage a tile of both inputs in workgroup memory. ----
+
+// Lanes that share the sum of one output. Part of the numerics: another number would give other bits.
+const LANES = 32u;
+
+// Rows and columns of the output to each group of lanes; their product is at most 8. They do not change the order of sums.
+override ROWS: u32 = 1u;
+override COLUMNS: u32 = 1u;
+
+// One sum per lane of the workgroup, for each row and column of its group.
+var<workgroup> partial: array<array<f32, 256>, 8>;
+
+// For up to eight rows of the whole call. A lane adds every 32nd group of eight terms with fused multiply-adds; then the
+// lanes' sums are added in halves: lane 0 takes that of lane 16, then that of lane 8, and so on.
+@compute @workgroup_size(256)
+fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let lane = local % LANES;
+    let n = COLUMNS * (8u * group.x + local / LANES);
+    let row = ROWS * group.y;
+    var sums = array<vec4<f32>, 8>();
+    for (var j = lane; j < (params.k + 7u) / 8u; j += LANES) {
+        var eight = array<mat2x4<f32>, 8>();
+        for (var r = 0u; r < ROWS; r++) {
+            eight[r] = eight_of_x(min(row + r, params.rows - 1u), j);
+        }
+        for (var c = 0u; c < COLUMNS; c++) {
+            let weights = eight_of_row(min(n + c, params.columns - 1u), j, params.k);
+            for (var r = 0u; r < ROWS; r++) {
+                let sum = fma(weights[0], eight[r][0], sums[c * ROWS + r]);
+                sums[c * ROWS + r] = fma(weights[1], eight[r][1], sum);
+            }
+        }
+    }
+    for (var i = 0u; i < ROWS * COLUMNS; i++) {
+        let sum = sums[i];
+        partial[i][local] = (sum.x + sum.y) + (sum.z + sum.w);
+    }
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (lane < half) {
+            for (var i = 0u; i < ROWS * COLUMNS; i++) {
+                partial[i][local] += partial[i][local + half];
+            }
+        }
+    }
+    workgroupBarrier();
+    if (lane < ROWS * COLUMNS) {
+        store_one(row + lane % ROWS, n + lane / ROWS, partial[lane][local - lane]);
+    }
+}
+
+// Eight elements of a row of x, zeros past its end.
+fn eight_of_x(row: u32, j: u32) -> mat2x4<f32> {
+    let last = (params.k + 3u) / 4u - 1u;
+    let second = row_of_x(row, min(2u * j + 1u, last));
+    return mat2x4<f32>(row_of_x(row, 2u * j), select(vec4<f32>(), second, 2u * j < last));
+}
+
+fn store_one(row: u32, n: u32, sum: f32) {
+    if (row < params.rows && n < params.columns) {
+        let column = params.column + n;
+        var total = sum;
+        if (params.biased == 1u) {
+            total += bias[column];
+        }
+        y[row * params.stride + column] = total;
+    }
+}
+
+// A step of 16 terms of up to 128 rows of x and of w, as [term][four rows]: each vector holds one term of four rows.
+const DEPTH = 16u;
+const STRIDE = 32u;
+var<workgroup> tile_x: array<vec4<f32>, 512>;
+var<workgroup> tile_w: array<vec4<f32>, 512>;
+
+// Four terms of four rows of x and of w, from packed column j on, transposed; zeros past k. They are loaded into registers
+// while the step before is computed, so that the wait for memory is hidden.
+fn terms_of_x(first: u32, j: u32) -> mat4x4<f32> {
+    if (j < (params.k + 3u) / 4u) {
+        return transpose(four_of_x(in_x(first + FOUR), j));
+    }
+    return mat4x4<f32>();
+}
+
+fn terms_of_w(first: u32, j: u32) -> mat4x4<f32> {
+    if (j < (params.k + 3u) / 4u) {
+        return four_of_w(in_w(first), j);
+    }
+    return mat4x4<f32>();
+}
+
+// Adds one term to a block of four rows of x, the columns of the matrix, by four rows of w.
+fn add_term(sums: mat4x4<f32>, a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        fma(a.xxxx, b, sums[0]), fma(a.yyyy, b, sums[1]), fma(a.zzzz, b, sums[2]), fma(a.wwww, b, sums[3]),
+    );
+}
+
+// For more rows: a tile of 64 rows by 64 columns per workgroup, four by four per invocation. Each output adds its terms one
+// after another, as the larger tile does: both give the same bits.
+@compute @workgroup_size(256)
+fn gemm_tiles_64(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let row = 64u * group.y;
+    let n = 64u * group.x;
+    let across = local % 16u;
+    let down = local / 16u;
+    // The first 64 invocations stage x, the next 64 stage w, each four terms of four rows.
+    let block = local % 4u;
+    let staged = local / 4u % 16u;
+    var terms = mat4x4<f32>();
+    if (local < 64u) {
+        terms = terms_of_x(row + 4u * staged, block);
+    } else if (local < 128u) {
+        terms = terms_of_w(n + 4u * staged, block);
+    }
+    var sums = mat4x4<f32>();
+    for (var j = 0u; j < (params.k + 3u) / 4u; j += DEPTH / 4u) {
+        for (var i = 0u; i < 4u; i++) {
+            if (local < 64u) {
+                tile_x[(4u * block + i) * STRIDE + staged] = terms[i];
+            } else if (local < 128u) {
+                tile_w[(4u * block + i) * STRIDE + staged] = terms[i];
+            }
+        }
+        workgroupBarrier();
+        if (local < 64u) {
+            terms = terms_of_x(row + 4u * staged, j + DEPTH / 4u + block);
+        } else if (local < 128u) {
+            terms = terms_of_w(n + 4u * staged, j + DEPTH / 4u + block);
+        }
+        for (var term = 0u; term < DEPTH; term++) {
+            sums = add_term(sums, tile_x[term * STRIDE + down], tile_w[term * STRIDE + across]);
+        }
+        workgroupBarrier();
+    }
+    store_four(row + 4u * down, n + 4u * across, sums);
+}
+
+// For many rows: a tile of 128 by 128 per workgroup, two by two blocks of four by four per invocation.
+@compute @workgroup_size(256)
+fn gemm_tiles_128(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let row = 128u * group.y;
+    let n = 128u * group.x;
+    let across = local % 16u;
+    let down = local / 16u;
+    var a = mat4x4<f32>();
+    var b = mat4x4<f32>();
+    var c = mat4x4<f32>();
+    var d = mat4x4<f32>();
+    // The first half of the invocations stages x, the second half w, each four terms of four rows.
+    let block = local % 4u;
+    let staged = local / 4u % 32u;
+    var terms = mat4x4<f32>();
+    if (local < 128u) {
+        terms = terms_of_x(row + 4u * staged, block);
+    } else {
+        terms = terms_of_w(n + 4u * staged, block);
+    }
+    for (var j = 0u; j < (params.k + 3u) / 4u; j += DEPTH / 4u) {
+        for (var i = 0u; i < 4u; i++) {
+            if (local < 128u) {
+                tile_x[(4u * block + i) * STRIDE + staged] = terms[i];
+            } else {
+                tile_w[(4u * block + i) * STRIDE + staged] = terms[i];
+            }
+        }
+        workgroupBarrier();
+        if (local < 128u) {
+            terms = terms_of_x(row + 4u * staged, j + DEPTH / 4u + block);
+        } else {
+            terms = terms_of_w(n + 4u * staged, j + DEPTH / 4u + block);
+        }
+        for (var term = 0u; term < DEPTH; term++) {
+            let x0 = tile_x[term * STRIDE + down];
+            let x1 = tile_x[term * STRIDE + 16u + down];
+            let w0 = tile_w[term * STRIDE + across];
+            let w1 = tile_w[term * STRIDE + 16u + across];
+            a = add_term(a, x0, w0);
+            b = add_term(b, x0, w1);
+            c = add_term(c, x1, w0);
+            d = add_term(d, x1, w1);
+        }
+        workgroupBarrier();
+    }
+    store_four(row + 4u * down, n + 4u * across, a);
+    store_four(row + 4u * down, n + 64u + 4u * across, b);
+    store_four(row + 64u + 4u * down, n + 4u * across, c);
+    store_four(row + 64u + 4u * down, n + 64u + 4u * across, d);
+}

@@ -74,3 +74,71 @@ fn layer(
         y[start + c] = (x[start + c] - mean) * scale * (params.offset + weight[c]) + bias[c];
     }
 }
+
+// ---- By lanes: the 256 lanes of a workgroup share the sums of one row. ----
+
+var<workgroup> shared_sums: array<f32, 256>;
+
+// The sum of `own` over all lanes, added in halves: lane 0 takes that of lane 128, then that of lane 64, and so on.
+fn sum_of_lanes(own: f32, lane: u32) -> f32 {
+    shared_sums[lane] = own;
+    for (var half = 128u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (lane < half) {
+            shared_sums[lane] += shared_sums[lane + half];
+        }
+    }
+    workgroupBarrier();
+    let sum = shared_sums[0];
+    // No lane begins the next sum before all have read this one.
+    workgroupBarrier();
+    return sum;
+}
+
+fn scale_by_lanes(start: u32, mean: f32, lane: u32) -> f32 {
+    var sum = 0.0;
+    for (var c = lane; c < params.len; c += 256u) {
+        let centred = x[start + c] - mean;
+        sum = fma(centred, centred, sum);
+    }
+    return 1.0 / sqrt(sum_of_lanes(sum, lane) / f32(params.len) + params.epsilon);
+}
+
+@compute @workgroup_size(256)
+fn rms_lanes(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = group.x + group.y * groups.x;
+    if (row >= params.rows) {
+        return;
+    }
+    let start = row * params.len;
+    let scale = scale_by_lanes(start, 0.0, lane);
+    for (var c = lane; c < params.len; c += 256u) {
+        y[start + c] = x[start + c] * scale * (params.offset + weight[c]);
+    }
+}
+
+@compute @workgroup_size(256)
+fn layer_lanes(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = group.x + group.y * groups.x;
+    if (row >= params.rows) {
+        return;
+    }
+    let start = row * params.len;
+    var sum = 0.0;
+    for (var c = lane; c < params.len; c += 256u) {
+        sum += x[start + c];
+    }
+    let mean = sum_of_lanes(sum, lane) / f32(params.len);
+    let scale = scale_by_lanes(start, mean, lane);
+    for (var c = lane; c < params.len; c += 256u) {
+        y[start + c] = (x[start + c] - mean) * scale * (params.offset + weight[c]) + bias[c];
+    }
+}

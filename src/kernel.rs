@@ -17,7 +17,7 @@ use std::borrow::Cow;
 /// |---|---|
 /// | `grid` | `number_of(group, groups, lane)`: the number of an invocation, 64 to a workgroup, in the grid of [`linear_grid`] |
 /// | `functions` | `hyperbolic_tangent`, `sigmoid`, `relu`, `silu`, `gelu`, `gelu_tanh`, with no overflow on any driver |
-/// | `weight` | `four_of_row(row, j, len)`: four elements of a matrix's row as f32, however its elements lie, see [`Kernel::weight`] |
+/// | `weight` | `four_of_row(row, j, len)` and `eight_of_row(row, j, len)`: elements of a matrix's row as f32, however its elements lie, see [`Kernel::weight`] |
 /// | `product` | sums over `k` of blocks of rows, in an order that depends on `k` alone; needs `weight` |
 /// | `online_softmax` | a softmax over scores that come sixteen at a time; needs `functions` |
 ///
@@ -93,6 +93,8 @@ impl std::hash::Hash for Shader {
 pub enum Rows {
     /// Of this dtype, each row padded to a multiple of four elements.
     Padded(DType),
+    /// Of this 16-bit dtype, in rows whose length is a multiple of eight: a kernel may load eight elements at a time.
+    Wide(DType),
     /// In f32 without padding, with rows whose length is not a multiple of four: an activation used as the matrix.
     Loose,
 }
@@ -101,8 +103,41 @@ impl Rows {
     fn module(self) -> String {
         match self {
             Rows::Padded(dtype) => format!("weight_{dtype}"),
+            Rows::Wide(dtype) => format!("weight_{dtype}_wide"),
             Rows::Loose => "weight_loose".to_string(),
         }
+    }
+}
+
+/// In which order kernels add up sums. The order decides the last bits of a result.
+///
+/// A device uses one order for everything it computes. It is chosen by the adapter and never by the shape of a shard, so
+/// that a column cut leaves the bits as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Numerics {
+    /// One invocation adds all terms of a sum, one after another. Software drivers are fast this way: their lanes are the
+    /// vector lanes of a processor, and workgroup memory costs them 20 times what it saves.
+    Sequential,
+    /// The lanes of a workgroup share a sum: each adds every 32nd group of four terms (a norm: every 256th term), and a
+    /// fixed tree adds up the lanes. Neighbouring lanes read neighbouring addresses, as a GPU's memory wants it. A product
+    /// of more than eight rows is computed in tiles, and adds its terms one after another.
+    Lanes,
+}
+
+impl Numerics {
+    /// Its name in plain words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Numerics::Sequential => "sequential",
+            Numerics::Lanes => "lanes",
+        }
+    }
+}
+
+impl std::fmt::Display for Numerics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
     }
 }
 
@@ -172,6 +207,8 @@ const COMMON: &[(&str, &str)] = &[
     ("weight_f32", include_str!("../shaders/common/weight_f32.wgsl")),
     ("weight_f16", include_str!("../shaders/common/weight_f16.wgsl")),
     ("weight_bf16", include_str!("../shaders/common/weight_bf16.wgsl")),
+    ("weight_f16_wide", include_str!("../shaders/common/weight_f16_wide.wgsl")),
+    ("weight_bf16_wide", include_str!("../shaders/common/weight_bf16_wide.wgsl")),
     ("weight_loose", include_str!("../shaders/common/weight_loose.wgsl")),
     ("functions", include_str!("../shaders/common/functions.wgsl")),
     ("product", include_str!("../shaders/common/product.wgsl")),

@@ -10,6 +10,7 @@ use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions};
 use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
 use fanfold::graph::{Graph, Source};
+use fanfold::kernel::Numerics;
 use fanfold::ops::sample::{Role, Sample};
 use fanfold::ops::{Linear, samples};
 use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, WeightPart, WeightShard};
@@ -17,7 +18,7 @@ use fanfold::random::Random;
 use fanfold::shape::{Dim, Env, Shape};
 use fanfold::sharding::Redistribute;
 use fanfold::tensor::SymbolicRegion;
-use fanfold::tensor::{DType, Tensor, relative_error};
+use fanfold::tensor::{DType, Region, Tensor, relative_error};
 use fanfold::weights::Weights;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -189,7 +190,41 @@ fn every_op_agrees_with_the_host() {
         }
     }
     for info in adapters() {
-        compare(&info, &cases, &GpuOptions::default());
+        for numerics in [Numerics::Sequential, Numerics::Lanes] {
+            compare(&info, &cases, &GpuOptions { numerics: Some(numerics), ..GpuOptions::default() });
+        }
+    }
+}
+
+/// Whatever blocks a product is computed in, each order of sums has one result: rows of one call have the bits that the same
+/// rows have in a smaller call of the same order.
+#[test]
+fn blocks_do_not_change_the_order_of_sums() {
+    let mut random = Random::new(3);
+    let (n, k) = (150, 300);
+    let x = random.tensor(DType::F32, &[1, 130, k]);
+    let w = random.tensor(DType::F16, &[n, k]);
+    for info in adapters() {
+        for numerics in [Numerics::Sequential, Numerics::Lanes] {
+            let rows = |rows: usize| {
+                let mut cases = Cases::new();
+                let part = x.slice(&Region(vec![0..1, 0..rows, 0..k])).unwrap();
+                cases.add("Linear", Sample::new(Linear, vec![(Role::Input, part), (Role::Weight, w.clone())]));
+                let options = GpuOptions { numerics: Some(numerics), ..GpuOptions::default() };
+                let mut gpu = GpuDevice::open(&info, &options).unwrap();
+                cases.load(&mut gpu);
+                cases.run(&mut gpu).remove(0)
+            };
+            // Up to eight rows are one order of the lanes, more are the other.
+            let small = rows(8);
+            for few in [1, 2, 3, 4, 5] {
+                assert!(small.starts_with(&rows(few)), "{info}, {numerics}: {few} rows of 8");
+            }
+            let large = rows(130);
+            for few in [9, 64, 65] {
+                assert!(large.starts_with(&rows(few)), "{info}, {numerics}: {few} rows of 130");
+            }
+        }
     }
 }
 
@@ -203,7 +238,7 @@ fn a_wide_weight_is_split_over_bindings() {
         }
     }
     for info in adapters() {
-        compare(&info, &cases, &GpuOptions { max_binding: Some(330), ..GpuOptions::default() });
+        compare(&info, &cases, &GpuOptions { max_binding: Some(1700), ..GpuOptions::default() });
         let mut gpu = GpuDevice::open(&info, &GpuOptions { max_binding: Some(16), ..GpuOptions::default() }).unwrap();
         let refused = gpu.load(Arc::new(cases.program.clone()), &env(0).into(), &shared(&cases.weights), &|_| {});
         assert!(matches!(refused, Err(DeviceError::OutOfMemory { .. })), "{refused:?}");

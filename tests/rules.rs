@@ -7,6 +7,7 @@ use common::{adapters, hosts, one_node, plan_of, run_graph};
 use fanfold::device::gpu::GpuOptions;
 use fanfold::device::select::{self, DeviceChoice};
 use fanfold::graph::Graph;
+use fanfold::kernel::Numerics;
 use fanfold::ops::sample::Role;
 use fanfold::ops::{Binary, BinaryFunction, Linear, Normalization, NormalizationKind, Softmax, Unary, UnaryFunction};
 use fanfold::plan::{NodeCut, Plan, Strategy};
@@ -95,9 +96,13 @@ fn column_cuts_of_every_op_are_exact() {
     let adapters = adapters();
     let mut cases = 0;
     for (seed, adapter) in adapters.iter().enumerate() {
-        let open = || select::open(&DeviceChoice::Gpu(adapter.clone()), &GpuOptions::default());
-        for (_, make) in fanfold::ops::samples() {
-            cases += check_columns(&make, [seed as u64], &open).unwrap_or_else(|error| panic!("{adapter}: {error}"));
+        for numerics in [Numerics::Sequential, Numerics::Lanes] {
+            let options = GpuOptions { numerics: Some(numerics), ..GpuOptions::default() };
+            let open = || select::open(&DeviceChoice::Gpu(adapter.clone()), &options);
+            for (_, make) in fanfold::ops::samples() {
+                let checked = check_columns(&make, [seed as u64], &open);
+                cases += checked.unwrap_or_else(|error| panic!("{adapter}, {numerics}: {error}"));
+            }
         }
     }
     assert!(adapters.is_empty() || cases >= 40, "only {cases} cases");

@@ -2,7 +2,7 @@
 //!
 //! No GPU is needed, so a machine that has one driver still covers the languages of all four.
 
-use fanfold::kernel::{Kernel, Layout, weight_layout};
+use fanfold::kernel::{Kernel, Layout, Numerics, weight_layout};
 use fanfold::ops::sample::{Role, Sample};
 use fanfold::ops::{LaunchContext, samples};
 use fanfold::random::Random;
@@ -35,9 +35,12 @@ fn kernels(sample: &Sample) -> Vec<Kernel> {
     let env = Env { past: sample.past, ..Env::prompt(1) };
     let output = resolve(&rule.output_shape(), &env);
     let (dtypes, layouts, pieces, extents) = (&dtypes, &layouts, &pieces, &extents);
-    let site = LaunchContext { inputs: &whole, dtypes, layouts, pieces, extents, env: &env, output: &output };
-    let launches = sample.op.launches(&site).unwrap();
-    launches.into_iter().map(|launch| launch.kernel).collect()
+    let of = |numerics: Numerics| {
+        let env = &env;
+        let site = LaunchContext { inputs: &whole, dtypes, layouts, pieces, extents, env, output: &output, numerics };
+        sample.op.launches(&site).unwrap()
+    };
+    [Numerics::Sequential, Numerics::Lanes].into_iter().flat_map(of).map(|launch| launch.kernel).collect()
 }
 
 fn variants() -> HashSet<Kernel> {
@@ -88,6 +91,7 @@ fn every_variant_is_written_for_every_backend() {
     let entries: BTreeSet<String> = variants.iter().map(|k| format!("{}/{}", k.shader.name(), k.entry)).collect();
     let expected = [
         "attention/attend",
+        "attention/attend_lanes",
         "binary/add",
         "binary/mul",
         "cache/append",
@@ -98,10 +102,15 @@ fn every_variant_is_written_for_every_backend() {
         "gather/gather",
         "layout/strided",
         "linear/gemm",
+        "linear/gemm_tiles_128",
+        "linear/gemm_tiles_64",
         "linear/gemv",
+        "linear/gemv_lanes",
         "linear/skinny",
         "normalization/layer",
+        "normalization/layer_lanes",
         "normalization/rms",
+        "normalization/rms_lanes",
         "reduce/reduce",
         "reduce/reduce_weighted",
         "rotary/rotate",
@@ -110,10 +119,11 @@ fn every_variant_is_written_for_every_backend() {
         "unary/map",
     ];
     assert!(entries.iter().eq(expected.iter()), "{entries:?}");
-    // 4 of attention (d and e by fours or not), 4 of gather (types, and rows without padding), 21 of linear (entries,
-    // types, k by fours or not, and rows without padding), 28 of experts (likewise), 8 of unary, 6 of binary (entries,
-    // how the second input is repeated), one for each other.
-    assert_eq!(variants.len(), 4 + 4 + 21 + 28 + 8 + 6 + 9);
+    // 8 of attention (orders of sums, d and e by fours or not), 4 of gather (types, and rows without padding), 75 of linear
+    // (9 shapes of blocks; for each the types, k by fours or not, and rows without padding; those by lanes read 16-bit types
+    // by eights too), 28 of experts (likewise), 8 of
+    // unary, 6 of binary (how the second input is repeated), 4 of normalization, one for each other.
+    assert_eq!(variants.len(), 8 + 4 + 75 + 28 + 8 + 6 + 11);
 }
 
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {

@@ -9,3 +9,10 @@ fn unpack(p: Packed) -> vec4<f32> {
 fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {
     return unpack(w[row * ((len + 3u) / 4u) + j]);
 }
+
+// Packed columns 2 * j and 2 * j + 1 of a row: eight elements, zeros past the row's end.
+fn eight_of_row(row: u32, j: u32, len: u32) -> mat2x4<f32> {
+    let last = (len + 3u) / 4u - 1u;
+    let second = four_of_row(row, min(2u * j + 1u, last), len);
+    return mat2x4<f32>(four_of_row(row, 2u * j, len), select(vec4<f32>(), second, 2u * j < last));
+}

@@ -8,3 +8,10 @@ fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {
     let i = start + min(column, vec4<u32>(len - 1u));
     return select(vec4<f32>(), vec4<f32>(w[i.x], w[i.y], w[i.z], w[i.w]), column < vec4<u32>(len));
 }
+
+// Packed columns 2 * j and 2 * j + 1 of a row: eight elements, zeros past the row's end.
+fn eight_of_row(row: u32, j: u32, len: u32) -> mat2x4<f32> {
+    let last = (len + 3u) / 4u - 1u;
+    let second = four_of_row(row, min(2u * j + 1u, last), len);
+    return mat2x4<f32>(four_of_row(row, 2u * j, len), select(vec4<f32>(), second, 2u * j < last));
+}

@@ -9,7 +9,7 @@ use crate::random::Random;
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
 
-use crate::kernel::{Binding, Kernel, Launch, Shader};
+use crate::kernel::{Binding, Kernel, Launch, Numerics, Rows, Shader};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -79,15 +79,17 @@ impl Operator for Linear {
         }
         let rows = context.numel() / n;
         let scalar = !k.is_multiple_of(4);
-        let (entry, columns, block) = match rows {
-            1 => ("gemv", 4, 1),
-            2..=4 => ("skinny", 4, 4),
-            _ => ("gemm", 8, 8),
-        };
-        let kernel = Kernel::new(SHADER, entry)
-            .weight(context.rows(1, k))
+        let Blocks { entry, columns, rows: block, constants } = blocks(context, rows);
+        let mut kernel = Kernel::new(SHADER, entry)
+            .weight(match (context.numerics, context.rows(1, k)) {
+                (Numerics::Lanes, Rows::Padded(dtype)) if dtype.size() == 2 && k.is_multiple_of(8) => Rows::Wide(dtype),
+                (_, rows) => rows,
+            })
             .alias("X", if scalar { "f32" } else { "vec4<f32>" })
             .constant("SCALAR", scalar as u32);
+        for (name, value) in constants {
+            kernel = kernel.constant(*name, *value);
+        }
         let biased = context.inputs.len() == 3;
         let launch = |(piece, range): (usize, &Range<usize>)| Launch {
             kernel: kernel.clone(),
@@ -98,14 +100,58 @@ impl Operator for Linear {
                 Binding::input(if biased { 2 } else { 0 }),
                 Binding::Output,
             ],
-            groups: [range.len().div_ceil(8 * columns) as u32, rows.div_ceil(block) as u32, 1],
+            groups: [range.len().div_ceil(columns) as u32, rows.div_ceil(block) as u32, 1],
         };
         Ok(context.pieces[1].iter().enumerate().map(launch).collect())
     }
 }
 
+/// The blocks of the output that workgroups compute.
+struct Blocks {
+    /// The shader's entry point.
+    entry: &'static str,
+    /// Columns of the output to a workgroup.
+    columns: usize,
+    /// Rows of the output to a workgroup.
+    rows: usize,
+    /// The entry point's constants.
+    constants: &'static [(&'static str, u32)],
+}
+
+/// Chooses the blocks for `rows` rows on this rank.
+///
+/// The order of sums depends on the device's numerics and on the rows of the whole call, so that a rank that holds a share
+/// of the rows adds up as the whole does. Within one order the blocks follow the rank's own rows.
+fn blocks(context: &LaunchContext<'_>, rows: usize) -> Blocks {
+    const MATRIX_VECTOR: &[&[(&str, u32)]] = &[
+        &[("ROWS", 1), ("COLUMNS", 2)],
+        &[("ROWS", 2), ("COLUMNS", 2)],
+        &[("ROWS", 4), ("COLUMNS", 2)],
+        &[("ROWS", 8), ("COLUMNS", 1)],
+    ];
+    let lead = context.output.len() - 1;
+    let all: usize = leading(lead).split_whitespace().map(|factor| context.extent(factor).global).product();
+    let (entry, columns, rows, constants): (_, _, _, &'static [_]) = match (context.numerics, all, rows) {
+        (Numerics::Sequential, _, 1) => ("gemv", 32, 1, &[]),
+        (Numerics::Sequential, _, 2..=4) => ("skinny", 32, 4, &[]),
+        (Numerics::Sequential, ..) => ("gemm", 64, 8, &[]),
+        (Numerics::Lanes, ..=8, 1) => ("gemv_lanes", 16, 1, MATRIX_VECTOR[0]),
+        (Numerics::Lanes, ..=8, 2) => ("gemv_lanes", 16, 2, MATRIX_VECTOR[1]),
+        (Numerics::Lanes, ..=8, 3..=4) => ("gemv_lanes", 16, 4, MATRIX_VECTOR[2]),
+        (Numerics::Lanes, ..=8, _) => ("gemv_lanes", 8, 8, MATRIX_VECTOR[3]),
+        (Numerics::Lanes, _, ..=64) => ("gemm_tiles_64", 64, 64, &[]),
+        (Numerics::Lanes, ..) => ("gemm_tiles_128", 128, 128, &[]),
+    };
+    Blocks { entry, columns, rows, constants }
+}
+
 fn sample(random: &mut Random) -> Sample {
-    let (b, s, n, k) = (random.range(1, 3), random.range(1, 9), random.range(1, 40), random.range(1, 40));
+    let (b, s, n, k) = match random.range(0, 7) {
+        // More than one tile of rows and columns, and more than one step of the lanes over k.
+        0 => (random.range(1, 2), random.range(60, 90), random.range(60, 140), random.range(1, 40)),
+        1 => (1, random.range(1, 9), random.range(1, 40), random.range(120, 400)),
+        _ => (random.range(1, 3), random.range(1, 9), random.range(1, 40), random.range(1, 40)),
+    };
     let dtype = random.pick(&[DType::F32, DType::F16, DType::BF16]);
     let mut inputs =
         vec![(Role::Input, random.tensor(DType::F32, &[b, s, k])), (Role::Weight, random.tensor(dtype, &[n, k]))];

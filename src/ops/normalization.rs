@@ -9,7 +9,7 @@ use crate::random::Random;
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
 
-use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::kernel::{Binding, Kernel, Launch, Numerics, Shader, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -116,12 +116,14 @@ impl Operator for Normalization {
         }
         let rows = context.numel() / d;
         let mut bindings = vec![Binding::input(0), Binding::input(1), Binding::Output];
-        let entry = match self.kind {
-            NormalizationKind::Rms => "rms",
-            NormalizationKind::Layer => {
-                bindings.push(Binding::input(2));
-                "layer"
-            }
+        if self.kind == NormalizationKind::Layer {
+            bindings.push(Binding::input(2));
+        }
+        let entry = match (self.kind, context.numerics) {
+            (NormalizationKind::Rms, Numerics::Sequential) => "rms",
+            (NormalizationKind::Rms, Numerics::Lanes) => "rms_lanes",
+            (NormalizationKind::Layer, Numerics::Sequential) => "layer",
+            (NormalizationKind::Layer, Numerics::Lanes) => "layer_lanes",
         };
         let params = vec![rows as u32, d as u32, self.epsilon.to_bits(), self.offset.to_bits()];
         Ok(vec![Launch { kernel: Kernel::new(SHADER, entry), params, bindings, groups: linear_grid(rows, 1) }])
@@ -130,7 +132,7 @@ impl Operator for Normalization {
 
 fn sample(random: &mut Random, kind: NormalizationKind) -> Sample {
     let mut shape: Vec<usize> = (0..random.range(2, 4)).map(|_| random.range(1, 6)).collect();
-    let d = random.range(1, 70);
+    let d = if random.range(0, 5) == 0 { random.range(250, 800) } else { random.range(1, 70) };
     let rank = shape.len();
     shape[rank - 1] = d;
     let mut inputs =

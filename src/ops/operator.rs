@@ -4,7 +4,7 @@
 //! an op states.
 
 use super::error::OpError;
-use crate::kernel::{Launch, Layout, Rows};
+use crate::kernel::{Launch, Layout, Numerics, Rows};
 use crate::shape::{Env, Shape};
 use crate::sharding::{Extent, ShardingRule};
 use crate::tensor::{DType, Tensor};
@@ -185,6 +185,9 @@ pub struct LaunchContext<'a> {
     pub env: &'a Env,
     /// The shape of the rank's part of the output.
     pub output: &'a [usize],
+    /// The order in which the device adds up sums. An op that has no kernel for it may launch another one, as long as the
+    /// choice depends on the whole op alone and never on a shard.
+    pub numerics: Numerics,
 }
 
 /// The rank's part of one factor, resolved.

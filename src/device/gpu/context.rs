@@ -8,7 +8,7 @@ use super::adapter::{AdapterInfo, largest_tensor, open};
 use super::options::{ALIGNMENT, GpuOptions};
 use crate::device::Counters;
 use crate::device::DeviceError;
-
+use crate::kernel::Numerics;
 use crate::wait::{Progress, Wait};
 use bytesize::ByteSize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,6 +78,8 @@ pub(super) struct Context {
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
     pub(super) options: GpuOptions,
+    /// The order in which kernels add up sums.
+    pub(super) numerics: Numerics,
     pub(super) counters: Counters,
     /// Counts finished submissions and created pipelines and buffers, because each may take long within one call.
     pub(super) progress: Progress,
@@ -99,7 +101,8 @@ impl Context {
         }));
         let (limits, counters, progress) = (device.limits(), Counters::default(), Progress::default());
         let (name, options) = (info.name.clone(), options.clone());
-        Ok(Context { name, device, queue, limits, options, counters, progress, faults })
+        let numerics = options.numerics.unwrap_or_else(|| first_guess(info, &limits));
+        Ok(Context { name, device, queue, limits, options, numerics, counters, progress, faults })
     }
 
     pub(super) fn refused(&self, reason: impl Into<String>) -> DeviceError {
@@ -257,6 +260,15 @@ impl Drop for Context {
             std::mem::forget(self.queue.clone());
         }
     }
+}
+
+/// The order of sums that suits an adapter, as far as its facts tell: by lanes on a GPU whose workgroups have the size and
+/// the memory that those kernels need, sequential on a software driver.
+fn first_guess(info: &AdapterInfo, limits: &wgpu::Limits) -> Numerics {
+    let large = limits.max_compute_invocations_per_workgroup >= 256
+        && limits.max_compute_workgroup_size_x >= 256
+        && limits.max_compute_workgroup_storage_size >= 16 << 10;
+    if large && !info.is_software() { Numerics::Lanes } else { Numerics::Sequential }
 }
 
 /// `bytes` rounded up to a size that buffers and bindings may have; never zero.

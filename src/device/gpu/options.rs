@@ -2,6 +2,7 @@
 //!
 //! It deliberately knows no adapter. Read `context.rs` for who uses the options.
 
+use crate::kernel::Numerics;
 use std::time::Duration;
 
 /// Sizes of buffers and bindings are multiples of this many bytes, the widest vector that a kernel loads.
@@ -19,6 +20,9 @@ pub struct GpuOptions {
     pub submission: u64,
     /// How long a wait polls in a loop before it sleeps between polls.
     pub spin: Duration,
+    /// The order in which kernels add up sums. `None` means what suits the adapter: sequential on a software driver, by
+    /// lanes on a GPU.
+    pub numerics: Option<Numerics>,
 }
 
 impl Default for GpuOptions {
@@ -29,6 +33,7 @@ impl Default for GpuOptions {
             // A tenth of a second on the slowest device measured, a software driver on one thread.
             submission: 1 << 30,
             spin: Duration::from_micros(50),
+            numerics: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::context::{Context, aligned};
 use super::memory::Memory;
 use super::pipeline::{Pipeline, Pipelines};
 use crate::device::DeviceError;
-use crate::kernel::{Binding, Launch, Layout};
+use crate::kernel::{Binding, Launch, Layout, Numerics};
 use crate::ops::OpError;
 use crate::ops::{LaunchContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram};
@@ -103,7 +103,7 @@ fn prepare(
         if let Instr::Compute { node, op, inputs, output, extents } = &program.instrs[instr] {
             let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
             step.operations = op.operations().saturating_mul(space);
-            let launches = launches(rank, &env, op, inputs, *output, extents);
+            let launches = launches(rank, &env, op, inputs, *output, extents, context.numerics);
             for mut launch in launches.map_err(|cause| of_node(node, op, cause))? {
                 check(context, node, &launch)?;
                 if !op.is_built_in() {
@@ -197,6 +197,7 @@ fn launches(
     inputs: &[usize],
     output: usize,
     extents: &[Extent],
+    numerics: Numerics,
 ) -> Result<Vec<Launch>, DeviceError> {
     let value = |v: usize| &rank.program.values[v];
     let shape = resolve(&value(output).shape, env);
@@ -209,7 +210,7 @@ fn launches(
     let pieces: Vec<Vec<_>> = inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect();
     let layouts: Vec<Layout> = inputs.iter().map(|&v| layout(rank, value(v))).collect();
     let (dtypes, layouts, pieces) = (dtypes.as_slice(), layouts.as_slice(), pieces.as_slice());
-    let context = LaunchContext { inputs: &shapes, dtypes, layouts, pieces, extents, env, output: &shape };
+    let context = LaunchContext { inputs: &shapes, dtypes, layouts, pieces, extents, env, output: &shape, numerics };
     let launches = op.launches(&context)?;
     for (input, pieces) in pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
         let last = Binding::Input { input, piece: pieces.len() - 1 };

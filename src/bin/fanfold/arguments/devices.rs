@@ -4,7 +4,8 @@
 
 use super::numbers::share;
 use super::size::size;
-use super::words::strategy;
+use super::words::{numerics, strategy};
+use fanfold::kernel::Numerics;
 use fanfold::plan::Strategy;
 use std::path::PathBuf;
 
@@ -31,6 +32,9 @@ pub struct Placing {
     /// Refuse any plan whose answer is not bit for bit that of one device
     #[arg(long)]
     pub exact: bool,
+    /// In which order kernels add up sums [default: what suits each adapter]
+    #[arg(long, value_parser = numerics(), value_name = "ORDER")]
+    pub numerics: Option<Numerics>,
     /// Seconds any wait may last without progress
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "SECONDS")]
     pub timeout: u64,

@@ -1,8 +1,9 @@
-//! Parsers for the values of options that are one of a few words: strategies and types of weights.
+//! Parsers for the values of options that are one of a few words: strategies, types of weights, orders of sums.
 //!
 //! The words stand in the help and in shells' completions. Read `numbers.rs` for values that are numbers.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use fanfold::kernel::Numerics;
 use fanfold::plan::Strategy;
 use fanfold::tensor::DType;
 
@@ -26,6 +27,16 @@ pub fn strategy() -> impl TypedValueParser<Value = Strategy> + 'static {
         Strategy::Tensor => "column and then row, so that two products need one exchange",
     };
     word(Strategy::ALL.map(|(name, strategy)| (PossibleValue::new(name).help(help(strategy)), strategy)).into())
+}
+
+/// The name of an order in which kernels add up sums.
+pub fn numerics() -> impl TypedValueParser<Value = Numerics> + 'static {
+    let help = |numerics: Numerics| match numerics {
+        Numerics::Sequential => "one invocation adds up a sum: for software drivers",
+        Numerics::Lanes => "the lanes of a workgroup share a sum: for GPUs",
+    };
+    let known = [Numerics::Sequential, Numerics::Lanes];
+    word(known.map(|numerics| (PossibleValue::new(numerics.name()).help(help(numerics)), numerics)).into())
 }
 
 /// The name of a type that weights have.

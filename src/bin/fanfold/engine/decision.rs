@@ -13,6 +13,7 @@ use anyhow::Result;
 use fanfold::device::gpu::adapters;
 use fanfold::device::select::{self, DeviceChoice};
 use fanfold::generate::{EngineOptions, GenerateError, prepare};
+use fanfold::kernel::Numerics;
 use fanfold::model::Model;
 use fanfold::plan::{Plan, Strategy, plan};
 use fanfold::program::{Program, Room};
@@ -37,6 +38,8 @@ pub struct Decision {
     pub rooms: Vec<Room>,
     /// The options that the engine is opened with.
     pub options: EngineOptions,
+    /// The order of sums that a person asked for.
+    pub numerics: Option<Numerics>,
     /// The largest context that the model was made for, in positions.
     pub made_for: usize,
 }
@@ -109,7 +112,8 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     let options = options.deadline(deadline);
     let rooms = rooms(&choices, &placing.memory);
     let (program, limits) = prepare(model, &plan, &options, &rooms).map_err(|error| of_plan(error.into()))?;
-    Ok(Decision { plan, program, limits, choices, rooms, options, made_for: model.info().context })
+    let (numerics, made_for) = (placing.numerics, model.info().context);
+    Ok(Decision { plan, program, limits, choices, rooms, options, numerics, made_for })
 }
 
 /// Refuses a list of numbers that is neither empty nor has one entry per device. Devices may be counted as listed or as used:

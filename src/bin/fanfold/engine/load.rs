@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 /// Opens the devices and loads the model onto them, with a progress bar.
 pub fn open(model: &Arc<Model>, decision: &Decision) -> Result<Engine> {
-    let options = GpuOptions { deadline: decision.options.deadline, ..GpuOptions::default() };
+    let (deadline, numerics) = (decision.options.deadline, decision.numerics);
+    let options = GpuOptions { deadline, numerics, ..GpuOptions::default() };
     let devices = decision.choices.iter().map(|choice| select::open(choice, &options));
     open_on(model, decision, devices.collect::<Result<_, _>>()?)
 }

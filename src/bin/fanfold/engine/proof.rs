@@ -73,6 +73,7 @@ pub fn decide_single(model: &Model, decision: &Decision, target: &Target) -> Res
             choices,
             rooms,
             options: decision.options,
+            numerics: decision.numerics,
             made_for: decision.made_for,
         })
     };

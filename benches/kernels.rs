@@ -1,0 +1,191 @@
+//! The rates of single kernels on every adapter: products in GB/s of weights and in GFLOP/s, norms and attention in µs.
+//!
+//! `cargo bench --bench kernels [ADAPTER]`. A case is a chain of equal ops, each of which reads the one before, over weights
+//! of their own, so that no cache holds them; its time is that of a long chain less that of a short one, so that what a call
+//! costs beside its ops falls out. Numbers are the median of the rounds and their range. Nothing here is a test.
+
+use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions, adapters};
+use fanfold::graph::{Graph, ValueId};
+use fanfold::kernel::Numerics;
+use fanfold::ops::{Attention, Linear, Normalization, NormalizationKind};
+use fanfold::plan::Plan;
+use fanfold::program::lower;
+use fanfold::random::Random;
+use fanfold::session::{Options, Session, Tensors};
+use fanfold::shape::{Env, Limits};
+use fanfold::tensor::{DType, Region, Tensor};
+use fanfold::weights::{SourceError, Weights};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a chain is timed.
+const ROUNDS: usize = 7;
+
+/// Weights of any name and shape, all of the same small numbers, made when they are asked for.
+struct Made(DType);
+
+impl Weights for Made {
+    fn read(&self, _: &str, _: &[usize], region: &Region) -> Result<Tensor, SourceError> {
+        let n = region.numel();
+        let dtype = if region.0.len() < 2 { DType::F32 } else { self.0 };
+        let mut random = Random::new(n as u64);
+        let some = random.tensor(dtype, &[1024]);
+        let bytes: Vec<u8> = some.bytes().iter().copied().cycle().take(n * dtype.size()).collect();
+        Ok(Tensor::from_bytes(dtype, region.shape(), &bytes)?)
+    }
+}
+
+/// One case: the name, the type of its weights, the shape of the chain's value, and how a link is added to it.
+struct Case {
+    name: String,
+    dtype: DType,
+    shape: [usize; 3],
+    /// Positions that a cache holds, for attention; else 0.
+    positions: usize,
+    link: Link,
+    /// Bytes of weights or of keys and values that one link reads, and its floating-point operations.
+    bytes: f64,
+    operations: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Link {
+    Product,
+    Norm,
+    Attention(Attention),
+}
+
+fn chain(case: &Case, links: usize) -> Graph {
+    let mut graph = Graph::new();
+    let [b, s, k] = case.shape;
+    let mut x = graph.input("x", [b.into(), s.into(), k.into()], DType::F32).unwrap();
+    for i in 0..links {
+        x = link(&mut graph, case, i, x);
+    }
+    graph.output("y", x).unwrap();
+    graph
+}
+
+fn link(graph: &mut Graph, case: &Case, i: usize, x: ValueId) -> ValueId {
+    let k = case.shape[2];
+    let name = format!("node{i}");
+    let mut weight = |part: &str, shape: &[usize], dtype: DType| {
+        let dims: Vec<_> = shape.iter().map(|&n| n.into()).collect();
+        graph.weight(&format!("{name}.{part}"), dims, dtype).unwrap()
+    };
+    match case.link {
+        Link::Product => {
+            let w = weight("w", &[k, k], case.dtype);
+            graph.node(&name, Linear, &[x, w]).unwrap()
+        }
+        Link::Norm => {
+            let w = weight("w", &[k], DType::F32);
+            let op = Normalization { kind: NormalizationKind::Rms, epsilon: 1e-5, offset: 0.0 };
+            graph.node(&name, op, &[x, w]).unwrap()
+        }
+        Link::Attention(op) => {
+            let width = k / op.heads * op.kv_heads;
+            let shape = [case.shape[0], case.positions, width];
+            let (keys, values) = (weight("k", &shape, case.dtype), weight("v", &shape, case.dtype));
+            graph.node(&name, op, &[x, keys, values]).unwrap()
+        }
+    }
+}
+
+/// Seconds of one run of a chain, one per round.
+fn times(info: &AdapterInfo, numerics: Numerics, case: &Case, links: usize) -> Vec<f64> {
+    let graph = chain(case, links);
+    let program = lower(&graph, &Plan::whole(&graph, 1).build().unwrap()).unwrap();
+    // Attention takes its queries to stand at the end of the positions that the cache holds.
+    let past = case.positions.saturating_sub(case.shape[1]);
+    let env = Env { past, capacity: case.positions.max(1), ..Env::prompt(1) };
+    let options = GpuOptions { numerics: Some(numerics), submission: 1 << 40, ..GpuOptions::default() };
+    let device = Box::new(GpuDevice::open(info, &options).unwrap());
+    let limits: Limits = Env { past: 0, ..env }.into();
+    let options = Options::new(limits).deadline(Duration::from_secs(120));
+    let weights = Arc::new(Made(case.dtype));
+    let mut session = Session::open(program, vec![device], weights, options, Arc::new(|_| ())).unwrap();
+    let x = Random::new(1).tensor(DType::F32, &case.shape);
+    let inputs: Tensors = [("x".to_string(), x)].into();
+    let mut run = || {
+        let started = Instant::now();
+        session.run(env, inputs.clone()).unwrap();
+        started.elapsed().as_secs_f64()
+    };
+    (0..2).for_each(|_| {
+        run();
+    });
+    (0..ROUNDS).map(|_| run()).collect()
+}
+
+fn cases(width: usize) -> Vec<Case> {
+    let product = |rows: usize, dtype: DType| Case {
+        name: format!("Linear {rows} x {width} x {width} {dtype}"),
+        dtype,
+        shape: [1, rows, width],
+        positions: 0,
+        link: Link::Product,
+        bytes: (width * width * dtype.size()) as f64,
+        operations: 2.0 * (rows * width * width) as f64,
+    };
+    let norm = |rows: usize| Case {
+        name: format!("RMSNormalization {rows} x {width}"),
+        dtype: DType::F32,
+        shape: [1, rows, width],
+        positions: 0,
+        link: Link::Norm,
+        bytes: (2 * rows * width * 4) as f64,
+        operations: 0.0,
+    };
+    let attention = |rows: usize, positions: usize, d: usize| {
+        let heads = width / d;
+        let kv_heads = (heads / 4).max(1);
+        let (window, softcap) = (None, None);
+        let op = Attention { heads, kv_heads, scale: 0.1, causal: true, window, softcap };
+        Case {
+            name: format!("Attention {rows} queries, {positions} positions, {heads} heads of {d} over {kv_heads}"),
+            dtype: DType::F32,
+            shape: [1, rows, width],
+            positions,
+            link: Link::Attention(op),
+            bytes: (2 * positions * kv_heads * d * 4) as f64,
+            operations: 4.0 * (rows * positions * width) as f64,
+        }
+    };
+    let rows = [1, 2, 4, 8].map(|rows| product(rows, DType::F16));
+    let many = [(64, DType::F16), (512, DType::F16), (1, DType::F32), (512, DType::F32)];
+    let attentions = [(1, 512, 64), (1, 4096, 64), (1, 4096, 128), (512, 512, 64)];
+    rows.into_iter()
+        .chain(many.map(|(rows, dtype)| product(rows, dtype)))
+        .chain([norm(1), norm(512)])
+        .chain(attentions.map(|(rows, positions, d)| attention(rows, positions, d)))
+        .collect()
+}
+
+fn main() {
+    let chosen: Option<usize> = std::env::args().skip(1).find_map(|word| word.parse().ok());
+    for info in adapters().into_iter().filter(|info| chosen.is_none_or(|index| info.index == index)) {
+        println!("{info}");
+        let (width, short, long) = if info.is_software() { (1024, 1, 5) } else { (4096, 4, 36) };
+        for case in cases(width) {
+            for numerics in [Numerics::Sequential, Numerics::Lanes] {
+                let (few, many) = (times(&info, numerics, &case, short), times(&info, numerics, &case, long));
+                let median = |mut times: Vec<f64>| {
+                    times.sort_by(f64::total_cmp);
+                    (times[times.len() / 2], times[0], times[times.len() - 1])
+                };
+                let ((few, ..), (many, least, most)) = (median(few), median(many));
+                let each = (many - few) / (long - short) as f64;
+                println!(
+                    "  {:60} {numerics:10} {:9.1} us (chain {:.0} to {:.0} us) {:8.1} GB/s {:9.1} GFLOP/s",
+                    case.name,
+                    each * 1e6,
+                    least * 1e6,
+                    most * 1e6,
+                    case.bytes / each / 1e9,
+                    case.operations / each / 1e9,
+                );
+            }
+        }
+    }
+}
