@@ -1,16 +1,16 @@
-//! A small deterministic generator of random numbers: for cases, random weights and the choice of tokens.
+//! A small deterministic generator of random numbers, for test cases, random weights and the choice of tokens.
 //!
-//! It deliberately takes nothing from the system: the same seed gives the same numbers on every machine, for ever. Read
-//! [`crate::ops::sample`] for the cases that are made with it.
+//! It deliberately takes nothing from the system: a seed gives the same numbers on every machine and in every version.
+//! Read [`crate::ops::sample`] for the cases that are made with it.
 
 use crate::tensor::{DType, Tensor};
 
-/// A small deterministic generator (SplitMix64, Steele et al. 2014): neither cases, nor random weights, nor the text that a
-/// seed gives may depend on a crate's version.
+/// A small deterministic generator (SplitMix64, Steele et al. 2014). It is the crate's own because test cases, random
+/// weights and the text that a seed gives must not depend on a dependency's version.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
-/// The golden ratio's 64 bits after the point: the state's step from word to word.
+/// The first 64 bits of the golden ratio after the point: the state grows by this number from word to word.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Random {
@@ -29,7 +29,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// The word that comes after `n` others, without drawing these.
+    /// The word that would come after `n` others. Does not draw these.
     #[doc(hidden)]
     pub fn nth(&self, n: u64) -> u64 {
         Random(self.0.wrapping_add(n.wrapping_mul(STEP))).word()
@@ -46,7 +46,7 @@ impl Random {
         ((self.word() >> 40) as f32 / (1u64 << 23) as f32) - 1.0
     }
 
-    /// A number in `[0, 1)`, of the 53 bits that an f64 holds exactly.
+    /// A number in `[0, 1)` with 53 random bits, as many as an f64 holds exactly.
     #[doc(hidden)]
     pub fn fraction(&mut self) -> f64 {
         (self.word() >> 11) as f64 / (1u64 << 53) as f64

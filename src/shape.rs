@@ -1,4 +1,5 @@
-//! Symbolic shapes: dimensions that a model fixes, dimensions that only a call knows, and what a call says of them.
+//! Symbolic shapes: dimensions that the model fixes, dimensions that differ from call to call, and their values in a
+//! call.
 //!
 //! This module deliberately knows nothing of elements, devices or how a shape is divided over ranks. Read
 //! [`crate::tensor`] next for what has a shape.
@@ -14,9 +15,9 @@ pub enum Symbol {
     Batch,
     /// New tokens per sequence in the call.
     Seq,
-    /// How many of the last positions keep their logits.
+    /// How many of the last positions get logits.
     Keep,
-    /// Positions the state can hold: fixed when a session opens.
+    /// Positions that the state can hold. Fixed when a session opens.
     Capacity,
 }
 
@@ -24,9 +25,9 @@ pub enum Symbol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Dim {
-    /// Known from the model.
+    /// A length that the model fixes.
     Fixed(usize),
-    /// Known from the call.
+    /// A length that each call sets.
     Symbol(Symbol),
 }
 
@@ -77,14 +78,14 @@ impl fmt::Display for Dim {
     }
 }
 
-/// What the symbols stand for in one call.
+/// The values of the symbols in one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Env {
     /// Sequences.
     pub batch: usize,
     /// New tokens per sequence.
     pub seq: usize,
-    /// Last positions that keep their logits, `1..=seq`.
+    /// How many of the last positions get logits, `1..=seq`.
     pub keep: usize,
     /// Positions already in the state.
     pub past: usize,
@@ -93,20 +94,23 @@ pub struct Env {
 }
 
 impl Env {
-    /// One sequence of `seq` tokens with no past, all logits kept, a state that holds just them.
+    /// A call with one sequence of `seq` tokens and no past. All logits are kept, and the state holds exactly these
+    /// tokens.
     pub fn prompt(seq: usize) -> Env {
         Env { batch: 1, seq, keep: seq, past: 0, capacity: seq }
     }
 }
 
-/// The largest call of a session: what each symbol stands for at most, and how many new tokens all sequences together.
+/// The largest call of a session: the largest value of each symbol, and the largest number of new tokens of all
+/// sequences together.
 ///
-/// Memory is taken for this many tokens, so that many short sequences and a few long ones fit the same session.
+/// Memory is allocated for this many tokens, so that a session can take either many short sequences or a few long
+/// ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
-    /// The most that each symbol stands for.
+    /// The largest value of each symbol.
     pub each: Env,
-    /// The most that sequences times new tokens per sequence come to.
+    /// The largest number of sequences times new tokens per sequence.
     pub tokens: usize,
 }
 
@@ -133,7 +137,7 @@ pub fn resolve(shape: &[Dim], env: &Env) -> Vec<usize> {
     shape.iter().map(|d| d.resolve(env)).collect()
 }
 
-/// `[batch, seq, 64]`.
+/// A shape as text: `[batch, seq, 64]`.
 #[doc(hidden)]
 pub fn display_shape<D: fmt::Display>(shape: &[D]) -> String {
     let dims: Vec<String> = shape.iter().map(|d| d.to_string()).collect();

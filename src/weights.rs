@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Gives the elements of weights, by name.
 ///
-/// A rank asks for the regions that it holds and for no others, from a thread of its own.
+/// A rank asks only for the regions that it holds, from a thread of its own.
 pub trait Weights: Send + Sync {
     /// The region `region` of the weight called `name`, whose whole resolved shape is `shape`, in the type that it is stored in.
     ///

@@ -1,6 +1,6 @@
-//! One answer: tokens generated one by one and told as text, until something ends it.
+//! One answer: generates tokens one by one and turns them into text, until the answer ends.
 //!
-//! It deliberately knows no conversation: ids in, text out. Read `mod.rs` for where the ids come from.
+//! It deliberately knows no conversation: it takes ids and returns text. Read `mod.rs` for where the ids come from.
 
 use crate::error::Result;
 
@@ -9,49 +9,49 @@ use crate::session::SessionError;
 use crate::text::{FinishReason, Output, Sampler, Sampling, Tokenizer};
 use std::time::{Duration, Instant};
 
-/// How an answer is made.
+/// The settings of an answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GenerationRequest {
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// How many tokens it may have, and what ends it.
+    /// The length of the answer, and which tokens end it.
     pub options: GenerateOptions,
-    /// Texts that end it and are not part of it.
+    /// Stop strings: texts that end the answer and are not part of it.
     pub stops: Vec<String>,
-    /// Whether its text continues the prompt's, as a completion does, so that both joined are one text. An answer in a
-    /// conversation begins a text of its own: many tokenizers drop the space that a text begins with.
+    /// Whether the text continues the prompt's text, as a completion does, so that joining both gives one text. An
+    /// answer in a conversation begins a new text; there many tokenizers drop the leading space.
     pub continues: bool,
 }
 
 impl GenerationRequest {
-    /// An answer of tokens chosen as `sampling` says, ended as `options` say, as one begins in a conversation.
+    /// The settings of an answer in a conversation, with tokens chosen by `sampling` and the ends of `options`.
     pub fn new(sampling: Sampling, options: GenerateOptions) -> GenerationRequest {
         GenerationRequest { sampling, options, stops: Vec::new(), continues: false }
     }
 
-    /// The same, ended before any of these texts.
+    /// The same, with these stop strings.
     pub fn stops(self, stops: Vec<String>) -> GenerationRequest {
         GenerationRequest { stops, ..self }
     }
 
-    /// The same, as a completion of the prompt's text.
+    /// The same, for a completion of the prompt's text.
     pub fn continues(self) -> GenerationRequest {
         GenerationRequest { continues: true, ..self }
     }
 }
 
-/// What one token adds to an answer.
+/// The part of an answer that one token adds.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Piece<'a> {
-    /// The token, and the logits that it was chosen from; none for text that was held back until the end.
+    /// The token, and the logits that it was chosen from. `None` for text that was held back until the end.
     pub token: Option<(u32, &'a [f32])>,
-    /// The text that has become final. What could be the beginning of a stop string comes later.
+    /// The text that has become final. Text that may be the beginning of a stop string follows later.
     pub text: &'a str,
 }
 
-/// An answer, and what it took.
+/// An answer, with its counts and times.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Answer {
@@ -61,19 +61,19 @@ pub struct Answer {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// Tokens that it answers.
+    /// The number of tokens in the prompt.
     pub prompt: usize,
-    /// How many of these were in the cache.
+    /// How many of these the cache already held.
     pub cached: usize,
-    /// Time to the first token's logits.
+    /// The time until the logits of the first token.
     pub prefill: Duration,
-    /// Time of all that came after.
+    /// The time from then on.
     pub decode: Duration,
 }
 
-/// Continues `ids`, of which the engine holds the first [`Engine::past`] already, and hands the text to `each`.
+/// Continues `ids`, of which the engine already holds the first [`Engine::past`], and passes the text to `each`.
 ///
-/// Errors when the settings of sampling are senseless, and as [`Engine::generate`].
+/// Errors when the sampling settings are invalid, and as [`Engine::generate`].
 pub fn answer(
     engine: &mut Engine,
     tokenizer: &Tokenizer,
@@ -114,17 +114,18 @@ fn output(tokenizer: &Tokenizer, prompt: &[u32], request: &GenerationRequest) ->
     }
 }
 
-/// Why a text ended: a stop text was met, or the engine has said why it gives no more tokens.
+/// Why a text ended: a stop string was found, or the engine gave the reason why it produces no more tokens.
 fn finish_reason(output: &Output, engine: Option<&FinishReason>) -> Result<FinishReason> {
     let stopped = output.stopped_by().map(|stop| FinishReason::StopText(stop.to_string()));
-    // An engine that gives no tokens and no reason has failed before.
+    // An engine that gives neither a token nor a reason has failed earlier.
     stopped.or(engine.cloned()).ok_or_else(|| SessionError::Ended.into())
 }
 
-/// Continues several prompts at once, in one call per token. The times in the answers are those of all together.
+/// Continues several prompts at once, with one call per token. The times in the answers are those of all prompts
+/// together.
 ///
-/// `done` is told how many tokens there are so far. Every prompt draws from the seed asked for, so that its answer does not depend
-/// on its company. Errors as [`Engine::generate_all`].
+/// Calls `done` with the number of tokens so far. Every prompt draws from the given seed, so that its answer does not
+/// depend on the other prompts. Errors as [`Engine::generate_all`].
 #[doc(hidden)]
 pub fn answers(
     engine: &mut Engine,

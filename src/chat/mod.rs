@@ -1,8 +1,9 @@
-//! A conversation with a model on its devices: turns of text in, answers out, what is common to both kept in the cache.
+//! A conversation with a model: texts in, answers out. The part that successive turns have in common stays in the KV
+//! cache.
 //!
-//! Each turn renders the whole conversation anew, as the template wants it, and feeds only what differs from what the
-//! KV cache holds already. It deliberately knows no terminal: what is printed, and when, is the caller's. Read
-//! `answer.rs` for one answer, [`crate::text`] for templates and stop strings.
+//! Each turn renders the whole conversation with the template and feeds only the part that the KV cache does not hold
+//! yet. The module deliberately knows no terminal: its caller decides what is printed, and when. Read `answer.rs` for
+//! one answer, [`crate::text`] for templates and stop strings.
 
 mod answer;
 
@@ -19,31 +20,31 @@ pub struct Chat {
     template: ChatTemplate,
     system: Option<String>,
     messages: Vec<Message>,
-    /// What the engine holds.
+    /// The tokens that the engine holds.
     held: Held,
 }
 
 impl Chat {
-    /// Begins a conversation, with what the system says first, if anything.
+    /// Begins a conversation, with an optional system message.
     pub fn new(mut engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, system: Option<String>) -> Chat {
         engine.reset();
         let messages = opening(&system);
         Chat { engine, tokenizer, template, system, messages, held: Held::default() }
     }
 
-    /// What was said so far.
+    /// The messages so far.
     #[doc(hidden)]
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
 
-    /// Positions of the context in use, and how many there are.
+    /// The number of positions in use, and the context's length.
     #[doc(hidden)]
     pub fn context(&self) -> (usize, usize) {
         (self.engine.past(), self.engine.limits().capacity)
     }
 
-    /// How long the engine's calls took, of shapes whose kernels had been compiled by an earlier one.
+    /// The time of the engine's calls, counting only shapes whose kernels an earlier call had compiled.
     #[doc(hidden)]
     pub fn pace(&self) -> &Pace {
         self.engine.pace()
@@ -55,18 +56,19 @@ impl Chat {
         &mut self.engine
     }
 
-    /// Forgets all turns but what the system says. The cache is left as it is: the next turn may begin alike.
+    /// Forgets all messages but the system message. The cache is kept, because the next turn may begin with the same
+    /// tokens.
     #[doc(hidden)]
     pub fn reset(&mut self) {
         self.messages = opening(&self.system);
     }
 
-    /// Says `text` to the model and hands its answer to `each`, piece by piece.
+    /// Sends `text` to the model and passes its answer to `each`, piece by piece.
     ///
-    /// The answer becomes part of the conversation, also where it was cut short. Every answer draws from the same seed,
-    /// so that it depends on what was said and not on how long earlier answers were. Errors when the template refuses
-    /// the turn or the conversation does not fit the context; the turn is then forgotten and the chat goes on. An error
-    /// of the engine ends it.
+    /// The answer becomes part of the conversation, even if it was cut short. Every answer draws from the same seed,
+    /// so that it depends on the messages and not on the length of earlier answers. Errors when the template refuses
+    /// the message or the conversation does not fit the context; the message is then forgotten and the chat can go on.
+    /// After an error of the engine it cannot.
     pub fn ask(&mut self, text: &str, request: &GenerationRequest, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
         self.messages.push(Message::new("user", text));
         let answer = self.respond(request, each);
@@ -80,7 +82,7 @@ impl Chat {
     fn respond(&mut self, request: &GenerationRequest, each: impl FnMut(Piece<'_>)) -> Result<Answer> {
         let ids = self.template.encode(&self.tokenizer, &self.messages)?;
         let (tokens, capacity, limit) = (ids.len(), self.engine.limits().capacity, self.engine.model().info().context);
-        // One more must fit, or there is no room for an answer.
+        // At least one more position must be free, or there would be no room for an answer.
         if tokens >= capacity {
             return Err(GenerateError::Context { tokens: tokens + 1, capacity, limit: Some(limit) }.into());
         }

@@ -1,4 +1,4 @@
-//! The search for weights that are no numbers, which a damaged file or a training that diverged leaves behind.
+//! Finds weights that are NaN or infinite, as a damaged file or a diverged training leaves them.
 //!
 //! It deliberately runs nothing and repairs nothing: it names the first tensor at fault. Read `model.rs` for what a
 //! model's weights are.
@@ -7,11 +7,11 @@ use crate::import::ImportError;
 use crate::import::files::tensors::{Tensors, View};
 use crate::tensor::Region;
 
-/// Elements that are in memory at a time.
+/// The number of elements in memory at a time.
 const BLOCK: usize = 4 << 20;
 
-/// Errors with [`ImportError::NotFinite`] at the first element of `view` that is NaN or infinite; `progress` is told the
-/// bytes of each block read.
+/// Errors with [`ImportError::NotFinite`] at the first element of `view` that is NaN or infinite. Calls `progress`
+/// with the bytes of each block read.
 pub(crate) fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) -> Result<(), ImportError> {
     let rows = view.shape.first().copied().unwrap_or(1);
     let step = (BLOCK / (view.numel() / rows.max(1)).max(1)).max(1);
@@ -33,7 +33,7 @@ pub(crate) fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) 
     Ok(())
 }
 
-/// The indices of element `at` of a tensor of `shape`.
+/// The indices, one per dimension, of element `at` of a tensor of `shape`.
 fn index(mut at: usize, shape: &[usize]) -> Vec<usize> {
     let mut index = vec![0; shape.len()];
     for (i, &n) in index.iter_mut().zip(shape).rev() {

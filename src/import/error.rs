@@ -1,4 +1,4 @@
-//! What can be wrong with a model folder, down to the byte.
+//! The errors of reading a model folder. They name the file, and where it applies the byte.
 //!
 //! It deliberately knows no plan and no device. Read [`super::Folder`] for who returns these.
 
@@ -21,7 +21,7 @@ pub enum ImportError {
         /// The system's words.
         reason: String,
     },
-    /// A file is not what it should be.
+    /// A file has content that is not valid.
     #[error("{}: {reason} (at byte {offset})", path.display())]
     File {
         /// The file.
@@ -31,7 +31,7 @@ pub enum ImportError {
         /// What is wrong.
         reason: String,
     },
-    /// A tensor in a file is not what it should be.
+    /// A tensor in a file is not valid.
     #[error("{}: tensor {tensor:?}: {reason} (at byte {offset})", path.display())]
     Tensor {
         /// The file.
@@ -43,15 +43,15 @@ pub enum ImportError {
         /// What is wrong.
         reason: String,
     },
-    /// A folder that holds no weights that can be read safely.
+    /// A folder contains no weights that can be read safely.
     #[error("{}: {reason}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What is missing, and the way out.
+        /// What is missing, and what a person can do.
         reason: String,
     },
-    /// A field of a configuration is missing or senseless.
+    /// A field of a configuration is missing or has a wrong value.
     #[error("{}: {field}: {reason}", path.display())]
     Config {
         /// The file.
@@ -66,12 +66,12 @@ pub enum ImportError {
     Unsupported {
         /// `model_type`, `rope type`, ...
         what: &'static str,
-        /// What the folder names.
+        /// The value that the folder has.
         name: String,
         /// What is supported, comma-separated.
         supported: String,
     },
-    /// A weight is no number.
+    /// An element of a weight is NaN or infinite.
     #[error("{}: tensor {tensor:?} holds {value} at {}: the file is damaged, or its training diverged", path.display(), display_shape(index))]
     NotFinite {
         /// The file.
@@ -83,7 +83,8 @@ pub enum ImportError {
         /// NaN or an infinity.
         value: f32,
     },
-    /// A configuration has fields that may change what the model computes, and nobody read; all are listed.
+    /// A configuration has fields that no code read and that may change what the model computes. The error lists all
+    /// of them.
     #[error(
         "{}: these fields are not understood, and may change what the model computes:{}\nthose that you know to change \
          nothing can be ignored: {names}",
@@ -95,10 +96,10 @@ pub enum ImportError {
         path: PathBuf,
         /// One line per field, with its value.
         fields: Vec<String>,
-        /// Their names, comma-separated.
+        /// The fields' names, comma-separated.
         names: String,
     },
-    /// The configuration and the tensors disagree; all disagreements are listed.
+    /// The configuration and the tensors disagree. The error lists all disagreements.
     #[error("{}: the tensors do not match config.json:{}", path.display(), list(mismatches))]
     Mismatch {
         /// The folder.
@@ -109,7 +110,7 @@ pub enum ImportError {
     /// A family's graph cannot be built from the settings.
     #[error("{0}")]
     Graph(GraphError),
-    /// A tensor of the files cannot be read as asked.
+    /// A tensor in the files cannot be read in the way that was asked for.
     #[error("{0}")]
     Data(TensorError),
 }

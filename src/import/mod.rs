@@ -1,9 +1,8 @@
 //! Reads a model folder as Hugging Face lays it out, safely: every file is validated before anything is sized by it.
 //!
-//! This module deliberately knows nothing of plans, ranks or devices: a weight is a [`View`] of a file tensor, and who
-//! reads which part of it is decided elsewhere.
-//! Read `open.rs` next; [`Folder`] and [`Tensors`] are what lies below it, and `families/` has a file for each
-//! family.
+//! This module deliberately knows nothing of plans, ranks or devices: a weight is a [`View`] of a tensor in a file,
+//! and a rank decides later which part of it to read. Read `open.rs` next. [`Folder`] and [`Tensors`] are the layer
+//! below it, and `families/` has a file for each family.
 
 mod error;
 

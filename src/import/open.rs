@@ -1,7 +1,7 @@
-//! Opening a model: from a folder, from the embedded demo, or made up from a configuration.
+//! Opens a model: from a folder, from the embedded demo, or with random weights from a configuration.
 //!
-//! It deliberately knows no plan and no device; a rank that reads its shard reaches straight into the mapped file. Read
-//! `blocks/builder.rs` for how families make a graph, and `families/` for what each one says.
+//! It deliberately knows no plan and no device: a rank reads its shard directly from the mapped file. Read
+//! `blocks/builder.rs` for how families build a graph, and `families/` for each family.
 
 use crate::graph::{Graph, Source};
 use crate::import::ImportError;
@@ -26,28 +26,29 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a model's graph ends in.
+/// The output that a model's graph ends in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// The folder's own: logits for a decoder; for an encoder the scores of its classification head, or without one its
-    /// hidden states, pooled as the folder says. So are a decoder's that was saved without a head.
+    /// The output that the folder was saved for: a decoder's logits; an encoder's scores, if it has a classification
+    /// head, and otherwise its hidden states, pooled as the folder says. A decoder that was saved without a head also
+    /// gives hidden states.
     Default,
-    /// The last hidden states, pooled as the folder says, or to their mean where it says nothing.
+    /// The last hidden states, pooled as the folder says, or averaged if it says nothing.
     Embedding,
-    /// The last hidden states, pooled.
+    /// The last hidden states, pooled in this way.
     Hidden(Pooling),
 }
 
-/// The weights and files of a model that was read from a folder, or of one whose weights are made up.
+/// The weights and files of a model from a folder, or of a model with random weights.
 struct Imported {
     folder: Folder,
     tensors: Box<dyn Tensors>,
-    /// Where the elements of each of the graph's weights come from.
+    /// For each weight of the graph, where its elements are.
     origins: HashMap<String, Origin>,
 }
 
 impl Model {
-    /// Reads the folder at `path`. Nothing but headers and configurations is read yet.
+    /// Opens the folder at `path`. Reads only headers and configurations.
     pub fn open(path: impl AsRef<Path>) -> Result<Model, ImportError> {
         Model::from_folder(Folder::open(path)?, Head::Default)
     }
@@ -57,17 +58,17 @@ impl Model {
         Model::from_folder(demo()?, Head::Default)
     }
 
-    /// The model that the configuration in the file at `path` describes, with random weights of `dtype` that no file
-    /// holds.
+    /// The model that the configuration in the file at `path` describes, with random weights of `dtype`.
     ///
-    /// They are made as a rank reads them, each element from `seed`, its tensor's name and its own number alone: any cut
-    /// sees the same ones. Errors as [`Model::from_folder`], and when a tensor would be larger than any machine holds.
+    /// Weights are made when a rank reads them. Each element depends only on `seed`, the name of its tensor and its
+    /// index, so that every cut sees the same weights. Errors as [`Model::from_folder`], and when a tensor would be
+    /// larger than any machine holds.
     #[doc(hidden)]
     pub fn random(path: impl AsRef<Path>, dtype: DType, seed: u64, head: Head) -> Result<Model, ImportError> {
         Model::random_from(Folder::bare(path)?, dtype, seed, head)
     }
 
-    /// As [`Model::random`], of a folder's configuration.
+    /// As [`Model::random`], with the configuration of a folder.
     #[doc(hidden)]
     pub fn random_from(folder: Folder, dtype: DType, seed: u64, head: Head) -> Result<Model, ImportError> {
         let tensors = RandomTensors::new(folder.path(), dtype, seed);
@@ -76,8 +77,9 @@ impl Model {
 
     /// Builds the graph of `folder` that ends in `head`.
     ///
-    /// Errors when the family is not supported, a configuration is senseless or holds fields that are not understood (all
-    /// of them are listed), or tensors do not have the shapes that it calls for (all of them are listed).
+    /// Errors when the family is not supported, when a configuration has a wrong value or fields that are not
+    /// understood (the error lists all of them), and when tensors do not have the shapes that it requires (it lists
+    /// all of them).
     pub fn from_folder(folder: Folder, head: Head) -> Result<Model, ImportError> {
         let tensors = FileTensors::open(&folder);
         Model::build(folder, Box::new(tensors), head)
@@ -114,7 +116,8 @@ impl Model {
         };
         let (mut scores, mut labels, mut generates) = (None, Vec::new(), false);
         match (head, &family.logits, &family.scores) {
-            // Where a class with a head was saved, a head that is missing is an error, and not another model.
+            // If the class that was saved has a head and the files lack it, that is an error: the model must not
+            // silently become another one.
             (Head::Default, Some(head), _) if !(saved_headless && missing_head.is_some()) => {
                 builder.logits(family.hidden, head)?;
                 generates = true;

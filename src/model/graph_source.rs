@@ -1,6 +1,6 @@
-//! The source of a model made of a graph: weights and nothing else.
+//! The source of a model that was made from a graph: it has weights and no files.
 //!
-//! It deliberately has no files: no tokenizer, no template. Read [`super::Model::from_graph`] for who makes one.
+//! It deliberately has neither a tokenizer nor a template. Read [`super::Model::from_graph`] for who makes one.
 
 use super::source::ModelSource;
 use crate::graph::{Graph, Source};
@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Elements that a check of all weights holds in memory at a time, about.
+/// About how many elements a check of all weights holds in memory at a time.
 const BLOCK: usize = 4 << 20;
 
-/// Weights, and a count of what was read of them.
+/// The weights, and the number of bytes read from them.
 pub(super) struct GraphSource {
     weights: Arc<dyn Weights>,
     bytes_read: AtomicU64,
@@ -44,7 +44,7 @@ impl ModelSource for GraphSource {
 
     fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<(), SourceError> {
         for (_, value) in graph.values().filter(|(_, value)| value.source == Source::Weight) {
-            // A weight whose lengths only a call knows is no stored one.
+            // A weight with a dimension that only a call knows cannot be stored, so it is skipped.
             let Some(shape) = value.shape.iter().map(|dim| dim.fixed()).collect::<Option<Vec<usize>>>() else {
                 continue;
             };

@@ -1,48 +1,50 @@
-//! The facts of a model that its graph does not tell: sizes, end tokens, what its outputs mean.
+//! The facts about a model that its graph does not contain: sizes, end tokens, the meaning of its outputs.
 //!
-//! It is data alone. Read [`super::Model`] for what it is a part of.
+//! It is plain data. Read [`super::Model`] for what it belongs to.
 
 use super::{Pooling, Scores, TextSettings};
 
-/// What is known of a model beside its graph. Made by [`ModelInfo::decoder`] or [`ModelInfo::encoder`]; fields may be set.
+/// The facts about a model beside its graph. Created by [`ModelInfo::decoder`] or [`ModelInfo::encoder`]; fields may
+/// then be set.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ModelInfo {
-    /// `model_type` of its configuration.
+    /// The `model_type` of its configuration.
     pub family: String,
-    /// Token ids are below this.
+    /// The size of the vocabulary: token ids are below this.
     pub vocabulary: usize,
-    /// Positions it was made for.
+    /// The number of positions that the model was made for.
     pub context: usize,
     /// Ids that end a generation.
     pub end_tokens: Vec<u32>,
-    /// The id of a text's first position: what `position_ids` count from.
+    /// The id of a text's first position, from which `position_ids` count.
     pub first_position: usize,
-    /// The padding token of a model that gives it no position of its own: where it stands in a text, its position is the
-    /// one before [`ModelInfo::first_position`], and the tokens after it go on counting as if it were not there.
+    /// The padding token of a model that does not count padding as a position (RoBERTa). Padding in a text gets the
+    /// position before [`ModelInfo::first_position`], and the tokens after it continue to count as if it were absent.
     pub padding: Option<u32>,
-    /// Token types that it tells apart, as the two texts of a pair are marked; 0 where it has none.
+    /// The number of token types, by which the two texts of a pair are told apart; 0 if the model has none.
     pub token_types: usize,
-    /// Whether it predicts tokens: its output is `logits`. Otherwise it is `scores` or `hidden`.
+    /// Whether the model predicts tokens and has the output `logits`. Otherwise its output is `scores` or `hidden`.
     pub generates: bool,
-    /// The tensor that a decoder's folder lacks, so that it predicts nothing and can only embed.
+    /// The tensor that is missing from a decoder's folder. Without it the model predicts no tokens and can only embed.
     pub missing_head: Option<String>,
-    /// What its output `scores` is, where it has one.
+    /// The meaning of its output `scores`, if it has one.
     pub scores: Option<Scores>,
     /// The names of the scores, in their order.
     pub labels: Vec<String>,
-    /// What is to be done to a text before the model reads it.
+    /// How a text has to be prepared before the model reads it.
     pub texts: TextSettings,
     /// Whether pooled embeddings are scaled to length 1.
     pub normalize: bool,
-    /// How many of a pooled embedding's first dimensions are kept, after it is scaled; all where it is `None`.
+    /// How many of a pooled embedding's first dimensions are kept after it is scaled. `None` keeps all.
     pub dimensions: Option<usize>,
-    /// What pools a text's hidden states: as asked for, or else as the folder says.
+    /// How a text's hidden states are pooled: as the caller asked, or else as the folder says.
     pub pooling: Pooling,
 }
 
 impl ModelInfo {
-    /// A model that predicts tokens below `vocabulary` and was made for at most `context` positions.
+    /// The facts of a model that predicts tokens, with ids below `vocabulary`, and that was made for at most `context`
+    /// positions.
     pub fn decoder(vocabulary: usize, context: usize) -> ModelInfo {
         ModelInfo {
             family: "graph".to_string(),
@@ -63,7 +65,8 @@ impl ModelInfo {
         }
     }
 
-    /// A model that turns a text of tokens below `vocabulary`, at most `context` of them, into hidden states.
+    /// The facts of a model that turns a text of at most `context` tokens, with ids below `vocabulary`, into hidden
+    /// states.
     pub fn encoder(vocabulary: usize, context: usize) -> ModelInfo {
         ModelInfo { generates: false, ..ModelInfo::decoder(vocabulary, context) }
     }

@@ -1,7 +1,7 @@
-//! What an engine runs, wherever it came from: a graph, the weights that it reads, and the facts that a caller needs.
+//! What an engine runs, whatever its source: a graph, its weights, and the facts that a caller needs.
 //!
-//! This module deliberately knows no file format and no model family. [`Model::from_graph`] takes a graph of one's own;
-//! [`crate::import`] makes models of folders. Read [`crate::generate`] next for what runs one.
+//! This module deliberately knows no file format and no model family. [`Model::from_graph`] takes a user's own graph;
+//! [`crate::import`] makes models from folders. Read [`crate::generate`] next for what runs a model.
 
 mod graph_source;
 mod info;
@@ -24,29 +24,30 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The inputs that an engine gives.
+/// The names of the inputs that an engine can supply.
 const INPUTS: [&str; 5] = ["input_ids", "position_ids", "token_type_ids", "key_range", "pooling_weights"];
 
-/// The outputs that an engine reads.
+/// The names of the outputs that an engine reads.
 const OUTPUTS: [&str; 3] = ["logits", "hidden", "scores"];
 
 /// The output that [`Model::with_hidden_states`] adds.
 #[doc(hidden)]
 pub const STATES: &str = "hidden states";
 
-/// A graph, its weights and what is known of both.
+/// A graph, its weights, and the facts about it.
 pub struct Model {
     source: Arc<dyn ModelSource>,
     graph: Graph,
     layers: Vec<ValueId>,
-    /// The last hidden states, before anything pools them.
+    /// The last hidden states, before pooling.
     hidden: Option<ValueId>,
     info: ModelInfo,
 }
 
 impl Model {
-    /// A model of a graph of one's own, with weights from anywhere: a `HashMap<String, Tensor>`, the safetensors of
-    /// [`StoredWeights`](crate::import::StoredWeights), or any [`Weights`]. It runs, is verified and measured like any other.
+    /// A model made from your own graph, with weights from anywhere: a `HashMap<String, Tensor>`, the safetensors of
+    /// [`StoredWeights`](crate::import::StoredWeights), or any [`Weights`]. It is run, verified and measured like any
+    /// other.
     ///
     /// An engine gives the graph's inputs by these names, where it has them: `input_ids`, `position_ids` and `token_type_ids`
     /// `[batch, seq]` in u32, `key_range` `[batch, 2]` in u32 (the positions `start..end` that each sequence holds), and
@@ -87,8 +88,8 @@ impl Model {
         Ok(Model::new(Arc::new(GraphSource::new(weights)), graph, info, Vec::new(), hidden))
     }
 
-    /// A model of parts that an import has made: `hidden` is the value of the last hidden states, `layers` the output of
-    /// each layer.
+    /// A model from the parts that an import has made. `hidden` is the value of the last hidden states, `layers` are
+    /// the outputs of the layers.
     pub(crate) fn new(
         source: Arc<dyn ModelSource>,
         graph: Graph,
@@ -99,10 +100,11 @@ impl Model {
         Model { source, graph, layers, hidden, info }
     }
 
-    /// The same model with an output [`STATES`] beside its own: the last hidden states of every position, before
-    /// anything pools or classifies them. A model whose own output they are stays as it is.
+    /// The same model with the additional output [`STATES`]: the last hidden states of every position, before pooling
+    /// or classification. A model that already returns them is left unchanged.
     ///
-    /// Plans for the one are plans for the other. Errors when it has the output already.
+    /// A plan for one of the two models is also a plan for the other. Errors when the model already has an output of
+    /// this name.
     #[doc(hidden)]
     pub fn with_hidden_states(mut self) -> Result<Model, GraphError> {
         if let Some(hidden) = self.hidden
@@ -113,9 +115,9 @@ impl Model {
         Ok(self)
     }
 
-    /// The same model with an output `layer N` after every layer, for comparing them one by one.
+    /// The same model with an output `layer N` after every layer, by which layers can be compared one by one.
     ///
-    /// Plans for the one are plans for the other. Errors when it has them already.
+    /// A plan for one of the two models is also a plan for the other. Errors when the model already has such outputs.
     #[doc(hidden)]
     pub fn with_layer_outputs(mut self) -> Result<Model, GraphError> {
         for (n, &layer) in self.layers.iter().enumerate() {
@@ -124,29 +126,29 @@ impl Model {
         Ok(self)
     }
 
-    /// Its computation.
+    /// The model's graph.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    /// What is known of it: its family, the size of its vocabulary, its longest context and so on.
+    /// The facts about it: its family, the size of its vocabulary, its longest context and so on.
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }
 
-    /// The folder's path; a model that is not from a folder has a made-up one.
+    /// The folder's path, or a made-up path for a model that is not from a folder.
     #[doc(hidden)]
     pub fn path(&self) -> &Path {
         self.source.path()
     }
 
-    /// A file of the model's folder, if it is there. Errors when it cannot be read.
+    /// The bytes of a file of the model's folder; `None` if it does not exist. Errors when it cannot be read.
     #[doc(hidden)]
     pub fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, SourceError> {
         self.source.file(name)
     }
 
-    /// Where a file of the folder lies, for messages.
+    /// The path of a file of the folder, for messages.
     #[doc(hidden)]
     pub fn file_path(&self, name: &str) -> PathBuf {
         self.source.path().join(name)
@@ -168,13 +170,13 @@ impl Model {
         self.source.chat_template()
     }
 
-    /// Bytes of all weights in their files, or as they would be there.
+    /// Bytes of all weights in their files, or in the files that random weights would fill.
     #[doc(hidden)]
     pub fn weight_bytes(&self) -> u64 {
         self.source.weight_bytes(&self.graph)
     }
 
-    /// How many parameters it has: elements of its weights, where a tied weight counts once.
+    /// The number of parameters: all elements of its weights. A tied weight counts once.
     #[doc(hidden)]
     pub fn parameters(&self) -> u64 {
         self.source.parameters(&self.graph)
@@ -186,10 +188,10 @@ impl Model {
         self.source.bytes_read()
     }
 
-    /// Reads every weight that ranks would read, block by block, and makes sure that all are finite.
+    /// Reads all weights that ranks would read, block by block, and checks that they are finite.
     ///
-    /// `progress` is told the bytes of each block; all together are at most [`Model::weight_bytes`]. Errors at the first
-    /// NaN or infinity, in the order of the graph.
+    /// Calls `progress` with the bytes of each block; together they are at most [`Model::weight_bytes`]. Errors at the
+    /// first NaN or infinity, in the order of the graph.
     #[doc(hidden)]
     pub fn check(&self, progress: &dyn Fn(u64)) -> Result<(), SourceError> {
         self.source.check(&self.graph, progress)

@@ -1,41 +1,41 @@
-//! Pooling: how the hidden states of all positions become one vector, as weights of a sum.
+//! Pooling: how the hidden states of all positions become one vector, expressed as the weights of a sum.
 //!
-//! It deliberately knows no graph: the engine gives the weights as an input. Read [`super::ModelInfo::pooling`] for who
-//! says which one a model wants.
+//! It deliberately knows no graph: the engine passes the weights as an input. Read [`super::ModelInfo::pooling`] for
+//! where a model's pooling comes from.
 
-/// How the positions' hidden states become one vector.
+/// How the hidden states of a text's positions become one vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooling {
-    /// Their mean.
+    /// The mean of all positions.
     Mean,
-    /// The first one.
+    /// The first position.
     Cls,
-    /// The last one.
+    /// The last position.
     Last,
-    /// Their sum over the root of their number.
+    /// The sum of all positions, divided by the square root of their number.
     MeanSqrt,
-    /// Their mean, each weighted by its position counted from 1.
+    /// The mean in which each position is weighted by its number, counted from 1.
     WeightedMean,
-    /// Not at all: one vector per position.
+    /// No pooling: one vector per position.
     #[default]
     None,
 }
 
 impl Pooling {
-    /// By what each of `n` positions is weighted in the sum that pools them.
+    /// The weight of each of `n` positions in the sum.
     #[doc(hidden)]
     pub fn weights(self, n: usize) -> Vec<f32> {
         self.weights_from(0, n)
     }
 
-    /// As [`Pooling::weights`], where the first `skipped` positions are left out: what sentence-transformers makes of
-    /// `include_prompt: false`. A position keeps its number, and where all are left out, all weights are zero, but for the
-    /// first position's under [`Pooling::Cls`].
+    /// As [`Pooling::weights`], with the first `skipped` positions left out. sentence-transformers does so where
+    /// `include_prompt` is false. A position keeps its number. If all positions are left out, all weights are zero,
+    /// except for that of the first position under [`Pooling::Cls`].
     #[doc(hidden)]
     pub fn weights_from(self, skipped: usize, n: usize) -> Vec<f32> {
         let skipped = skipped.min(n);
         let counted = n - skipped;
-        // The sum of the numbers, from 1, of the positions that count.
+        // The sum of the numbers, counted from 1, of the positions that are not left out.
         let numbers = n * (n + 1) / 2 - skipped * (skipped + 1) / 2;
         let at = |i: usize| match self {
             Pooling::Cls => f64::from(i == if counted == 0 { 0 } else { skipped }),

@@ -1,43 +1,46 @@
-//! What a classification head's logits mean: how many labels there are, and which function makes scores of the logits.
+//! The meaning of a classification head's logits: how many labels there are, and which function turns logits into
+//! scores.
 //!
-//! It deliberately knows no file: the import reads the settings. Read [`super::ModelInfo::scores`] for where they stand.
+//! It deliberately knows no file: the import reads the settings. Read [`super::ModelInfo::scores`] for where they are
+//! kept.
 
 /// How a cross-encoder's logits become its scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum ScoreActivation {
-    /// They are its scores.
+    /// The logits are the scores.
     Identity,
-    /// `1 / (1 + e^-x)`, each by itself: scores between 0 and 1.
+    /// `1 / (1 + e^-x)` of each logit by itself: scores between 0 and 1.
     Sigmoid,
 }
 
-/// The scores that a classification head makes of a text or a pair of texts.
+/// The scores that a classification head gives a text or a pair of texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Scores {
-    /// How many: one for a reranker.
+    /// The number of scores; a reranker has one.
     pub labels: usize,
-    /// What a sentence-transformers CrossEncoder makes of them. The graph's output `scores` is before it.
+    /// The function that a sentence-transformers CrossEncoder applies. The graph's output `scores` holds its
+    /// arguments.
     pub activation: ScoreActivation,
-    /// What transformers' text-classification pipeline makes of them.
+    /// The function that transformers' text-classification pipeline applies.
     pub probability: Probability,
 }
 
-/// How a classifier's logits become what it says of its labels.
+/// How a classifier's logits become statements about its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Probability {
-    /// One of the labels is right: `e^x` over the sum of all.
+    /// Exactly one of the labels is right: `e^x` over the sum of all (softmax).
     Softmax,
-    /// Each label is right or not by itself: `1 / (1 + e^-x)`.
+    /// Each label is right or not, independently: `1 / (1 + e^-x)`.
     Sigmoid,
-    /// They are measures and no probabilities: as they are.
+    /// The logits are measures and not probabilities; they are left as they are.
     Identity,
 }
 
 impl Probability {
-    /// What is said of each label, computed in f64.
+    /// The value for each label, computed in f64.
     pub fn apply(self, logits: &[f32]) -> Vec<f64> {
         let each = logits.iter().map(|&x| x as f64);
         match self {

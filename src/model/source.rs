@@ -1,6 +1,7 @@
 //! Where a model's weights and files come from.
 //!
-//! It deliberately knows no file format. Read `import/open.rs` for folders and `graph_source.rs` for weights by themselves.
+//! It deliberately knows no file format. Read `import/open.rs` for folders and `graph_source.rs` for weights without
+//! files.
 
 use crate::graph::{Graph, Source, Value};
 use crate::shape::Dim;
@@ -10,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 /// Where a model's weights and files come from.
 ///
-/// A folder of files is one source, made-up weights are another. All methods but those of [`Weights`] have a default that
-/// suits a source without files.
+/// A folder is one source, random weights are another. All methods but those of [`Weights`] have a default that suits
+/// a source without files.
 pub trait ModelSource: Weights {
     /// The path of the source, for messages: a folder, or a made-up name.
     fn path(&self) -> &Path;
 
-    /// What the source's file `name` holds; `None` where there is no such file. Errors when it cannot be read.
+    /// The bytes of the source's file `name`; `None` if there is no such file. Errors when it cannot be read.
     fn file(&self, _name: &str) -> Result<Option<Cow<'static, [u8]>>, SourceError> {
         Ok(None)
     }
@@ -34,23 +35,23 @@ pub trait ModelSource: Weights {
         Ok(None)
     }
 
-    /// Bytes of all weights as the source stores them.
+    /// Bytes of all weights in the form in which the source stores them.
     fn weight_bytes(&self, graph: &Graph) -> u64 {
         let fixed = |shape: &[Dim]| shape.iter().filter_map(|d| d.fixed()).fold(1, u64_times);
         weights(graph).map(|value| fixed(&value.shape).saturating_mul(value.dtype.size() as u64)).sum()
     }
 
-    /// How many parameters the weights hold; a tied weight counts once and a computed table not at all.
+    /// The number of parameters. A tied weight counts once, and a table that is computed does not count.
     fn parameters(&self, graph: &Graph) -> u64 {
         weights(graph).map(|value| value.shape.iter().filter_map(|d| d.fixed()).fold(1, u64_times)).sum()
     }
 
-    /// Bytes of weights read so far, by all ranks together; 0 where the source does not count them.
+    /// Bytes of weights read so far, by all ranks together; 0 if the source does not count them.
     fn bytes_read(&self) -> u64 {
         0
     }
 
-    /// Reads every weight and errors at the first NaN or infinity. `progress` is told the bytes of each block read.
+    /// Reads every weight and errors at the first NaN or infinity. Calls `progress` with the bytes of each block read.
     fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<(), SourceError>;
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a tensor in host memory.
+//! The errors of tensors in host memory.
 //!
 //! It deliberately knows nothing of files or devices. Read [`super::Tensor`] for who returns these.
 
@@ -6,24 +6,24 @@ use super::{DType, Region};
 use crate::shape::display_shape;
 use bytesize::ByteSize;
 
-/// A tensor in host memory.
+/// An error about a tensor in host memory.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
-    /// The number of elements is not the shape's.
+    /// The number of elements does not match the shape.
     #[error("{elements} elements do not fill shape {}", display_shape(shape))]
     Length {
         /// The shape asked for.
         shape: Vec<usize>,
-        /// The elements given.
+        /// The number of elements given.
         elements: usize,
     },
-    /// The element type is not the one needed.
+    /// The element type is not the required one.
     #[error("expected elements of type {expected}, found {found}")]
     DType {
-        /// Needed.
+        /// The required type.
         expected: DType,
-        /// Given.
+        /// The type found.
         found: DType,
     },
     /// A region leaves its tensor.
@@ -37,7 +37,7 @@ pub enum TensorError {
     /// The system refused memory for a tensor.
     #[error("there is no room in the machine's memory for a tensor of {}", ByteSize::b(*bytes))]
     Memory {
-        /// Its size.
+        /// The tensor's size in bytes.
         bytes: u64,
     },
     /// A dimension does not exist.

@@ -1,7 +1,7 @@
-//! Element types, symbolic shapes and tensors held in host memory.
+//! Element types, and tensors held in host memory.
 //!
 //! This module deliberately knows nothing of devices, files or how a tensor is split.
-//! Read [`crate::sharding`] next: it says how one shape is divided over ranks.
+//! Read [`crate::sharding`] next for how a shape is divided over ranks.
 
 mod error;
 
@@ -54,8 +54,8 @@ impl fmt::Display for DType {
     }
 }
 
-/// Asks the system for `bytes` and gives them back at once, if they are many: an allocation that fails ends the process,
-/// where this is an error that can be told.
+/// Tests whether the system grants `bytes`, if they are many, by reserving and freeing them. A failed allocation would
+/// end the process; this gives an error instead.
 pub(crate) fn ask_for(bytes: usize) -> Result<(), TensorError> {
     const MANY: usize = 16 << 20;
     if bytes < MANY {
@@ -109,7 +109,7 @@ impl Tensor {
         Ok(Tensor { shape, data })
     }
 
-    /// Zeros, where there is room for them.
+    /// Zeros, if there is enough memory.
     ///
     /// Errors when the shape overflows or the system refuses the memory; [`Tensor::zeros`] would end the process.
     #[doc(hidden)]
@@ -120,7 +120,7 @@ impl Tensor {
         Ok(Tensor::zeros(dtype, shape))
     }
 
-    /// Zeros.
+    /// A tensor of zeros.
     pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Tensor {
         let shape = shape.into();
         let n = shape.iter().product();
@@ -247,7 +247,7 @@ impl Tensor {
         Tensor::checked(shape.into(), elements, self.data)
     }
 
-    /// A copy of the box `region`. Errors when it leaves the tensor.
+    /// A copy of the region `region`. Errors when it leaves the tensor.
     pub fn slice(&self, region: &Region) -> Result<Tensor, TensorError> {
         let inside = region.0.len() == self.shape.len()
             && region.0.iter().zip(&self.shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
@@ -262,7 +262,7 @@ impl Tensor {
     }
 }
 
-/// `||a - b|| / ||b||` over all elements: the error measure of the contract on numbers. 0 when both are empty.
+/// `||a - b|| / ||b||` over all elements, the error measure of every comparison. 0 when both are empty.
 #[doc(hidden)]
 pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     let (mut difference, mut norm) = (0f64, 0f64);

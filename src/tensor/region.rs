@@ -1,4 +1,5 @@
-//! Regions: boxes inside a tensor, with symbolic dimensions or resolved ones, and the copying of one onto another.
+//! Regions of a tensor: one range per dimension, symbolic or resolved; and the routine that copies one region onto
+//! another.
 //!
 //! Weight shards, exchanges and the parts of an output are all regions, so that one routine slices, stacks and interleaves.
 //! This module deliberately knows nothing of ranks. Read [`crate::sharding`] next for who decides on regions.
@@ -6,33 +7,33 @@
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// A box inside a tensor: one range per dimension.
+/// A part of a tensor: one range per dimension.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Region(pub Vec<Range<usize>>);
 
 impl Region {
-    /// All of `shape`.
+    /// The region that covers all of `shape`.
     pub fn whole(shape: &[usize]) -> Region {
         Region(shape.iter().map(|&n| 0..n).collect())
     }
 
-    /// The lengths of the box.
+    /// The length of the region in each dimension.
     #[doc(hidden)]
     pub fn shape(&self) -> Vec<usize> {
         self.0.iter().map(|r| r.len()).collect()
     }
 
-    /// Elements in the box.
+    /// The number of elements in the region.
     #[doc(hidden)]
     pub fn numel(&self) -> usize {
         self.0.iter().map(|r| r.len()).product()
     }
 }
 
-/// Copies the box `from` of `source` (shaped `source_shape`) onto the box `to` of `target`.
+/// Copies the region `from` of `source`, which has the shape `source_shape`, onto the region `to` of `target`.
 ///
-/// Both boxes have the same lengths and lie inside their shapes; `size` is the bytes of one element. This one
-/// routine slices, stacks and interleaves, so exchanges and weight shards share it.
+/// Both regions have the same lengths and are inside their shapes; `size` is the bytes of one element. Exchanges and
+/// weight shards share this routine: it slices, stacks and interleaves.
 #[doc(hidden)]
 pub fn copy_region(
     size: usize,
@@ -44,7 +45,7 @@ pub fn copy_region(
         return;
     }
     let rank = from.0.len();
-    // Trailing dimensions that both sides hold whole are contiguous: fold them into one run.
+    // Trailing dimensions that both regions cover completely are contiguous: they are merged into one run.
     let mut split = rank;
     let mut run = size;
     while split > 0 {
@@ -85,12 +86,12 @@ pub fn copy_region(
     }
 }
 
-/// A box in a tensor whose other dimensions may be symbolic: intervals of some dimensions, all of the others.
+/// A region of a tensor whose dimensions may be symbolic: ranges in some dimensions, everything in the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SymbolicRegion(pub Vec<(usize, Range<usize>)>);
 
 impl SymbolicRegion {
-    /// The box in a tensor of `shape`.
+    /// The region in a tensor of `shape`.
     #[doc(hidden)]
     pub fn resolve(&self, shape: &[usize]) -> Region {
         let mut region = Region::whole(shape);
@@ -100,7 +101,7 @@ impl SymbolicRegion {
         region
     }
 
-    /// Whether it holds nothing, whatever the symbols.
+    /// Whether the region is empty, whatever the symbols' values.
     #[doc(hidden)]
     pub fn is_empty(&self) -> bool {
         self.0.iter().any(|(_, range)| range.is_empty())
