@@ -1,7 +1,9 @@
-//! What is asked of a hub: a repository's files at a revision, what each is, and its contents from a byte on.
+//! The requests to a hub: a repository's files at a revision, the facts about each file, and its contents from some
+//! byte on.
 //!
-//! It deliberately knows no cache and writes no file. Every wait has a deadline, every answer kept in memory a limit.
-//! Read [`super::pull`] next for what is done with the answers.
+//! It deliberately knows no cache and writes no file. Every wait has a deadline, and every answer kept in memory a
+//! limit.
+//! Read [`super::pull`] next for how the answers are used.
 
 use super::{ModelId, is_commit};
 use crate::hub::HubError;
@@ -13,30 +15,30 @@ pub use ureq::Proxy;
 use ureq::http::{HeaderMap, Method, Response, StatusCode, header};
 use ureq::{Agent, Body};
 
-/// The longest description of a repository that is read: a few bytes per file, and no repository has a million.
+/// The most bytes of a repository's description. It has a few bytes per file, and no repository has a million files.
 const MAX_INFO: u64 = 64 << 20;
 
-/// How often a hub may send on to elsewhere.
+/// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
 
-/// Names the contents of a file that lies elsewhere.
+/// The header that names the contents of a file to which the hub redirects.
 const LINKED_ETAG: &str = "x-linked-etag";
 
 /// How a hub is reached.
 #[derive(Clone)]
 #[doc(hidden)]
 pub struct Access {
-    /// The hub: `https://..`, or `http://..` on a network of one's own.
+    /// The hub's address: `https://..`, or `http://..` in a private network.
     pub endpoint: String,
-    /// What proves who asks, for models that are not for everyone.
+    /// The token that identifies the user, for models with restricted access.
     pub token: Option<String>,
-    /// The way out of the network.
+    /// The proxy through which the network is reached.
     pub proxy: Option<Proxy>,
-    /// No wait is longer.
+    /// The longest that any wait may last.
     pub deadline: Duration,
-    /// How often a broken connection is made anew without a byte gained in between.
+    /// How many times in a row a broken connection is opened again without receiving a byte.
     pub retries: u32,
-    /// The pause before it is made anew the first time; it doubles from time to time.
+    /// The pause before a connection is opened again for the first time. It doubles each time.
     pub pause: Duration,
 }
 
@@ -59,11 +61,11 @@ pub(super) struct Info {
     pub(super) files: Vec<String>,
 }
 
-/// What the hub says a file is.
+/// The facts that the hub states about a file.
 #[derive(Clone, Debug)]
 pub(super) struct FileInfo {
     pub(super) name: String,
-    /// Names the contents: their SHA-256 where they are large.
+    /// The name of the contents: their SHA-256 for large files.
     pub(super) etag: String,
     pub(super) size: u64,
 }
@@ -84,11 +86,11 @@ impl<'a> Client<'a> {
         }
         let deadline = Some(access.deadline);
         let config = Agent::config_builder()
-            // Not the environment's, which is the caller's to read.
+            // The environment's proxy is not used here: reading the environment is left to the caller.
             .proxy(access.proxy.clone())
             .user_agent(concat!("fanfold/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
-            // Followed by hand in `ask`: who is sent on is told apart there.
+            // Redirects are followed by hand in `ask`, which treats the hub and other hosts differently.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_resolve(deadline)
@@ -126,7 +128,7 @@ impl<'a> Client<'a> {
         Ok(Info { commit: raw.sha, files: raw.siblings.into_iter().map(|s| s.rfilename).collect() })
     }
 
-    /// What the file `name` is at `commit`.
+    /// The facts about the file `name` at `commit`.
     pub(super) fn head(&self, commit: &str, name: &str) -> Result<FileInfo, HubError> {
         let (url, response) = self.ask(Method::HEAD, self.file_url(commit, name), 0)?;
         let (status, headers) = (response.status(), response.headers());
@@ -142,15 +144,15 @@ impl<'a> Client<'a> {
         if etag.is_empty() || etag.len() > 128 || !etag.chars().all(plain) {
             return Err(answer("names its contents in a way that is no name (ETag)"));
         }
-        // The length of an answer that sends on is its own, not the file's.
+        // The length of a redirect's body is not that of the file.
         let own = text("content-length").filter(|_| status.is_success());
         let size = text("x-linked-size").or(own).and_then(|size| size.parse().ok());
         let size = size.ok_or_else(|| answer("does not say how long it is"))?;
         Ok(FileInfo { name: name.to_string(), etag: etag.to_string(), size })
     }
 
-    /// The contents of the file `name` at `commit`, and the byte they start at: `from`, or 0 where the hub knows no
-    /// other.
+    /// The contents of the file `name` at `commit`, and the byte at which they start: `from`, or 0 if the hub cannot
+    /// start there.
     pub(super) fn contents(&self, commit: &str, name: &str, from: u64) -> Result<(u64, impl Read + use<>), HubError> {
         let (url, response) = self.ask(Method::GET, self.file_url(commit, name), from)?;
         self.check(&url, response.status(), response.headers(), Some(name))?;
@@ -166,7 +168,7 @@ impl<'a> Client<'a> {
         Ok((start, response.into_body().into_reader()))
     }
 
-    /// Where the file `name` of `commit` is asked for.
+    /// The address of the file `name` at `commit`.
     pub(super) fn file_url(&self, commit: &str, name: &str) -> String {
         format!("{}/{}/resolve/{commit}/{}", self.endpoint(), self.id.repository(), encoded(name))
     }
@@ -175,17 +177,17 @@ impl<'a> Client<'a> {
         self.access.endpoint.trim_end_matches('/')
     }
 
-    /// The answer of `url`, or of where it sends on to, and which of them it was.
+    /// The answer of `url`, or of the address that it redirects to, and which of the addresses gave it.
     ///
-    /// A HEAD ends at the answer that names the contents, though that sends on to where they lie. Weights lie elsewhere,
-    /// and those who keep them are not to see the token.
+    /// A HEAD request ends at the answer that names the contents, even if that answer redirects to where they are
+    /// stored. Weights are stored by other hosts, and these must not see the token.
     fn ask(&self, method: Method, mut url: String, from: u64) -> Result<(String, Response<Body>), HubError> {
         for _ in 0..=MAX_REDIRECTS {
             let mut request = match method {
                 Method::HEAD => self.agent.head(&url),
                 _ => self.agent.get(&url),
             };
-            // Compressed, a file would have another length than it has.
+            // A compressed answer would have another length than the file.
             request = request.header(header::ACCEPT_ENCODING, "identity");
             if from > 0 {
                 request = request.header(header::RANGE, format!("bytes={from}-"));
@@ -204,20 +206,20 @@ impl<'a> Client<'a> {
         Err(HubError::Answer { url, reason: "sends on to elsewhere without end".to_string() })
     }
 
-    /// The token, where `url` is the hub's: no other host is to see it, wherever the hub sends on to.
+    /// The token, if `url` belongs to the hub. No other host may see it, wherever the hub redirects to.
     fn token(&self, url: &str) -> Option<&str> {
         let own = url.strip_prefix(self.endpoint()).is_some_and(|path| path.starts_with('/'));
         self.access.token.as_deref().filter(|_| own)
     }
 
-    /// The address that `url` sends on to.
+    /// The address that `url` redirects to.
     ///
-    /// From https it may not lead to http: whoever is in between could then read what is fetched, and change what no
-    /// SHA-256 is known of.
+    /// A redirect from https to http is refused: anybody on the path could then read the contents, and change those of
+    /// which no SHA-256 is known.
     fn location(&self, url: &str, location: Option<&str>) -> Result<String, HubError> {
         let answer = |reason: &str| HubError::Answer { url: url.to_string(), reason: reason.to_string() };
         let location = location.ok_or_else(|| answer("sends on to nowhere"))?;
-        // The scheme of an address may be written in any case.
+        // The scheme of an address may be written in either case.
         let is =
             |address: &str, scheme: &str| address.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
         if is(location, "http://") && is(url, "https://") {
@@ -235,7 +237,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The error that an answer's status and headers are, if any.
+    /// The error that an answer's status and headers mean, if any.
     fn check(&self, url: &str, status: StatusCode, headers: &HeaderMap, file: Option<&str>) -> Result<(), HubError> {
         let id = self.id.to_string();
         let code = headers.get("x-error-code").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -248,7 +250,7 @@ impl<'a> Client<'a> {
                 denied("is gated, and the token is not of someone who has been let in: ask for access on its page")
             }
             (401 | 403, "GatedRepo") => denied("is gated: ask for access on its page, and give a token of yours"),
-            // A hub does not tell strangers which private models there are.
+            // A hub does not reveal to strangers which private models exist.
             (401, _) if known => denied("does not exist, or the token does not open it"),
             (401, _) => denied("does not exist, or is private: check its spelling, or give a token of yours"),
             (403, _) => denied("is not for the one whose token this is"),
@@ -266,12 +268,12 @@ impl<'a> Client<'a> {
     }
 }
 
-/// What went wrong on the way.
+/// An error of the connection.
 fn network(url: &str, error: &ureq::Error) -> HubError {
     HubError::Network { url: url.to_string(), reason: error.to_string() }
 }
 
-/// A path as it stands in an address.
+/// A path with its characters escaped for an address.
 fn encoded(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
     path.bytes().map(|b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
@@ -299,7 +301,7 @@ mod tests {
         assert_eq!(goes("https://hub.example/b", "https://store.example/a"), "https://store.example/a");
         assert_eq!(goes("https://hub.example/b", "/a"), "https://hub.example/a");
         assert_eq!(goes("http://hub.example/b", "https://hub.example/a"), "https://hub.example/a");
-        // On a network of one's own.
+        // In a private network http is allowed.
         assert_eq!(goes("http://hub.example/b", "http://store.example/a"), "http://store.example/a");
         for location in ["//elsewhere/a", "ftp://elsewhere", "a", "", "\u{e9}"] {
             assert!(client.location("https://hub.example/b", Some(location)).is_err(), "{location}");

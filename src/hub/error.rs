@@ -1,15 +1,15 @@
-//! What can go wrong when a model is found by its name or fetched.
+//! The errors of finding a model by its name and of fetching it.
 //!
 //! It deliberately knows nothing of what is in a model. Read [`super::Cache`] for who returns these.
 
 use crate::import::ImportError;
 use std::path::PathBuf;
 
-/// A model's name, the cache, or a hub that models come from.
+/// An error of a model's name, of the cache, or of a hub.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// A name that no hub gives.
+    /// A text that cannot be a model's name.
     #[error("the model name {name:?} {reason}")]
     Name {
         /// The name.
@@ -22,7 +22,7 @@ pub enum HubError {
     NotCached {
         /// The name.
         id: String,
-        /// Where the cache is.
+        /// The path of the cache.
         cache: PathBuf,
     },
     /// The hub has no such model, revision or file.
@@ -33,15 +33,15 @@ pub enum HubError {
         /// `model OWNER/NAME`, `revision ..`, `file ..`.
         what: String,
     },
-    /// The hub wants to know who asks, or refuses who does.
+    /// The hub requires a token, or refuses the one given.
     #[error("{id}: {reason}")]
     Denied {
         /// The name.
         id: String,
-        /// Why, and the way out.
+        /// The reason, and what a person can do.
         reason: String,
     },
-    /// The repository holds nothing that can be run.
+    /// The repository contains no weights that can be run.
     #[error("{id} holds no weights that fanfold reads (model.safetensors or its index){}", found.as_ref().map(|f| format!(", only {f}")).unwrap_or_default())]
     NoWeights {
         /// The name.
@@ -54,20 +54,20 @@ pub enum HubError {
         "{url}: {reason}. Is there a network? What was fetched is kept: fetching the model again goes on from there"
     )]
     Network {
-        /// What was asked for.
+        /// What was requested.
         url: String,
         /// What went wrong.
         reason: String,
     },
-    /// The hub answers what no hub should.
+    /// The hub's answer is not a valid one.
     #[error("{url}: {reason}")]
     Answer {
-        /// What was asked for.
+        /// What was requested.
         url: String,
         /// What is wrong with the answer.
         reason: String,
     },
-    /// What arrived is not what the hub says the file is.
+    /// The contents that arrived differ from what the hub stated about the file.
     #[error("{file}: {reason}. It was deleted: fetching the model again fetches it anew")]
     Damaged {
         /// The file.
@@ -80,10 +80,10 @@ pub enum HubError {
     Disk {
         /// The file.
         path: PathBuf,
-        /// The system's words, and the way out.
+        /// The system's message, and what a person can do.
         reason: String,
     },
-    /// The person said stop.
+    /// The user cancelled.
     #[error("stopped; what was fetched is kept: fetching the model again goes on from there")]
     Stopped,
     /// An index of weights that was fetched cannot be read.

@@ -1,8 +1,8 @@
 //! Models by the name of their repository, `OWNER/NAME`, and the cache where Hugging Face's tools keep their files.
 //!
-//! Finding what the cache holds is paths alone: it needs no network and no feature. The module deliberately reads no
-//! environment, so that the caller says where the cache is, and knows nothing of what is in a model's files. Read
-//! `pull.rs` next for how files come there, with the feature `hub`.
+//! Finding a model in the cache needs only paths: no network and no feature. The module deliberately reads no
+//! environment, so that the caller says where the cache is, and knows nothing of the contents of a model's files. Read
+//! `pull.rs` next for how files get into the cache, with the feature `hub`.
 
 #[cfg(feature = "hub")]
 mod client;
@@ -22,14 +22,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The hub that is asked unless another is named.
+/// The hub that is used unless another is named.
 #[doc(hidden)]
 pub const ENDPOINT: &str = "https://huggingface.co";
 
-/// The revision that is meant unless another is named.
+/// The revision that is used unless another is named.
 const MAIN: &str = "main";
 
-/// What fanfold reads of a repository beside its weights and [`TRANSFORMER_SETTINGS`]. A test holds the list against the code that reads.
+/// The files of a repository that fanfold reads, beside its weights and [`TRANSFORMER_SETTINGS`]. A test compares the
+/// list with the code that reads them.
 const FILES: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -43,21 +44,21 @@ const FILES: &[&str] = &[
     "adapter_config.json",
 ];
 
-/// Whether fanfold reads the file `name` of a model's folder, weights aside.
+/// Whether fanfold reads the file `name` of a model's folder. Weights are not considered.
 #[doc(hidden)]
 pub fn reads(name: &str) -> bool {
-    // modules.json may name any folder of the repository for its pooling.
+    // modules.json may name any subfolder for its pooling.
     let listed = FILES.contains(&name) || TRANSFORMER_SETTINGS.contains(&name);
     listed || name.strip_suffix("/config.json").is_some_and(is_plain)
 }
 
-/// Whether `name` is one part of a path on every system, and hides nothing.
+/// Whether `name` is a single component of a path on every system, and not a hidden file.
 fn is_plain(name: &str) -> bool {
     let letter = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     !name.is_empty() && !name.starts_with('.') && name.chars().all(letter)
 }
 
-/// The name of a model's repository, and which of its revisions is meant: `OWNER/NAME` or `OWNER/NAME@REVISION`.
+/// The name of a model's repository and one of its revisions: `OWNER/NAME` or `OWNER/NAME@REVISION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelId {
     owner: String,
@@ -66,7 +67,7 @@ pub struct ModelId {
 }
 
 impl ModelId {
-    /// The branch, tag or commit that is meant.
+    /// The branch, tag or commit.
     #[doc(hidden)]
     pub fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or(MAIN)
@@ -82,7 +83,7 @@ impl ModelId {
 impl FromStr for ModelId {
     type Err = HubError;
 
-    /// Errors when `text` is no name that a hub gives. None that is read leads out of the cache.
+    /// Errors when `text` cannot be a name on a hub. No name that is accepted leads out of the cache.
     fn from_str(text: &str) -> Result<ModelId, HubError> {
         let wrong = |reason| HubError::Name { name: text.chars().take(200).collect(), reason };
         let (repository, revision) = match text.split_once('@') {
@@ -113,36 +114,36 @@ impl fmt::Display for ModelId {
     }
 }
 
-/// Whether `revision` is a commit: its files never change.
+/// Whether `revision` is a commit, whose files never change.
 fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// The folder where Hugging Face's tools keep models, a folder each.
+/// The cache of Hugging Face's tools: a folder with a subfolder for each model.
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
 }
 
 impl Cache {
-    /// The cache at `root`, which need not be there yet.
+    /// The cache at `root`, which need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Cache {
         Cache { root: root.into() }
     }
 
-    /// Where it is.
+    /// The cache's path.
     #[doc(hidden)]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The folder of the revision's files. Errors when the cache does not hold it; says how it comes there.
+    /// The folder of the revision's files. Errors when the cache does not contain it; the error says how to fetch it.
     pub fn find(&self, id: &ModelId) -> Result<PathBuf, HubError> {
         let missing = || HubError::NotCached { id: id.to_string(), cache: self.root.clone() };
         let commit = if is_commit(id.revision()) {
             id.revision().to_string()
         } else {
-            // A commit is 40 letters long; what is longer is none.
+            // A commit has 40 letters; a longer text is not one.
             let mut text = String::new();
             let file = std::fs::File::open(self.reference(id)).map_err(|_| missing())?;
             file.take(64).read_to_string(&mut text).map_err(|_| missing())?;
@@ -156,7 +157,7 @@ impl Cache {
         format!("models--{}--{}", id.owner, id.name)
     }
 
-    /// The file that says which commit a branch or tag was when it was last fetched.
+    /// The file that records which commit a branch or tag was when it was last fetched.
     fn reference(&self, id: &ModelId) -> PathBuf {
         self.root.join(Cache::folder_name(id)).join("refs").join(id.revision())
     }
@@ -166,13 +167,13 @@ impl Cache {
         self.root.join(Cache::folder_name(id)).join("snapshots").join(commit)
     }
 
-    /// Where the contents of files lie, named by their ETag.
+    /// The folder of the contents of files, which are named by their ETags.
     #[cfg(feature = "hub")]
     fn blobs(&self, id: &ModelId) -> PathBuf {
         self.root.join(Cache::folder_name(id)).join("blobs")
     }
 
-    /// The file that is locked while the contents named `etag` are fetched; other tools lock the same one.
+    /// The file that is locked while the contents named `etag` are fetched. Hugging Face's tools lock the same file.
     #[cfg(feature = "hub")]
     fn lock(&self, id: &ModelId, etag: &str) -> PathBuf {
         self.root.join(".locks").join(Cache::folder_name(id)).join(format!("{etag}.lock"))
@@ -253,7 +254,8 @@ mod tests {
         }
     }
 
-    /// Every file that the importers and the tokenizer name is fetched: a literal that looks like one stands for it.
+    /// Every file that the importers and the tokenizer name is fetched. The test takes string literals that look like
+    /// file names as such names.
     #[test]
     fn what_is_read_is_fetched() {
         fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
@@ -264,7 +266,7 @@ mod tests {
                 } else if path.extension().is_some_and(|e| e == "rs") {
                     let text = std::fs::read_to_string(&path).unwrap();
                     let code = text.split("#[cfg(test)]").next().unwrap().lines();
-                    // Comments name files too, and what is included is part of the program.
+                    // Comments name files too, and included files are part of the program.
                     let read = |line: &&str| !line.trim_start().starts_with("//") && !line.contains("include_str!");
                     for line in code.filter(read) {
                         let literals = line.split('"').skip(1).step_by(2);

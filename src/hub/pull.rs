@@ -1,9 +1,9 @@
-//! Fetches what fanfold reads of a repository into the cache, in the layout that Hugging Face's own tools use.
+//! Fetches the files of a repository that fanfold reads into the cache, in the layout of Hugging Face's own tools.
 //!
-//! A file is fetched into `blobs/ETAG.incomplete`, goes on where it stopped, and gets its name once it is whole and, as
-//! far as the hub names it by its SHA-256, right; a snapshot links to it. What is in the cache already is hashed before
-//! it is trusted. It deliberately asks a hub only through
-//! `client.rs`. Read [`super::Cache`] for how the files are found again.
+//! A file is fetched into `blobs/ETAG.incomplete`, where an interrupted fetch continues. It gets its final name once
+//! it is complete and, if the hub names it by its SHA-256, verified; a snapshot links to it. Contents that the cache
+//! already holds are hashed before they are trusted. The module deliberately talks to a hub only through `client.rs`.
+//! Read [`super::Cache`] for how the files are found again.
 
 use super::client::{Access, Client, FileInfo};
 use super::{Cache, ModelId, is_commit, reads};
@@ -20,33 +20,33 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The unsharded weights, and the list of the others.
+/// The file of unsharded weights, and the index of sharded ones.
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Bytes that are read at a time.
+/// The number of bytes read at a time.
 const BLOCK: usize = 1 << 16;
 
-/// What has happened.
+/// The progress of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Event {
-    /// It is known what there is to do.
+    /// The files to fetch are known.
     Files {
-        /// How many files.
+        /// The number of files.
         count: usize,
-        /// Their bytes, what is in the cache already included.
+        /// Their bytes, including those already in the cache.
         bytes: u64,
     },
-    /// So many bytes are in the cache.
+    /// The number of bytes that the cache holds now.
     At(u64),
 }
 
 /// Fetches `id` into `cache` and returns the folder of its files.
 ///
-/// What is there already and right is not fetched again, and what was interrupted goes on. A `stop` that becomes true ends it
-/// soon. Errors when the hub has no such model, cannot be reached or refuses; the repository holds no safetensors; a
-/// file arrives damaged; or the disk is full. Whatever the error, the cache holds no file that is not whole.
+/// Complete files are not fetched again, and interrupted ones continue. When `stop` becomes true the fetch ends soon.
+/// Errors when the hub has no such model, cannot be reached or refuses; when the repository contains no safetensors;
+/// when a file arrives damaged; and when the disk is full. After an error, too, every file in the cache is complete.
 pub fn pull(
     cache: &Cache,
     id: &ModelId,
@@ -61,7 +61,7 @@ pub fn pull(
     if info.files.iter().any(|name| name == SINGLE) {
         names.push(SINGLE.to_string());
     } else if info.files.iter().any(|name| name == INDEX) {
-        // The index first: it says which of the files are weights, and which only look like them.
+        // The index comes first: it says which files are weights, and which only have similar names.
         let index = puller.client.head(&info.commit, INDEX)?;
         puller.fetch(&index)?;
         names.extend(puller.shards(&index)?);
@@ -78,7 +78,7 @@ pub fn pull(
     for file in &files {
         puller.fetch(file)?;
     }
-    // Last, so that a revision that is found is whole.
+    // The reference is written last, so that a revision that can be found is complete.
     if !is_commit(id.revision()) {
         let reference = cache.reference(id);
         reference.parent().map_or(Ok(()), create_folder)?;
@@ -106,19 +106,19 @@ impl Puller<'_> {
         Ok(index.files().into_iter().map(str::to_string).collect())
     }
 
-    /// Makes sure that the cache holds `file`.
+    /// Fetches `file` unless the cache already holds it.
     fn fetch(&mut self, file: &FileInfo) -> Result<(), HubError> {
         let blobs = self.cache.blobs(self.client.id);
         let blob = blobs.join(&file.etag);
         if !self.is_right(&blob, file)? {
             create_folder(&blobs)?;
             let mut lock = self.lock(file)?;
-            // Whoever holds the lock makes progress as long as what it fetches grows.
+            // The process that holds the lock makes progress as long as its file grows.
             let (partial, progress) = (incomplete(&blob, file), Progress::default());
             let (mut wait, mut length) = (Wait::new(&progress, self.client.access.deadline), None);
             loop {
                 match lock.try_write() {
-                    // Whoever held the lock may have fetched it.
+                    // The process that held the lock may have fetched the file.
                     Ok(_guard) if self.is_right(&blob, file)? => break,
                     Ok(_guard) => {
                         self.download(file, &blob)?;
@@ -145,10 +145,10 @@ impl Puller<'_> {
         Ok(())
     }
 
-    /// Whether all of `file` is at `path`, and no other contents, as far as its ETag tells.
+    /// Whether `path` holds the complete contents of `file`, as far as its ETag can tell.
     ///
-    /// Hugging Face names large files by their SHA-256 and the others by git's SHA-1. Another hub may mean something else by
-    /// 40 digits; its small files are then fetched on every pull.
+    /// Hugging Face names large files by their SHA-256 and others by git's SHA-1. Another hub may use 40 digits for
+    /// something else; its small files are then fetched at every pull.
     fn is_right(&self, path: &Path, file: &FileInfo) -> Result<bool, HubError> {
         if !is_whole(path, file) {
             return Ok(false);
@@ -162,7 +162,7 @@ impl Puller<'_> {
         }
     }
 
-    /// Whether the digest that begins as `digest`, of what is at `path`, is the file's ETag.
+    /// Whether the hash of the contents at `path`, begun by `digest`, is the file's ETag.
     fn is_named<D: Digest>(&self, path: &Path, file: &FileInfo, mut digest: D) -> Result<bool, HubError> {
         let wrong = |error: io::Error| disk(path, &error);
         let mut contents = File::open(path).map_err(wrong)?;
@@ -180,10 +180,10 @@ impl Puller<'_> {
         }
     }
 
-    /// Gives `blob` the file's name in the snapshot. What a commit's file holds never changes.
+    /// Gives the contents `blob` the file's name in the snapshot. The contents of a commit's file never change.
     fn link(&self, blob: &Path, snapshot: &Path, file: &FileInfo) -> Result<(), HubError> {
         let pointer = snapshot.join(&file.name);
-        // A link to the contents, which are right by now; or a copy, where links cannot be made.
+        // The name is a link to the contents, which have been verified; or a copy, on systems that cannot make links.
         let points = || fs::canonicalize(&pointer).ok().is_some_and(|to| fs::canonicalize(blob).is_ok_and(|b| b == to));
         if points() || self.is_right(&pointer, file)? {
             return Ok(());
@@ -194,13 +194,13 @@ impl Puller<'_> {
             _ => Ok(()),
         };
         match removed.and_then(|()| point(&pointer, blob, file)) {
-            // Another process was faster.
+            // Another process has created it in the meantime.
             Err(_) if points() || self.is_right(&pointer, file)? => Ok(()),
             result => result.map_err(|error| disk(&pointer, &error)),
         }
     }
 
-    /// The lock that whoever fetches these contents holds.
+    /// Locks the contents, so that no other process fetches them.
     fn lock(&self, file: &FileInfo) -> Result<RwLock<File>, HubError> {
         let path = self.cache.lock(self.client.id, &file.etag);
         path.parent().map_or(Ok(()), create_folder)?;
@@ -208,7 +208,7 @@ impl Puller<'_> {
         Ok(RwLock::new(file.map_err(|error| disk(&path, &error))?))
     }
 
-    /// Fetches `file` and gives it its name; a connection that breaks is made anew.
+    /// Fetches `file` and gives it its final name. A broken connection is opened again.
     fn download(&mut self, file: &FileInfo, blob: &Path) -> Result<(), HubError> {
         let path = incomplete(blob, file);
         let mut partial = Partial::open(path.clone(), file)?;
@@ -237,7 +237,7 @@ impl Puller<'_> {
         fs::rename(&path, blob).map_err(|error| disk(blob, &error))
     }
 
-    /// Appends what is missing, as far as one connection brings it.
+    /// Appends the missing bytes, as many as one connection delivers.
     fn stream(&mut self, file: &FileInfo, partial: &mut Partial) -> Result<(), HubError> {
         if partial.length == file.size {
             return Ok(());
@@ -287,7 +287,7 @@ impl Puller<'_> {
     }
 }
 
-/// A file that is not whole yet.
+/// A file that is not complete yet.
 struct Partial {
     path: PathBuf,
     file: File,
@@ -296,14 +296,14 @@ struct Partial {
 }
 
 impl Partial {
-    /// Opens what an earlier attempt has left, or begins.
+    /// Opens the file that an earlier attempt has left, or creates it.
     fn open(path: PathBuf, info: &FileInfo) -> Result<Partial, HubError> {
         let wrong = |error: io::Error| disk(&path, &error);
         let file = OpenOptions::new().create(true).read(true).append(true).open(&path).map_err(wrong)?;
         let length = file.metadata().map_err(wrong)?.len();
         let mut partial = Partial { file, length, digest: Sha256::new(), path };
         if length > info.size {
-            // Of other contents than these.
+            // An earlier attempt left other contents.
             partial.restart()?;
             return Ok(partial);
         }
@@ -331,21 +331,23 @@ impl Partial {
         Ok(())
     }
 
-    /// Writes all of it out and returns its SHA-256.
+    /// Flushes the file to disk and returns its SHA-256.
     fn finish(self) -> Result<String, HubError> {
         self.file.sync_all().map_err(|error| disk(&self.path, &error))?;
         Ok(hex(&self.digest.finalize()))
     }
 }
 
-/// Where the contents `blob` lie until they are whole.
+/// The path of the contents `blob` until they are complete.
 fn incomplete(blob: &Path, file: &FileInfo) -> PathBuf {
     blob.with_file_name(format!("{}.incomplete", file.etag))
 }
 
-/// Writes `contents` to `path` so that whoever reads it finds what was there or all of it, also after a crash.
+/// Writes `contents` to `path` so that a reader finds either the old contents or all of the new ones, even after a
+/// crash.
 ///
-/// It is written in `folder` first, on the same disk: other tools take every file beside a reference for one.
+/// The file is first written in `folder`, on the same disk: other tools take every file beside a reference for a
+/// reference.
 fn replace(path: &Path, contents: &str, folder: &Path) -> Result<(), HubError> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let own = (std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed));
@@ -357,7 +359,7 @@ fn replace(path: &Path, contents: &str, folder: &Path) -> Result<(), HubError> {
         fs::rename(&whole, path)
     };
     write().map_err(|error| {
-        // What is left of it does no harm.
+        // A remaining temporary file does no harm.
         let _ = fs::remove_file(&whole);
         disk(path, &error)
     })
@@ -376,15 +378,15 @@ fn is_whole(path: &Path, file: &FileInfo) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == file.size)
 }
 
-/// Relative, so that the cache can be moved.
+/// The link is relative, so that the cache can be moved.
 #[cfg(unix)]
 fn point(pointer: &Path, _blob: &Path, file: &FileInfo) -> io::Result<()> {
-    // models--O--N/snapshots/COMMIT/[folder/]name
+    // The path is models--O--N/snapshots/COMMIT/[folder/]name.
     let up = "../".repeat(2 + file.name.matches('/').count());
     std::os::unix::fs::symlink(format!("{up}blobs/{}", file.etag), pointer)
 }
 
-/// Not every person may make symbolic links here.
+/// Some systems do not allow every user to create symbolic links.
 #[cfg(not(unix))]
 fn point(pointer: &Path, blob: &Path, _file: &FileInfo) -> io::Result<()> {
     fs::hard_link(blob, pointer).or_else(|_| fs::copy(blob, pointer).map(drop))

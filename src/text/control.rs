@@ -1,8 +1,8 @@
-//! A conversation to token ids: control tokens are the template's to write, never a message's.
+//! Turns a conversation into token ids. Only the template writes control tokens; text in a message never becomes one.
 //!
-//! transformers offers this as `sanitize_control_tokens`; here it is the only way, since texts are piped in from
-//! anywhere: what a message spells like a control token is encoded as the plain text that it is. It deliberately knows
-//! no model. Read [`ChatTemplate::encode`], then `template/`.
+//! transformers offers this as `sanitize_control_tokens`. Here it is the only way, because texts come from anywhere:
+//! text in a message that looks like a control token is encoded as plain text. The module deliberately knows no model.
+//! Read [`ChatTemplate::encode`], then `template/`.
 
 use super::template::{ChatTemplate, Message};
 use super::tokenizer::Tokenizer;
@@ -10,19 +10,20 @@ use crate::text::TextError;
 
 use std::collections::HashMap;
 
-/// Stand around what a message spells like a control token, while the template runs.
+/// Markers put around text in a message that looks like a control token (`<|im_end|>`), so that after rendering it can
+/// be told from tokens that the template wrote. They are private-use characters, and removed before encoding.
 const OPEN: char = '\u{f0000}';
 const CLOSE: char = '\u{f0001}';
 
 impl ChatTemplate {
-    /// The ids of a conversation, up to where the assistant's next answer begins.
+    /// The ids of a conversation, up to the point where the assistant's next answer begins.
     ///
     /// Nothing is added around the template's text: a template writes its own `<s>`. Special tokens, and other added
-    /// tokens that the template names, count only where the template or the assistant wrote them.
+    /// tokens that the template names, are recognised only where the template or the assistant wrote them.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`] and [`Tokenizer::encode`]; also when a variable that the template uses names no token,
-    /// or a text cannot be told from a control token.
+    /// As [`ChatTemplate::render`] and [`Tokenizer::encode`]; also when a variable that the template uses does not
+    /// name a token, or when a text cannot be told from a control token.
     #[doc(hidden)]
     pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TextError> {
         let source = self.source();
@@ -35,7 +36,7 @@ impl ChatTemplate {
         let named = |token: &str| !token.trim().is_empty() && source.contains(token);
         let mut control: Vec<&str> =
             added.iter().filter(|(token, special)| *special || named(token)).map(|(token, _)| token.as_str()).collect();
-        // Of tokens that begin alike the longest is meant.
+        // Of several tokens that begin alike, the longest one counts.
         control.sort_by_key(|token| std::cmp::Reverse(token.len()));
         let mut by_letter: HashMap<char, Vec<&str>> = HashMap::new();
         for &token in &control {
@@ -62,10 +63,11 @@ impl ChatTemplate {
     }
 }
 
-/// The message with its control tokens marked, which are given by their first letter: a vocabulary can have tens of
-/// thousands, of which a letter of a text begins few. The assistant's own come from the model.
+/// The message with its control tokens marked. `control` gives the tokens by their first letter: a vocabulary can have
+/// tens of thousands, of which only few begin with a given letter. Tokens in the assistant's own messages come from
+/// the model and are not marked.
 fn mark(message: &Message, control: &HashMap<char, Vec<&str>>) -> Message {
-    // Marks in the text itself would forge a marked token.
+    // Marker characters in the text itself are removed, since they could forge a marked token.
     let text: String = message.content.chars().filter(|c| ![OPEN, CLOSE].contains(c)).collect();
     if message.role == "assistant" {
         return Message::new(message.role.as_str(), text);
@@ -93,14 +95,14 @@ fn mark(message: &Message, control: &HashMap<char, Vec<&str>>) -> Message {
 
 #[derive(Debug, PartialEq)]
 enum Piece<'a> {
-    /// Text in which tokens count.
+    /// Text in which control tokens are recognised.
     Template(&'a str),
-    /// A marked token.
+    /// A marked token, which is encoded as plain text.
     Spelled(&'a str),
 }
 
-/// The rendered text cut at its marks. A template that cuts strings can leave a mark without its token or its
-/// counterpart: it goes, and what stood around it stays apart.
+/// The rendered text, split at its markers. A template that cuts strings can leave a marker without its token or its
+/// counterpart; such a marker is dropped, and the text on its two sides stays separate.
 fn pieces<'a>(text: &'a str, control: &[&str]) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
     let mut rest = text;

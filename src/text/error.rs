@@ -1,40 +1,40 @@
-//! What can go wrong with texts: tokenizers, templates and the choice of tokens.
+//! The errors of texts: tokenizers, templates and the choice of tokens.
 //!
 //! It deliberately knows no engine. Read `tokenizer.rs`, `template/` and `sampling.rs` for who returns these.
 
 use crate::weights::SourceError;
 use std::path::PathBuf;
 
-/// Text: tokenizer and sampling.
+/// An error of a tokenizer, a template or a sampler.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
-    /// The tokenizer cannot be read or refuses a text.
+    /// The tokenizer cannot be read, or refuses a text.
     #[error("{}: {reason}", path.display())]
     Tokenizer {
-        /// tokenizer.json.
+        /// The path of tokenizer.json.
         path: PathBuf,
         /// What is wrong.
         reason: String,
     },
-    /// The tokenizer and the model are not from one folder.
+    /// The tokenizer and the model do not belong together: the tokenizer has ids that the vocabulary lacks.
     #[error(
         "{}: has token ids up to {largest}, but the model's vocabulary ends before {vocabulary}: the tokenizer is not this model's", path.display()
     )]
     Vocabulary {
-        /// tokenizer.json.
+        /// The path of tokenizer.json.
         path: PathBuf,
-        /// Its largest id.
+        /// The tokenizer's largest id.
         largest: u32,
         /// The size of the model's vocabulary.
         vocabulary: usize,
     },
-    /// A chat template is none, fails, raises, or does not end.
+    /// A chat template has a syntax error, fails, raises an error, or does not end within its limits.
     #[error("{}: {reason}", path.display())]
     Template {
         /// The template's file.
         path: PathBuf,
-        /// What is wrong, with the template's own message where it raises one.
+        /// What is wrong; the template's own message if it raises one.
         reason: String,
     },
     /// The model has no chat template.
@@ -45,12 +45,12 @@ pub enum TextError {
         /// The model's folder.
         path: PathBuf,
     },
-    /// The folder names no such prompt.
+    /// The folder has no prompt of this name.
     #[error("the model's folder has no prompt named {name:?}: {known}")]
     Prompt {
         /// The name asked for.
         name: String,
-        /// The names there are.
+        /// The names that exist.
         known: String,
     },
     /// A sampling setting is outside its range.
@@ -63,7 +63,7 @@ pub enum TextError {
         /// What is allowed.
         range: &'static str,
     },
-    /// Logits that are not numbers.
+    /// The logits contain NaN or +infinity, or no token is possible.
     #[error("the logits hold no number to choose from ({0})")]
     Logits(&'static str),
     /// A file of the model cannot be read.

@@ -1,25 +1,26 @@
-//! Why a text ended.
+//! The reasons why a text ends.
 //!
-//! It only names the reasons, and deliberately knows no engine and prints nothing. [`crate::generate`] finds all of them
-//! but the stop text, which [`Output`](super::Output) finds. Read [`FinishReason`].
+//! It only names the reasons, and deliberately knows no engine and prints nothing. [`crate::generate`] finds all of
+//! them except the stop text, which [`Output`](super::Output) finds. Read [`FinishReason`].
 
 /// Why a text ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishReason {
     /// The model chose one of its end tokens, which is not part of the text.
     EndToken(u32),
-    /// One of the stop texts that were asked for, which is not part of the text.
+    /// The text reached one of the stop texts of the request. The stop text is not part of it.
     StopText(String),
-    /// It has as many tokens as were asked for. This is also the reason of an answer for which no tokens were asked.
+    /// The text has as many tokens as were requested. This is also the reason if none were requested.
     Length,
     /// The context is full.
     Context,
-    /// It was asked to stop, by [`Cancel`](crate::generate::Cancel) or by a caller that wants no more.
+    /// The generation was stopped, by [`Cancel`](crate::generate::Cancel) or by a caller that wants no more tokens.
     Cancelled,
 }
 
 impl FinishReason {
-    /// The reason as the field `finish_reason` of OpenAI's and vLLM's answers has it: `stop`, `length` or `abort`.
+    /// The reason in the words of the field `finish_reason` in OpenAI's and vLLM's answers: `stop`, `length` or
+    /// `abort`.
     #[doc(hidden)]
     pub fn finish_reason(&self) -> &'static str {
         match self {
@@ -29,7 +30,7 @@ impl FinishReason {
         }
     }
 
-    /// The name of the reason, which unlike [`finish_reason`](FinishReason::finish_reason) differs for each.
+    /// The name of the reason. Unlike [`finish_reason`](FinishReason::finish_reason) it differs for each variant.
     #[doc(hidden)]
     pub fn name(&self) -> &'static str {
         match self {

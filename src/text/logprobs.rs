@@ -1,22 +1,22 @@
 //! Log-probabilities of a token and of its most likely alternatives.
 //!
-//! They are those of the model's own distribution, before penalties, filters and temperature, as OpenAI and vLLM report
-//! them; it deliberately knows nothing of how the token was chosen. Read [`Scores::of`].
+//! They belong to the model's own distribution, before penalties, filters and temperature, as OpenAI and vLLM report
+//! them. The module deliberately knows nothing of how the token was chosen. Read [`Scores::of`].
 
-/// How likely a token was.
+/// The log-probabilities of a token and of its alternatives.
 #[derive(Debug, Clone, PartialEq)]
 #[doc(hidden)]
 pub struct Scores {
     /// The log-probability of the token itself.
     pub logprob: f32,
-    /// The most likely tokens and their log-probabilities, the likeliest first, ties going to the lower id.
+    /// The most likely tokens with their log-probabilities, the most likely first; of equal ones the lower id first.
     pub top: Vec<(u32, f32)>,
 }
 
 impl Scores {
-    /// Scores `token` and the `most` likeliest tokens under `logits`.
+    /// Scores `token` and the `most` most likely tokens under `logits`.
     ///
-    /// A token that the logits do not have has the log-probability -infinity.
+    /// A token beyond the end of the logits has the log-probability -infinity.
     #[doc(hidden)]
     pub fn of(logits: &[f32], token: u32, max: usize) -> Scores {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn they_are_the_log_softmax() {
-        // Weights 1, 2, 4 and 1.
+        // The weights of the four tokens are 1, 2, 4 and 1.
         let logits = [0.0, 2f32.ln(), 4f32.ln(), 0.0];
         let scores = Scores::of(&logits, 1, 3);
         let near = |a: f32, b: f32| assert!((a - b).abs() < 1e-6, "{a} {b}");

@@ -1,7 +1,8 @@
 //! Text in and out of a model: a tokenizer, a chat template, the streaming of text, and the choice of the next token.
 //!
-//! It deliberately knows no model, session or device: it turns text into token ids, ids into text, and logits into an
-//! id. Read [`Sampler`] first, which needs no tokenizer, then [`Tokenizer`] and [`TextStream`] (feature `text`).
+//! It deliberately knows no model, session or device: it turns text into token ids, ids into text, and logits into the
+//! id of a token. Read [`Sampler`] first, which needs no tokenizer, then [`Tokenizer`] and [`TextStream`] (feature
+//! `text`).
 
 #[cfg(feature = "text")]
 mod control;

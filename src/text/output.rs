@@ -1,4 +1,5 @@
-//! Tokens to text that ends at a stop string: what could be the beginning of one is held back until it is none.
+//! Turns tokens into text that ends at a stop string. Text that may be the beginning of a stop string is held back
+//! until it turns out not to be one.
 //!
 //! It deliberately knows no model and prints nothing. Read [`Output::push`]; the text itself comes from
 //! [`TextStream`](super::TextStream).
@@ -11,28 +12,28 @@ use std::mem::take;
 
 /// A text that arrives token by token and ends before the first stop string in it.
 ///
-/// A stop string may begin and end within tokens. One that is a special token, which has no text here, ends the text at
-/// that token.
+/// A stop string may begin and end inside tokens. A stop string that is a special token, which has no text here, ends
+/// the text at that token.
 #[derive(Debug, Clone)]
 #[doc(hidden)]
 pub struct Output {
     stream: TextStream,
     stops: Vec<String>,
-    /// Stop strings that are special tokens, by their ids.
+    /// Stop strings that are special tokens, as their ids.
     stop_tokens: Vec<(u32, String)>,
     held: String,
-    /// The stop string that was met.
+    /// The stop string that ended the text.
     stopped: Option<String>,
 }
 
 impl Output {
-    /// Begins a text without special tokens that ends before any of `stops`; empty ones are passed over.
+    /// A text without special tokens that ends before any of `stops`. Empty stop strings are ignored.
     #[doc(hidden)]
     pub fn new(tokenizer: &Tokenizer, stops: &[String]) -> Self {
         Self::of(tokenizer, tokenizer.stream(true), stops)
     }
 
-    /// The same for a text that continues `prompt`. A stop string does not begin within the prompt.
+    /// The same, for a text that continues `prompt`. A stop string cannot begin inside the prompt.
     ///
     /// # Errors
     /// As [`Tokenizer::stream_after`].
@@ -44,24 +45,24 @@ impl Output {
     fn of(tokenizer: &Tokenizer, stream: TextStream, stops: &[String]) -> Self {
         let stops: Vec<String> = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
         let ids = stops.iter().filter_map(|stop| Some((tokenizer.token_id(stop)?, stop.clone())));
-        // Tokens that have a text stop by their text.
+        // Tokens that have a text are recognised by their text.
         let stop_tokens = ids.filter(|(id, _)| tokenizer.piece(*id, true).is_none()).collect();
         Output { stream, stops, stop_tokens, held: String::new(), stopped: None }
     }
 
-    /// Whether a stop string was met; nothing comes after it.
+    /// Whether a stop string has ended the text; nothing comes after it.
     #[doc(hidden)]
     pub fn stopped(&self) -> bool {
         self.stopped.is_some()
     }
 
-    /// The stop string that was met, if any.
+    /// The stop string that ended the text, if one did.
     #[doc(hidden)]
     pub fn stopped_by(&self) -> Option<&str> {
         self.stopped.as_deref()
     }
 
-    /// Takes a token and gives the text that has become final.
+    /// Adds a token, and returns the text that has become final.
     ///
     /// # Errors
     /// As [`TextStream::push`].
@@ -80,7 +81,7 @@ impl Output {
         Ok(self.take(text, false))
     }
 
-    /// Ends the text and gives what was held back.
+    /// Ends the text, and returns the text that was held back.
     ///
     /// # Errors
     /// As [`TextStream::finish`].
@@ -102,7 +103,7 @@ impl Output {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// The length of the longest end of the text that a stop string begins with.
+    /// The length of the longest suffix of the text with which a stop string begins.
     fn pending(&self) -> usize {
         let begins = |stop: &String| {
             let ends = stop.char_indices().map(|(at, _)| at).skip(1);
@@ -122,7 +123,7 @@ mod tests {
         load(&fixture("assets/demo/tokenizer.json"))
     }
 
-    /// What comes out token by token, and whether it stopped.
+    /// The pieces of text that each token makes final, and whether a stop string ended the text.
     fn stopped(tokenizer: &Tokenizer, ids: &[u32], stops: &[&str]) -> (Vec<String>, bool) {
         let stops: Vec<String> = stops.iter().map(|stop| stop.to_string()).collect();
         let mut output = Output::new(tokenizer, &stops);
@@ -140,7 +141,7 @@ mod tests {
         assert!(stop);
         assert_eq!(pieces[..2], ["a", ""]);
         assert_eq!(pieces.concat(), "a");
-        // What only begins like one comes when it turns out to be none, or at the end.
+        // Text that only begins like a stop string is returned when it turns out not to be one, or at the end.
         let (pieces, stop) = stopped(&tokenizer, &ids, &["\nUsers", "b!"]);
         assert!(!stop);
         assert_eq!(pieces.concat(), "a\nUser: b");
@@ -171,7 +172,8 @@ mod tests {
             let tokenizer = demo();
             let ids: Vec<u32> = text.chars().flat_map(|c| tokenizer.encode(&c.to_string(), false).unwrap()).collect();
             let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
-            // Of several, the one that is complete first stops, and with it the one that begins first.
+            // Of several stop strings, the one that is complete first ends the text; of those, the one that begins
+            // first.
             let end = (0..=text.len()).find(|&end| stops.iter().any(|stop| text[..end].ends_with(stop)));
             let cut = end.map(|end| stops.iter().filter_map(|stop| text[..end].find(stop)).min().unwrap());
             let (pieces, stop) = stopped(&tokenizer, &ids, &stops);

@@ -1,28 +1,28 @@
-//! What tokens lose that were there before: repetition, presence and frequency penalties.
+//! Penalties on tokens that have already occurred: repetition, presence and frequency.
 //!
-//! It deliberately knows no vocabulary and keeps no history of its own; [`Sampler`](super::Sampler) hands it the tokens
-//! so far. Read `sampling.rs` next: this is its first step.
+//! It deliberately knows no vocabulary and keeps no history: [`Sampler`](super::Sampler) passes the tokens so far.
+//! Read `sampling.rs` next; penalties are its first step.
 
 use std::collections::{HashMap, VecDeque};
 
-/// How much less likely a token is that is among the last ones.
+/// How much less likely a token becomes because it is among the last tokens.
 ///
-/// As llama.cpp counts: of a token that is there `n` times, a logit above 0 is divided by `repeat` and one below is
-/// multiplied; then `n * frequency + presence` is taken off.
+/// As in llama.cpp: for a token that occurred `n` times, a logit above 0 is divided by `repeat` and one below 0 is
+/// multiplied by it; then `n * frequency + presence` is subtracted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Penalties {
-    /// Divides the logits of tokens that were there; 1 changes nothing.
+    /// Divides the logits of tokens that occurred; 1 changes nothing.
     pub repeat: f32,
-    /// Taken off once for a token that was there; 0 changes nothing.
+    /// Subtracted once for a token that occurred; 0 changes nothing.
     pub presence: f32,
-    /// Taken off for each time a token was there; 0 changes nothing.
+    /// Subtracted for each occurrence of a token; 0 changes nothing.
     pub frequency: f32,
-    /// How many tokens back are looked at, those of the prompt included.
+    /// How many of the last tokens count, the prompt's included.
     pub last: usize,
 }
 
 impl Penalties {
-    /// None at all.
+    /// Penalties that change nothing.
     #[doc(hidden)]
     pub const NONE: Penalties = Penalties { repeat: 1.0, presence: 0.0, frequency: 0.0, last: 64 };
 
@@ -30,12 +30,13 @@ impl Penalties {
         (self.repeat, self.presence, self.frequency) == (1.0, 0.0, 0.0)
     }
 
-    /// How many tokens need to be remembered.
+    /// How many of the last tokens have to be remembered.
     pub(super) fn reach(&self) -> usize {
         if self.none() { 0 } else { self.last }
     }
 
-    /// Fills `out` with the penalised `logits`; false, and nothing done, where they are the logits themselves.
+    /// Fills `out` with the penalised `logits` and returns true. Returns false and does nothing if the penalties
+    /// change no logit.
     pub(super) fn apply(&self, recent: &VecDeque<u32>, logits: &[f32], out: &mut Vec<f32>) -> bool {
         if recent.is_empty() || self.none() {
             return false;
@@ -80,7 +81,7 @@ mod tests {
         assert_eq!(penalised(counted, &[0, 1, 1], &logits), [3.25, -5.0, 0.0, 1.0]);
         assert_eq!(penalised(Penalties::NONE, &[0, 1], &logits), logits);
         assert_eq!(penalised(repeat, &[], &logits), logits);
-        // A logit that rules a token out goes on ruling it out.
+        // A logit of -infinity rules a token out, and stays -infinity.
         let out = penalised(repeat, &[0], &[f32::NEG_INFINITY, 1.0]);
         assert_eq!(out, [f32::NEG_INFINITY, 1.0]);
     }

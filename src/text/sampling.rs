@@ -1,8 +1,8 @@
-//! The choice of the next token from the logits: penalties, then greedy, or drawn after top-k, top-p, min-p and
-//! temperature.
+//! The choice of the next token from the logits: penalties first, then the most likely token, or a random one after
+//! top-k, top-p, min-p and temperature.
 //!
-//! It deliberately knows no vocabulary: a token is an index, and the same seed, tokens and logits give the same choice
-//! on every machine. [`Sampler::sample`] is the whole algorithm; `penalty.rs` holds its first step.
+//! It deliberately knows no vocabulary: a token is an index. The same seed, tokens and logits give the same choice on
+//! every machine. [`Sampler::sample`] is the whole algorithm; `penalty.rs` holds its first step.
 
 use super::penalty::Penalties;
 use crate::text::TextError;
@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 
 /// How the next token is chosen.
 ///
-/// The steps are in llama.cpp's default order: penalties, top-k, top-p, min-p, temperature. Temperature comes last, so
-/// that it never changes which tokens are left, only how they are drawn; at temperature 0 the penalties still count.
+/// The steps have llama.cpp's default order: penalties, top-k, top-p, min-p, temperature. Temperature comes last, so
+/// that it never changes which tokens remain but only how likely each is drawn. Penalties apply at temperature 0, too.
 ///
 /// ```
 /// use fanfold::text::{Sampler, Sampling};
@@ -25,17 +25,17 @@ use std::collections::VecDeque;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the largest logit, ties going to the lowest index.
+    /// Divides the logits. 0 takes the largest logit, the one with the lowest index if several are equal.
     pub temperature: f32,
     /// Keeps this many of the most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the fewest most likely tokens whose probabilities reach this sum; 1 keeps all.
+    /// Keeps the smallest set of most likely tokens whose probabilities add up to this; 1 keeps all.
     pub top_p: f32,
     /// Keeps tokens at least this fraction as likely as the most likely one; 0 keeps all.
     pub min_p: f32,
-    /// What tokens lose that were there before.
+    /// Penalties on tokens that have already occurred.
     pub penalties: Penalties,
-    /// Starts the random numbers.
+    /// The seed of the random numbers.
     pub seed: u64,
 }
 
@@ -46,7 +46,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Always the most likely token.
+    /// Settings that always choose the most likely token.
     pub fn greedy() -> Self {
         Sampling { temperature: 0.0, ..Sampling::default() }
     }
@@ -71,9 +71,9 @@ impl Sampling {
 pub struct Sampler {
     sampling: Sampling,
     random: Random,
-    /// The tokens of the prompt and those chosen so far, as far back as the penalties look.
+    /// The tokens of the prompt and those chosen so far, as many as the penalties look at.
     recent: VecDeque<u32>,
-    // Kept from call to call: a decode step allocates nothing.
+    // These buffers are kept from call to call, so that a decode step allocates nothing.
     candidates: Vec<Candidate>,
     penalised: Vec<f32>,
 }
@@ -86,14 +86,14 @@ struct Candidate {
 
 impl Candidate {
     fn likelier_first(&self, other: &Self) -> std::cmp::Ordering {
-        // NaN never gets here, and -0 must tie with 0.
+        // NaN has been refused before, and -0 must be equal to 0.
         let by_logit = other.logit.partial_cmp(&self.logit).unwrap_or(std::cmp::Ordering::Equal);
         by_logit.then(self.token.cmp(&other.token))
     }
 }
 
 impl Sampler {
-    /// Starts a sequence of choices.
+    /// A sampler with these settings, for one sequence.
     ///
     /// # Errors
     /// [`TextError::Sampling`] names the setting that is outside its range.
@@ -109,7 +109,7 @@ impl Sampler {
         &self.sampling
     }
 
-    /// Takes note of tokens that were there before, a prompt's say, for the penalties.
+    /// Records tokens that occurred earlier, such as a prompt's, for the penalties.
     #[doc(hidden)]
     pub fn accept(&mut self, tokens: &[u32]) {
         let last = self.sampling.penalties.reach();
@@ -117,10 +117,10 @@ impl Sampler {
         self.recent.drain(..self.recent.len().saturating_sub(last));
     }
 
-    /// Chooses a token, an index into `logits`, and takes note of it.
+    /// Chooses a token, an index into `logits`, and records it.
     ///
     /// # Errors
-    /// [`TextError::Logits`] when there are none, one is NaN or +infinity, or all are -infinity.
+    /// [`TextError::Logits`] when there are no logits, one is NaN or +infinity, or all are -infinity.
     #[doc(hidden)]
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, TextError> {
         let mut penalised = std::mem::take(&mut self.penalised);
@@ -149,7 +149,8 @@ impl Sampler {
             candidates.truncate(top_k);
         }
         if candidates.len() < logits.len() || top_p < 1.0 {
-            // Also for top-k alone: the order its selection leaves may change with the standard library.
+            // Sorted even if only top-k is asked for: the order in which a selection leaves its elements may change
+            // with the standard library.
             candidates.sort_unstable_by(Candidate::likelier_first);
         }
         let weight =
@@ -171,7 +172,8 @@ impl Sampler {
 
         let total: f64 = candidates.iter().map(|c| weight(c.logit, temperature)).sum();
         let mut left = self.random.fraction() * total;
-        // Rounding can leave a crumb after the last candidate; it goes to the most likely token, never to one of weight 0.
+        // Rounding can leave a remainder after the last candidate. It goes to the most likely token, never to one with
+        // weight 0.
         let drawn = candidates.iter().find(|c| {
             let weight = weight(c.logit, temperature);
             left -= weight;
@@ -213,7 +215,7 @@ mod tests {
         (0..n).map(|_| sampler.sample(logits).unwrap()).collect()
     }
 
-    /// The definition, naive: the tokens that may be drawn.
+    /// The definition, computed naively: the tokens that may be drawn.
     fn allowed(sampling: &Sampling, logits: &[f32]) -> Vec<u32> {
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         order.sort_by(|&a, &b| logits[b as usize].partial_cmp(&logits[a as usize]).unwrap());
@@ -265,7 +267,7 @@ mod tests {
                     (counts[i] - expected).powi(2) / expected
                 })
                 .sum();
-            // 18.5 is exceeded once in a thousand seeds at 4 degrees of freedom.
+            // With 4 degrees of freedom, chi-squared exceeds 18.5 for one in a thousand seeds.
             assert!(chi_square < 18.5, "temperature {temperature}: chi-square {chi_square}");
         }
     }
@@ -324,13 +326,15 @@ mod tests {
     fn what_was_there_before_is_less_likely() {
         let penalties = Penalties { repeat: 2.0, last: 3, ..Penalties::NONE };
         let mut sampler = Sampler::new(Sampling { penalties, ..Sampling::greedy() }).unwrap();
-        // 1 wins, then 4 / 2 loses to 3, then 3 / 2 to 2.5; of all three penalised 1 wins again, until 2 is forgotten.
+        // First 1 wins. Then 4 / 2 loses to 3, and then 3 / 2 to 2.5. With all three penalised 1 wins again, until 2
+        // has left the window.
         let logits = [2.5, 4.0, 3.0, -8.0];
         let chosen: Vec<u32> = (0..6).map(|_| sampler.sample(&logits).unwrap()).collect();
         assert_eq!(chosen, [1, 2, 0, 1, 1, 2]);
         sampler.accept(&[9, 1, 1, 1]);
         assert_eq!(sampler.sample(&logits).unwrap(), 2);
-        // Of an accepted text, only what the penalties reach is kept, ids beyond the logits among it.
+        // Of the recorded tokens only as many are kept as the penalties look at, even if some are beyond the end of
+        // the logits.
         sampler.accept(&[1, 3, 3, u32::MAX]);
         assert_eq!(sampler.sample(&logits).unwrap(), 1);
     }
