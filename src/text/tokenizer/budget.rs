@@ -1,24 +1,26 @@
-//! What encoding or decoding a text may cost: growth and time, in proportion to the text.
+//! Limits on the cost of encoding or decoding a text: how much it may grow and how long it may take, in proportion to
+//! its length.
 //!
-//! A tokenizer.json is a small program of a stranger: fifty replacements of "a" by "aa" in a row make 2^50 letters of
-//! one, and a pattern can look at the text as often as it likes. Everything that runs such a program asks a [`Budget`]
-//! between its steps. It deliberately knows no step; `file.rs` limits what a single one can do.
+//! A tokenizer.json is in effect a small program by an untrusted author: fifty replacements of "a" by "aa" in a row
+//! turn one letter into 2^50, and a pattern can scan the text any number of times. Code that runs such a program
+//! checks a [`Budget`] between its steps. The module deliberately knows no step; `file.rs` limits what a single step
+//! can do.
 
 use std::time::{Duration, Instant};
 
-/// Bytes that a text may become per byte of it. Unicode's worst letter (U+FDFA under NFKC) becomes 11 times as long,
-/// and spelling the result byte by byte, as GPT-2 does, doubles it.
+/// The most bytes that a text may grow to, per byte. Unicode's worst letter (U+FDFA under NFKC) becomes 11 times as
+/// long, and GPT-2's spelling of bytes doubles that.
 const GROWTH: usize = 32;
-/// Bytes that any text may become, so that short ones can get a prefix and the like.
+/// Bytes that are allowed for any text in addition, so that a short one can be given a prefix and the like.
 const ROOM: usize = 64 << 10;
-/// Time that any text may take, and the time per byte on top: a hundredth of the speed of an ordinary tokenizer.
+/// The time allowed for any text, and additional time per byte: 100 times as long as an ordinary tokenizer takes.
 const TIME: Duration = Duration::from_secs(10);
 const TIME_PER_BYTE: Duration = Duration::from_micros(50);
-/// The most that counts between two looks at the clock. A process that was stopped for a minute has not computed for
-/// one.
+/// The most time that counts between two looks at the clock, so that a process that was suspended for a minute is not
+/// charged for it.
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 
-/// What is left of the growth and the time that a text may take.
+/// The growth and the time that remain for a text.
 #[derive(Debug)]
 pub(super) struct Budget {
     bytes: usize,
@@ -34,7 +36,7 @@ impl Budget {
         Budget { bytes, left: bytes.saturating_mul(GROWTH).saturating_add(ROOM), time, last: Instant::now() }
     }
 
-    /// Errors when the time is over.
+    /// Errors when the time is used up.
     pub fn tick(&mut self) -> Result<(), String> {
         let now = Instant::now();
         let step = now.saturating_duration_since(self.last).min(LONGEST_STEP);
@@ -43,7 +45,7 @@ impl Budget {
         if self.time.is_zero() { Err(format!("takes too long on a text of {} bytes", self.bytes)) } else { Ok(()) }
     }
 
-    /// Errors when a text has become `bytes` long and that is too much.
+    /// Errors when a text has grown to more bytes than allowed; `bytes` is its length now.
     pub fn check(&mut self, bytes: usize) -> Result<(), String> {
         if bytes > self.left {
             return Err(format!("makes more than {} bytes of a text of {}", self.left, self.bytes));
@@ -51,14 +53,14 @@ impl Budget {
         self.tick()
     }
 
-    /// As [`Budget::check`], of a part of the text: the other parts have what is left.
+    /// As [`Budget::check`], for one part of the text. The growth that it leaves is available to the other parts.
     pub fn take(&mut self, bytes: usize) -> Result<(), String> {
         self.check(bytes)?;
         self.left -= bytes;
         Ok(())
     }
 
-    /// Bytes that may still be made.
+    /// The number of bytes that may still be produced.
     pub fn left(&self) -> usize {
         self.left
     }

@@ -1,8 +1,8 @@
-//! SentencePiece's precompiled map of characters, checked before it is used.
+//! SentencePiece's precompiled character map, which is checked before it is used.
 //!
-//! The map is a length, a trie as a double array (Darts), and the texts that it leads to. The crate that reads it
-//! allocates by the length that the map states, and follows its offsets without looking; so everything that a text can
-//! reach in it is walked once here. It deliberately does not know what the map means. Read [`read`].
+//! The map consists of a length, a trie stored as a double array (Darts), and the replacement texts. The crate that
+//! reads it allocates by the stated length and follows offsets without checking them, so everything that a text can
+//! reach in the map is walked here once. The module deliberately does not know what the map means. Read [`read`].
 
 use super::budget::Budget;
 use super::vocabulary::boundary;
@@ -11,14 +11,14 @@ use tokenizers::NormalizedString;
 use tokenizers::Normalizer;
 use tokenizers::normalizers::Precompiled;
 
-/// The longest text that a character may become. The longest in use, U+FDFA under NFKC, has 33 bytes.
+/// The longest replacement for a character, in bytes. The longest in use, for U+FDFA under NFKC, has 33.
 const LONGEST: usize = 1 << 10;
 
-/// A map that no text makes fail.
+/// A character map on which no text can fail.
 #[derive(Debug, Clone)]
 pub(super) struct Charsmap {
     map: Precompiled,
-    /// The longest text that the map makes of a character.
+    /// The length of the longest replacement in the map.
     longest: usize,
 }
 
@@ -31,10 +31,10 @@ impl Charsmap {
         Ok(Charsmap { map, longest })
     }
 
-    /// Normalises a text, unless that makes more of it than the budget has left.
+    /// Normalises a text. Errors when the result would exceed the budget.
     pub fn normalize(&self, text: &mut NormalizedString, budget: &mut Budget) -> tokenizers::Result<()> {
-        // Most texts cannot grow beyond the budget. Of another one the result is made first, without the alignment
-        // that normalising keeps for each of its bytes, and piece by piece.
+        // Most texts cannot grow beyond the budget. For the others the result is first computed piece by piece,
+        // without the alignment that normalising stores for each byte.
         if text.len().saturating_mul(self.longest.max(1)) > budget.left() {
             let mut made = 0;
             let mut rest = text.get();
@@ -49,7 +49,7 @@ impl Charsmap {
     }
 }
 
-/// Checks all that a text can reach in a map, and gives the length of the longest text that it leads to.
+/// Checks everything in the map that a text can reach, and returns the length of the longest replacement.
 fn check(map: &[u8]) -> Result<usize, String> {
     let fail = |what: &str| Err(format!("precompiled_charsmap {what}"));
     let Some((length, rest)) = map.split_first_chunk() else { return fail("has no length") };
@@ -59,7 +59,7 @@ fn check(map: &[u8]) -> Result<usize, String> {
     };
     let trie: Vec<usize> =
         trie.chunks_exact(4).map(|unit| u32::from_le_bytes([unit[0], unit[1], unit[2], unit[3]]) as usize).collect();
-    // The layout of a unit is that of Darts: where its children are, whether a text ends here, and its own byte.
+    // A unit has the layout of Darts: the offset of its children, whether a text ends here, and its own byte.
     let offset = |unit: usize| (unit >> 10) << ((unit & (1 << 9)) >> 6);
     let Some(&root) = trie.first() else { return fail("has no trie") };
     let Ok(texts) = std::str::from_utf8(texts) else { return fail("leads to texts that are not UTF-8") };
@@ -67,7 +67,7 @@ fn check(map: &[u8]) -> Result<usize, String> {
     let mut seen = HashSet::from([offset(root)]);
     let mut open = vec![offset(root)];
     while let Some(node) = open.pop() {
-        // Any byte of a text is looked up beside its parent, whether the trie has it or not.
+        // The reader looks up any byte of a text beside its parent, whether the trie contains it or not.
         if node | 0xff >= trie.len() {
             return fail("leads out of its own trie");
         }
@@ -95,7 +95,7 @@ fn check(map: &[u8]) -> Result<usize, String> {
     Ok(longest)
 }
 
-/// Base64 with the standard alphabet, padded.
+/// Decodes base64 with the standard alphabet and padding.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let padding = text.bytes().rev().take(2).take_while(|&c| c == b'=').count();
     if !text.len().is_multiple_of(4) {
@@ -126,10 +126,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A map of "a" to `text`: the root's children lie in the first 256 units, the child's leaf in the next.
+    /// A map that replaces "a" by `text`. The root's children are in the first 256 units, the leaf is in the next
+    /// ones.
     fn map(text: &str) -> Vec<u8> {
         let mut trie = vec![0u32; 512];
-        // The child of "a" is at 0x61; it has a leaf, and its own children are at 0x61 ^ 0x100.
+        // The child for "a" is unit 0x61. It has a leaf, and its own children are at 0x61 ^ 0x100.
         trie[0x61] = 0x61 | 1 << 8 | 0x100 << 10;
         trie[0x61 ^ 0x100] = 1 << 31 | 4;
         let mut map = (trie.len() as u32 * 4).to_le_bytes().to_vec();
@@ -172,7 +173,7 @@ mod tests {
         assert!(changed(0, 0).contains("has no trie"));
         assert!(changed(4, 1 << 31 | 700 << 10).contains("out of its own trie"));
         assert!(changed(4 + 4 * 0x61, 0x61 | 700 << 10).contains("out of its own trie"));
-        // Behind the texts, and into the middle of a character.
+        // Offsets beyond the replacement texts, and into the middle of a character.
         for start in [100, 5] {
             assert!(changed(4 + 4 * (0x61 ^ 0x100), start).contains("does not hold"));
         }

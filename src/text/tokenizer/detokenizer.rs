@@ -1,8 +1,10 @@
-//! Token ids to text, piece by piece: what is emitted is final, and the pieces joined are the text of the whole.
+//! Turns token ids into text, piece by piece. Emitted text is final, and the pieces joined equal the decoding of all
+//! ids.
 //!
-//! It deliberately knows no windows and no guesses at what text is stable: each decoder of a tokenizer.json becomes a
-//! stage that keeps exactly what a later token may still change, so the cost is linear. [`Stage`] names them all; whole
-//! texts are decoded by the same stages, and the tests hold them against the tokenizers crate's own decoding.
+//! It deliberately uses no windows and does not guess which text is stable: each decoder of a tokenizer.json becomes a
+//! stage that holds back exactly the text that a later token may still change, so the cost is linear. [`Stage`] lists
+//! the stages. Whole texts are decoded by the same stages, and tests compare them with the tokenizers crate's own
+//! decoding.
 
 use super::budget::Budget;
 use super::guard::guarded;
@@ -19,7 +21,7 @@ use tokenizers::decoders::ctc::CTC;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::{Decoder, DecoderWrapper};
 
-/// Text that arrives token by token; made by [`Tokenizer::stream`] and [`Tokenizer::stream_after`].
+/// Text that arrives token by token. Created by [`Tokenizer::stream`] and [`Tokenizer::stream_after`].
 ///
 /// Text is emitted as soon as no later token can change it. Most tokens give text at once; a character spread over
 /// several tokens, or a run of SentencePiece byte tokens (`<0xE5>`), gives it when complete.
@@ -28,23 +30,23 @@ pub struct TextStream {
     tokenizer: Tokenizer,
     skip_special: bool,
     stages: Vec<Stage>,
-    /// Bytes of the tokens since text came out: what the next text is made of.
+    /// Bytes of the tokens since text was last emitted, from which the next text is made.
     taken: usize,
-    /// Text that the stages still hold back although it belongs to the prompt: it is dropped when they emit it.
+    /// Text of the prompt that the stages still hold back. It is dropped when they emit it.
     prompt_rest: String,
 }
 
 impl Tokenizer {
-    /// The text of ids that arrive one by one, without special tokens if `skip_special`. It begins a text: many
-    /// tokenizers drop the space that a text begins with.
+    /// The text of ids that arrive one by one, without special tokens if `skip_special`. It is the beginning of a
+    /// text, where many tokenizers drop the leading space.
     pub fn stream(&self, skip_special: bool) -> TextStream {
         TextStream::new(self.clone(), skip_special)
     }
 
     /// The text of ids that continue `prompt`, without special tokens if `skip_special`.
     ///
-    /// The text of the prompt and the text of the stream joined are what [`Tokenizer::decode`] gives for all ids, so a
-    /// continuation keeps the space between the prompt's last word and its first one.
+    /// The text of the prompt and the text of the stream, joined, equal [`Tokenizer::decode`] of all ids: a
+    /// continuation keeps the space between the prompt's last word and its own first word.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when the tokenizer's own decoder fails on the prompt.
@@ -59,29 +61,29 @@ impl TextStream {
         TextStream { tokenizer, skip_special, stages, taken: 0, prompt_rest: String::new() }
     }
 
-    /// Brings the stages to where they stand after `prompt`, so that what follows is decoded as its continuation.
+    /// Puts the stages into the state after `prompt`, so that the following ids are decoded as its continuation.
     pub(super) fn after(tokenizer: Tokenizer, prompt: &[u32], skip_special: bool) -> Result<Self, TextError> {
         let mut stream = TextStream::new(tokenizer, skip_special);
         for &token in prompt {
             stream.push(token)?;
         }
-        // A run of byte tokens at the prompt's end is emitted with the token behind it, for example.
+        // For example, a run of byte tokens at the end of the prompt is emitted together with the token after it.
         stream.prompt_rest = stream.clone().finish()?.unwrap_or_default();
         Ok(stream)
     }
 
-    /// Takes a token and gives the text that has become final, if any.
+    /// Adds a token, and returns the text that has become final, if any.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`](crate::text::TextError::Tokenizer) when the tokenizer's own decoder fails, or makes too
-    /// much of the token.
+    /// [`TextError::Tokenizer`](crate::text::TextError::Tokenizer) when the tokenizer's decoder fails, or produces too
+    /// much text for the token.
     pub fn push(&mut self, token: u32) -> Result<Option<String>, TextError> {
         let piece = self.tokenizer.piece(token, self.skip_special);
         self.taken += piece.as_ref().map_or(0, |piece| piece.text.len());
         self.run(piece, false)
     }
 
-    /// Ends the text and gives what was held back, if anything; the stream then begins a new text.
+    /// Ends the text and returns the text held back, if any. The stream then begins a new text.
     ///
     /// # Errors
     /// As [`TextStream::push`].
@@ -93,7 +95,7 @@ impl TextStream {
         text
     }
 
-    /// Sends a token through the stages, and then the end of the text if it ends here.
+    /// Passes a token through the stages, and then the end of the text if it ends here.
     fn run(&mut self, piece: Option<Piece>, end: bool) -> Result<Option<String>, TextError> {
         let mut budget = Budget::of(self.taken);
         let stages = &mut self.stages;
@@ -120,13 +122,13 @@ impl TextStream {
         Ok(text)
     }
 
-    /// The text of `pieces` without what belongs to the prompt.
+    /// The text of `pieces` without the part that belongs to the prompt.
     fn beyond_prompt(&mut self, pieces: Vec<Piece>) -> Option<String> {
         let mut text: String = pieces.into_iter().map(|piece| piece.text).collect();
         if !self.prompt_rest.is_empty() && !text.is_empty() {
             let alike = self.prompt_rest.chars().zip(text.chars()).take_while(|(a, b)| a == b);
             let alike: usize = alike.map(|(c, _)| c.len_utf8()).sum();
-            // Where the texts part, the prompt ended within a character that is complete only now.
+            // If the texts differ here, the prompt ended inside a character that has only now become complete.
             self.prompt_rest = match alike == text.len() {
                 true => self.prompt_rest.split_off(alike),
                 false => String::new(),
@@ -137,28 +139,29 @@ impl TextStream {
     }
 }
 
-/// One decoder, and what it must remember between tokens.
+/// One decoder, with the state that it needs between tokens.
 #[derive(Debug, Clone)]
 enum Stage {
-    /// No decoder at all: tokens are joined with spaces.
+    /// The file names no decoder: tokens are joined with spaces.
     Join { first: bool },
-    /// Replaces what matches in each token.
+    /// Replaces the matches in each token.
     Replace { pattern: Arc<Pattern>, content: String },
-    /// Treats the first token apart from all others.
+    /// Treats the first token differently from all others.
     FirstApart { decoder: DecoderWrapper, first: bool },
     /// Trims every token.
     Trim(Strip),
-    /// Drops a token equal to the one before it.
+    /// Drops a token that equals the one before it.
     Ctc { decoder: CTC, last: Option<String> },
-    /// Treats the last token apart, so one is always held.
+    /// Treats the last token differently, so one token is always held back.
     LastApart { decoder: BPEDecoder, held: Option<Piece> },
-    /// `<0xE5>` tokens: one byte more can turn a run of them from text into replacement characters, or back.
+    /// `<0xE5>` tokens. One more byte can turn a run of them from text into replacement characters, or back.
     ByteRun { decoder: ByteFallback, run: Vec<String> },
-    /// Byte-level tokens: the bytes of a character that is not complete.
+    /// Byte-level tokens. Holds the bytes of an incomplete character.
     Utf8 { incomplete: Vec<u8> },
-    /// Trims the start of the whole text: how many characters may still go.
+    /// Trims the start of the whole text. Holds the number of characters that may still be removed.
     TrimStart { content: char, left: usize },
-    /// A decoder applied to the text as one: any character may depend on any other, so all is held until the end.
+    /// A decoder that works on the text as a whole. Any character may depend on any other, so everything is held back
+    /// until the end.
     Whole { decoder: Decode, text: String },
 }
 
@@ -166,7 +169,7 @@ fn stages(decoders: Option<&[Decode]>) -> Vec<Stage> {
     let Some(decoders) = decoders else {
         return vec![Stage::Join { first: true }];
     };
-    // From a fusing decoder on, the following ones see a single token: the whole text.
+    // After a decoder that fuses tokens, the following decoders see a single token: the whole text.
     let mut fused = false;
     decoders.iter().filter_map(|decoder| stage(decoder, &mut fused)).collect()
 }
@@ -194,7 +197,7 @@ fn stage(decoder: &Decode, fused: &mut bool) -> Option<Stage> {
             DecoderWrapper::CTC(decoder) => Stage::Ctc { decoder, last: None },
             DecoderWrapper::BPE(decoder) => Stage::LastApart { decoder, held: None },
             DecoderWrapper::ByteFallback(decoder) => Stage::ByteRun { decoder, run: Vec::new() },
-            // A file's sequences are flattened and its replacements are read apart, so that none is here.
+            // The sequences of a file are flattened and its replacements are read separately, so neither occurs here.
             decoder @ (DecoderWrapper::Sequence(_) | DecoderWrapper::Replace(_) | DecoderWrapper::Fuse(_)) => {
                 Stage::Whole { decoder: Decode::Own(decoder), text: String::new() }
             }
@@ -287,7 +290,7 @@ impl Stage {
     }
 }
 
-/// `Strip`, also on tokens shorter than what is to be trimmed, where the crate's own panics.
+/// `Strip`. Unlike the crate's own it does not panic on tokens shorter than the part to trim.
 fn trim(strip: &Strip, token: &str) -> String {
     let is_content = |&c: &char| c == strip.content;
     let start = token.chars().take(strip.start).take_while(is_content).count();
@@ -296,7 +299,8 @@ fn trim(strip: &Strip, token: &str) -> String {
     token.chars().skip(start).take(kept - stop).collect()
 }
 
-/// Takes all that no later byte can change; a byte that can belong to no character becomes U+FFFD.
+/// Removes and returns the characters that no later byte can change. A byte that cannot belong to a character becomes
+/// U+FFFD.
 fn complete(bytes: &mut Vec<u8>) -> String {
     let incomplete = match bytes.utf8_chunks().last() {
         Some(chunk) if std::str::from_utf8(chunk.invalid()).is_err_and(|e| e.error_len().is_none()) => {
@@ -308,7 +312,7 @@ fn complete(bytes: &mut Vec<u8>) -> String {
     String::from_utf8_lossy(&std::mem::replace(bytes, rest)).into_owned()
 }
 
-/// GPT-2's spelling of bytes: printable Latin-1 stands for itself, the other 68 for U+0100 onwards.
+/// GPT-2's spelling of bytes: printable Latin-1 letters stand for themselves, the other 68 bytes for U+0100 onwards.
 fn byte_of(c: char) -> Option<u8> {
     match c {
         '!'..='~' | '¡'..='¬' | '®'..='ÿ' => u8::try_from(c).ok(),
@@ -332,7 +336,7 @@ mod tests {
     use serde_json::{Value, json};
     use std::sync::LazyLock;
 
-    /// One tokenizer, and the tokenizers crate's own reading of the same file as the oracle.
+    /// A tokenizer, and the tokenizers crate's own reading of the same file, which is the oracle.
     struct Case {
         name: String,
         ours: Tokenizer,
@@ -360,7 +364,7 @@ mod tests {
         }
 
         fn check(&self, ids: &[u32], skip_special: bool) {
-            // Their decoders panic on no tokens at all, or decode them to nothing.
+            // These decoders panic without tokens, or decode them to nothing.
             let pieces = ids.iter().filter(|&&id| self.ours.piece(id, skip_special).is_some()).count();
             let expected = if pieces == 0 { String::new() } else { self.theirs.decode(ids, skip_special).unwrap() };
             assert_eq!(self.ours.decode(ids, skip_special).unwrap(), expected, "{}: decode {ids:?}", self.name);
@@ -376,7 +380,7 @@ mod tests {
             }
         }
 
-        /// The text of `ids` behind `prompt`, as it is streamed.
+        /// The text of `ids` after `prompt`, as a stream gives it.
         fn continuation(&self, prompt: &[u32], ids: &[u32], skip_special: bool) -> String {
             let mut stream = self.ours.stream_after(prompt, skip_special).unwrap();
             let mut text: String = ids.iter().filter_map(|&id| stream.push(id).unwrap()).collect();
@@ -385,7 +389,7 @@ mod tests {
         }
     }
 
-    /// Every byte as a token, some words, and some added tokens, two of which are in the vocabulary as well.
+    /// Every byte as a token, some words, and some added tokens, two of which are also in the vocabulary.
     fn byte_level(words: &[&str], added: &[&str]) -> Case {
         let alphabet = ('\0'..='\u{200}').filter(|&c| byte_of(c).is_some()).map(String::from);
         let base: Vec<String> = alphabet.chain(words.iter().map(|word| word.to_string())).collect();
@@ -525,8 +529,8 @@ mod tests {
             assert!(streamed.iter().all(|all| all == text || all.contains('\u{fffd}')), "{streamed:?}");
         }
         let text = |token: &str, skip| case.ours.decode(&[case.ours.token_id(token).unwrap()], skip).unwrap();
-        // Tokens that the model makes of a text go on spelling bytes, those that are added tokens as well among them:
-        // "é" is a byte of "馬", and a merge gives "Ġa".
+        // Tokens that the model produces for a text still spell bytes, even those that are also added tokens: "é" is a
+        // byte of "馬", and a merge produces "Ġa".
         assert_eq!((text("naïve", true).as_str(), text("Ġa", true).as_str()), ("na\u{fffd}ve", " a"));
         assert_eq!((text("<É>", false).as_str(), text("<É>", true).as_str()), ("<É>", ""));
     }
@@ -552,14 +556,14 @@ mod tests {
         }
         let llama = find("llama");
         let id = |token: &str| llama.ours.token_id(token).unwrap();
-        // A token that is skipped is no text for the space to stand behind.
+        // A token that is skipped is not a text that a space could follow.
         assert_eq!(llama.continuation(&[id("</s>")], &[id("▁a")], true), "a");
         assert_eq!(llama.continuation(&[], &[id("▁a")], true), "a");
-        // A character that the prompt ends with is held back by the stages, but it is not told again.
+        // A character at the end of the prompt is held back by the stages, but it is not emitted again.
         let [first, second, third] = ["<0xE5>", "<0x8F>", "<0xAB>"].map(id);
         assert_eq!(llama.continuation(&[id("b"), first, second, third], &[id("▁a")], true), " a");
         assert_eq!(llama.continuation(&[first, second, third], &[first, second, third], true), "叫");
-        // One that it ends within comes whole.
+        // A character inside which the prompt ends is emitted whole.
         assert_eq!(llama.continuation(&[first, second], &[third, id("b")], true), "叫b");
     }
 
@@ -579,7 +583,7 @@ mod tests {
             skip_special: bool,
         ) {
             for case in CASES.iter() {
-                // One id beyond the vocabulary, too.
+                // One id is beyond the vocabulary.
                 let ids: Vec<u32> = draws.iter().map(|draw| draw % (case.ours.vocab_size() as u32 + 1)).collect();
                 case.check(&ids, skip_special);
             }
@@ -597,7 +601,7 @@ mod tests {
                 let (prompt, output) = ids.split_at((ids.len() as f64 * at) as usize);
                 let before = case.ours.decode(prompt, skip_special).unwrap();
                 let all = case.ours.decode(&ids, skip_special).unwrap();
-                // It is no prefix where the prompt ends within a character, for example.
+                // The decoded prompt need not be a prefix, for example if it ends inside a character.
                 if all.starts_with(&before) {
                     let behind = case.continuation(prompt, output, skip_special);
                     prop_assert_eq!(before + &behind, all, "{}: {:?} {:?}", case.name, prompt, output);

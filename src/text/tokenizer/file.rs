@@ -1,9 +1,10 @@
-//! A tokenizer.json to the parts of a pipeline, each checked.
+//! Turns a tokenizer.json into the parts of a pipeline, and checks each part.
 //!
-//! The file comes with a model, from a stranger. What could make the tokenizers crate panic, take memory without bound
-//! or never end is refused here by its name in the file; what depends on the text has a [`Budget`](super::budget) when
-//! it runs. So the crate never parses the file itself: it is handed parts. This module deliberately knows no text; read
-//! [`read`], then `pipeline.rs` for how the parts run.
+//! The file comes with a model, from an untrusted author. A construct that could make the tokenizers crate panic,
+//! allocate without bound or never end is refused here, by its name in the file; costs that depend on the text are
+//! limited by a [`Budget`](super::budget) when the tokenizer runs. The crate therefore never parses the file itself
+//! but is given checked parts. This module deliberately knows no text. Read [`read`], then `pipeline.rs` for how the
+//! parts run.
 
 use super::budget::Budget;
 use super::charsmap::Charsmap;
@@ -17,19 +18,19 @@ use std::fmt;
 use std::sync::Arc;
 use tokenizers::{AddedToken, AddedVocabulary, ModelWrapper, PostProcessorWrapper};
 
-/// Values in one part of the file, such as `decoder`: it is a list of a few steps.
+/// The most JSON values in one part of the file, such as `decoder`, which is a list of a few steps.
 const VALUES: usize = 100_000;
-/// Steps of one part. The most in use are some ten.
+/// The most steps in one part. Tokenizers in use have up to ten or so.
 const STEPS: usize = 64;
-/// Bytes that a step puts in the place of each match, or before each text.
+/// The most bytes that a step inserts for each match, or before each text.
 const CONTENT_BYTES: usize = 256;
-/// Added tokens, and bytes in all of them. The most in use are 65,536, of speech.
+/// The most added tokens, and the most bytes of all of them. A speech model in use has 65,536 tokens.
 const ADDED: usize = 1 << 18;
 const ADDED_BYTES: usize = 8 << 20;
-/// Tokens that a post-processor puts around a text.
+/// The most tokens that a post-processor adds around a text.
 const AROUND: usize = 64;
 
-/// The file.
+/// The file's fields.
 #[derive(Deserialize)]
 struct File {
     version: Option<String>,
@@ -42,7 +43,7 @@ struct File {
     model: ModelFile,
 }
 
-/// An added token, as the file has it.
+/// An added token as the file states it.
 #[derive(Deserialize)]
 struct Added {
     id: u32,
@@ -56,8 +57,8 @@ struct AddedTokens(Vec<Added>);
 /// A JSON value of at most [`VALUES`] values.
 struct Tree(Value);
 
-/// Reads a tokenizer.json. Truncation and padding stated in the file are left out: sentence-transformers folders carry
-/// both, and either would change the ids of a text without a word.
+/// Reads a tokenizer.json. Truncation and padding in the file are ignored: sentence-transformers folders contain both,
+/// and either would silently change the ids of a text.
 pub(super) fn read(bytes: &[u8]) -> Result<Pipeline, String> {
     let file: File = serde_json::from_slice(bytes).map_err(|e| format!("not a tokenizer.json: {e}"))?;
     if let Some(version) = file.version.filter(|version| version != "1.0") {
@@ -78,7 +79,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pipeline, String> {
     Ok(Pipeline { added, spelled, normalizers, cuts, model, around, decoders, largest })
 }
 
-/// Adds the tokens of the file, and checks that each got the id that it has there.
+/// Adds the file's added tokens, and checks that each gets the id that the file states.
 fn added_vocabulary(
     tokens: &[Added],
     model: &ModelWrapper,
@@ -98,7 +99,7 @@ fn added_vocabulary(
     vocabulary
         .add_tokens(tokens.iter().map(|added| added.token.clone()), model, normalizer)
         .map_err(|e| format!("added_tokens: {e}"))?;
-    // The crate numbers added tokens itself where the file's ids clash or leave a gap, and says nothing.
+    // Where the file's ids clash or leave a gap, the crate silently numbers added tokens itself.
     let holder = |id: u32| {
         let added = vocabulary.get_added_tokens_decoder().get(&id).map(|token| token.content.clone());
         added.or_else(|| tokenizers::Model::id_to_token(model, id))
@@ -121,7 +122,7 @@ fn added_vocabulary(
     Ok(vocabulary)
 }
 
-/// The steps of a part of the file. A `Sequence` stands for its members.
+/// The steps of a part of the file. A `Sequence` is replaced by its members.
 fn part<T>(
     field: &str,
     tree: &Option<Tree>,
@@ -136,7 +137,7 @@ fn part<T>(
     read().map(Some).map_err(|e| format!("{field}: {e}"))
 }
 
-/// The members of nested sequences, in order, with their types. JSON is at most 128 levels deep.
+/// The members of nested sequences, in order, with their types. JSON is parsed to a depth of at most 128.
 fn steps<'a>(value: &'a Value, members: &str) -> Result<Vec<(&'a str, &'a Value)>, String> {
     let kind = value.get("type").and_then(Value::as_str).ok_or("a step without a type")?;
     if kind != "Sequence" {
@@ -153,7 +154,7 @@ fn steps<'a>(value: &'a Value, members: &str) -> Result<Vec<(&'a str, &'a Value)
     Ok(all)
 }
 
-/// A step that the tokenizers crate reads, one of `known`.
+/// A step of one of the types `known`, as the tokenizers crate reads it.
 fn own<T: DeserializeOwned>(kind: &str, value: &Value, known: &[&str]) -> Result<T, String> {
     if !known.contains(&kind) {
         return Err(format!("is none of {}, Sequence", known.join(", ")));
@@ -161,7 +162,7 @@ fn own<T: DeserializeOwned>(kind: &str, value: &Value, known: &[&str]) -> Result
     serde_json::from_value(value.clone()).map_err(|e| e.to_string())
 }
 
-/// A text of a step that is copied for each match or piece of a text.
+/// A string in a step that is copied for each match or piece of a text.
 fn content<'a>(value: &'a Value, field: &str) -> Result<&'a str, String> {
     let text = value.get(field).and_then(Value::as_str).ok_or_else(|| format!("no text {field}"))?;
     if text.len() > CONTENT_BYTES {
@@ -239,8 +240,8 @@ fn decoder(kind: &str, value: &Value) -> Result<Decode, String> {
     }
 }
 
-/// Checks and reads the post-processor. The tokenizers crate can run one that adds tokens, and only on a text or a
-/// pair; one behind it panics.
+/// Checks and reads the post-processor. The tokenizers crate can run a single one that adds tokens, and only on a text
+/// or a pair; it panics on another one after it.
 fn post_processor(value: &Value) -> Result<PostProcessorWrapper, String> {
     const KNOWN: [&str; 4] = ["BertProcessing", "RobertaProcessing", "ByteLevel", "TemplateProcessing"];
     let steps = steps(value, "processors")?;
@@ -258,7 +259,7 @@ fn post_processor(value: &Value) -> Result<PostProcessorWrapper, String> {
     serde_json::from_value(value.clone()).map_err(|e| e.to_string())
 }
 
-/// Checks that a template writes each text at most once and that the tokens that it names are there.
+/// Checks that a template contains each text at most once and that the tokens that it names exist.
 fn template(value: &Value) -> Result<(), String> {
     let tokens = value.get("special_tokens").and_then(Value::as_object).ok_or("no map special_tokens")?;
     let mut counts = Map::new();
@@ -326,7 +327,7 @@ impl<'de> Deserialize<'de> for Tree {
     }
 }
 
-/// Reads a value and takes it from those that are left.
+/// Reads a value and subtracts it from the number of values that remain.
 struct Branch<'a> {
     left: &'a mut usize,
 }
@@ -398,7 +399,7 @@ mod tests {
     use serde_json::{Value, json};
     use std::time::{Duration, Instant};
 
-    /// A tokenizer of letters, merges, added tokens and every part, in small.
+    /// A small tokenizer with letters, merges, added tokens and every part.
     fn sane() -> Value {
         let added = |id: u32, content: &str, special: bool| {
             json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -426,7 +427,7 @@ mod tests {
         Tokenizer::from_bytes("tokenizer.json", file.to_string().as_bytes()).map_err(|e| e.to_string())
     }
 
-    /// Loads, encodes and decodes; the first error, if any.
+    /// Loads, encodes and decodes. Returns the first error, if any.
     fn attempt(file: &Value, text: &str) -> Result<(), String> {
         let tokenizer = load(file)?;
         let text_of = |e: crate::text::TextError| e.to_string();
@@ -619,7 +620,7 @@ mod tests {
         assert_eq!(untyped(json!({"vocab": {"a": 1, "ab": 2}, "unk_token": "a"})), [2]);
     }
 
-    /// Steps and models, sane and not, from which files are drawn.
+    /// Steps and models, valid and invalid, from which random files are made.
     fn pool(part: &str) -> Vec<Value> {
         let split = |regex: &str, behavior: &str, invert: bool| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": invert});
         match part {
@@ -690,7 +691,7 @@ mod tests {
         }
     }
 
-    /// All values within a value.
+    /// All values inside a value.
     fn places(value: &mut Value) -> Vec<&mut Value> {
         let is_leaf = match &value {
             Value::Array(list) => list.is_empty(),
@@ -706,7 +707,7 @@ mod tests {
     }
 
     proptest! {
-        /// `PROPTEST_CASES` asks for more of them.
+        /// The environment variable `PROPTEST_CASES` sets a larger number.
         #[test]
         fn no_file_panics_or_goes_on_for_long(
             steps in prop::collection::vec((0usize..4, any::<Index>()), 0..24),
@@ -743,7 +744,8 @@ mod tests {
                 prop_assert!(!error.contains("library failed"), "{error}: {file}");
                 return Ok(());
             }
-            // What is accepted gives what the tokenizers crate gives by itself, where that does not panic.
+            // A file that is accepted gives the tokens that the tokenizers crate gives by itself, unless the crate
+            // panics.
             let ours = load(&file).unwrap();
             let Ok(Ok(theirs)) = guarded(|| tokenizers::Tokenizer::from_bytes(file.to_string().as_bytes())) else {
                 return Ok(());

@@ -1,7 +1,7 @@
-//! Calls into the tokenizers crate that may panic: the panic becomes an error, and nothing is printed.
+//! Calls into the tokenizers crate that may panic. A panic becomes an error, and nothing is printed.
 //!
-//! `file.rs` refuses every construct that is known to make the crate panic. This module is for those that nobody knows
-//! yet. It deliberately knows nothing of tokenizers; read [`guarded`].
+//! `file.rs` refuses every construct that is known to make the crate panic; this module covers those not known yet. It
+//! deliberately knows nothing of tokenizers. Read [`guarded`].
 
 use std::any::Any;
 use std::cell::Cell;
@@ -13,16 +13,16 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `call`; a panic is given back as its message.
+/// Calls `call`. If it panics, the result is the panic's message as an error.
 ///
-/// Unwinding alone would not keep a panic quiet: the process's panic hook prints it first, and a program that answers
-/// a bad file with an error must not print a panic as well. So the first call puts a hook in front of the one that is
-/// there. It is silent on a thread that is inside this function and passes every other panic on unchanged, so an
-/// application that embeds fanfold keeps its own hook. One that sets a hook later replaces ours: panics are still
-/// caught then, and its hook is told of them.
+/// Catching the panic would not keep it quiet: the process's panic hook prints it first, and a program that answers a
+/// bad file with an error must not print a panic as well. The first call therefore installs a hook in front of the
+/// existing one. It is silent on a thread that is inside this function and passes every other panic on unchanged, so
+/// an application that embeds fanfold keeps its own hook. If the application sets a hook later, that hook replaces
+/// this one: panics are still caught, but its hook is told of them.
 pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
-    // A thread that unwinds already may not touch the hook.
+    // A thread that is already unwinding must not change the hook.
     if !std::thread::panicking() {
         HOOK.call_once(|| {
             let before = take_hook();
@@ -34,7 +34,8 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
         });
     }
     let outer = GUARDED.replace(true);
-    // What the call leaves half done are caches of the crate, which it writes last, and values that are dropped here.
+    // The state that an aborted call leaves behind consists of the crate's caches, which it writes last, and of values
+    // that are dropped here.
     let result = catch_unwind(AssertUnwindSafe(call));
     GUARDED.set(outer);
     result.map_err(|panic| format!("the tokenizers library failed: {}", message(&*panic)))

@@ -1,8 +1,8 @@
 //! The tokenizer of a model folder: text to token ids and back.
 //!
-//! It deliberately knows no model and no file system: it is given tokenizer.json's bytes, and the path only names it in
-//! errors. Read [`Tokenizer::from_bytes`], then `file.rs` for what is checked, `pipeline.rs` for how a text is encoded,
-//! and [`TextStream`](super::TextStream) for text that arrives token by token.
+//! It deliberately knows no model and no file system: it is given the bytes of tokenizer.json, and the path only
+//! appears in errors. Read [`Tokenizer::from_bytes`], then `file.rs` for the checks, `pipeline.rs` for how a text is
+//! encoded, and [`TextStream`](super::TextStream) for text that arrives token by token.
 
 use super::file;
 use super::guard::guarded;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenizers::{DecoderWrapper, Model};
 
-/// The longest message of an error, in bytes: the library behind quotes what it does not understand.
+/// The longest error message, in bytes. The tokenizers crate quotes input that it does not understand.
 const MESSAGE: usize = 500;
 
 /// A tokenizer; cloning it is cheap.
@@ -27,17 +27,17 @@ pub struct Tokenizer {
 struct Inner {
     path: PathBuf,
     pipeline: Arc<Pipeline>,
-    /// Whether tokens spell bytes, in the way of GPT-2.
+    /// Whether tokens spell bytes, as GPT-2's do.
     byte_level: bool,
-    /// How long texts are cut, if they are.
+    /// How long texts are truncated; `None` if they are not.
     truncation: Option<Truncation>,
 }
 
-/// A token on its way through the stages.
+/// A token on its way through the decoding stages.
 #[derive(Debug, Clone)]
 pub(in crate::text) struct Piece {
     pub text: String,
-    /// Whether the text stands for itself, as an added token's does, and is not a byte-level spelling of bytes.
+    /// Whether the text is literal, as an added token's is, and not a byte-level spelling of bytes.
     pub literal: bool,
 }
 
@@ -50,13 +50,13 @@ impl From<String> for Piece {
 impl Tokenizer {
     /// Reads a tokenizer.json.
     ///
-    /// Truncation and padding stated in the file are switched off: sentence-transformers folders carry both, and either
-    /// would change the ids of a text without a word. So is a BPE model's dropout: it makes training see a text cut up
-    /// in several ways.
+    /// Truncation and padding in the file are switched off: sentence-transformers folders contain both, and either
+    /// would silently change the ids of a text. So is a BPE model's dropout, by which training sees a text split in
+    /// several ways.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when the bytes are not a tokenizer.json, or one that asks for more memory or time than
-    /// a file may; it names the field.
+    /// [`TextError::Tokenizer`] when the bytes are not a tokenizer.json, or one that needs more memory or time than a
+    /// file may. The error names the field.
     pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self, TextError> {
         let path = path.as_ref().to_owned();
         let pipeline = guarded(|| file::read(bytes)).and_then(|read| read);
@@ -66,29 +66,30 @@ impl Tokenizer {
         Ok(Tokenizer { inner: Arc::new(Inner { path, pipeline: Arc::new(pipeline), byte_level, truncation: None }) })
     }
 
-    /// The ids of a text, with those the model expects around it (`[CLS]`, `<s>`, ...) if `add_special`.
+    /// The ids of a text, with the special tokens that the model expects around it (`[CLS]`, `<s>`, ...) if
+    /// `add_special`.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when the text holds something the vocabulary cannot express, or when the file makes
-    /// too much of it.
+    /// [`TextError::Tokenizer`] when the vocabulary cannot express the text, or when the file's steps make it grow too
+    /// much.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
         Ok(self.run(|pipeline| pipeline.encode(text, None, add_special, self.inner.truncation))?.0)
     }
 
-    /// The ids of two texts as one, as a cross-encoder reads them, and which text each id belongs to: 0 or 1, or 0
-    /// throughout where the tokenizer tells no texts apart.
+    /// The ids of two texts as one sequence, as a cross-encoder reads them, and for each id the text that it belongs
+    /// to: 0 or 1, or 0 throughout if the tokenizer does not tell the texts apart.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`]; also when the texts are cut and there is no room for a pair's special tokens.
+    /// As [`Tokenizer::encode`]; also when texts are truncated and there is no room for the special tokens of a pair.
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<u32>, Vec<u32>), TextError> {
         self.run(|pipeline| pipeline.encode(first, Some(second), true, self.inner.truncation))
     }
 
-    /// The same tokenizer, which cuts texts and pairs to `most` tokens, special ones included: of a pair the longer text.
-    /// It is the end of a text that is lost, or its beginning if `start`.
+    /// The same tokenizer with texts and pairs truncated to `most` tokens, special ones included; of a pair the longer
+    /// text is truncated. It removes the end of a text, or its beginning if `start`.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when `most` does not even hold the special tokens.
+    /// [`TextError::Tokenizer`] when `most` is too small for the special tokens alone.
     #[doc(hidden)]
     pub fn truncated(&self, max: usize, start: bool) -> Result<Self, TextError> {
         let around = self.inner.pipeline.around(false);
@@ -98,23 +99,23 @@ impl Tokenizer {
         Ok(self.with(self.inner.pipeline.clone(), Some(Truncation { max, start })))
     }
 
-    /// The same tokenizer, which turns texts into lower case before anything else is done to them.
+    /// The same tokenizer, which converts texts to lower case before anything else.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when an added token cannot be read so.
+    /// [`TextError::Tokenizer`] when an added token cannot be converted.
     #[doc(hidden)]
     pub fn lowercased(&self) -> Result<Self, TextError> {
         let pipeline = self.run(Pipeline::lowercased)?;
         Ok(self.with(Arc::new(pipeline), self.inner.truncation))
     }
 
-    /// Another tokenizer of the same file.
+    /// A tokenizer of the same file with another pipeline.
     fn with(&self, pipeline: Arc<Pipeline>, truncation: Option<Truncation>) -> Self {
         let (path, byte_level) = (self.inner.path.clone(), self.inner.byte_level);
         Tokenizer { inner: Arc::new(Inner { path, pipeline, byte_level, truncation }) }
     }
 
-    /// Whether an id is that of a special token, such as the one that ends every text.
+    /// Whether an id belongs to a special token, such as the one at the end of every text.
     #[doc(hidden)]
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.pipeline.added.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
@@ -122,10 +123,11 @@ impl Tokenizer {
 
     /// The text of ids, without special tokens if `skip_special`.
     ///
-    /// Ids outside the vocabulary have no text: a model's logits are often padded beyond its tokenizer's vocabulary.
+    /// Ids outside the vocabulary have no text. They occur because a model's logits are often padded beyond its
+    /// tokenizer's vocabulary.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when the tokenizer's own decoder fails.
+    /// [`TextError::Tokenizer`] when the tokenizer's decoder fails.
     pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, TextError> {
         let mut stream = self.stream(skip_special);
         let mut text = String::new();
@@ -136,7 +138,7 @@ impl Tokenizer {
         Ok(text)
     }
 
-    /// How many tokens the vocabulary holds, special ones included.
+    /// The number of tokens in the vocabulary, special ones included.
     #[doc(hidden)]
     pub fn vocab_size(&self) -> usize {
         let Pipeline { added, model, .. } = &*self.inner.pipeline;
@@ -156,10 +158,11 @@ impl Tokenizer {
         self.inner.pipeline.token(id)
     }
 
-    /// Checks that the model, which knows ids below `vocabulary`, can read what this tokenizer writes.
+    /// Checks that the model, whose ids are below `vocabulary`, can read the ids that this tokenizer produces.
     ///
-    /// A model may know more ids than have a text: vocabularies are padded. An added token beyond them is passed over,
-    /// since there are such of models that read text alone (an image's place, say); a text that spells it is refused.
+    /// A model may have more ids than the tokenizer has tokens, since vocabularies are padded. An added token beyond
+    /// the model's ids is ignored, because some models that read only text have such tokens (a placeholder for an
+    /// image, for example). A text that contains the token is refused.
     ///
     /// # Errors
     /// [`TextError::Vocabulary`] names both sizes.
@@ -178,10 +181,11 @@ impl Tokenizer {
         added.values().map(|token| (token.content.clone(), token.special)).collect()
     }
 
-    /// The ids of a text that stands within a longer one; as plain text, in which no added token counts, if `plain`.
+    /// The ids of a text that is a part of a longer one. If `plain`, it is encoded as plain text, in which added
+    /// tokens are not recognised.
     pub(in crate::text) fn encode_within(&self, text: &str, plain: bool) -> Result<Vec<u32>, TextError> {
         let encode = |text: &str| self.run(|pipeline| pipeline.ids(text, plain, usize::MAX));
-        // Many tokenizers put a space before what begins a text, and a line end keeps them from it.
+        // Many tokenizers add a space before the beginning of a text. A line end in front prevents that.
         let line_end = encode("\n")?;
         let ids = encode(&format!("\n{text}"))?;
         match ids.strip_prefix(line_end.as_slice()) {
@@ -190,7 +194,7 @@ impl Tokenizer {
         }
     }
 
-    /// A token as in the vocabulary, or nothing if it is to be skipped.
+    /// The token as it is spelled in the vocabulary; `None` if it is to be skipped.
     pub(in crate::text) fn piece(&self, token: u32, skip_special: bool) -> Option<Piece> {
         let pipeline = &self.inner.pipeline;
         let added = pipeline.added.get_added_tokens_decoder().get(&token);
@@ -198,8 +202,9 @@ impl Tokenizer {
             return None;
         }
         match added {
-            // A byte-level vocabulary spells bytes, but an added token is matched in the text as it is, and so stands
-            // for itself. "đem" consists of letters that spell bytes, too. The tokenizers crate decodes it as bytes.
+            // The tokens of a byte-level vocabulary spell bytes, but an added token is matched in the text literally
+            // and so stands for itself. "đem" consists of letters that also spell bytes; the tokenizers crate decodes
+            // it as bytes.
             Some(_) if self.inner.byte_level && pipeline.spelled.contains(&token) => {
                 pipeline.model.id_to_token(token).map(Piece::from)
             }
@@ -208,12 +213,12 @@ impl Tokenizer {
         }
     }
 
-    /// The steps from tokens to text, if the file names any.
+    /// The decoding steps, if the file names any.
     pub(super) fn decoders(&self) -> Option<&[Decode]> {
         self.inner.pipeline.decoders.as_deref()
     }
 
-    /// Runs what the tokenizers crate does; its errors, and its panics, name the file.
+    /// Calls the tokenizers crate. Its errors and panics become errors that name the file.
     fn run<T>(&self, call: impl FnOnce(&Pipeline) -> tokenizers::Result<T>) -> Result<T, TextError> {
         let result = guarded(|| call(&self.inner.pipeline)).and_then(|result| result.map_err(|e| e.to_string()));
         result.map_err(|reason| self.error(reason))
@@ -355,7 +360,7 @@ pub(in crate::text) mod tests {
         #[test]
         fn a_file_broken_off_anywhere_is_refused(at in 0.0f64..1.0) {
             let bytes = fixture(LLAMA);
-            // The file ends in a brace and perhaps a newline.
+            // The file ends in a brace and possibly a newline.
             refusal(&bytes[..((bytes.len() - 2) as f64 * at) as usize]);
         }
     }

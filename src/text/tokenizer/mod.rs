@@ -1,7 +1,7 @@
 //! Tokenizers: a tokenizer.json is read and checked, texts become token ids, and ids become text, token by token.
 //!
-//! A tokenizer.json comes from a stranger, so that every part of it is checked before the crate `tokenizers` is handed it, and
-//! every step has a budget. Nothing here knows a model. Read `ids.rs` first, then `file.rs`.
+//! A tokenizer.json comes from an untrusted author. Every part of it is checked before it is given to the crate
+//! `tokenizers`, and every step has a budget. Nothing here knows a model. Read `ids.rs` first, then `file.rs`.
 
 mod budget;
 mod charsmap;

@@ -1,25 +1,25 @@
-//! The patterns of a tokenizer.json, bounded: how a `Replace` and a `Split` find their matches.
+//! The patterns of a tokenizer.json, with limits: how a `Replace` and a `Split` find their matches.
 //!
-//! The tokenizers crate compiles and runs the same regular expressions, but where the engine gives up on one it goes on
-//! as if nothing more matched, without a word, and nothing looks at the clock. Here that is an error. It deliberately
-//! knows no tokenizer; read [`Pattern::find`].
+//! The tokenizers crate compiles and runs the same regular expressions. But where the engine gives up on one, the
+//! crate silently continues as if nothing more matched, and it has no time limit. Here both are errors. The module
+//! deliberately knows no tokenizer. Read [`Pattern::find`].
 
 use super::budget::Budget;
 use fancy_regex::Regex;
 use serde_json::Value;
 use tokenizers::Offsets;
 
-/// The longest pattern, in bytes. The longest in use, which lists the blocks of Chinese letters, has some 500.
+/// The longest pattern, in bytes. The longest in use, which lists the blocks of Chinese characters, has about 500.
 const LONGEST: usize = 8 << 10;
-/// The largest product of a pattern's repetition counts, such as `{1,3}`: counts in one another multiply, and neither
-/// the engine's limit on backtracking nor a look at the clock ends a search that only repeats.
+/// The largest product of a pattern's repetition counts, such as `{1,3}`. Nested counts multiply, and neither the
+/// engine's limit on backtracking nor a look at the clock ends a search that only repeats.
 const REPETITIONS: u64 = 1_000_000;
 
-/// A string or a regular expression that is looked for in texts.
+/// A string or a regular expression to search for.
 #[derive(Debug)]
 pub(super) struct Pattern(Regex);
 
-/// The parts of a text, and whether each is a match.
+/// The parts of a text, each with whether it is a match.
 pub(super) struct Found(pub Vec<(Offsets, bool)>);
 
 impl tokenizers::pattern::Pattern for &Found {
@@ -46,7 +46,7 @@ impl Pattern {
         Regex::new(&source).map(Pattern).map_err(|e| format!("a pattern that is no regular expression: {e}"))
     }
 
-    /// Cuts `text` into what matches and what stands between, in order.
+    /// Splits `text` into matches and the parts between them, in order.
     pub fn find(&self, text: &str, budget: &mut Budget) -> Result<Found, String> {
         if text.is_empty() {
             return Ok(Found(vec![((0, 0), false)]));
@@ -56,7 +56,7 @@ impl Pattern {
         for found in self.0.find_iter(text) {
             budget.tick()?;
             let found = found.map_err(|e| format!("a pattern fails on a text of {} bytes: {e}", text.len()))?;
-            // `\K` can put a match's start anywhere.
+            // `\K` can move the start of a match anywhere.
             if found.start() < end || found.end() < found.start() {
                 return Err("a pattern whose matches overlap".to_string());
             }
@@ -84,8 +84,8 @@ impl Pattern {
     }
 }
 
-/// The product of all repetition counts in a pattern. Braces in a set of characters repeat nothing; they are counted all
-/// the same, which can only refuse more.
+/// The product of all repetition counts in a pattern. Braces inside a character class repeat nothing but are counted
+/// as well, which can only refuse more patterns.
 fn repetitions(pattern: &str) -> u64 {
     let counts = pattern.split('{').skip(1).filter_map(|rest| rest.split_once('}')).filter_map(|(count, _)| {
         let numbers = count.split(',').map(|number| number.trim().parse::<u64>());

@@ -1,8 +1,8 @@
-//! A text to ids in the steps of a tokenizer.json, each within a budget.
+//! Encodes a text by the steps of a tokenizer.json, each within a budget.
 //!
-//! The steps are the tokenizers crate's, and so is their order: added tokens are found, what is between them is
-//! normalised, cut into pieces, and each piece is looked up by the model. The crate can run them by itself, but looks
-//! neither at the clock nor at the size of a text between them. This module deliberately knows no file; read
+//! The steps and their order are the tokenizers crate's: added tokens are found, the text between them is normalised
+//! and split into pieces, and the model looks up each piece. The crate can run all steps by itself, but it checks
+//! neither the time nor the size of the text between them. This module deliberately knows no file. Read
 //! [`Pipeline::ids`], then `file.rs` for where a pipeline comes from.
 
 use super::budget::Budget;
@@ -18,51 +18,51 @@ use tokenizers::{
     PreTokenizerWrapper, SplitDelimiterBehavior, Token,
 };
 
-/// Characters of a word that WordPiece may cut up; the time goes with their cube. Words are some 100 long at most,
-/// unless a file says otherwise and nothing splits a text.
+/// The longest word, in characters, that WordPiece may split; its time grows with the cube of the length. Words have
+/// at most about 100, unless a file sets another limit and nothing splits the text.
 const WORD: usize = 2048;
 
-/// How a text that is too long is cut.
+/// How a text that is too long is truncated.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Truncation {
-    /// Tokens that are left, special ones included.
+    /// The number of tokens that are kept, special ones included.
     pub max: usize,
-    /// Whether the beginning of a text is lost, and not its end.
+    /// Whether the beginning of a text is removed instead of its end.
     pub start: bool,
 }
 
-/// A tokenizer in parts.
+/// A tokenizer as its parts.
 #[derive(Debug, Clone)]
 pub(super) struct Pipeline {
     pub added: AddedVocabulary,
-    /// Added tokens that the model also makes of a text by itself: in a byte-level vocabulary these go on spelling
-    /// bytes, while other added tokens stand for their own text.
+    /// Added tokens that the model also produces by itself. In a byte-level vocabulary these still spell bytes, while
+    /// other added tokens stand for their own text.
     pub spelled: HashSet<u32>,
     pub normalizers: Vec<Normalize>,
     pub cuts: Vec<Cut>,
     pub model: ModelWrapper,
-    /// What puts special tokens around texts.
+    /// Adds special tokens around texts.
     pub around: Option<PostProcessorWrapper>,
-    /// Nothing where the file names no decoder.
+    /// `None` if the file names no decoder.
     pub decoders: Option<Vec<Decode>>,
-    /// The largest id of the model's vocabulary.
+    /// The largest id in the model's vocabulary.
     pub largest: u32,
 }
 
-/// A step that changes a text before it is cut.
+/// A step that changes a text before it is split.
 #[derive(Debug, Clone)]
 pub(super) enum Normalize {
-    /// One of the crate that makes a text a few times longer at most.
+    /// A step of the crate that makes a text at most a few times longer.
     Own(NormalizerWrapper),
     Replace(Arc<Pattern>, String),
     Prepend(String),
     Charsmap(Charsmap),
 }
 
-/// A step that cuts a text into pieces, called a pre-tokenizer in the file.
+/// A step that splits a text into pieces. The file calls it a pre-tokenizer.
 #[derive(Debug, Clone)]
 pub(super) enum Cut {
-    /// One of the crate.
+    /// A step of the crate.
     Own(PreTokenizerWrapper),
     Split {
         pattern: Arc<Pattern>,
@@ -71,17 +71,17 @@ pub(super) enum Cut {
     },
 }
 
-/// A step from tokens to text.
+/// A step that turns tokens into text.
 #[derive(Debug, Clone)]
 pub(super) enum Decode {
-    /// One of the crate.
+    /// A step of the crate.
     Own(DecoderWrapper),
     Replace(Arc<Pattern>, String),
 }
 
 /// Normalises the pieces of one text within its budget.
 ///
-/// The crate calls this and does not look at errors, so the first one is kept here.
+/// The crate calls this and ignores its errors, so the first error is stored here.
 pub(super) struct Normalizing<'a> {
     steps: &'a [Normalize],
     budget: Mutex<Budget>,
@@ -133,8 +133,8 @@ impl Normalize {
                 let matches = found.0.iter().filter(|(_, matches)| *matches);
                 let kept = text.len() - matches.clone().map(|((start, end), _)| end - start).sum::<usize>();
                 budget.check(kept.saturating_add(matches.count().saturating_mul(content.len())))?;
-                // What replaces nothing at the very start has no place in the text before, which makes the crate's
-                // next step panic. What is prepended shares the place of the first letter.
+                // A replacement of nothing at the very start has no position in the original text, on which the
+                // crate's next step panics. Prepended text is given the position of the first letter.
                 let first = !text.is_empty() && found.0.first() == Some(&((0, 0), true));
                 if first {
                     found.0.remove(0);
@@ -149,8 +149,8 @@ impl Normalize {
     }
 }
 
-/// Puts `content` before a text that is not empty. The crate takes a prefix of no letters for one that the first letter
-/// of the text belongs to, and its next step panics.
+/// Puts `content` before a text that is not empty. The crate treats an empty prefix as one that the first letter of
+/// the text belongs to, and its next step panics.
 fn prepend(text: &mut NormalizedString, content: &str) {
     if !content.is_empty() {
         text.prepend(content);
@@ -172,8 +172,8 @@ impl Cut {
 }
 
 impl Pipeline {
-    /// The ids of a text without any around it; no more than `most` are needed. As plain text, in which no added token
-    /// counts, if `plain`.
+    /// The ids of a text without special tokens around it, of which the caller needs at most `most`. If `plain`, it is
+    /// encoded as plain text, in which added tokens are not recognised.
     pub fn ids(&self, text: &str, plain: bool, max: usize) -> tokenizers::Result<Vec<u32>> {
         let none = AddedVocabulary::new();
         let added = if plain { &none } else { &self.added };
@@ -211,8 +211,8 @@ impl Pipeline {
         self.model.tokenize(piece)
     }
 
-    /// The ids of a text or a pair with special tokens around them if `add_special`, and which text each belongs to.
-    /// As many as `truncation` leaves, of a pair the longer text being cut.
+    /// The ids of a text or a pair, with special tokens around them if `add_special`, and the text that each belongs
+    /// to. At most as many as `truncation` allows; of a pair the longer text is truncated.
     pub fn encode(
         &self,
         first: &str,
@@ -220,7 +220,7 @@ impl Pipeline {
         add_special: bool,
         truncation: Option<Truncation>,
     ) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
-        // Where the end of a text is kept, all of it is needed.
+        // If the end of a text is kept, all of it has to be encoded.
         let limit = truncation.filter(|cut| !cut.start).map_or(usize::MAX, |cut| cut.max);
         let mut a = self.ids(first, false, limit)?;
         let mut b = second.map(|second| self.ids(second, false, limit)).transpose()?;
@@ -246,7 +246,7 @@ impl Pipeline {
         Ok((whole.get_ids().to_vec(), whole.get_type_ids().to_vec()))
     }
 
-    /// The same pipeline, which turns a text into lower case before its other steps.
+    /// The same pipeline with a first step that converts texts to lower case.
     pub fn lowercased(&self) -> tokenizers::Result<Pipeline> {
         let mut pipeline = self.clone();
         pipeline.normalizers.insert(0, Normalize::Own(NormalizerWrapper::from(Lowercase)));
@@ -257,7 +257,7 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// How many tokens are put around a text or a pair.
+    /// The number of tokens that are added around a text or a pair.
     pub fn around(&self, pair: bool) -> usize {
         self.around.as_ref().map_or(0, |around| around.added_tokens(pair))
     }
@@ -275,8 +275,8 @@ pub(super) fn no_room(max: usize, around: usize) -> String {
     format!("a text cut to {max} tokens has no room for the {around} special tokens around it")
 }
 
-/// How many tokens of each of two texts are kept where `most` are: the longer one is cut, or both to half. This is the
-/// tokenizers crate's strategy "longest first".
+/// How many tokens of each of two texts are kept if `most` are kept in all: the longer text is truncated, or both to
+/// half. This is the tokenizers crate's strategy "longest first".
 fn kept(first: usize, second: usize, max: usize) -> (usize, usize) {
     let (short, long) = (first.min(second), first.max(second));
     if first + second <= max {

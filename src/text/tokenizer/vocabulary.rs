@@ -1,8 +1,8 @@
-//! The model of a tokenizer.json, its vocabulary and its merges, read with limits.
+//! The model of a tokenizer.json, with its vocabulary and merges, read within limits.
 //!
-//! The tokenizers crate buffers the model, builds its tables by what the file says, and panics or reads out of bounds
-//! on merges that do not fit together; so the model is read and checked here and handed over in parts. It deliberately
-//! knows no text; read [`ModelFile::build`].
+//! The tokenizers crate buffers the model, sizes its tables by numbers from the file, and panics or reads out of
+//! bounds on inconsistent merges. The model is therefore read and checked here and given to the crate in parts. The
+//! module deliberately knows no text. Read [`ModelFile::build`].
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
@@ -13,22 +13,22 @@ use tokenizers::models::unigram::Unigram;
 use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::models::wordpiece::WordPiece;
 
-/// Limits of a vocabulary, each some times what the largest published one has: 900,000 tokens (XLM-V), 500,000 merges
-/// (Gemma), 256 bytes in a token.
+/// Limits of a vocabulary, each a few times the largest published one: 900,000 tokens (XLM-V), 500,000 merges (Gemma),
+/// 256 bytes in a token.
 const TOKENS: usize = 1 << 21;
 const MERGES: usize = 1 << 22;
 pub(super) const TOKEN_BYTES: usize = 4096;
-/// A Unigram model tries every token that the text could begin with, and its trie is dropped by recursion.
+/// A Unigram model tries every token with which the text could begin, and its trie is dropped by recursion.
 const UNIGRAM_TOKEN_BYTES: usize = 512;
-/// Nodes of a Unigram model's trie, of some 350 bytes each.
+/// The most nodes of a Unigram model's trie; each takes about 350 bytes.
 const TRIE_NODES: usize = 1 << 23;
-/// A prefix, a suffix or an unknown token is copied for each character or word of a text.
+/// The most bytes of a prefix, a suffix or an unknown token, which is copied for each character or word of a text.
 const AFFIX_BYTES: usize = 256;
-/// The largest id. The tokenizers crate adds to ids.
+/// The largest id. The tokenizers crate adds numbers to ids.
 pub(super) const LARGEST_ID: u32 = i32::MAX as u32;
 
-/// A model as the file has it. Its `dropout` is not read: it makes training see a text cut up in several ways, and the
-/// same text must give the same tokens here.
+/// A model as the file states it. Its `dropout` is not read: by it training sees a text split in several ways, and
+/// here the same text must always give the same tokens.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct ModelFile {
     #[serde(rename = "type")]
@@ -45,7 +45,7 @@ pub(super) struct ModelFile {
     ignore_merges: Option<bool>,
 }
 
-/// Tokens with their ids, or in order with their scores.
+/// Tokens with their ids, or tokens in order with their scores.
 #[derive(Debug)]
 enum Vocabulary {
     Ids(bpe::Vocab),
@@ -56,7 +56,7 @@ enum Vocabulary {
 struct Merges(Vec<(String, String)>);
 
 impl ModelFile {
-    /// Checks the model and builds it; also gives the largest id in its vocabulary.
+    /// Checks the model and builds it. Also returns the largest id in its vocabulary.
     pub fn build(self) -> Result<(ModelWrapper, u32), String> {
         for (name, text) in [
             ("unk_token", &self.unk_token),
@@ -69,7 +69,7 @@ impl ModelFile {
         }
         let vocabulary = self.vocab.as_ref().ok_or("missing field `vocab`")?;
         let largest = vocabulary.check()?;
-        // Files that are older than the field are told apart as the tokenizers crate does.
+        // Older files lack this field. Their models are recognised in the same way as by the tokenizers crate.
         let kind = match (&self.kind, vocabulary) {
             (Some(kind), _) => kind.clone(),
             (None, Vocabulary::Scores(_)) => "Unigram".to_string(),
@@ -87,8 +87,8 @@ impl ModelFile {
         Ok((model, largest))
     }
 
-    /// Those of `tokens` that the model itself makes of a text: its letters, and what its merges give. A model that is
-    /// not BPE makes all that are in its vocabulary.
+    /// Those of `tokens` that the model itself produces for a text: its letters and the results of its merges. A model
+    /// other than BPE produces all tokens in its vocabulary.
     pub fn makes<'a>(&self, tokens: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
         let Some(Vocabulary::Ids(ids)) = &self.vocab else { return HashSet::new() };
         let mut known: HashSet<&str> = tokens.filter(|token| ids.contains_key(*token)).collect();
@@ -154,13 +154,13 @@ fn ids(vocabulary: Option<Vocabulary>) -> Result<bpe::Vocab, String> {
 }
 
 impl Vocabulary {
-    /// Checks ids or the cost of the scores' trie, and gives the largest id.
+    /// Checks the ids, or the cost of the scores' trie, and returns the largest id.
     fn check(&self) -> Result<u32, String> {
         match self {
             Vocabulary::Ids(ids) => {
                 let mut sorted: Vec<(u32, &str)> = ids.iter().map(|(token, &id)| (id, token.as_str())).collect();
                 sorted.sort_unstable();
-                // Which of them an id is decoded to would change from run to run.
+                // If two tokens shared an id, the decoded one would differ from run to run.
                 if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
                     let (first, second) = (short(pair[0].1), short(pair[1].1));
                     return Err(format!("vocab: {first:?} and {second:?} both have id {}", pair[0].0));
@@ -191,8 +191,8 @@ impl Vocabulary {
     }
 }
 
-/// Checks that the parts and the result of each merge are in the vocabulary. The tokenizers crate cuts the second part
-/// behind as many bytes as `prefix` has, whatever stands there.
+/// Checks that the parts and the result of each merge are in the vocabulary. The tokenizers crate removes as many
+/// bytes from the start of the second part as `prefix` has, without comparing them.
 fn check_merges(vocab: &bpe::Vocab, merges: &[(String, String)], prefix: &str) -> Result<(), String> {
     let mut merged = String::new();
     for (at, (a, b)) in merges.iter().enumerate() {
@@ -209,12 +209,12 @@ fn check_merges(vocab: &bpe::Vocab, merges: &[(String, String)], prefix: &str) -
     Ok(())
 }
 
-/// The beginning of a text that a message quotes.
+/// The beginning of a text, for messages.
 pub(super) fn short(text: &str) -> &str {
     &text[..boundary(text, 60)]
 }
 
-/// The largest boundary of a character that is at most `at`.
+/// The largest character boundary that is at most `at`.
 pub(super) fn boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
