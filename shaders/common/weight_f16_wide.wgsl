@@ -1,0 +1,19 @@
+// Eight elements of a row of f16 weights, the low half of a word first, where a row's length is a multiple of eight: one
+// load of 16 bytes, the widest there is.
+alias Packed = vec4<u32>;
+
+fn unpack(p: vec2<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
+}
+
+// Packed columns 2 * j and 2 * j + 1 of a row of w, whose rows have `len` elements.
+fn eight_of_row(row: u32, j: u32, len: u32) -> mat2x4<f32> {
+    let p = w[row * (len / 8u) + j];
+    return mat2x4<f32>(unpack(p.xy), unpack(p.zw));
+}
+
+// Packed column j: four elements.
+fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {
+    let p = w[row * (len / 8u) + j / 2u];
+    return unpack(select(p.xy, p.zw, j % 2u == 1u));
+}
