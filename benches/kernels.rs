@@ -1,6 +1,6 @@
 //! The rates of single kernels on every adapter: products in GB/s of weights and in GFLOP/s, norms and attention in µs.
 //!
-//! `cargo bench --bench kernels [ADAPTER]`. A case is a chain of equal ops, each of which reads the one before, over weights
+//! `cargo bench --bench kernels -- [ADAPTER] [sequential|lanes]`. A case is a chain of equal ops, each of which reads the one before, over weights
 //! of their own, so that no cache holds them; its time is that of a long chain less that of a short one, so that what a call
 //! costs beside its ops falls out. Numbers are the median of the rounds and their range. Nothing here is a test.
 
@@ -163,12 +163,17 @@ fn cases(width: usize) -> Vec<Case> {
 }
 
 fn main() {
-    let chosen: Option<usize> = std::env::args().skip(1).find_map(|word| word.parse().ok());
+    // Cargo adds an option of its own.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let chosen: Option<usize> = words.iter().find_map(|word| word.parse().ok());
     for info in adapters().into_iter().filter(|info| chosen.is_none_or(|index| info.index == index)) {
         println!("{info}");
         let (width, short, long) = if info.is_software() { (1024, 1, 5) } else { (4096, 4, 36) };
         for case in cases(width) {
             for numerics in [Numerics::Sequential, Numerics::Lanes] {
+                if words.iter().any(|word| word != numerics.name() && word.parse::<usize>().is_err()) {
+                    continue;
+                }
                 let (few, many) = (times(&info, numerics, &case, short), times(&info, numerics, &case, long));
                 let median = |mut times: Vec<f64>| {
                     times.sort_by(f64::total_cmp);

@@ -1,8 +1,8 @@
-//! A model's chat template: messages to the text that the model was trained to see.
+//! A model's chat template: turns messages into the text format that the model was trained on.
 //!
-//! Templates are Jinja from strangers: each runs with a bound on its steps, its memory, its depth and its output, sees
-//! no file and no environment, and fails with a typed error. It deliberately knows no tokens; read `jinja/` for the
-//! language, and `control.rs` beside this folder for how a template's text becomes ids.
+//! Templates are Jinja programs by untrusted authors. Each runs with limits on its steps, memory, depth and output,
+//! sees no file and no environment, and fails with a typed error. The module deliberately knows no tokens. Read
+//! `jinja/` for the language, and `control.rs` beside this folder for how a template's text becomes ids.
 
 mod jinja;
 
@@ -12,17 +12,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// A turn of a conversation.
+/// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// Who wrote it: `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The text of the message.
     pub content: String,
 }
 
 impl Message {
-    /// `content` said by `role`.
+    /// A message `content` written by `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Message { role: role.into(), content: content.into() }
     }
@@ -37,19 +37,21 @@ pub struct ChatTemplate {
     specials: Vec<(String, String)>,
 }
 
-/// The largest template; those of the known models have some 10 KB.
+/// The largest template, in bytes; those of known models have about 10 KB.
 const SOURCE: usize = 256 << 10;
-/// Stack to run it on. Nesting is counted and ends long before, in a build without optimisation too.
+/// The stack on which a template runs. Nesting is counted and reaches its limit long before the stack ends, even in a
+/// build without optimisation.
 const STACK: usize = 256 << 20;
 
 impl ChatTemplate {
     /// Compiles the template `source`; `path` is for messages.
     ///
-    /// `specials` are the variables that name special tokens, such as `bos_token`. `now` is what `strftime_now` tells,
-    /// in UTC: one moment for the whole conversation, or each turn would begin with another text.
+    /// `specials` are the variables that name special tokens, such as `bos_token`. `now` is the time that
+    /// `strftime_now` returns, in UTC. It is fixed for the whole conversation: otherwise the text of earlier turns
+    /// would change.
     ///
     /// # Errors
-    /// [`TextError::Template`] when it is no template, with the line.
+    /// [`TextError::Template`] with the line when the source is not a valid template.
     pub fn new(
         path: impl AsRef<Path>,
         source: &str,
@@ -66,11 +68,12 @@ impl ChatTemplate {
         Ok(ChatTemplate { path, source: source.to_owned(), template, now, specials })
     }
 
-    /// The conversation as text; with `add_generation_prompt`, up to where the assistant's next answer begins.
+    /// The conversation as text. With `add_generation_prompt`, up to the point where the assistant's next answer
+    /// begins.
     ///
     /// # Errors
-    /// [`TextError::Template`] when the template raises, with its own message; when it fails, with the line; or when it
-    /// runs or prints without end.
+    /// [`TextError::Template`] when the template raises an error, with its own message; when it fails, with the line;
+    /// or when it exceeds a limit on running or printing.
     #[doc(hidden)]
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
         let given: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
@@ -87,7 +90,7 @@ impl ChatTemplate {
         with_room(|| self.template.render(&variables, self.now, given)).map_err(|e| self.error(explain(&e)))
     }
 
-    /// What stands in the template's source.
+    /// The source of the template.
     pub(super) fn source(&self) -> &str {
         &self.source
     }
@@ -108,7 +111,7 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
-/// Runs `work` where values and expressions nested as deep as a template may nest them do not end the stack.
+/// Runs `work` on a stack that is large enough for the deepest nesting of values and expressions that is allowed.
 fn with_room<T: Send>(work: impl FnOnce() -> std::result::Result<T, Box<jinja::Error>> + Send) -> Outcome<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK);
@@ -123,7 +126,7 @@ fn unrun(reason: String) -> Box<jinja::Error> {
     Box::new(jinja::Error { fault: Fault::Failed(reason), line: None })
 }
 
-/// The longest quotation of a template in an error.
+/// The longest quotation of a template in an error, in characters.
 const QUOTED: usize = 600;
 
 fn explain(error: &jinja::Error) -> String {

@@ -1,8 +1,8 @@
 //! `value.name`, `value[key]` and `value[from:to]`, as Jinja2's immutable sandbox allows them.
 //!
-//! A name looks for an attribute first and a subscript for an item first. Methods that would change a value give an
-//! undefined one; what Python has and fanfold lacks is refused. Read `text_methods.rs` and `methods.rs` for the
-//! methods.
+//! `value.name` looks for an attribute first, `value['name']` for an item first. A method that would change a value
+//! gives an undefined value; a method that Python has and fanfold lacks is refused. Read `text_methods.rs` and
+//! `methods.rs` for the methods.
 
 use super::fault::{Result, failed, refused};
 use super::methods;
@@ -75,7 +75,7 @@ fn position(index: i128, length: usize) -> Option<usize> {
     usize::try_from(index).ok().filter(|index| *index < length)
 }
 
-/// An attribute that Python finds on the object itself.
+/// An attribute that Python finds on the object itself and not among its items.
 pub(super) fn own(render: &dyn Runtime, value: &Value, name: &str) -> Result<Option<Value>> {
     let unsafe_one = || {
         let of = value.type_name();
@@ -153,7 +153,7 @@ pub(super) fn slice(render: &dyn Runtime, value: &Value, bounds: [Option<Value>;
     let length = match value {
         Value::Str(_) | Value::List(_) | Value::Tuple(_) | Value::Range(_) => value.len().unwrap_or(0),
         Value::Markup(_) => return Err(refused("a part of an escaped text")),
-        // Jinja2 raises, or gives an undefined value where it can tell when it compiles.
+        // Jinja2 raises an error here, or gives an undefined value if it can tell at compile time.
         other => return Err(refused(format!("a slice of an object of type {}", other.type_name()))),
     };
     let range = indices(given, length)?;
@@ -169,7 +169,7 @@ pub(super) fn slice(render: &dyn Runtime, value: &Value, bounds: [Option<Value>;
                 let part = super::strings::char_range(text, range.start as usize, range.stop as usize);
                 return Value::text(limits, part);
             }
-            // Four bytes for each character.
+            // A character takes up to four bytes.
             let _held = limits.lease(text.len().saturating_mul(4))?;
             let chars: Vec<char> = text.chars().collect();
             let part: String = (0..range.len()).filter_map(|i| chars.get(range.at(i) as usize)).collect();
@@ -186,7 +186,7 @@ pub(super) fn slice(render: &dyn Runtime, value: &Value, bounds: [Option<Value>;
     }
 }
 
-/// The positions that a slice picks, as Python's `slice.indices`.
+/// The positions that a slice selects, as Python's `slice.indices` computes them.
 fn indices(given: [Option<i128>; 3], length: usize) -> Result<Range> {
     let [from, to, step] = given;
     let step = step.unwrap_or(1);

@@ -1,14 +1,14 @@
-//! A parsed template.
+//! The syntax tree of a template.
 //!
-//! It holds no values, so that one template may be rendered on any thread. It deliberately knows nothing of how it
-//! runs: read `parser.rs` for how it is made and `render.rs` for how it runs.
+//! It holds no run-time values, so that one template can be rendered on any thread. It deliberately knows nothing of
+//! how it runs. Read `parser.rs` for how it is made and `render.rs` for how it runs.
 
 use std::sync::Arc;
 
-/// An expression and the line that it begins on.
+/// An expression and the line on which it begins.
 pub(super) struct Expr {
     pub(super) line: u32,
-    /// Levels of expressions below this one, itself included.
+    /// The depth of the expression, itself included.
     pub(super) depth: u32,
     pub(super) kind: ExprKind,
 }
@@ -79,7 +79,7 @@ pub(super) enum Comparison {
     NotIn,
 }
 
-/// Arguments of a call, a filter or a test.
+/// The arguments of a call, a filter or a test.
 #[derive(Default)]
 pub(super) struct Arguments {
     pub(super) positional: Vec<Expr>,
@@ -90,7 +90,7 @@ pub(super) struct Arguments {
     pub(super) unpacked_named: Option<Box<Expr>>,
 }
 
-/// Where an assignment stores.
+/// The target of an assignment.
 pub(super) enum Target {
     Name(String),
     /// `{% set space.name = ... %}`
@@ -115,7 +115,7 @@ pub(super) enum StatementKind {
     /// `{% call(arguments) macro() %}`
     Call(Expr, Arc<Macro>),
     Filter(Expr, Vec<Statement>),
-    /// `{% generation %}` marks the assistant's part for training. It prints what it holds.
+    /// `{% generation %}` marks the assistant's part for training. Here it only prints its body.
     Generation(Vec<Statement>),
     Break,
     Continue,
@@ -131,11 +131,11 @@ pub(super) struct For {
 }
 
 pub(super) struct Macro {
-    /// None for the body of a `{% call %}`.
+    /// The macro's name; `None` for the body of a `{% call %}`.
     pub(super) name: Option<String>,
     pub(super) parameters: Vec<(String, Option<Expr>)>,
     pub(super) body: Vec<Statement>,
-    /// Whether the body names `caller`, `kwargs` or `varargs`, without being a parameter.
+    /// Whether the body uses `caller`, `kwargs` or `varargs` without declaring it as a parameter.
     pub(super) reads: Specials,
 }
 

@@ -1,7 +1,7 @@
 //! Python's `str.format`: `'{0:>8} {name!r}'.format(x, name=y)`.
 //!
-//! A field may reach into its value (`{0.a[b]}`), by the same rules as an expression. Read `spec.rs` for what stands
-//! behind a colon.
+//! A field may access parts of its value (`{0.a[b]}`), by the same rules as an expression. Read `spec.rs` for the
+//! format specification after a colon.
 //! Source of the rules: "Format String Syntax" of Python's documentation.
 
 use super::fault::{Result, failed, refused};
@@ -26,7 +26,7 @@ struct Fields<'a> {
     render: &'a dyn Runtime,
     positional: &'a [Value],
     named: &'a [(String, Value)],
-    /// The next number of fields without one; none once a field has a number.
+    /// The next automatic field number. `None` after a field with an explicit number.
     next: Option<usize>,
 }
 
@@ -128,7 +128,7 @@ impl Fields<'_> {
     }
 }
 
-/// What stands in the braces that were opened before `text`, and the text behind them.
+/// The contents of the braces that were opened before `text`, and the text after them.
 fn field(text: &str) -> Result<(&str, &str)> {
     let mut open = 1;
     let (mut in_name, mut in_index) = (true, false);

@@ -1,6 +1,6 @@
-//! Arguments of filters, tests, functions and methods, bound to names as Python binds them.
+//! The arguments of filters, tests, functions and methods, bound to parameter names as Python binds them.
 //!
-//! It deliberately knows no function: each says its own parameters. Read `filters.rs` for who uses it.
+//! It deliberately knows no function: each declares its own parameters. Read `filters.rs` for a user of it.
 
 use super::fault::{Result, failed, refused};
 use super::limits::{Buffer, Limits};
@@ -15,7 +15,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// The arguments by the parameters' names. One that a call leaves out is None here.
+    /// The arguments by the names of their parameters. A parameter without an argument is `None`.
     pub(super) fn bind<const N: usize>(&self, function: &str, parameters: [&str; N]) -> Result<[Option<&Value>; N]> {
         if self.positional.len() > N {
             return Err(failed(format!("{function} takes at most {N} arguments, got {}", self.positional.len())));
@@ -36,7 +36,7 @@ impl Arguments {
         Ok(bound)
     }
 
-    /// Positional arguments only, as Python's own methods take them: at least `least`.
+    /// The positional arguments, at least `least` of them. Python's own methods take no named ones.
     pub(super) fn positions<const N: usize>(&self, function: &str, least: usize) -> Result<[Option<&Value>; N]> {
         if let Some((name, _)) = self.named.first() {
             return Err(failed(format!("{function} takes no argument {name} by its name")));
@@ -53,7 +53,7 @@ pub(super) fn required<'v>(value: Option<&'v Value>, function: &str, name: &str)
     value.ok_or_else(|| failed(format!("{function} needs its argument {name}")))
 }
 
-/// An integer, as Python takes one where it needs an index.
+/// An integer argument, by Python's rules for an index.
 pub(super) fn int(value: &Value, what: &str) -> Result<i128> {
     value.defined()?;
     value.as_int().ok_or_else(|| failed(format!("{what} is an integer, not {}", value.type_name())))
@@ -64,7 +64,7 @@ pub(super) fn size(value: &Value, what: &str) -> Result<usize> {
     int(value, what).map(|value| usize::try_from(value.max(0)).unwrap_or(usize::MAX))
 }
 
-/// A text that is not escaped.
+/// A string argument that is not escaped.
 pub(super) fn text<'v>(value: &'v Value, what: &str) -> Result<&'v str> {
     value.defined()?;
     match value {
@@ -74,7 +74,7 @@ pub(super) fn text<'v>(value: &'v Value, what: &str) -> Result<&'v str> {
     }
 }
 
-/// An indentation: a text, or a number of spaces.
+/// An indentation: a string, or a number of spaces.
 pub(super) fn int_or_text(limits: &Rc<Limits>, value: &Value, what: &str) -> Result<String> {
     if let Some(text) = value.as_str() {
         return Ok(text.to_owned());

@@ -1,7 +1,7 @@
-//! Equality, order, membership and sorting of values, as Python's operators have them.
+//! Equality, order, membership and sorting of values, as in Python.
 //!
-//! Each pair of values compared takes a step. The order is never the standard library's: a comparison may fail, and one
-//! that is no total order must not panic. Read `value.rs` first.
+//! Each comparison of two values takes a step. Sorting does not use the standard library's: a comparison may fail, and
+//! one that is not a total order must not panic. Read `value.rs` first.
 
 use super::fault::{Result, failed, refused};
 use super::limits::Limits;
@@ -60,10 +60,10 @@ fn unsure<T>() -> Result<T> {
     Err(refused("comparing views or methods"))
 }
 
-/// What Python asks of items: the same object, or equal.
+/// Python's test when it searches items: the same object, or equal.
 fn same_or_equal(limits: &Rc<Limits>, a: &Value, b: &Value) -> Result<bool> {
     if is(a, b) {
-        // Python takes the same object for equal without looking into it.
+        // Python considers an object equal to itself without comparing its contents.
         return Ok(true);
     }
     if let (Value::Float(a), Value::Float(b)) = (a, b)
@@ -75,7 +75,7 @@ fn same_or_equal(limits: &Rc<Limits>, a: &Value, b: &Value) -> Result<bool> {
     limits.deeper(|| equal(limits, a, b))
 }
 
-/// Whether both are the same object, for those that are more than what they hold.
+/// Whether both values are the same object, for values with an identity of their own.
 pub(super) fn is(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => Rc::ptr_eq(a, b),
@@ -90,7 +90,7 @@ pub(super) fn is(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// The order of two numbers; none with nan. None at all where one is no number.
+/// The order of two numbers; `None` if one is nan. The result as a whole is `None` if one is not a number.
 fn numbers(a: &Value, b: &Value) -> Option<Result<Option<Ordering>>> {
     Some(Ok(match (a, b) {
         (Value::Float(a), Value::Float(b)) => a.partial_cmp(b),
@@ -100,7 +100,7 @@ fn numbers(a: &Value, b: &Value) -> Option<Result<Option<Ordering>>> {
     }))
 }
 
-/// Exactly, as Python does: not by rounding the integer.
+/// Compares exactly, as Python does, without rounding the integer to a float.
 fn int_to_float(a: i128, b: f64) -> Option<Ordering> {
     if b.is_nan() {
         return None;
@@ -112,7 +112,7 @@ fn int_to_float(a: i128, b: f64) -> Option<Ordering> {
     Some(a.cmp(&(whole as i128)).then(0.0.partial_cmp(&(b - whole)).unwrap_or(Ordering::Equal)))
 }
 
-/// The order of two values; None where neither is less and they are not equal (nan).
+/// The order of two values; `None` if neither is less and they are not equal, as with nan.
 pub(super) fn order(limits: &Rc<Limits>, a: &Value, b: &Value, operator: &str) -> Result<Option<Ordering>> {
     limits.charge(1)?;
     a.defined()?;
@@ -124,7 +124,7 @@ pub(super) fn order(limits: &Rc<Limits>, a: &Value, b: &Value, operator: &str) -
         (Value::Str(_) | Value::Markup(_), Value::Str(_) | Value::Markup(_)) => {
             let (a, b) = (a.as_str().unwrap_or_default(), b.as_str().unwrap_or_default());
             limits.charge_bytes(a.len().min(b.len()))?;
-            // UTF-8 sorts as code points do.
+            // The bytes of UTF-8 sort in the order of code points.
             Ok(Some(a.cmp(b)))
         }
         (Value::List(x), Value::List(y)) | (Value::Tuple(x), Value::Tuple(y)) => {
@@ -169,7 +169,7 @@ pub(super) fn contains(limits: &Rc<Limits>, needle: &Value, value: &Value) -> Re
     }
 }
 
-/// Sorts `items` by `less`, keeping the order of what is equal: a merge sort, since a comparison may fail.
+/// Sorts `items` by `less` with a stable merge sort, in which a comparison may fail.
 pub(super) fn sort<T: Clone>(items: &[T], less: &mut impl FnMut(&T, &T) -> Result<bool>) -> Result<Vec<T>> {
     if items.len() < 2 {
         return Ok(items.to_vec());
@@ -190,7 +190,8 @@ pub(super) fn sort<T: Clone>(items: &[T], less: &mut impl FnMut(&T, &T) -> Resul
     }
 }
 
-/// Whether `a` sorts before `b`. What has no order among all is refused: the result would depend on the algorithm.
+/// Whether `a` sorts before `b`. Values without an order (nan) are refused, because the result would depend on the
+/// algorithm.
 pub(super) fn sorts_before(limits: &Rc<Limits>, a: &Value, b: &Value) -> Result<bool> {
     match order(limits, a, b, "<")? {
         Some(order) => Ok(order == Ordering::Less),

@@ -1,32 +1,32 @@
-//! Why a template ended without a text.
+//! The reasons why a template gives no text.
 //!
-//! Whether Jinja2 would fail here too is kept apart from what only fanfold refuses, so that the comparison with Jinja2
-//! in the tests can tell them apart. Read `mod.rs` one folder up for how a fault becomes fanfold's error.
+//! Errors that Jinja2 raises too are distinguished from what only fanfold refuses, so that tests which compare with
+//! Jinja2 can tell them apart. Read `mod.rs` one folder up for how a fault becomes fanfold's error.
 
 /// The reason.
 #[derive(Debug)]
 pub(in super::super) enum Fault {
-    /// The source is no template.
+    /// The source is not a valid template.
     Syntax(String),
     /// The template called `raise_exception`.
     Raised(String),
-    /// Jinja2 fails here too.
+    /// Jinja2 raises an error here, too.
     Failed(String),
-    /// Jinja2 has a meaning for this that fanfold does not offer.
+    /// Jinja2 gives this a meaning that fanfold does not support.
     Refused(String),
-    /// Too many steps.
+    /// The limit on steps is exceeded.
     Steps,
-    /// Too much time.
+    /// The limit on time is exceeded.
     Time,
-    /// Too much memory.
+    /// The limit on memory is exceeded.
     Memory,
-    /// Too long a text.
+    /// The limit on the length of the text is exceeded.
     Printed,
-    /// Too many evaluations inside each other.
+    /// The limit on nested evaluations is exceeded.
     Depth,
 }
 
-/// A [`Fault`] and the innermost line of the template that it arose on.
+/// A [`Fault`] and the innermost line of the template at which it occurred.
 #[derive(Debug)]
 pub(in super::super) struct Error {
     pub(in super::super) fault: Fault,
@@ -39,12 +39,12 @@ pub(super) fn fault(fault: Fault) -> Box<Error> {
     Box::new(Error { fault, line: None })
 }
 
-/// Jinja2 fails here too.
+/// A fault that Jinja2 raises, too.
 pub(super) fn failed(reason: impl Into<String>) -> Box<Error> {
     fault(Fault::Failed(reason.into()))
 }
 
-/// Only fanfold refuses this.
+/// A fault of something that only fanfold refuses.
 pub(super) fn refused(what: impl Into<String>) -> Box<Error> {
     fault(Fault::Refused(what.into()))
 }
@@ -53,7 +53,7 @@ pub(super) fn syntax(line: u32, reason: impl Into<String>) -> Box<Error> {
     Box::new(Error { fault: Fault::Syntax(reason.into()), line: Some(line) })
 }
 
-/// Adds the line to an error that has none yet.
+/// Adds the line to an error that has no line yet.
 pub(super) fn at(line: u32) -> impl FnOnce(Box<Error>) -> Box<Error> {
     move |mut error| {
         error.line.get_or_insert(line);

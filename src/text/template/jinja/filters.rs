@@ -1,7 +1,7 @@
-//! The filters of Jinja2: what may stand behind `|`. Here are those of numbers and of any value.
+//! The filters of Jinja2, which are written after `|`. This file has those of numbers and of any value.
 //!
 //! Read `text_filters.rs` and `list_filters.rs` for the others.
-//! Source of their meanings: `jinja2/filters.py` of Jinja2 3.1.
+//! Source of their definitions: `jinja2/filters.py` of Jinja2 3.1.
 
 use super::call::{Arguments, int, required};
 use super::fault::{Result, failed, refused};
@@ -12,7 +12,7 @@ use super::strings::is_space;
 use super::value::Value;
 use super::{access, json, list_filters, text_filters};
 
-/// Filters that exist in Jinja2 and are refused where they are reached.
+/// Filters that exist in Jinja2 and that fanfold refuses when they are reached.
 const REFUSED: [&str; 6] = ["pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"];
 const NAMES: [&str; 10] = ["abs", "attr", "count", "d", "default", "float", "int", "length", "round", "tojson"];
 
@@ -110,11 +110,11 @@ fn directed(value: &Value, precision: i128, method: &str) -> Result<Value> {
     if whole.abs() > (1_u64 << 53) as f64 {
         return Err(refused("rounding up or down numbers of more than 53 bits"));
     }
-    // Python divides integers here, which know no negative zero.
+    // For integers Python divides without floats here, so there is no negative zero.
     Ok(Value::Float((whole + 0.0) / unit))
 }
 
-/// Python's `int(value, base)`; None where the filter gives its default.
+/// Python's `int(value, base)`; `None` if the filter returns its default.
 fn to_int(value: &Value, base: i128) -> Result<Option<i128>> {
     value.defined()?;
     if let Some(whole) = value.as_int() {
@@ -192,7 +192,7 @@ fn to_float(text: &str) -> Result<Option<f64>> {
     Ok(text.replace('_', "").parse().ok())
 }
 
-/// Python reads digits of every script.
+/// Python accepts the digits of every script.
 fn non_ascii<T>(text: &str) -> Result<Option<T>> {
     if text.chars().any(|c| c.is_numeric() && !c.is_ascii()) {
         return Err(refused("reading a number whose digits are not ASCII"));

@@ -1,6 +1,6 @@
 //! The global functions of a chat template: `raise_exception`, `strftime_now`, `range`, `namespace`, `dict` and others.
 //!
-//! Each does what it does in transformers' environment, so that one template gives one text. Read `render.rs` for how
+//! Each behaves as in transformers' environment, so that a template gives the same text. Read `render.rs` for how
 //! they are found.
 
 use super::call::{Arguments, int, required, text};
@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 /// The longest range that Jinja2's sandbox allows.
 const LONGEST: usize = 100_000;
-/// The longest format of a time.
+/// The longest format string of a time, in bytes.
 const FORMAT: usize = 4096;
 
 /// The global function `name`.
@@ -93,7 +93,7 @@ fn range(arguments: &Arguments) -> Result<Value> {
     Ok(Value::Range(range))
 }
 
-/// The keys and values that `dict(...)` would be made of.
+/// The keys and values from which `dict(...)` is made.
 fn pairs(render: &dyn Runtime, function: &str, arguments: &Arguments) -> Result<Vec<(Value, Value)>> {
     let limits = render.limits();
     let mut all = Vec::new();
@@ -123,7 +123,7 @@ fn pairs(render: &dyn Runtime, function: &str, arguments: &Arguments) -> Result<
     Ok(all)
 }
 
-/// Stores into a namespace. It may hold no namespace, so that none can hold itself.
+/// Stores a value into a namespace. A namespace cannot be stored, so that none can contain itself.
 pub(super) fn store(render: &dyn Runtime, space: &Rc<Namespace>, name: Value, value: Value) -> Result<()> {
     if name.as_str().is_some_and(|name| name.starts_with('_')) {
         return Err(failed("a namespace stores no name that begins with an underscore"));
@@ -145,13 +145,13 @@ pub(super) fn store(render: &dyn Runtime, space: &Rc<Namespace>, name: Value, va
             None
         }
     };
-    // Dropped after the borrow has ended.
+    // The old value is dropped after the borrow has ended.
     drop(entries);
     drop(old);
     Ok(())
 }
 
-/// The time in a format of `strftime`, of whose directives those are known that Python and jiff read alike.
+/// The time in a `strftime` format. Only directives that Python and jiff define alike are supported.
 fn told(format: &str, now: jiff::Timestamp) -> Result<String> {
     if format.len() > FORMAT {
         return Err(refused(format!("a format of a time with more than {FORMAT} bytes")));

@@ -1,6 +1,6 @@
 //! The filter `tojson` as transformers has it: Python's `json.dumps`, without the HTML escapes of Jinja2's own.
 //!
-//! Each value takes a step and each text is counted before it grows. Read `print.rs` for the other form of values.
+//! Each value takes a step, and each string is counted before it grows. Read `print.rs` for `str()` and `repr()`.
 
 use super::call::{Arguments, int_or_text};
 use super::compare::{sort, sorts_before};
@@ -154,7 +154,7 @@ fn float(value: f64) -> String {
     if value.is_finite() {
         return print::float(value);
     }
-    // As Python writes what JSON has no word for.
+    // Python's spelling of numbers that JSON cannot express.
     let word = if value.is_nan() {
         "NaN"
     } else if value > 0.0 {

@@ -1,6 +1,6 @@
-//! A template's source to tokens, by the rules of Jinja2's lexer with `trim_blocks` and `lstrip_blocks`.
+//! Splits a template's source into tokens, by the rules of Jinja2's lexer with `trim_blocks` and `lstrip_blocks`.
 //!
-//! White space around tags is decided here and nowhere else. It deliberately knows no grammar: read `parser.rs` next.
+//! White space around tags is handled here and nowhere else. It deliberately knows no grammar. Read `parser.rs` next.
 //! Source of the rules: `jinja2/lexer.py` of Jinja2 3.1.
 
 use super::fault::{Result, syntax};
@@ -21,16 +21,16 @@ pub(super) enum Token {
     End,
 }
 
-/// Longest first, so that the first that fits is meant.
+/// The operators, longest first, so that the first that matches is the right one.
 const OPERATORS: [&str; 26] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
     ":", "|", ",", ";",
 ];
 
-/// The tokens, each with its line; the last is `End`.
+/// The tokens with their lines. The last token is `End`.
 pub(super) fn tokens(source: &str) -> Result<Vec<(Token, u32)>> {
     let mut source = source.replace("\r\n", "\n").replace('\r', "\n");
-    // One newline at the end is not the template's.
+    // One newline at the end does not belong to the template.
     if source.ends_with('\n') {
         source.pop();
     }
@@ -43,7 +43,7 @@ struct Lexer<'s> {
     source: &'s str,
     at: usize,
     line: u32,
-    /// Whether what was read last ended with a newline.
+    /// Whether the part before the current position ended with a newline.
     line_starts: bool,
     tokens: Vec<(Token, u32)>,
 }
@@ -57,7 +57,7 @@ impl<'s> Lexer<'s> {
         self.tokens.push((token, self.line));
     }
 
-    /// Moves on by `bytes` and counts their lines.
+    /// Advances by `bytes` and counts the lines in them.
     fn advance(&mut self, bytes: usize) {
         let passed = &self.source[self.at..self.at + bytes];
         self.line += passed.bytes().filter(|&b| b == b'\n').count() as u32;
@@ -112,7 +112,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// The text before a tag without the white space that the tag takes away.
+    /// The text before a tag, without the white space that the tag removes.
     fn before_tag<'t>(&self, text: &'t str, sign: Option<char>, variable: bool) -> &'t str {
         if sign == Some('-') {
             return text.trim_end_matches(is_space);
@@ -125,8 +125,8 @@ impl<'s> Lexer<'s> {
         text
     }
 
-    /// Passes the end of a tag, `close`, with what it takes of the text behind it: all white space after a `-`, one
-    /// newline where there is no sign and the tag is no variable.
+    /// Consumes the end of a tag, `close`, and the white space after it that the tag removes: all of it after a `-`,
+    /// and one newline if there is no sign and the tag is not a variable.
     fn end(&mut self, sign: Option<char>, close: &str) {
         let length = sign.map_or(0, |_| 1) + close.len();
         let after = &self.rest()[length..];
@@ -140,7 +140,7 @@ impl<'s> Lexer<'s> {
 
     fn comment(&mut self) -> Result<()> {
         let rest = self.rest();
-        // Jinja2 takes the end of the template for the end of an empty comment, and of an empty raw block.
+        // Jinja2 treats the end of the template as the end of an empty comment or an empty raw block.
         if rest.is_empty() {
             return Ok(());
         }
@@ -171,7 +171,7 @@ impl<'s> Lexer<'s> {
         if rest.is_empty() { Ok(()) } else { Err(syntax(self.line, "a raw block has no end")) }
     }
 
-    /// Tokens up to the end of a tag.
+    /// Reads tokens up to the end of a tag.
     fn code(&mut self, close: &str) -> Result<()> {
         let mut open = Vec::new();
         loop {
@@ -230,7 +230,7 @@ impl<'s> Lexer<'s> {
     }
 }
 
-/// The length of `{% raw %}` where `tag` begins with it, and what a `-` at its end takes.
+/// The length of `{% raw %}` if `tag` begins with it, with the white space that a `-` at its end removes.
 fn raw_begin(tag: &str) -> Option<usize> {
     let inner = tag.strip_prefix("{%")?;
     let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner).trim_start_matches(is_space);
@@ -242,7 +242,7 @@ fn raw_begin(tag: &str) -> Option<usize> {
     Some(tag.len() - after.len())
 }
 
-/// The length of digits at the start of `text`, single underscores between them allowed.
+/// The number of digits at the start of `text`; single underscores between them are allowed.
 fn digits(text: &str, digit: impl Fn(u8) -> bool) -> usize {
     let bytes = text.as_bytes();
     let mut end = 0;
@@ -293,7 +293,7 @@ fn number(text: &str, after_dot: bool) -> Result2<(Token, usize)> {
     let lead = usize::from(prefix > 0 && body.starts_with('_'));
     let mut length = digits(&body[lead..], |b| (b as char).is_digit(radix));
     if prefix == 0 && text.starts_with('0') {
-        // "007" is no number: zeros alone are.
+        // "007" is not a number, but a sequence of zeros is.
         length = digits(text, |b| b == b'0');
     }
     if length == 0 {
@@ -306,7 +306,7 @@ fn number(text: &str, after_dot: bool) -> Result2<(Token, usize)> {
 
 type Result2<T> = std::result::Result<T, String>;
 
-/// The text of a literal that begins with `quote`, and the literal's length.
+/// The value of the string literal that begins with `quote`, and the literal's length.
 fn text(source: &str, quote: char) -> Result2<(String, usize)> {
     let mut out = String::new();
     let mut chars = source.char_indices().skip(1).peekable();

@@ -1,23 +1,24 @@
-//! What a template may use up: steps, time, memory, depth and output. Every operation asks here before it works.
+//! The limits of a template: steps, time, memory, depth and output. Every operation checks them before it works.
 //!
-//! A step is one node of the template or 64 bytes of work, so that no single operation can be large for free. Memory is
-//! counted as values are made and given back as they are dropped. It deliberately knows nothing of values: read
-//! `value.rs` for those.
+//! A step is one node of the template or 64 bytes of work, so that no single operation can be large and cheap. Memory
+//! is counted when a value is made and returned when it is dropped. The module deliberately knows nothing of values.
+//! Read `value.rs` for those.
 
 use super::fault::{Fault, Result, fault};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Steps for any template; the bytes of the conversation are added. Known templates take some hundreds per message.
+/// The steps allowed for any template; the number of bytes of the conversation is added. Known templates take a few
+/// hundred steps per message.
 const STEPS: u64 = 1 << 20;
-/// Bytes of values that a template may hold at one time; a multiple of the conversation's bytes is added.
+/// The bytes of values that a template may hold at a time; a multiple of the conversation's bytes is added.
 const MEMORY: usize = 64 << 20;
-/// Bytes it may print, to which a multiple of the conversation's bytes is added.
+/// The bytes that a template may print; a multiple of the conversation's bytes is added.
 const PRINTED: usize = 1 << 20;
-/// A second guard beside the steps, in case a machine is very slow. Steps run out within about a second.
+/// The time allowed, a second guard for very slow machines. Otherwise steps run out within about a second.
 const TIME: Duration = Duration::from_secs(30);
-/// Nested evaluations: expressions in expressions, blocks in blocks, macros that call macros.
+/// The most nested evaluations: expressions in expressions, blocks in blocks, macros that call macros.
 const DEPTH: u32 = 2000;
 
 /// The counters of one rendering.
@@ -31,7 +32,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// For a conversation of `given` bytes.
+    /// The limits for a conversation of `given` bytes.
     pub(super) fn new(given: usize) -> Rc<Self> {
         Rc::new(Limits {
             steps: Cell::new(STEPS.saturating_add((given as u64).saturating_mul(4))),
@@ -43,7 +44,7 @@ impl Limits {
         })
     }
 
-    /// Takes `steps`, or fails when they are used up.
+    /// Takes `steps`, and fails if fewer remain.
     pub(super) fn charge(&self, steps: u64) -> Result<()> {
         let left = self.steps.get().checked_sub(steps).ok_or_else(|| fault(Fault::Steps))?;
         self.steps.set(left);
@@ -71,7 +72,7 @@ impl Limits {
         Ok(lease)
     }
 
-    /// Runs `work` one level deeper.
+    /// Runs `work` one level of nesting deeper.
     pub(super) fn deeper<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let depth = self.depth.get();
         if depth >= DEPTH {
@@ -84,7 +85,7 @@ impl Limits {
     }
 }
 
-/// Bytes that a value holds. They are given back when it is dropped.
+/// The bytes that a value holds. They are returned when it is dropped.
 pub(super) struct Lease {
     limits: Rc<Limits>,
     bytes: usize,
@@ -105,7 +106,7 @@ impl Drop for Lease {
     }
 }
 
-/// A text while it grows: each addition is counted before it is made.
+/// A string under construction. Each addition is counted before it is made.
 pub(super) struct Buffer {
     text: String,
     lease: Lease,
@@ -130,7 +131,7 @@ impl Buffer {
         self.push(c.encode_utf8(&mut [0; 4]))
     }
 
-    /// Adds `text` as often as `times` says. What does not fit is refused before it is made.
+    /// Appends `text` `times` times. An addition beyond the limits is refused before it is made.
     pub(super) fn repeat(&mut self, text: &str, times: usize) -> Result<()> {
         let bytes = text.len().checked_mul(times).ok_or_else(|| fault(Fault::Printed))?;
         if bytes > self.lease.limits.printed - self.text.len() {

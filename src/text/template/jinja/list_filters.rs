@@ -1,7 +1,8 @@
 //! Filters of sequences: `map`, `selectattr`, `sort`, `groupby` and others.
 //!
-//! Where Jinja2 gives a generator, an iterator is given: what was taken from it is gone. Its items are computed at
-//! once, so items that can change meanwhile are refused. Read `value.rs` for iterators.
+//! Where Jinja2 returns a generator, these return an iterator, whose items can be taken once. Jinja2 computes such
+//! items later; here they are computed at once, so items that could change in between are refused. Read `value.rs` for
+//! iterators.
 
 use super::access;
 use super::ast::Binary;
@@ -182,7 +183,7 @@ fn simple(render: &dyn Runtime, name: &str, value: &Value) -> Result<Value> {
     }
 }
 
-/// The items of a sequence; none of what is false, which Jinja2 does not go through.
+/// The items of a sequence; empty for a value that is false, over which Jinja2 does not iterate.
 fn settled(render: &dyn Runtime, name: &str, value: &Value) -> Result<Vec<Value>> {
     if !render.truth(value)? {
         return Ok(Vec::new());
@@ -190,7 +191,7 @@ fn settled(render: &dyn Runtime, name: &str, value: &Value) -> Result<Vec<Value>
     plain(name, items(render.limits(), value)?)
 }
 
-/// The items of a filter that Jinja2 would compute later: those that could change until then are refused.
+/// The items for a filter that Jinja2 would compute later. Items that could change in between are refused.
 fn plain(name: &str, all: Vec<Value>) -> Result<Vec<Value>> {
     match all.iter().find(|item| !item.is_plain()) {
         Some(item) => Err(refused(format!("the filter {name} of objects of type {}", item.type_name()))),
@@ -198,7 +199,7 @@ fn plain(name: &str, all: Vec<Value>) -> Result<Vec<Value>> {
     }
 }
 
-/// Looks up an attribute by its path, such as `a.b.0`.
+/// Looks up an attribute by a path such as `a.b.0`.
 struct Getter {
     path: Vec<Step>,
     default: Option<Value>,
@@ -246,7 +247,7 @@ impl Getter {
     }
 }
 
-/// A text in lower case, unless case counts.
+/// A string in lower case, unless the filter is case-sensitive.
 fn folded(render: &dyn Runtime, value: Value, case_sensitive: bool) -> Result<Value> {
     match &value {
         Value::Str(text) if !case_sensitive => {
@@ -329,7 +330,8 @@ fn sum(render: &dyn Runtime, value: &Value, arguments: &Arguments) -> Result<Val
     if total.as_str().is_some() {
         return Err(failed("sum() can't sum strings"));
     }
-    // Since 3.12 Python corrects each addition of floats; where that changes the sum, its version decides.
+    // From version 3.12 on, Python corrects rounding in sums of floats. Where that changes the sum, the result depends
+    // on Python's version, and is refused.
     let (mut corrected, mut lost) = (number(&total), 0.0);
     let mut cursor = Cursor::of(value)?;
     while let Some(item) = cursor.next(limits)? {
@@ -371,7 +373,7 @@ fn group(render: &dyn Runtime, value: &Value, arguments: &Arguments) -> Result<V
     }
     let mut out = Vec::new();
     for (key, members) in groups {
-        // The name of a group is that of its first member, in its own case.
+        // A group has the name of its first member, in that member's case.
         let key = match members.first() {
             Some(first) if !case => getter.get(render, first)?,
             _ => key,
@@ -390,7 +392,7 @@ fn pieces(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments
     let all = plain(name, items(limits, value)?)?;
     let mut out = Vec::new();
     if name == "batch" {
-        // A size below 1 never fills a piece.
+        // A size below 1 never fills a slice.
         let length = usize::try_from(size).ok().filter(|length| *length > 0);
         if size == 0 && !all.is_empty() {
             return Err(refused("batches of no items"));

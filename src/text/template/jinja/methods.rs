@@ -1,6 +1,6 @@
-//! The methods of lists, tuples, dicts and ranges, and what a loop tells of itself.
+//! The methods of lists, tuples, dicts and ranges, and the attributes of the variable `loop`.
 //!
-//! Read `access.rs` for how a method is found and `text_methods.rs` for those of texts.
+//! Read `access.rs` for how a method is found and `text_methods.rs` for the methods of strings.
 
 use super::call::{Arguments, int, required};
 use super::compare::equal;

@@ -1,8 +1,9 @@
-//! Jinja2's language, as transformers sets it up for chat templates, with bounds that no template escapes.
+//! Jinja2's language, as transformers sets it up for chat templates, with limits that no template can escape.
 //!
-//! What a template means is Jinja2's and Python's: each difference that is left is an error, never another text. It
-//! deliberately knows no model and no files. Read `parser.rs` and `render.rs` for how it runs, `limits.rs` for the
-//! bounds, and `tests/fixtures/templates/expressions.py` for what it is compared with.
+//! The meaning of a template is that of Jinja2 and Python. Where fanfold differs, the result is an error, never
+//! another text. The module deliberately knows no model and no files. Read `parser.rs` and `render.rs` for how a
+//! template runs, `limits.rs` for the limits, and `tests/fixtures/templates/expressions.py` for the comparison with
+//! Jinja2.
 
 mod access;
 mod ast;
@@ -43,12 +44,12 @@ pub(super) struct Template {
     hidden: BTreeSet<String>,
 }
 
-/// What a variable of the context holds.
+/// The value of a variable that the template is given.
 pub(super) enum Variable<'a> {
     None,
     Bool(bool),
     Text(&'a str),
-    /// A list of dicts of texts.
+    /// A list of dicts of strings.
     Records(Vec<Vec<(&'a str, &'a str)>>),
 }
 
@@ -59,8 +60,8 @@ impl Template {
         Ok(Template { body, hidden })
     }
 
-    /// The template's text. `now` is what `strftime_now` tells; `given` are the bytes of the conversation, which widen
-    /// the limits.
+    /// Renders the template. `now` is the time that `strftime_now` returns. `given` is the size of the conversation in
+    /// bytes, which widens the limits.
     pub(super) fn render(
         &self,
         variables: &BTreeMap<&str, Variable>,

@@ -1,4 +1,4 @@
-//! Numbers as operators and formats share them: a value as a float, and the limit of whole numbers.
+//! What operators and formats share about numbers: a value as a float, and the limit of integers.
 //!
 //! It deliberately knows no operator. Read `operators.rs` next.
 

@@ -1,6 +1,7 @@
-//! Python's arithmetic on numbers, texts and lists.
+//! Python's arithmetic on numbers, strings and lists.
 //!
-//! Integers have 128 bits; what leaves them is refused, where Python goes on. What a result needs is counted before it
+//! Integers have 128 bits. A larger result is refused, although Python would compute it. The memory of a result is
+//! counted before it
 //! is made. Read `value.rs` first.
 
 use super::ast::Binary;
@@ -11,7 +12,7 @@ use super::percent;
 use super::value::Value;
 use std::rc::Rc;
 
-/// `a` and `b` under an operator.
+/// The result of a binary operator on `a` and `b`.
 pub(super) fn binary(limits: &Rc<Limits>, operator: Binary, a: &Value, b: &Value) -> Result<Value> {
     limits.charge(1)?;
     a.defined()?;
@@ -37,7 +38,7 @@ pub(super) fn binary(limits: &Rc<Limits>, operator: Binary, a: &Value, b: &Value
         Binary::Multiply => {
             let (values, times) = if a.as_int().is_some() { (b, a) } else { (a, b) };
             if let Some(times) = times.as_int() {
-                // As in Python, a negative number of times gives the empty sequence.
+                // As in Python, a negative count gives the empty sequence.
                 let times = usize::try_from(times.max(0)).unwrap_or(usize::MAX);
                 match values {
                     Value::Str(text) => {
@@ -85,7 +86,7 @@ fn joined(limits: &Limits, a: &[Value], b: &[Value]) -> Result<Vec<Value>> {
 fn repeated(limits: &Rc<Limits>, items: &[Value], times: usize) -> Result<Vec<Value>> {
     let count = items.len().saturating_mul(times);
     limits.charge(count as u64)?;
-    // What is made must fit before it is made.
+    // The memory is counted before the result is made.
     drop(limits.lease(count.saturating_mul(size_of::<Value>()))?);
     let mut all = Vec::new();
     if !items.is_empty() {
@@ -123,7 +124,7 @@ fn integers(operator: Binary, x: i128, y: i128) -> Result<Value> {
         }
         Binary::FloorDivide | Binary::Modulo if y == 0 => return Err(zero()),
         Binary::FloorDivide => x.checked_div_euclid(y).and_then(|quotient| {
-            // Euclid's remainder is never negative; Python's has the sign of the divisor.
+            // Euclid's remainder is never negative; Python's remainder has the sign of the divisor.
             if y < 0 && x.rem_euclid(y) != 0 { quotient.checked_sub(1) } else { Some(quotient) }
         }),
         Binary::Modulo => x.checked_rem_euclid(y).map(|rest| if y < 0 && rest != 0 { rest + y } else { rest }),
@@ -165,7 +166,7 @@ fn floats(operator: Binary, x: f64, y: f64) -> Result<Value> {
     }))
 }
 
-/// Python's `divmod` of floats: the rest has the sign of the divisor.
+/// Python's `divmod` of floats: the remainder has the sign of the divisor.
 fn divide(x: f64, y: f64) -> (f64, f64) {
     let mut rest = x % y;
     let mut quotient = (x - rest) / y;
@@ -211,10 +212,10 @@ pub(super) fn round(value: &Value, digits: i128) -> Result<Value> {
         return Ok(Value::Float(0.0_f64.copysign(*value)));
     }
     let rounded = if digits >= 0 {
-        // The digits of the exact value, rounded half to even, as Python's.
+        // As in Python, the digits of the exact value are rounded half to even.
         format!("{:.*}", digits as usize, value).parse().unwrap_or(*value)
     } else {
-        // Only whole numbers matter, and half is decided by what is behind the point.
+        // Here integers are rounded, and the digits removed decide where exactly half is.
         let unit = 10_f64.powi(-digits as i32);
         let quotient = (value / unit).round_ties_even();
         if (value / unit).fract().abs() == 0.5 || value.abs() > 1e15 {

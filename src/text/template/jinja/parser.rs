@@ -1,7 +1,7 @@
-//! Tokens to a template, by the grammar of Jinja2's parser with loop controls and `{% generation %}`.
+//! Parses tokens into a template, by the grammar of Jinja2's parser with loop controls and `{% generation %}`.
 //!
-//! What Jinja2 would refuse when it compiles is refused here, and so is what reaches for other templates. Depth is
-//! bounded here once, so that whatever walks a template later may recurse. Read `ast.rs` first.
+//! What Jinja2 refuses at compile time is refused here, and so is access to other templates. Depth is limited here
+//! once, so that later code can walk a template recursively. Read `ast.rs` first.
 //! Source of the grammar: `jinja2/parser.py` of Jinja2 3.1.
 
 use super::ast::{
@@ -12,14 +12,14 @@ use super::lexer::{Token, tokens};
 use super::{filters, predicates};
 use std::sync::Arc;
 
-/// Expressions or blocks inside each other. Python's own stack ends Jinja2 at some 70 parentheses.
+/// The most nested expressions or blocks. Jinja2 itself runs out of Python's stack at about 70 parentheses.
 const NESTED: u32 = 120;
-/// Levels of an expression, of which `a + b + c + d` has four.
+/// The most levels of an expression; `a + b + c + d` has four.
 const DEEPEST: u32 = 600;
-/// Parameters of a macro, and named arguments of a call.
+/// The most parameters of a macro, and named arguments of a call.
 const ARGUMENTS: usize = 255;
 
-/// The template in `source`.
+/// Parses the template `source`.
 pub(super) fn parse(source: &str) -> Result<Vec<Statement>> {
     let mut parser = Parser { tokens: tokens(source)?, at: 0, nested: 0, soft: false, loops: 0, macros: Vec::new() };
     let (body, _) = parser.statements(&[])?;
@@ -30,11 +30,11 @@ struct Parser {
     tokens: Vec<(Token, u32)>,
     at: usize,
     nested: u32,
-    /// Whether an `if` is around: there, an unknown filter is an error only when it is reached.
+    /// Whether an `if` surrounds the current position. There, an unknown filter is an error only when it is reached.
     soft: bool,
-    /// Loops around, within the innermost macro.
+    /// The number of surrounding loops inside the innermost macro.
     loops: u32,
-    /// For each macro around, the special names that its body reads.
+    /// For each surrounding macro, the special names that its body uses.
     macros: Vec<Specials>,
 }
 
@@ -138,8 +138,8 @@ impl Parser {
 
     // Statements.
 
-    /// Statements up to a block that begins with one of `ends`, whose word is passed and returned; without `ends`, up
-    /// to the end of the template.
+    /// Parses statements up to a block that begins with one of `ends`; consumes and returns that word. Without `ends`,
+    /// up to the end of the template.
     fn statements(&mut self, ends: &[&str]) -> Result<(Vec<Statement>, String)> {
         self.deeper(|this| this.statements_here(ends))
     }
@@ -186,7 +186,7 @@ impl Parser {
         self.statements(ends)
     }
 
-    /// A body of its own scope: an `if` around it counts no more.
+    /// Parses a body with a scope of its own. An `if` around it no longer counts.
     fn scoped(&mut self, ends: &[&str]) -> Result<(Vec<Statement>, String)> {
         let soft = std::mem::replace(&mut self.soft, false);
         let body = self.body(ends);
@@ -194,14 +194,14 @@ impl Parser {
         body
     }
 
-    /// A body that runs as a function: no loop around it can be left from it.
+    /// Parses a body that runs as a function: `break` and `continue` in it cannot reach a loop around it.
     fn function(&mut self, ends: &[&str]) -> Result<(Vec<Statement>, Specials)> {
         let loops = std::mem::replace(&mut self.loops, 0);
         self.macros.push(Specials::default());
         let body = self.scoped(ends);
         self.loops = loops;
         let reads = self.macros.pop().unwrap_or_default();
-        // A macro around this one reads the names through it.
+        // A macro around this one uses the names, too, because it passes them on.
         if let Some(outer) = self.macros.last_mut() {
             outer.caller |= reads.caller;
             outer.kwargs |= reads.kwargs;
@@ -289,7 +289,7 @@ impl Parser {
         self.loops += 1;
         let (body, end) = self.body(&["endfor", "else"])?;
         self.loops -= 1;
-        // The part behind `else` is outside this loop, and a recursive loop is a function of its own.
+        // The part after `else` is outside this loop. A recursive loop is a function of its own.
         let loops = self.loops;
         if recursive {
             self.loops = 0;
@@ -372,7 +372,8 @@ impl Parser {
         Ok(Arc::new(Macro { name, parameters, body, reads }))
     }
 
-    /// A name that is stored. Inside a macro those that Jinja2 treats specially are refused.
+    /// Parses the name of a variable that is assigned. Inside a macro, names with a special meaning in Jinja2 are
+    /// refused.
     fn assigned(&self, name: &str) -> Result<()> {
         if !self.macros.is_empty() && ["caller", "kwargs", "varargs"].contains(&name) {
             return self.refuse(format!("setting {name} within a macro"));
@@ -380,7 +381,7 @@ impl Parser {
         Ok(())
     }
 
-    /// What an assignment stores to, up to one of the names in `ends`.
+    /// Parses the target of an assignment, up to one of the names in `ends`.
     fn target(&mut self, namespaces: bool, ends: &[&str]) -> Result<Target> {
         let mut all = Vec::new();
         let mut tuple = false;
@@ -419,7 +420,7 @@ impl Parser {
         }
     }
 
-    // Expressions, loosest first.
+    // Expressions, those that bind most loosely first.
 
     fn tuple(&mut self, conditions: bool, ends: &[&str]) -> Result<Expr> {
         match self.tuple_or_empty(conditions, ends)? {
@@ -456,7 +457,8 @@ impl Parser {
         let soft = self.soft;
         let mut value = self.or()?;
         if self.is_name("if") && !soft {
-            // Names of filters in a conditional expression are looked up when it is reached: read it again so.
+            // In a conditional expression, filter names are looked up only when they are reached, so it is parsed
+            // again in that mode.
             self.at = start;
             self.soft = true;
             let value = self.condition();
@@ -641,7 +643,7 @@ impl Parser {
         self.expr(line, kind)
     }
 
-    /// Items between commas up to `close`, which is passed.
+    /// Parses items separated by commas, up to and including `close`.
     fn items<T>(&mut self, close: &str, item: impl Fn(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let mut items = Vec::new();
         while !self.is(close) {
@@ -855,7 +857,7 @@ fn statement_stores_loop(statement: &Statement) -> bool {
     match &statement.kind {
         StatementKind::Data(_) | StatementKind::Print(_) | StatementKind::Break | StatementKind::Continue => false,
         StatementKind::If(branches, otherwise) => branches.iter().any(|(_, body)| any(body)) || any(otherwise),
-        // Checked where it was parsed.
+        // This was checked when it was parsed.
         StatementKind::For(_) => false,
         StatementKind::Set(target, _) => stores_loop(target),
         StatementKind::SetBlock(target, _, body) => stores_loop(target) || any(body),

@@ -1,4 +1,4 @@
-//! Python's `%` on texts: `'%s has %05.1f' % (name, size)`.
+//! Python's `%` operator on strings: `'%s has %05.1f' % (name, size)`.
 //!
 //! Read `spec.rs` for how numbers are written.
 //! Source of the rules: "printf-style String Formatting" of Python's documentation.
@@ -105,7 +105,7 @@ impl<'v> Values<'v> {
         }
     }
 
-    /// Values left over are an error, except where they may be looked up by name.
+    /// Unused values are an error, unless they may be looked up by name.
     fn done(&self) -> Result<()> {
         let left = match self.values {
             Value::Tuple(seq) => self.taken < seq.items.len(),

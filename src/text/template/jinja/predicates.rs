@@ -1,7 +1,7 @@
-//! The tests of Jinja2: what may stand behind `is`.
+//! The tests of Jinja2, which are written after `is`.
 //!
 //! Read `filters.rs` for the filters.
-//! Source of their meanings: `jinja2/tests.py` of Jinja2 3.1.
+//! Source of their definitions: `jinja2/tests.py` of Jinja2 3.1.
 
 use super::ast::Binary;
 use super::call::{Arguments, required};
@@ -139,7 +139,8 @@ fn comparison(render: &dyn Runtime, name: &str, value: &Value, arguments: &Argum
     }))
 }
 
-/// Python's `is`. Whether equal texts or large numbers are one object depends on how they were made.
+/// Python's `is`. Whether two equal strings or large numbers are the same object depends on how they were made, so
+/// that is refused.
 fn same(render: &dyn Runtime, a: &Value, b: &Value) -> Result<bool> {
     Ok(match (a, b) {
         (Value::None, Value::None) => true,

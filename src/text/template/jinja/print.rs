@@ -1,14 +1,14 @@
 //! Values as text: Python's `str()` and `repr()`.
 //!
-//! Each value visited takes a step, and each text is counted before it grows. What Python prints with an address, which
-//! differs from run to run, is refused. Read `value.rs` first.
+//! Each value visited takes a step, and each string is counted before it grows. Values that Python prints with an
+//! address, which differs from run to run, are refused. Read `value.rs` first.
 
 use super::fault::{Result, refused};
 use super::limits::{Buffer, Limits};
 use super::value::Value;
 use std::rc::Rc;
 
-/// Python's `str()`, appended.
+/// Appends Python's `str()` of a value.
 pub(super) fn print(out: &mut Buffer, limits: &Rc<Limits>, value: &Value) -> Result<()> {
     match value {
         Value::Undefined(_) => Ok(()),
@@ -17,14 +17,14 @@ pub(super) fn print(out: &mut Buffer, limits: &Rc<Limits>, value: &Value) -> Res
     }
 }
 
-/// Python's `str()`.
+/// Python's `str()` of a value.
 pub(super) fn string(limits: &Rc<Limits>, value: &Value) -> Result<String> {
     let mut out = Buffer::new(limits);
     print(&mut out, limits, value)?;
     Ok(out.into_parts().0)
 }
 
-/// Python's `repr()`, appended.
+/// Appends Python's `repr()` of a value.
 pub(super) fn repr(out: &mut Buffer, limits: &Rc<Limits>, value: &Value) -> Result<()> {
     limits.charge(1)?;
     match value {
@@ -96,7 +96,7 @@ fn pairs(out: &mut Buffer, limits: &Rc<Limits>, entries: &[(Value, Value)]) -> R
     Ok(())
 }
 
-/// A text in quotes: single ones, unless it holds some and no double ones.
+/// A string in quotes: single ones, unless it contains single and no double quotes.
 pub(super) fn quoted(out: &mut Buffer, text: &str) -> Result<()> {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push_char(quote)?;
@@ -121,7 +121,7 @@ pub(super) fn quoted(out: &mut Buffer, text: &str) -> Result<()> {
     out.push_char(quote)
 }
 
-/// Python's `ascii()` of a text that `repr` has made.
+/// Python's `ascii()`, applied to the result of `repr`.
 pub(super) fn ascii(out: &mut Buffer, text: &str) -> Result<()> {
     for c in text.chars() {
         match u32::from(c) {
@@ -134,13 +134,14 @@ pub(super) fn ascii(out: &mut Buffer, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Python's `str.isprintable` of one character. The standard library's debug form asks the same question of Unicode,
-/// and does not escape what extends the character before it where one stands there.
+/// Python's `str.isprintable` for one character. The standard library's debug format uses the same property of
+/// Unicode, and leaves characters that extend the one before them unescaped.
 fn is_printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
         '\0'..='\u{9f}' => false,
-        // They stand around what a message spells like a control token, and are taken away before the text is encoded.
+        // These markers surround text in a message that looks like a control token. They are removed before the text
+        // is encoded.
         '\u{f0000}' | '\u{f0001}' => true,
         _ => {
             let mut pair = [b'a'; 5];
@@ -151,7 +152,7 @@ fn is_printable(c: char) -> bool {
     }
 }
 
-/// Python's `repr()` of a float: the shortest digits that read back, in scientific form beyond 16 digits.
+/// Python's `repr()` of a float: the fewest digits that give the same float, in scientific form beyond 16 digits.
 pub(super) fn float(value: f64) -> String {
     if value.is_nan() {
         return "nan".into();

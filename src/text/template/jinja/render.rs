@@ -1,7 +1,7 @@
-//! Runs a parsed template: statements print, expressions give values.
+//! Runs a parsed template: statements print text, expressions give values.
 //!
-//! Scopes are Jinja2's: a loop, a macro, a `with` and a block set have one of their own, an `if` has none. Every node
-//! takes a step, and every level of nesting is counted, so that no template ends the stack. Read `ast.rs` and
+//! Scopes are those of Jinja2: a loop, a macro, a `with` and a block set each have one, an `if` has none. Every node
+//! takes a step, and every level of nesting is counted, so that no template can overflow the stack. Read `ast.rs` and
 //! `value.rs` first.
 
 use super::ast::{self, Comparison, Expr, ExprKind, For, Statement, StatementKind, Target};
@@ -21,11 +21,11 @@ use std::sync::Arc;
 /// One rendering.
 pub(super) struct Render<'t> {
     limits: Rc<Limits>,
-    /// What `strftime_now` tells.
+    /// The time that `strftime_now` returns.
     now: jiff::Timestamp,
     /// The variables that the template is given.
     context: BTreeMap<String, Value>,
-    /// Variables that may not be read, see `symbols.rs`.
+    /// Variables that may not be read; see `symbols.rs`.
     hidden: &'t BTreeSet<String>,
 }
 
@@ -47,7 +47,7 @@ impl<'t> Render<'t> {
         Render { limits, now, context, hidden }
     }
 
-    /// The text of the whole template.
+    /// Renders the whole template.
     pub(super) fn template(&self, body: &[Statement]) -> Result<String> {
         let root = Rc::new(Scope::default());
         let mut out = Buffer::new(&self.limits);
@@ -70,7 +70,7 @@ impl<'t> Render<'t> {
         })
     }
 
-    /// Runs `body` in a scope of its own that `fill` prepares.
+    /// Runs `body` in a new scope, which `fill` prepares.
     fn scoped<T>(&self, outer: &Rc<Scope>, work: impl FnOnce(&Rc<Scope>) -> Result<T>) -> Result<T> {
         let scope = Scope::within(outer);
         let result = work(&scope);
@@ -204,7 +204,7 @@ impl<'t> Render<'t> {
         Ok(())
     }
 
-    /// The value that a target names, for a loop with a test: Jinja2 hands on what it has unpacked.
+    /// The value that a target holds, for a loop with a test: Jinja2 passes on the unpacked value.
     fn unpacked(&self, target: &Target, scope: &Rc<Scope>) -> Result<Value> {
         match target {
             Target::Name(name) => self.name(name, scope),
@@ -252,11 +252,11 @@ impl<'t> Render<'t> {
         if result? {
             return Ok(Flow::Next);
         }
-        // What stands behind `else` is outside this loop: a `break` there leaves the one around.
+        // The part after `else` is outside this loop: a `break` there leaves the loop around it.
         self.scoped(scope, |inner| self.run(&definition.otherwise, inner, out))
     }
 
-    /// Runs a loop's body for each item; whether any run reached its end.
+    /// Runs a loop's body for each item. Returns whether any run reached its end.
     fn iterations(&self, state: &Rc<LoopState>, out: &mut Buffer) -> Result<bool> {
         let mut completed = false;
         loop {
@@ -277,7 +277,7 @@ impl<'t> Render<'t> {
                 self.run(&state.definition.body, inner, out)
             })?;
             match flow {
-                // Only the end of the body tells Jinja2 that the loop has run: a `continue` does not.
+                // For Jinja2 a loop has run only if its body reached the end, which a `continue` prevents.
                 Flow::Next => completed = true,
                 Flow::Continue => {}
                 Flow::Break => return Ok(completed),
@@ -430,7 +430,7 @@ impl<'t> Render<'t> {
         }
     }
 
-    /// A filter, or a chain of them, of a text that a block has printed.
+    /// Applies a filter, or a chain of filters, to the text that a block has printed.
     fn filtered(&self, filter: &Expr, text: Value, scope: &Rc<Scope>) -> Result<Value> {
         let ExprKind::Filter { input, name, arguments } = &filter.kind else { return Err(failed("expected a filter")) };
         self.limits.charge(1)?;
@@ -512,7 +512,7 @@ impl<'t> Render<'t> {
         }
     }
 
-    /// Calls a macro as Jinja2 does: named arguments fill the parameters that positional ones have left.
+    /// Calls a macro as Jinja2 does: named arguments fill the parameters without a positional one.
     fn macro_call(&self, of: &Rc<Macro>, arguments: &Arguments) -> Result<Value> {
         if of.scope.was_left() {
             return Err(refused("a macro that is called after the block that defines it has ended"));
@@ -548,7 +548,8 @@ impl<'t> Render<'t> {
                 let max = definition.parameters.len();
                 return Err(failed(format!("macro '{title}' takes not more than {max} argument(s)")));
             }
-            // Defaults see the parameters before them; those behind are not what the same name is outside.
+            // A default value sees the parameters before it. A name of a later parameter does not refer to the
+            // variable of that name outside.
             for ((name, _), value) in definition.parameters.iter().zip(&given) {
                 let missing = || Value::undefined(format!("parameter '{name}' was not provided"));
                 scope.set(name, value.clone().unwrap_or_else(missing));

@@ -1,7 +1,7 @@
-//! What filters, methods and functions need of the rendering that calls them.
+//! The interface through which filters, methods and functions call back into the rendering.
 //!
-//! They are called by a rendering and call it back: a filter applies another filter, a format looks up an attribute. This trait
-//! stands between, so that no file needs `render.rs` but the one that starts it. Read `render.rs` for the one rendering there is.
+//! A filter may apply another filter, and a format may look up an attribute. With this trait in between, no file but
+//! the one that starts a rendering needs `render.rs`. Read `render.rs` for the only implementation.
 
 use super::call::Arguments;
 use super::fault::{Result, refused};
@@ -9,12 +9,12 @@ use super::limits::Limits;
 use super::value::{LoopState, Value};
 use std::rc::Rc;
 
-/// A rendering, as what it calls sees it.
+/// A rendering, as seen by the functions that it calls.
 pub(super) trait Runtime {
-    /// The steps, the memory and the depth that are left.
+    /// The steps, memory and depth that remain.
     fn limits(&self) -> &Rc<Limits>;
 
-    /// The time that `strftime_now` tells.
+    /// The time that `strftime_now` returns.
     fn now(&self) -> jiff::Timestamp;
 
     /// Python's `bool(value)`.
@@ -23,10 +23,10 @@ pub(super) trait Runtime {
     /// Python's `len(value)`.
     fn length(&self, value: &Value) -> Result<usize>;
 
-    /// The item after the current one of a loop that runs, if there is one.
+    /// The item after the current one of a running loop, if there is one.
     fn peek(&self, state: &Rc<LoopState>) -> Result<Option<Value>>;
 
-    /// How many items a loop that runs has.
+    /// The number of items of a running loop.
     fn loop_length(&self, state: &Rc<LoopState>) -> Result<usize>;
 
     /// The attribute `name` of `value`.
@@ -42,7 +42,7 @@ pub(super) trait Runtime {
     fn test(&self, name: &str, value: &Value, arguments: &Arguments) -> Result<bool>;
 }
 
-/// Errors when the loop has ended: what it knew is gone.
+/// The error for the use of a loop that has ended, whose state no longer exists.
 pub(super) fn runs(state: &LoopState) -> Result<()> {
     if state.left.get() { Err(refused("a loop object after its loop has ended")) } else { Ok(()) }
 }

@@ -1,6 +1,6 @@
-//! Format specifications: what stands behind the colon in `'{:>8.2f}'.format(x)`, and numbers as text.
+//! Format specifications, the part after the colon in `'{:>8.2f}'.format(x)`, and numbers as text.
 //!
-//! Widths and precisions are counted before anything is made. Read `brace.rs` and `percent.rs` for who uses it.
+//! Widths and precisions are counted before any text is made. Read `brace.rs` and `percent.rs` for the users.
 //! Source of the rules: "Format Specification Mini-Language" of Python's documentation.
 
 use super::fault::{Fault, Result, failed, fault, refused};
@@ -10,10 +10,10 @@ use super::print;
 use super::value::Value;
 use std::rc::Rc;
 
-/// Digits behind the point beyond which a float has none.
+/// A float has no non-zero digits beyond this many after the point.
 const PRECISE: usize = 1100;
 
-/// A read specification.
+/// A parsed specification.
 #[derive(Default)]
 struct Spec {
     fill: Option<char>,
@@ -58,7 +58,7 @@ impl Spec {
     }
 }
 
-/// A decimal number, as large as texts may be.
+/// Reads a decimal number, at most as large as a text may be long.
 pub(super) fn digits(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Option<usize>> {
     let mut value: Option<usize> = None;
     while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
@@ -69,7 +69,7 @@ pub(super) fn digits(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result
     Ok(value)
 }
 
-/// Python's `format(value, spec)`, appended.
+/// Appends Python's `format(value, spec)`.
 pub(super) fn format(out: &mut Buffer, limits: &Rc<Limits>, value: &Value, spec: &str) -> Result<()> {
     if spec.is_empty() {
         return print::print(out, limits, value);
@@ -152,7 +152,7 @@ pub(super) fn radix(value: u128, kind: char) -> (&'static str, String) {
     }
 }
 
-/// A float that is not negative in `e`, `f`, `g` or `%`.
+/// A non-negative float in the format `e`, `f`, `g` or `%`.
 pub(super) fn float_as(value: f64, kind: char, precision: usize, alternate: bool) -> Result<String> {
     if !value.is_finite() {
         let word = if value.is_nan() { "nan" } else { "inf" };
@@ -190,7 +190,7 @@ fn trimmed(digits: &str) -> &str {
     if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
 }
 
-/// As C writes it: the exponent has a sign and at least two digits.
+/// Rewrites an exponent as C does, with a sign and at least two digits.
 fn scientific(value: f64, precision: usize) -> String {
     let text = format!("{value:.precision$e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
@@ -211,7 +211,7 @@ fn grouped(body: &str, separator: char, every: usize) -> String {
     out + rest
 }
 
-/// Pads to `width` characters; `=` puts the padding between the sign and the body.
+/// Pads to `width` characters. With `=` the padding is put between the sign and the digits.
 pub(super) fn pad(out: &mut Buffer, sign: &str, body: &str, width: usize, fill: char, align: char) -> Result<()> {
     let missing = width.saturating_sub(sign.chars().count() + body.chars().count());
     let (before, between, behind) = match align {

@@ -1,16 +1,16 @@
-//! What Python's texts know about characters, lines and words, where Rust's differ.
+//! Python's rules for characters, lines and words, where they differ from Rust's.
 //!
-//! Questions about letters whose answer needs tables that the standard library lacks are refused. It deliberately knows
-//! no values: read `text_methods.rs` for the methods.
+//! Questions about letters that would need tables which the standard library lacks are refused. It deliberately knows
+//! no values. Read `text_methods.rs` for the methods.
 
 use super::fault::{Result, refused};
 
-/// Python's white space: Unicode's, and four separators of ASCII.
+/// White space in Python: Unicode's, and four ASCII separators.
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
-/// Whether a line ends with `c`, in `splitlines`.
+/// Whether `splitlines` ends a line at `c`.
 fn ends_line(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
@@ -33,7 +33,7 @@ pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
     lines
 }
 
-/// Words between white space: at most `most` cuts from the left, the rest stays as it is.
+/// The words between white space, split at most `most` times from the left; the rest is left as it is.
 pub(super) fn words(text: &str, max: usize) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text.trim_start_matches(is_space);
@@ -49,7 +49,7 @@ pub(super) fn words(text: &str, max: usize) -> Vec<&str> {
     words
 }
 
-/// As [`words`], with the cuts from the right.
+/// As [`words`], split from the right.
 pub(super) fn words_from_right(text: &str, max: usize) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text.trim_end_matches(is_space);
@@ -66,7 +66,8 @@ pub(super) fn words_from_right(text: &str, max: usize) -> Vec<&str> {
     words
 }
 
-/// Whether `c` is a letter to Python, whose answer is not Rust's for marks and letter-like numbers.
+/// Whether Python considers `c` a letter. Python and Rust disagree on marks and letter-like numbers, which are
+/// refused.
 pub(super) fn is_alpha(c: char) -> Result<bool> {
     match c {
         _ if c.is_ascii() => Ok(c.is_ascii_alphabetic()),
@@ -78,19 +79,19 @@ pub(super) fn is_alpha(c: char) -> Result<bool> {
     }
 }
 
-/// Whether `c` is a digit to Python.
+/// Whether Python considers `c` a digit.
 pub(super) fn is_digit(c: char) -> Result<bool> {
     if c.is_ascii() {
         return Ok(c.is_ascii_digit());
     }
-    // Ideographs can be numerals.
+    // Some ideographs are numerals.
     if c.is_numeric() || ('\u{3400}'..='\u{9fff}').contains(&c) || ('\u{f900}'..='\u{faff}').contains(&c) {
         return Err(refused(format!("asking whether {c:?} is a digit")));
     }
     Ok(false)
 }
 
-/// The character at the beginning of a title.
+/// The title-case form of a character.
 fn title_char(c: char, out: &mut String) -> Result<()> {
     let special = matches!(c, '\u{1c4}'..='\u{1cc}' | '\u{1f1}'..='\u{1f3}' | '\u{10d0}'..='\u{10ff}');
     let mut upper = c.to_uppercase();
@@ -112,7 +113,7 @@ pub(super) fn capitalized(text: &str) -> Result<String> {
     Ok(out)
 }
 
-/// Adds `rest`, which stands in `text`, in lower case. Greek's final sigma depends on what stands before it.
+/// Appends `rest`, a part of `text`, in lower case. The form of a final Greek sigma depends on what precedes it.
 fn lower_rest(text: &str, rest: &str, out: &mut String) -> Result<()> {
     if rest.contains('Σ') {
         return Err(refused(format!(
@@ -124,7 +125,7 @@ fn lower_rest(text: &str, rest: &str, out: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// Python's `title`: each run of letters begins with a capital one.
+/// Python's `title`: each run of letters begins with a capital letter.
 pub(super) fn title(text: &str) -> Result<String> {
     let mut out = String::with_capacity(text.len());
     let mut within = false;
@@ -140,7 +141,7 @@ pub(super) fn title(text: &str) -> Result<String> {
     Ok(out)
 }
 
-/// Python's `swapcase`, of ASCII.
+/// Python's `swapcase`, for ASCII.
 pub(super) fn swapped(text: &str) -> Result<String> {
     if !text.is_ascii() {
         return Err(refused("swapping the case of text that is not ASCII"));
@@ -149,7 +150,7 @@ pub(super) fn swapped(text: &str) -> Result<String> {
     Ok(text.chars().map(swap).collect())
 }
 
-/// Python's `islower` and `isupper`: a letter of that case, and none of the other.
+/// Python's `islower` and `isupper`: there is a letter of that case and none of the other.
 pub(super) fn is_case(text: &str, upper: bool) -> bool {
     let (mut wanted, mut other) = (false, false);
     for c in text.chars() {
@@ -160,7 +161,7 @@ pub(super) fn is_case(text: &str, upper: bool) -> bool {
     wanted && !other
 }
 
-/// The characters `from..to` of a text.
+/// The characters `from..to` of a string.
 pub(super) fn char_range(text: &str, from: usize, to: usize) -> &str {
     let at = |index: usize| text.char_indices().nth(index).map_or(text.len(), |(at, _)| at);
     let (from, to) = (at(from), at(to));

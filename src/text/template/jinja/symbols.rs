@@ -1,14 +1,14 @@
-//! NameSet that a block reads before the template sets them in a scope around that block.
+//! Names that a block reads before the template assigns them in a scope around that block.
 //!
-//! Jinja2 decides when it compiles where a name lives: one that a scope sets, and has not read before, starts undefined
-//! there, and a block inside that scope does not see the variable of that name that transformers gives. Here the
-//! variable would be found, so reading one of these names from the given variables is refused. Source of the rules:
-//! `jinja2/idtracking.py` of Jinja2 3.1.
+//! Jinja2 decides at compile time which scope a name belongs to. A name that a scope assigns, and has not read before,
+//! starts undefined there, and a block inside that scope does not see the variable of the same name that transformers
+//! passes. fanfold would find that variable, so reading such a name from the given variables is refused. Source of the
+//! rules: `jinja2/idtracking.py` of Jinja2 3.1.
 
 use super::ast::{Arguments, Expr, ExprKind, Statement, StatementKind, Target};
 use std::collections::BTreeSet;
 
-/// The names of a template for which that is so.
+/// The names of a template for which this is the case.
 pub(super) fn hidden(body: &[Statement]) -> BTreeSet<String> {
     let mut hidden = BTreeSet::new();
     frame(body, Vec::new(), &mut Vec::new(), &mut hidden);
@@ -17,14 +17,14 @@ pub(super) fn hidden(body: &[Statement]) -> BTreeSet<String> {
 
 type NameSet<'t> = BTreeSet<&'t str>;
 
-/// One scope while its statements are gone through.
+/// A scope while its statements are examined.
 #[derive(Default)]
 struct Frame<'t> {
-    /// NameSet that it has read or set.
+    /// The names that the scope has read or assigned.
     known: NameSet<'t>,
-    /// NameSet that blocks within it have read so far.
+    /// The names that blocks inside it have read so far.
     read_within: NameSet<'t>,
-    /// The blocks within it, with the names that they set from outside.
+    /// The blocks inside it, with the names that they assign from outside.
     blocks: Vec<(Vec<&'t str>, &'t [Statement])>,
 }
 
@@ -124,7 +124,7 @@ fn set<'t>(target: &'t Target, within_if: bool, here: &mut Frame<'t>, outer: &[N
 
 fn store<'t>(name: &'t str, within_if: bool, here: &mut Frame<'t>, outer: &[NameSet<'t>], hidden: &mut NameSet<'t>) {
     let known = here.known.contains(name) || outer.iter().any(|names| names.contains(name));
-    // What only a branch of an `if` sets is looked up outside, as what is read first.
+    // A name that only a branch of an `if` assigns is looked up outside, like a name that is read first.
     if !known && !within_if && here.read_within.contains(name) {
         hidden.insert(name);
     }

@@ -1,6 +1,7 @@
-//! Filters of texts: `upper`, `replace`, `indent`, `escape` and others.
+//! Filters of strings: `upper`, `replace`, `indent`, `escape` and others.
 //!
-//! Most take any value and make a text of it first. Read `text_methods.rs` for what they share with Python's methods.
+//! Most accept any value and convert it to a string first. Read `text_methods.rs` for what they share with Python's
+//! methods.
 
 use super::call::{Arguments, int, int_or_text, required, size, text};
 use super::fault::{Result, failed, refused};
@@ -149,7 +150,7 @@ fn escape(out: &mut Buffer, text: &str) -> Result<()> {
     out.push(&text[from..])
 }
 
-/// Jinja2's own `title`: a capital letter behind white space and opening marks.
+/// Jinja2's own `title`: a capital letter after white space and opening brackets.
 fn title(text: &str) -> String {
     let splits = |c: char| strings::is_space(c) || ['-', '(', '{', '[', '<'].contains(&c);
     let mut out = String::with_capacity(text.len());

@@ -1,7 +1,7 @@
 //! The methods of Python's `str`.
 //!
-//! Texts are counted before they grow; indices count characters, as Python's do. Read `access.rs` for how a method is
-//! found and `strings.rs` for what differs from Rust.
+//! Strings are counted before they grow; indices count characters, as in Python. Read `access.rs` for how a method is
+//! found and `strings.rs` for the differences from Rust.
 
 use super::brace;
 use super::call::{Arguments, int, required, size, text};
@@ -12,7 +12,7 @@ use super::strings;
 use super::value::{Cursor, Value};
 use std::rc::Rc;
 
-/// Whether `str` has the method, here.
+/// Whether fanfold supports the method of `str`.
 pub(super) fn exists(name: &str) -> bool {
     const NAMES: [&str; 40] = [
         "capitalize",
@@ -191,7 +191,7 @@ fn split(limits: &Rc<Limits>, this: &str, name: &str, arguments: &Arguments) -> 
     let max = max.map(|max| int(max, "maxsplit")).transpose()?.unwrap_or(-1);
     let max = usize::try_from(max).unwrap_or(usize::MAX);
     let right = name == "rsplit";
-    // Each part becomes a value: count them before they are collected.
+    // Each part becomes a value, so they are counted before they are collected.
     limits.charge(this.len() as u64 / 4)?;
     let separator = match separator {
         None | Some(Value::None) => {
@@ -233,7 +233,7 @@ fn expand_tabs(limits: &Rc<Limits>, this: &str, arguments: &Arguments) -> Result
     Ok(Value::from_buffer(out))
 }
 
-/// Bounds of a slice `from:to` of `length` items, as Python clamps them.
+/// The bounds of a slice `from:to` of `length` items, clamped as Python does.
 pub(super) fn bounds(from: Option<i128>, to: Option<i128>, length: usize) -> (usize, usize) {
     let length = length as i128;
     let clamp = |at: i128| if at < 0 { at.saturating_add(length).max(0) } else { at };
@@ -242,8 +242,8 @@ pub(super) fn bounds(from: Option<i128>, to: Option<i128>, length: usize) -> (us
     (usize::try_from(from).unwrap_or(usize::MAX), usize::try_from(to).unwrap_or(0))
 }
 
-/// The part of a text between optional bounds, and how many characters stand before it; none where it begins behind
-/// the text or ends before it begins.
+/// The part of a string between optional bounds, and the number of characters before it. `None` if it begins after the
+/// string's end, or ends before it begins.
 fn part<'t>(this: &'t str, from: Option<&Value>, to: Option<&Value>) -> Result<Option<(&'t str, usize)>> {
     let bound = |value: Option<&Value>| match value {
         None | Some(Value::None) => Ok(None),
@@ -299,7 +299,7 @@ fn search(limits: &Limits, this: &str, name: &str, arguments: &Arguments) -> Res
     }
 }
 
-/// Python's `replace`; a negative count is no bound.
+/// Python's `replace`. A negative count means no limit.
 pub(super) fn replace(limits: &Rc<Limits>, this: &str, old: &str, new: &str, count: i128) -> Result<Value> {
     let max = usize::try_from(count).unwrap_or(usize::MAX);
     limits.charge_bytes(this.len())?;
@@ -314,7 +314,7 @@ pub(super) fn replace(limits: &Rc<Limits>, this: &str, old: &str, new: &str, cou
     Ok(Value::from_buffer(out))
 }
 
-/// Python's `strip`: white space, or any of `chars`.
+/// Python's `strip` of white space or of any of `chars`.
 pub(super) fn strip<'t>(
     limits: &Limits,
     this: &'t str,
@@ -322,7 +322,7 @@ pub(super) fn strip<'t>(
     left: bool,
     right: bool,
 ) -> Result<&'t str> {
-    // Each character of the text is looked for among the given ones.
+    // Each character of the string is searched for among the given ones, which costs steps.
     let given: Vec<char> = chars.unwrap_or_default().chars().collect();
     limits.charge((this.len() as u64 / 64 + 1).saturating_mul(given.len() as u64 + 1))?;
     let goes = |c: char| if chars.is_some() { given.contains(&c) } else { strings::is_space(c) };
@@ -336,7 +336,7 @@ pub(super) fn aligned(limits: &Rc<Limits>, this: &str, how: &str, width: usize, 
     let before = match how {
         "ljust" => 0,
         "rjust" => missing,
-        // Python puts the odd one on the left where the width is odd too.
+        // Python puts the odd character on the left if the width is odd, too.
         _ => missing / 2 + (missing & width & 1),
     };
     let mut bytes = [0; 4];

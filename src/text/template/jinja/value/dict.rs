@@ -1,6 +1,6 @@
-//! Python's dict: in the order of insertion, by keys that compare as Python's do.
+//! Python's dict: in the order of insertion, with keys that compare as Python's do.
 //!
-//! It deliberately never changes once it is made. Read `value.rs` for what it holds.
+//! It deliberately never changes after it is made. Read `value.rs` for what it holds.
 
 use super::super::fault::{Result, failed, refused};
 use super::super::limits::Limits;
@@ -14,7 +14,8 @@ pub(in crate::text::template) struct Dict {
     inside: Inside,
 }
 
-/// What keys are compared by: equal where Python's keys are equal and hash alike (`1`, `1.0` and `True`).
+/// The form of a key that is compared. Two are equal if Python's keys are equal and hash alike (`1`, `1.0` and
+/// `True`).
 #[derive(PartialEq, Eq, Hash)]
 pub(in crate::text::template) enum Key {
     Undefined,
@@ -24,7 +25,7 @@ pub(in crate::text::template) enum Key {
     Str(String),
     Tuple(Vec<Key>),
     Range(usize, i128, i128),
-    /// A value that is only equal to itself.
+    /// A value that is equal only to itself.
     Object(usize),
 }
 
@@ -60,7 +61,7 @@ impl Key {
 }
 
 impl Dict {
-    /// A later value replaces an earlier one of the same key, in its place.
+    /// A later value replaces an earlier one with the same key, at the earlier one's position.
     pub(in crate::text::template) fn new(
         limits: &Rc<Limits>,
         pairs: impl IntoIterator<Item = (Value, Value)>,
@@ -105,13 +106,13 @@ impl Dict {
         self.entries.get(at)
     }
 
-    /// The value of `key`; fails where it cannot be a key.
+    /// The value of `key`. Fails if `key` cannot be a key.
     pub(in crate::text::template) fn get(&self, limits: &Limits, key: &Value) -> Result<Option<&Value>> {
         let key = Key::of(limits, key)?;
         Ok(self.index.get(&key).and_then(|&at| self.entries.get(at)).map(|(_, value)| value))
     }
 
-    /// The value of a text.
+    /// The value of a key that is a string.
     pub(in crate::text::template) fn get_str(&self, limits: &Limits, key: &str) -> Result<Option<&Value>> {
         limits.charge_bytes(key.len())?;
         Ok(self.index.get(&Key::Str(key.to_owned())).and_then(|&at| self.entries.get(at)).map(|(_, value)| value))

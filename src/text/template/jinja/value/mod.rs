@@ -1,8 +1,8 @@
-//! The values of a template: Python's, as far as chat templates have use for them.
+//! The values of a template: Python's, as far as chat templates need them.
 //!
-//! Values are shared, never changed, except for namespaces and iterators. How deep they may be nested is decided when
-//! they are made, so that whatever walks them may recurse; each walk takes a step per value, since shared values can be
-//! wide without end. It deliberately knows no template. Read `print.rs`, `compare.rs` and `operators.rs` next.
+//! Values are shared and never change, except for namespaces and iterators. Their depth is limited when they are made,
+//! so that code can walk them recursively. Each walk takes a step per value, because shared values can be arbitrarily
+//! wide. The module deliberately knows no template. Read `print.rs`, `compare.rs` and `operators.rs` next.
 
 mod dict;
 mod scope;
@@ -18,26 +18,26 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Values nested deeper come from a loop, not from a conversation.
+/// The deepest nesting of values. Deeper ones are made by a loop, not by a conversation.
 const DEEPEST: u32 = 100;
 
 #[derive(Clone)]
 pub(in crate::text::template) enum Value {
-    /// What a missing name gives. Using it fails with the reason that it holds.
+    /// The value of a name that does not exist. Using it fails with the reason that it holds.
     Undefined(Rc<str>),
     None,
     Bool(bool),
     Int(i128),
     Float(f64),
     Str(Rc<Text>),
-    /// An escaped text. Little can be done with it besides printing it.
+    /// An escaped string. Little can be done with it except printing it.
     Markup(Rc<Text>),
     List(Rc<Seq>),
     Tuple(Rc<Seq>),
     Dict(Rc<Dict>),
     View(View, Rc<Dict>),
     Range(Range),
-    /// A Python iterator: what was taken from it is gone.
+    /// A Python iterator, whose items can be taken once.
     Iterator(Rc<Items>),
     Namespace(Rc<Namespace>),
     Macro(Rc<Macro>),
@@ -48,7 +48,7 @@ pub(in crate::text::template) enum Value {
     Method(Rc<(Value, String)>),
 }
 
-/// A text and the memory that it holds.
+/// A string and the memory that it holds.
 pub(in crate::text::template) struct Text {
     text: String,
     _lease: Lease,
@@ -63,16 +63,16 @@ impl Text {
 /// The items of a list or a tuple.
 pub(in crate::text::template) struct Seq {
     pub(in crate::text::template) items: Vec<Value>,
-    /// Whether it is a group of the filter `groupby`, whose items have the names `grouper` and `list` too.
+    /// Whether it is a group of the filter `groupby`, whose items also have the names `grouper` and `list`.
     pub(in crate::text::template) group: bool,
     inside: Inside,
 }
 
-/// What a container knows of the values in it.
+/// The facts that a container knows about the values in it.
 pub(in crate::text::template) struct Inside {
-    /// Levels of containers, this one included.
+    /// The depth of nested containers, this one included.
     depth: u32,
-    /// Whether a namespace is anywhere in it.
+    /// Whether it contains a namespace, at any depth.
     namespace: bool,
     _lease: Lease,
 }
@@ -117,13 +117,14 @@ impl Range {
     }
 }
 
-/// What is left of an iterator.
+/// The remaining items of an iterator.
 pub(in crate::text::template) struct Items {
     pub(in crate::text::template) left: RefCell<VecDeque<Value>>,
     inside: Inside,
 }
 
-/// `namespace()`: the one value that a template can change. It never holds a namespace, so that none can hold itself.
+/// `namespace()`, the only value that a template can change. It never holds a namespace, so that none can contain
+/// itself.
 pub(in crate::text::template) struct Namespace {
     pub(in crate::text::template) entries: RefCell<Vec<(Value, Value)>>,
 }
@@ -156,11 +157,11 @@ pub(in crate::text::template) enum Function {
 
 impl Value {
     pub(in crate::text::template) fn undefined(reason: impl AsRef<str>) -> Self {
-        // Names come from the template and may be long.
+        // The name comes from the template and may be long.
         Value::Undefined(reason.as_ref().chars().take(200).collect::<String>().into())
     }
 
-    /// A text that is no larger than what it was made of.
+    /// A string that is no larger than the value that it was made from.
     pub(in crate::text::template) fn text(limits: &Rc<Limits>, text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         limits.charge_bytes(text.len())?;
@@ -202,7 +203,7 @@ impl Value {
         }
     }
 
-    /// Whether a namespace is in it.
+    /// Whether it contains a namespace.
     pub(in crate::text::template) fn holds_namespace(&self) -> bool {
         let bound = match self {
             Value::Joiner(joiner) => matches!(joiner.separator, Value::Namespace(_)),
@@ -212,7 +213,7 @@ impl Value {
         bound || self.inside().is_some_and(|inside| inside.namespace)
     }
 
-    /// The name of its type in Python.
+    /// The name of the value's type in Python.
     pub(in crate::text::template) fn type_name(&self) -> &'static str {
         match self {
             Value::Undefined(_) => "Undefined",
@@ -238,7 +239,7 @@ impl Value {
         }
     }
 
-    /// The text of a text.
+    /// The contents of a string value.
     pub(in crate::text::template) fn as_str(&self) -> Option<&str> {
         match self {
             Value::Str(text) | Value::Markup(text) => Some(text.as_str()),
@@ -246,7 +247,7 @@ impl Value {
         }
     }
 
-    /// The integer of an integer or a boolean, as Python takes booleans for integers.
+    /// The value of an integer, or of a boolean, which Python accepts as an integer.
     pub(in crate::text::template) fn as_int(&self) -> Option<i128> {
         match self {
             Value::Int(value) => Some(*value),
@@ -270,7 +271,7 @@ impl Value {
         }
     }
 
-    /// Python's `len()`, where there is one. A loop's is asked of the loop.
+    /// Python's `len()`, if the value has one. The length of a loop is asked of the loop.
     pub(in crate::text::template) fn len(&self) -> Option<usize> {
         match self {
             Value::Undefined(_) => Some(0),
@@ -282,7 +283,7 @@ impl Value {
         }
     }
 
-    /// Fails with its reason where it is undefined.
+    /// Fails with the value's own reason if it is undefined.
     pub(in crate::text::template) fn defined(&self) -> Result<()> {
         match self {
             Value::Undefined(reason) if reason.contains("undefined") => Err(failed(&**reason)),
@@ -291,7 +292,7 @@ impl Value {
         }
     }
 
-    /// Whether what it gives can change or depends on which object it is.
+    /// Whether the result of using it can change, or depends on which object it is.
     pub(in crate::text::template) fn is_plain(&self) -> bool {
         !matches!(
             self,
@@ -315,7 +316,7 @@ impl Seq {
 }
 
 impl Inside {
-    /// Takes what a container of `items` costs. `slots` is how many values its memory could hold.
+    /// Counts the memory of a container of `items`. `slots` is the number of values that it has room for.
     pub(in crate::text::template) fn of<'v>(
         limits: &Rc<Limits>,
         items: impl Iterator<Item = &'v Value>,
@@ -337,7 +338,7 @@ impl Inside {
     }
 }
 
-/// Goes through the items of a value, as Python's `iter()`.
+/// Iterates over a value, as Python's `iter()` does.
 pub(in crate::text::template) enum Cursor {
     Seq(Rc<Seq>, usize),
     Chars(Rc<Text>, usize),

@@ -1,7 +1,7 @@
-//! Where names live while a template runs: a scope per block, and the state of a loop.
+//! Scopes, which hold the names of a running template, one per block; and the state of a loop.
 //!
-//! A macro keeps the scope that it was defined in. What is stored in a scope is dropped when its block is left, so that
-//! a macro in its own scope is no cycle. It deliberately decides no lookup: read `render.rs` for that.
+//! A macro keeps the scope that it was defined in. The contents of a scope are dropped when its block ends, so that a
+//! macro stored in its own scope does not leak. The module deliberately decides no lookup. Read `render.rs` for that.
 
 use super::super::ast::For;
 use super::{Cursor, Value};
@@ -18,7 +18,7 @@ pub(in crate::text::template) struct Scope {
 }
 
 impl Scope {
-    /// A scope within `outer`.
+    /// A new scope inside `outer`.
     pub(in crate::text::template) fn within(outer: &Rc<Scope>) -> Rc<Self> {
         Rc::new(Scope { outer: Some(outer.clone()), ..Scope::default() })
     }
@@ -28,7 +28,7 @@ impl Scope {
         let _old = self.names.borrow_mut().insert(name.to_owned(), value);
     }
 
-    /// The value of `name` here or in a scope around.
+    /// The value of `name` in this scope or in one around it.
     pub(in crate::text::template) fn get(&self, name: &str) -> Option<Value> {
         let mut scope = Some(self);
         while let Some(here) = scope {
@@ -40,7 +40,7 @@ impl Scope {
         None
     }
 
-    /// Drops what is stored here.
+    /// Drops the contents of this scope.
     pub(in crate::text::template) fn leave(&self) {
         self.left.set(true);
         let _names = self.names.take();
@@ -57,25 +57,25 @@ pub(in crate::text::template) struct LoopState {
     /// The scope around the loop.
     pub(in crate::text::template) scope: Rc<Scope>,
     pub(in crate::text::template) source: RefCell<Cursor>,
-    /// The length, where it is known or was asked for.
+    /// The number of items, if it is known or was asked for.
     pub(in crate::text::template) length: Cell<Option<usize>>,
     pub(in crate::text::template) index0: Cell<usize>,
     pub(in crate::text::template) started: Cell<bool>,
-    /// Whether what is left in `source` has passed the loop's test already.
+    /// Whether the remaining items of `source` have already passed the loop's test.
     pub(in crate::text::template) tested: Cell<bool>,
     /// Whether the loop has ended.
     pub(in crate::text::template) left: Cell<bool>,
     pub(in crate::text::template) depth0: usize,
     pub(in crate::text::template) before: RefCell<Option<Value>>,
     pub(in crate::text::template) current: RefCell<Option<Value>>,
-    /// The next item where it was looked at, `Some(None)` where there is none.
+    /// The next item if it has been looked at; `Some(None)` if there is none.
     pub(in crate::text::template) after: RefCell<Option<Option<Value>>>,
-    /// What `changed` was called with last.
+    /// The last arguments of `changed`.
     pub(in crate::text::template) changed: RefCell<Option<Vec<Value>>>,
 }
 
 impl LoopState {
-    /// Drops what it holds, since a namespace in it may hold it.
+    /// Drops its contents, since a namespace in them may contain the loop.
     pub(in crate::text::template) fn leave(&self) {
         self.left.set(true);
         let _source = self.source.replace(Cursor::Empty);
