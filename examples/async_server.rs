@@ -1,7 +1,8 @@
-//! An asynchronous server: clients send a line of text and are sent its continuation, token by token, as it is generated.
+//! An asynchronous server. A client sends a line of text and receives its continuation, token by token, while it is
+//! generated.
 //!
-//! One thread owns the engine; the server's tasks only wait for streams, so that any number of clients takes no further
-//! thread. A client that goes away cancels its own answer. The protocol is as small as it gets: a line in, a line out.
+//! One thread owns the engine, and the server's tasks only wait for streams, so that more clients need no more
+//! threads. A client that disconnects cancels its own answer. The protocol is minimal: one line in, one line out.
 
 use fanfold::device::{Device, host::HostDevice};
 use fanfold::generate::{GenerateOptions, Service};
@@ -25,7 +26,7 @@ fn open() -> fanfold::Result<(Engine, Tokenizer)> {
     Ok((Engine::open(model, &plan, devices, options, Arc::new(|_bytes| ()))?, tokenizer))
 }
 
-/// Answers one client.
+/// Serves one client.
 async fn answer(mut socket: TcpStream, service: Arc<Service>, tokenizer: Tokenizer) -> Outcome {
     let (reader, mut writer) = socket.split();
     let Some(line) = BufReader::new(reader).lines().next_line().await? else { return Ok(()) };
@@ -33,7 +34,7 @@ async fn answer(mut socket: TcpStream, service: Arc<Service>, tokenizer: Tokeniz
     let mut text = tokenizer.stream_after(&ids, true)?;
     let mut tokens = service.generate(ids, Sampler::new(Sampling::greedy())?, GenerateOptions::new(24))?;
     while let Some(token) = tokens.next().await {
-        // A write fails when the client has gone; the stream is dropped then, which cancels the answer.
+        // A write fails if the client has disconnected. The stream is then dropped, which cancels the answer.
         let piece = text.push(token?)?.unwrap_or_default();
         writer.write_all(piece.replace('\n', " ").as_bytes()).await?;
     }
@@ -63,7 +64,7 @@ pub async fn main() -> Outcome {
             );
         }
     });
-    // Three clients at once; two of them ask the same and so are told the same.
+    // Three clients at once. Two of them send the same line and so receive the same answer.
     let prompts = ["ROMEO: But soft,", "KING: My lord,", "ROMEO: But soft,"];
     let lines = futures_util::future::join_all(prompts.map(|prompt| client(address, prompt))).await;
     let lines = lines.into_iter().collect::<Result<Vec<_>, _>>()?;

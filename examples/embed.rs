@@ -1,7 +1,7 @@
 //! Compares texts by their embeddings, made by a model split over this machine's devices.
 //!
-//! `cargo run --release --example embed [MODEL]`: MODEL is a BERT or sentence-transformers folder. Without one a small
-//! test model with random weights runs: its vectors mean nothing, but are made in the same way.
+//! `cargo run --release --example embed [MODEL]`: MODEL is a BERT or sentence-transformers folder. Without one, a
+//! small test model with random weights runs; its vectors mean nothing, but are computed in the same way.
 
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
@@ -22,10 +22,10 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 fn main() -> Result<()> {
     let path = std::env::args().nth(1).unwrap_or_else(|| FIXTURE.to_string());
-    // Pooled as the folder says; a plain BERT folder says nothing, and then the mean is what most sentence models use.
+    // Pooled as the folder says. A plain BERT folder says nothing; the mean is then used, as most sentence models do.
     let model = Arc::new(Model::from_folder(Folder::open(&path)?, Head::Embedding)?);
 
-    // Every GPU once; where there is no GPU at all, the reference evaluation twice.
+    // Every GPU once. If there is no GPU, the reference evaluation twice.
     let choices = select::default_choice(&adapters()).map_or(vec![DeviceChoice::Host; 2], |(choices, _)| choices);
     let devices = choices.iter().map(|choice| select::open(choice, &GpuOptions::default()));
     let devices = devices.collect::<Result<Vec<_>, _>>()?;
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
 
     let file = model.file("tokenizer.json")?.unwrap_or_default();
     let tokenizer = Tokenizer::from_bytes(model.file_path("tokenizer.json"), &file)?;
-    // The folder's prompt, its length and what else it wants done to a text.
+    // Prepares texts with the folder's prompt, maximum length and other settings.
     let preparer = Preparer::new(&model.info().texts, tokenizer, Prompt::Default, None)?;
     let texts = TEXTS.iter().map(|text| preparer.text(text).map(|prepared| prepared.text));
     let vectors = engine.embed_all(&texts.collect::<Result<Vec<_>, _>>()?, |_done| ())?;

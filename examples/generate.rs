@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     });
     let prompt = args.next().unwrap_or_else(|| "ROMEO:\n".to_string());
 
-    // Every GPU once; where there is no GPU at all, the reference evaluation twice.
+    // Every GPU once. If there is no GPU, the reference evaluation twice.
     let choices = select::default_choice(&adapters()).map_or(vec![DeviceChoice::Host; 2], |(choices, _)| choices);
     let devices = choices.iter().map(|choice| select::open(choice, &GpuOptions::default()));
     let devices = devices.collect::<Result<Vec<_>, _>>()?;
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     let mut stream = tokenizer.stream_after(&ids, true)?;
     print!("{prompt}");
     for token in engine.generate(&ids, Sampler::new(Sampling::default())?, &GenerateOptions::new(64))? {
-        // A piece is given out only when no later token can change it.
+        // A piece of text is returned only when no later token can change it.
         print!("{}", stream.push(token?)?.unwrap_or_default());
         let _ = std::io::stdout().flush();
     }

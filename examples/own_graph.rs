@@ -1,6 +1,6 @@
-//! A model of one's own, built node by node with weights in memory: it generates, and is proved over two ranks.
+//! A model of your own, built node by node with weights in memory. It generates tokens and is verified over two ranks.
 //!
-//! The model is as small as it gets: an embedding, one MLP and a head. Weights come from a map; `StoredWeights` takes them from
+//! The model is minimal: an embedding, one MLP and a head. Its weights are a map; `StoredWeights` reads them from
 //! safetensors, in memory or in files.
 
 use fanfold::device::{Device, host::HostDevice};
@@ -29,7 +29,7 @@ fn graph() -> fanfold::Result<Graph> {
     let inner = graph.node("l0.act", Unary { function: UnaryFunction::Silu }, &[inner])?;
     let inner = graph.node("l0.down", Linear, &[inner, down])?;
     let x = graph.node("l0.residual", Binary { function: BinaryFunction::Add }, &[x, inner])?;
-    // Logits are wanted of the last positions only, and the head is the embedding's table.
+    // Logits are needed for the last positions only. The head uses the embedding's table.
     let last = graph.node("last", Slice { axis: 1, start: None, len: Keep.into() }, &[x])?;
     let logits = graph.node("head", Linear, &[last, table])?;
     graph.output("logits", logits)?;
@@ -42,7 +42,7 @@ pub fn main() -> fanfold::Result<()> {
     let weights: HashMap<_, _> =
         shapes.into_iter().map(|(name, shape)| (name.to_string(), random.tensor(F32, &shape))).collect();
     let model = Arc::new(Model::from_graph(graph()?, Arc::new(weights), ModelInfo::decoder(VOCABULARY, 64))?);
-    // The MLP's inner width lies 2 : 1 on two ranks: up is cut along its columns, down along its rows.
+    // The MLP's inner dimension is cut 2 : 1 over two ranks: `up` along its columns, `down` along its rows.
     let plan = Plan::whole(model.graph(), 2)
         .cut("l0.up", "n", [2.0, 1.0])
         .cut("l0.act", "k", [2.0, 1.0])

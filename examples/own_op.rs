@@ -1,4 +1,4 @@
-//! An op of one's own, with a shader of its own: stated once, tested by one call, and split over any devices.
+//! An op of your own, with its own shader: defined once, tested by one call, and split over any devices.
 //!
 //! `Clamp` limits every element to an interval. Its sharding rule says which dimensions may be cut, and everything about
 //! splitting follows from it. Run it with `cargo run --release --no-default-features --example own_op`.
@@ -34,7 +34,7 @@ impl Operator for Clamp {
         "Clamp"
     }
     fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
-        // Every element stands for itself, so any dimension may be cut.
+        // Every output element depends on one input element only, so any dimension may be cut.
         Ok(ShardingRule::of("Clamp", "s k -> s k").bind(inputs)?)
     }
     fn operand(&self, _: usize) -> Operand {
@@ -52,7 +52,8 @@ impl Operator for Clamp {
 }
 
 pub fn main() -> Result<(), Box<dyn Error>> {
-    // Behind a product whose columns are cut 2 : 1, so is the op: no exchange lies between them.
+    // The columns of the product before it are cut 2 : 1, and the op is cut in the same way: there is no exchange
+    // between them.
     let (mut graph, mut random) = (Graph::new(), Random::new(1));
     let (x, w) = (graph.input("x", [4.into(), 8.into()], F32)?, graph.weight("w", [6.into(), 8.into()], F32)?);
     let product = graph.node("product", Linear, &[x, w])?;
@@ -61,7 +62,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let plan = Plan::whole(&graph, 2).cut("product", "n", [2.0, 1.0]).cut("limited", "k", [2.0, 1.0]).build()?;
     let (x, w) = (random.tensor(F32, &[4, 8]), random.tensor(F32, &[6, 8]));
 
-    // The reference evaluation, which needs no shader, and a GPU where there is one.
+    // On the reference evaluation, which needs no shader, and on a GPU if there is one.
     let gpu = gpu::adapters().into_iter().take(1).map(DeviceChoice::Gpu);
     for choice in std::iter::once(DeviceChoice::Host).chain(gpu) {
         let open = || select::open(&choice, &GpuOptions::default());

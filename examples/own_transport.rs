@@ -1,7 +1,7 @@
-//! A transport of one's own: two ranks of one model over TCP, each with nothing but its rank, its device and a socket.
+//! A transport of your own: two ranks of one model over TCP, each with only its rank, its device and a socket.
 //!
-//! Here the ranks are threads; in two processes, or on two hosts, each would run the same `rank` function. Only `send` and
-//! `receive` are written: the collectives are made of them.
+//! Here the ranks are threads; in two processes or on two hosts, each would run the same `rank` function. Only `send`
+//! and `receive` are written, and the collectives are made of them.
 
 use fanfold::comm::{CommError, Communicator};
 use fanfold::device::host::HostDevice;
@@ -30,7 +30,7 @@ impl Communicator for Socket {
     }
 }
 
-/// The inputs of a call on four tokens, which every rank is given alike.
+/// The inputs of a call with four tokens, which every rank is given.
 fn inputs() -> fanfold::Result<HashMap<String, Tensor>> {
     Ok(HashMap::from([
         ("input_ids".into(), Tensor::u32([1, 4], vec![50, 47, 45, 1])?),
@@ -39,7 +39,7 @@ fn inputs() -> fanfold::Result<HashMap<String, Tensor>> {
     ]))
 }
 
-/// Rank `r`: its part of the program, loaded and run once.
+/// Rank `r`: loads its part of the program and runs it once.
 fn rank(
     r: usize,
     program: &Program,

@@ -1,8 +1,9 @@
 //! One layer split over two devices, both ways, with the bytes each way exchanges.
 //!
-//! The example is the one of T. Dettmers' "How to Parallelize Deep Learning on GPUs, part 2: Model Parallelism":
-//! activations of 128 x 1000, a weight of 1000 x 500, two devices. Cut along its columns the partial outputs are stacked,
-//! cut along its rows they are added. Run it with `cargo run --release --no-default-features --example split_layer`.
+//! The example is from T. Dettmers' "How to Parallelize Deep Learning on GPUs, part 2: Model Parallelism": activations
+//! of 128 x 1000, a weight of 1000 x 500, two devices. If the weight is cut along its columns, the partial outputs are
+//! stacked; if it is cut along its rows, they are added. Run it with `cargo run --release --no-default-features
+//! --example split_layer`.
 
 use fanfold::device::{Device, host::HostDevice};
 use fanfold::graph::Graph;
@@ -21,11 +22,11 @@ const ROWS: usize = 128;
 const K: usize = 1000;
 const N: usize = 500;
 
-/// `x [128, 1000]` times a weight, and then perhaps a softmax, which needs every row whole on every device.
+/// `x [128, 1000]` times a weight, optionally followed by a softmax, which needs whole rows on every device.
 fn layer(whole_after: bool) -> Result<Graph> {
     let mut graph = Graph::new();
     let x = graph.input("x", [ROWS.into(), K.into()], DType::F32)?;
-    // Weights lie [N, K]: the layer's 1000 x 500 is stored transposed, as model files have it.
+    // Weights are stored as [N, K], transposed as in model files.
     let w = graph.weight("w", [N.into(), K.into()], DType::F32)?;
     let mut y = graph.node("linear", Linear, &[x, w])?;
     if whole_after {
@@ -39,7 +40,7 @@ fn layer(whole_after: bool) -> Result<Graph> {
 fn run(graph: &Graph, plan: &Plan, x: &Tensor, w: &Tensor) -> Result<(Tensor, Vec<u64>)> {
     let (program, ranks) = (lower(graph, plan)?, plan.world_size);
     let env = Env::prompt(1);
-    // Counted before anything runs; the session's own count after it must agree.
+    // The bytes are counted before anything runs; the session's own count must agree.
     let counted: Vec<u64> = (0..ranks).map(|rank| report::sent_bytes(&program, rank, &env)).collect();
     let devices = (0..ranks).map(|_| Box::new(HostDevice::new()) as Box<dyn Device>).collect();
     let options = Options::new(env);
@@ -66,7 +67,7 @@ pub fn main() -> Result<()> {
         let halves = Plan::whole(&graph, 2).cut("linear", factor, [1.0, 1.0]).build()?;
         let (split, sent) = run(&graph, &halves, &x, &w)?;
         let error = relative_error(split.as_f32()?, whole.as_f32()?);
-        // With two devices each receives what the other sends.
+        // With two devices, each receives what the other one sends.
         println!("  {what:<42} {:>6} elements per device, error {error:.1e}", sent[0] / 4);
         assert!(error < 1e-5 && sent[0] == sent[1]);
     }

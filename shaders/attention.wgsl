@@ -1,25 +1,27 @@
 // y[row, head] = softmax(mask(cap(q k^T * scale))) v over the positions in the state, with a running maximum and sum,
-// so no score is kept; y holds the running sums. q is [batch, seq, heads * d], k [batch, capacity, kv_heads * d], v the
-// same with e. An invocation takes four queries that share a KV head, and keys in sixteens from a multiple of sixteen.
-// A masked key adds exactly nothing, so the order of reduction depends on a query's position alone, not on its company.
+// so that no score is stored; y holds the running sums. q is [batch, seq, heads * d], k is [batch, capacity, kv_heads
+// * d], v is the same with e.
+// An invocation computes four queries that share a KV head, with keys in blocks of sixteen from a multiple of sixteen.
+// A masked key adds exactly nothing, so the order of reduction depends only on a query's position, and not on the
+// queries that it is computed with.
 struct Params {
     batch: u32,
     seq: u32,
     capacity: u32,
-    // This rank's heads, and where they start in the whole.
+    // The number of this rank's heads, and the first of them in the whole.
     heads: u32,
     head: u32,
     kv_heads: u32,
     kv_head: u32,
-    // Query heads and invocations to a KV head.
+    // Query heads per KV head, and invocations per KV head.
     group: u32,
     blocks: u32,
     d: u32,
     e: u32,
     causal: u32,
-    // Whether `ranges` tells the positions that each sequence holds: without it, its binding is a stand-in.
+    // Whether `ranges` holds the positions of each sequence. Without ranges another buffer is bound in its place.
     ranged: u32,
-    // 0 for no window, and for no cap.
+    // 0 means no window, or no cap.
     window: u32,
     softcap: f32,
     scale: f32,
@@ -37,7 +39,7 @@ struct Run {
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 @group(0) @binding(6) var<uniform> run: Run;
 
-// 1 where d or e is no multiple of four: keys or values are then bound as single elements.
+// 1 if d or e is not a multiple of four: keys or values are then bound as single elements.
 override SCALAR_D: u32;
 override SCALAR_E: u32;
 
@@ -77,7 +79,8 @@ fn values(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
     return mat4x4<f32>(value(rows.x, c), value(rows.y, c), value(rows.z, c), value(rows.w, c));
 }
 
-// Where nothing is kept, what lies in y may not be a number.
+// Adds `sum` to y, whose old value is scaled by `kept`. If `kept` is 0 the old value is not used: it may be
+// uninitialised and not a number.
 fn accumulate(there: bool, row: u32, c: u32, kept: f32, sum: vec4<f32>) {
     let start = row * params.e + 4u * c;
     for (var i = 0u; there && i < min(params.e - 4u * c, 4u); i++) {
@@ -90,7 +93,8 @@ fn attend(@builtin(global_invocation_id) invocation: vec3<u32>, @builtin(num_wor
     let id = invocation.x + invocation.y * groups.x * 8u;
     let batch = id / params.blocks / params.kv_heads;
     let kv = id / params.blocks % params.kv_heads;
-    // The rank's heads that read this KV head: those at its edges may belong to its neighbours.
+    // The heads of this rank that read this KV head. At the edges of the rank's part, other ranks have some of its
+    // query heads.
     let first_head = max((params.kv_head + kv) * params.group, params.head) - params.head;
     let width = min((params.kv_head + kv + 1u) * params.group - params.head, params.heads) - first_head;
     let own = id % params.blocks * 4u + FOUR;
@@ -158,11 +162,12 @@ fn attend(@builtin(global_invocation_id) invocation: vec3<u32>, @builtin(num_wor
 
 // ---- By lanes: a workgroup takes one query of one head, and keys in blocks of 256 from a multiple of 256. ----
 
-// Keys of a block, one to a lane. Part of the numerics.
+// Keys of a block, one per lane. The number belongs to the numerics.
 const BLOCK = 256u;
-// Lanes side by side along a value's row; the sixteen groups of them take 16 of a block's positions each.
+// Lanes that are adjacent along a row of values. Each of the sixteen groups of such lanes handles 16 of a block's
+// positions.
 const ACROSS = 16u;
-// Values of up to 4 * 16 * 4 = 256 elements.
+// Vectors of a value that a lane holds, for values of up to 4 * 16 * 4 = 256 elements.
 const PER_LANE = 4u;
 
 var<workgroup> block_scores: array<f32, 256>;
@@ -197,7 +202,8 @@ fn attend_lanes(
     let part = lane / ACROSS;
     let columns = (params.e + 3u) / 4u;
     var most = LOWEST;
-    // The sum of the weights of this lane's keys, and the sums of this lane's columns over its part of the positions.
+    // The sum of the weights of this lane's keys; and for each of this lane's columns, the sum over its group's
+    // positions.
     var total = 0.0;
     var sums = array<vec4<f32>, 4>();
     for (var first = start / BLOCK * BLOCK; first < end; first += BLOCK) {
@@ -216,7 +222,8 @@ fn attend_lanes(
         }
         block_scores[lane] = score;
         workgroupBarrier();
-        // The largest score of the block in two steps, sixteen scores to a lane. A maximum is the same in any order.
+        // The largest score of the block, found in two steps, with sixteen scores per lane. A maximum is the same in
+        // any order.
         if (lane < 16u) {
             var largest = LOWEST;
             for (var i = 0u; i < 16u; i++) {
@@ -229,7 +236,7 @@ fn attend_lanes(
         for (var i = 0u; i < 16u; i++) {
             most = max(most, block_maxima[i]);
         }
-        // exp(0) is not 1 to the bit on every driver.
+        // exp(0) is not exactly 1 on every driver.
         let kept = select(exp(before - most), 1.0, before == most);
         let weight = select(0.0, exp(score - most), score > LOWEST);
         block_weights[lane] = weight;

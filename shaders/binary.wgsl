@@ -1,6 +1,5 @@
-// y[i] = a[i] + b[i] or a[i] * b[i], where b may be a row that is repeated for each of a's, or have one element for
-// each of a's rows.
-// One element per invocation; nothing is reduced.
+// y[i] = a[i] + b[i] or a[i] * b[i]. b may be a row that is repeated for each row of a, or a column with one element
+// for each row of a. One element per invocation; nothing is reduced.
 struct Params {
     n: u32,
     width: u32,
@@ -11,7 +10,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-// 1 where b is a row, 2 where it is a column: where it is neither, a division per element is saved.
+// 1 if b is a row, 2 if it is a column. If it is neither, a division per element is saved.
 override REPEAT: u32;
 
 fn second(i: u32) -> f32 {

@@ -1,11 +1,11 @@
-// Products with the rows of w of those experts whose gate is not 0 for a token; what the gate shuts costs nothing.
-// up: y[token, e, n] = sum over k of x[token, k] * w[e, n, k], and 0 where the gate is.
+// Products of tokens with the weight rows of those experts whose gate is not 0. Experts with a gate of 0 cost nothing.
+// up: y[token, e, n] = sum over k of x[token, k] * w[e, n, k], and 0 where the gate is 0.
 // down: y[token, n] = sum over e of gate[token, e] * (sum over k of x[token, e, k] * w[e, n, k]).
-// A piece of a wide w holds some of its rows, whichever experts they are of. The order of reduction is that of `product`,
-// then over experts, one after another, across pieces as well.
+// A piece of a wide w holds a range of its rows, of one or several experts. The order of reduction is that of
+// `product`, then over the experts in ascending order, across pieces as well.
 struct Params {
-    // Rows of x, rows of this piece of w, and their length: what `product` needs. A row of x is a token's, or for down
-    // a token's for one expert.
+    // The number of rows of x, the number of rows of this piece of w, and their length, for `product`. A row of x
+    // belongs to a token, for down to a token and an expert.
     rows: u32,
     columns: u32,
     k: u32,
@@ -22,10 +22,10 @@ struct Params {
 @group(0) @binding(3) var<storage, read> gates: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-// 1 where k is no multiple of four: x is then bound as single elements.
+// 1 if k is not a multiple of four: x is then bound as single elements.
 override SCALAR: u32;
 
-// Tokens that one invocation of `down_many` looks through for four that have an expert in common.
+// Tokens among which one invocation of `down_many` searches for four that have an expert in common.
 const TOKENS = 32u;
 
 #import weight
@@ -36,7 +36,7 @@ fn gate(token: u32, e: u32) -> f32 {
     return gates[token * params.experts + e];
 }
 
-// The row of this piece that is row n of expert e. It wraps around where the piece starts later.
+// The row of this piece that is row n of expert e. If the piece starts later, the subtraction wraps around.
 fn row(e: u32, n: u32) -> u32 {
     return e * params.width + n - params.start;
 }
@@ -53,7 +53,7 @@ fn store(token: u32, e: u32, n: u32, sums: vec4<f32>) {
     }
 }
 
-// The expert that a workgroup of `up` works on: those that have rows in this piece are numbered by z.
+// The expert that a workgroup of `up` computes: z counts the experts that have rows in this piece.
 fn expert_of(group: vec3<u32>) -> u32 {
     return params.start / params.width + group.z;
 }
@@ -70,8 +70,9 @@ fn up_one(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     store(0u, e, n, sums);
 }
 
-// For many: eight columns of one expert per invocation, for eight tokens that have it. The tokens that have it are
-// counted through, so that the eight lie anywhere; zeros are written for those of the block itself that have it not.
+// For several tokens: eight columns of one expert per invocation, for eight tokens with that expert. The eight may be
+// anywhere, because the tokens with the expert are counted through. For tokens of the block itself without the expert
+// it writes zeros.
 @compute @workgroup_size(8)
 fn up_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let e = expert_of(group);
@@ -109,14 +110,14 @@ fn up_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     }
 }
 
-// What was there before the first piece is nothing.
+// Zeroes the output before the first piece of a weight that is split over several buffers; later pieces add to it.
 fn clear(token: u32, n: u32) {
     for (var i = 0u; i < 4u && n + i < params.width && params.start == 0u; i++) {
         y[token * params.width + n + i] = 0.0;
     }
 }
 
-// No other invocation adds to these, so they are added in the order of this one's experts.
+// Adds one expert's sums to the output. No other invocation writes these elements, so experts are added in order.
 fn add(token: u32, e: u32, n: u32, sums: vec4<f32>) {
     for (var i = 0u; i < 4u; i++) {
         if (lies_here(e, n + i)) {
@@ -125,7 +126,7 @@ fn add(token: u32, e: u32, n: u32, sums: vec4<f32>) {
     }
 }
 
-// One past the last expert that has rows in this piece.
+// One past the last expert with rows in this piece.
 fn experts_end() -> u32 {
     return (params.start + params.columns + params.width - 1u) / params.width;
 }
@@ -142,7 +143,8 @@ fn down_one(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     }
 }
 
-// For many: four columns per invocation, for a block of tokens; of those that have an expert, four at a time.
+// For several tokens: four columns per invocation, for a block of tokens. The tokens with an expert are computed four
+// at a time.
 @compute @workgroup_size(8)
 fn down_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = 4u * (8u * group.x + lane);

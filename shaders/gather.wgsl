@@ -1,14 +1,15 @@
-// y[row, :] = table[index[row] - offset, :], and zeros where that leaves the table: one piece of a wide or cut table.
-// Rows of the table w lie as `weight` says. Four elements per invocation; nothing is reduced.
+// y[row, :] = table[index[row] - offset, :], and zeros where the index is outside this part of the table: one piece of
+// a wide or cut table. Rows of the table w are laid out as `weight` defines. Four elements per invocation; nothing is
+// reduced.
 struct Params {
-    // Rows of y, elements of a row, and fours of a row.
+    // The number of rows of y, of elements in a row, and of groups of four in a row.
     rows: u32,
     width: u32,
     packed: u32,
-    // The first index that this piece of the table holds, and how many.
+    // The first index that this piece of the table holds, and the number of its rows.
     offset: u32,
     len: u32,
-    // Whether this is the first piece: it writes the zeros.
+    // Whether this is the first piece, which writes the zeros.
     first: u32,
 }
 

@@ -1,5 +1,5 @@
-// y = x read at an offset with one stride per dimension of y: transposes and slices of up to four dimensions.
-// Elements are copied as bits, so token ids pass as well. One element per invocation; nothing is reduced.
+// y = x read from an offset, with one stride per dimension of y: transposes and slices of up to four dimensions.
+// Elements are copied as bits, so token ids can be copied as well. One element per invocation; nothing is reduced.
 struct Params {
     shape: vec4<u32>,
     strides: vec4<u32>,

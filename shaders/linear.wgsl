@@ -1,13 +1,14 @@
-// y[row, column + n] = sum over k of x[row, k] * w[n, k] + bias[n], a block of rows and columns per invocation.
-// A block that overhangs repeats the last row or column. The order of reduction is that of `product`.
+// y[row, column + n] = sum over k of x[row, k] * w[n, k] + bias[n], a block of rows and columns per invocation. Where
+// a block extends beyond the last row or column, it computes that one again and stores nothing. The order of reduction
+// is that of `product`.
 struct Params {
     rows: u32,
-    // Rows of this piece of w, and where they stand in a row of y.
+    // The number of rows of this piece of w, and the column of y that the first of them computes.
     columns: u32,
     column: u32,
     stride: u32,
     k: u32,
-    // Whether there is a bias: without one its binding is a stand-in.
+    // Whether there is a bias. Without one, another buffer is bound in its place.
     biased: u32,
 }
 
@@ -17,7 +18,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-// 1 where k is no multiple of four: x is then bound as single elements.
+// 1 if k is not a multiple of four: x is then bound as single elements.
 override SCALAR: u32;
 
 #import weight
@@ -74,18 +75,19 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
 // ---- By lanes: the lanes of a workgroup share one sum, or stage a tile of both inputs in workgroup memory. ----
 
-// Lanes that share the sum of one output. Part of the numerics: another number would give other bits.
+// Lanes that share the sum of one output. The number belongs to the numerics: another one would give other bits.
 const LANES = 32u;
 
-// Rows and columns of the output to each group of lanes; their product is at most 8. They do not change the order of sums.
+// Rows and columns of the output that each group of lanes computes, at most 8 in all. They do not change the order of
+// sums.
 override ROWS: u32 = 1u;
 override COLUMNS: u32 = 1u;
 
-// One sum per lane of the workgroup, for each row and column of its group.
+// One partial sum per lane of the workgroup, for each row and column of its group.
 var<workgroup> partial: array<array<f32, 256>, 8>;
 
-// For up to eight rows of the whole call. A lane adds every 32nd group of eight terms with fused multiply-adds; then the
-// lanes' sums are added in halves: lane 0 takes that of lane 16, then that of lane 8, and so on.
+// For calls of up to eight rows. A lane adds every 32nd group of eight terms with fused multiply-adds. Then the sums
+// of the lanes are added in halves: lane 0 adds that of lane 16, then that of lane 8, and so on.
 @compute @workgroup_size(256)
 fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let lane = local % LANES;
@@ -123,7 +125,7 @@ fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
 }
 
-// Eight elements of a row of x, zeros past its end.
+// Eight elements of a row of x, with zeros past its end.
 fn eight_of_x(row: u32, j: u32) -> mat2x4<f32> {
     let last = (params.k + 3u) / 4u - 1u;
     let second = row_of_x(row, min(2u * j + 1u, last));
@@ -141,14 +143,14 @@ fn store_one(row: u32, n: u32, sum: f32) {
     }
 }
 
-// A step of 16 terms of up to 128 rows of x and of w, as [term][four rows]: each vector holds one term of four rows.
+// 16 terms of up to 128 rows of x and of w, as [term][four rows]: each vector holds one term of four rows.
 const DEPTH = 16u;
 const STRIDE = 32u;
 var<workgroup> tile_x: array<vec4<f32>, 512>;
 var<workgroup> tile_w: array<vec4<f32>, 512>;
 
-// Four terms of four rows of x and of w, from packed column j on, transposed; zeros past k. They are loaded into registers
-// while the step before is computed, so that the wait for memory is hidden.
+// Four terms of four rows of x or of w, from packed column j on, transposed, with zeros past k. They are loaded into
+// registers while the previous terms are added, which hides the wait for memory.
 fn terms_of_x(first: u32, j: u32) -> mat4x4<f32> {
     if (j < (params.k + 3u) / 4u) {
         return transpose(four_of_x(in_x(first + FOUR), j));
@@ -163,15 +165,15 @@ fn terms_of_w(first: u32, j: u32) -> mat4x4<f32> {
     return mat4x4<f32>();
 }
 
-// Adds one term to a block of four rows of x, the columns of the matrix, by four rows of w.
+// Adds one term to the sums of four rows of x (the columns of the matrix) by four rows of w.
 fn add_term(sums: mat4x4<f32>, a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(
         fma(a.xxxx, b, sums[0]), fma(a.yyyy, b, sums[1]), fma(a.zzzz, b, sums[2]), fma(a.wwww, b, sums[3]),
     );
 }
 
-// For more rows: a tile of 64 rows by 64 columns per workgroup, four by four per invocation. Each output adds its terms one
-// after another, as the larger tile does: both give the same bits.
+// For calls of more rows: a tile of 64 rows by 64 columns per workgroup, four by four per invocation. Each output adds
+// its terms in ascending order, as in the larger tile, so both give the same bits.
 @compute @workgroup_size(256)
 fn gemm_tiles_64(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = 64u * group.y;

@@ -1,6 +1,6 @@
-// y[row, :] = (x[row, :] - mean) / sqrt(variance + epsilon) * (offset + weight) (+ bias). One workgroup per row: every lane finds
-// the statistics for itself, which costs no barrier, and writes its share of the row.
-// The order of reduction is four running sums over every fourth element: it depends on the row's length alone.
+// y[row, :] = (x[row, :] - mean) / sqrt(variance + epsilon) * (offset + weight) (+ bias). One workgroup per row: every
+// lane computes the statistics itself, which needs no barrier, and writes its part of the row.
+// The order of reduction is four running sums, each over every fourth element. It depends only on the row's length.
 struct Params {
     rows: u32,
     len: u32,
@@ -79,7 +79,7 @@ fn layer(
 
 var<workgroup> shared_sums: array<f32, 256>;
 
-// The sum of `own` over all lanes, added in halves: lane 0 takes that of lane 128, then that of lane 64, and so on.
+// The sum of `own` over all lanes, added in halves: lane 0 adds that of lane 128, then that of lane 64, and so on.
 fn sum_of_lanes(own: f32, lane: u32) -> f32 {
     shared_sums[lane] = own;
     for (var half = 128u; half > 0u; half /= 2u) {
@@ -90,7 +90,7 @@ fn sum_of_lanes(own: f32, lane: u32) -> f32 {
     }
     workgroupBarrier();
     let sum = shared_sums[0];
-    // No lane begins the next sum before all have read this one.
+    // No lane may begin the next sum before all lanes have read this one.
     workgroupBarrier();
     return sum;
 }

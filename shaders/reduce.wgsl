@@ -1,6 +1,6 @@
-// y[outer, inner] = sum over j of x[outer, j, inner], divided by `divisor`, or each times weights[outer, j]. One output
-// per invocation.
-// The order of reduction is that of the elements, one after another: it depends on their number alone.
+// y[outer, inner] = sum over j of x[outer, j, inner], divided by `divisor`, or with each term multiplied by
+// weights[outer, j]. One output per invocation.
+// The order of reduction is ascending in j: it depends only on the number of elements.
 struct Params {
     n: u32,
     len: u32,

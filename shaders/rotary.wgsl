@@ -1,11 +1,11 @@
-// y = x with dimension i of each head rotated against dimension i + rotated, by the angle of the row's position.
-// x is [rows, heads * dims]; a row of the tables has `rotated` elements. One element per invocation; nothing is reduced.
+// y = x with dimension i of each head rotated against dimension i + rotated, by the angle of the row's position. x is
+// [rows, heads * dims]; a row of the tables has `rotated` elements. One element per invocation; nothing is reduced.
 struct Params {
     n: u32,
-    // Elements of a row of x and of a head.
+    // The number of elements in a row of x and in a head.
     width: u32,
     dims: u32,
-    // Half of the dimensions that rotate, and the tables' rows.
+    // Half the number of dimensions that are rotated, and the number of rows of the tables.
     rotated: u32,
     positions: u32,
 }

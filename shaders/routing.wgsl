@@ -1,11 +1,11 @@
 // gates[row, i] = exp(x[row, i] - max) / sum for the `top` largest of a row, 0 for the others. One workgroup per row:
-// every lane finds the chosen and the sum for itself, which costs no barrier, and writes its share of the row.
-// The order of the sum is that of the elements, one after another: it depends on their number and the choice alone.
+// every lane finds the chosen elements and the sum itself, which needs no barrier, and writes its part of the row.
+// The order of the sum is ascending: it depends only on the number of elements and on which are chosen.
 struct Params {
     rows: u32,
     len: u32,
     top: u32,
-    // Whether the sum is over the chosen alone.
+    // Whether the sum is over the chosen elements only.
     normalize: u32,
 }
 
@@ -15,13 +15,14 @@ struct Params {
 
 const NOT_A_NUMBER = 0xfffffffeu;
 
-// A place in the order of the choice: the larger key first, of equal keys the lower index.
+// A rank in the order of choice: the larger key first, of equal keys the lower index.
 struct Place {
     key: u32,
     index: u32,
 }
 
-// Orders as numbers do, NaN above all: drivers differ in what a comparison with NaN gives. Both zeros are one.
+// Maps a float to an integer key that sorts like the number, with NaN above all others: drivers differ in the result
+// of a comparison with NaN. Both zeros have one key.
 fn key(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     let size = bits & 0x7fffffffu;
@@ -35,7 +36,7 @@ fn precedes(a: Place, b: Place) -> bool {
     return a.key > b.key || (a.key == b.key && a.index < b.index);
 }
 
-// The first place of a row after `last`.
+// The first element of a row in the order of choice after `last`.
 fn next(start: u32, last: Place) -> Place {
     var found = Place(0u, params.len);
     for (var i = 0u; i < params.len; i++) {

@@ -1,6 +1,6 @@
 // y[row, :] = exp(x[row, :] - max) / sum(exp(x[row, :] - max)). One workgroup per row: every lane finds the maximum
-// and the sum for itself, which costs no barrier, and writes its share of the row.
-// The order of reduction is that of the elements, one after another: it depends on their number alone.
+// and the sum itself, which needs no barrier, and writes its part of the row.
+// The order of reduction is ascending: it depends only on the number of elements.
 struct Params {
     rows: u32,
     len: u32,

@@ -1,7 +1,7 @@
-// y[i] = apply(x[i]), the function chosen by the kernel. One element per invocation; nothing is reduced.
+// y[i] = apply(x[i]), with the function that the kernel selects. One element per invocation; nothing is reduced.
 struct Params {
     n: u32,
-    // Of the functions that have one.
+    // The parameter of functions that have one.
     constant: f32,
 }
 

@@ -1,9 +1,9 @@
-// Elementwise functions, written so that no intermediate overflows and no two near numbers are subtracted:
-// drivers differ in what their own tanh and exp make of large arguments.
+// Elementwise functions, written so that no intermediate result overflows and no two close numbers are subtracted.
+// Drivers differ in the results of their own tanh and exp for large arguments.
 
 fn hyperbolic_tangent(x: f32) -> f32 {
     let square = x * x;
-    // Taylor's series: the quotient below would cancel for small arguments.
+    // Taylor's series for small arguments, for which the quotient below would cancel.
     let series = ((62.0 / 2835.0 * square - 17.0 / 315.0) * square + 2.0 / 15.0) * square - 1.0 / 3.0;
     let e = exp(-2.0 * min(abs(x), 20.0));
     return select(sign(x) * (1.0 - e) / (1.0 + e), x + x * square * series, square < 0.0625);

@@ -1,15 +1,16 @@
-// A softmax over scores that come sixteen at a time, with a running maximum and sum, so that none is kept.
-// Needs `functions`. A masked score adds exactly nothing, in whatever company it comes.
+// A softmax over scores that arrive sixteen at a time, with a running maximum and sum, so that no score is stored.
+// Needs `functions`. A masked score adds exactly nothing, whatever scores it arrives with.
 const LOWEST = -1e30;
 const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
 
-// What makes a product a score. A soft cap of 0 is none.
+// How a product becomes a score. A soft cap of 0 means no cap.
 struct Scoring {
     scale: f32,
     softcap: f32,
 }
 
-// One row so far: its maximum, its sum, by what to scale what was summed before, and the weights of the last sixteen.
+// The state of one row: its maximum, its sum, the factor for sums made before the last block, and the weights of the
+// last sixteen scores.
 struct Row {
     most: f32,
     total: f32,
@@ -39,7 +40,7 @@ fn weights(scores: vec4<f32>, most: f32) -> vec4<f32> {
     return select(vec4<f32>(), exp(scores - most), scores > vec4<f32>(LOWEST));
 }
 
-// Takes in the scores of positions `j..j + 16`, of which those in `start..end` are seen.
+// Adds the scores of positions `j..j + 16`; those outside `start..end` are masked.
 fn advance(old: Row, rule: Scoring, products: mat4x4<f32>, j: u32, start: u32, end: u32) -> Row {
     let a = scores(rule, products[0], j + FOUR, start, end);
     let b = scores(rule, products[1], j + 4u + FOUR, start, end);
@@ -49,12 +50,12 @@ fn advance(old: Row, rule: Scoring, products: mat4x4<f32>, j: u32, start: u32, e
     let most = max(old.most, max(max(highest.x, highest.y), max(highest.z, highest.w)));
     let w = mat4x4<f32>(weights(a, most), weights(b, most), weights(c, most), weights(d, most));
     let sums = w[0] + w[1] + w[2] + w[3];
-    // exp(0) is not 1 to the bit on every driver.
+    // exp(0) is not exactly 1 on every driver.
     let kept = select(exp(old.most - most), 1.0, old.most == most);
     return Row(most, old.total * kept + (sums.x + sums.y + sums.z + sums.w), kept, w);
 }
 
-// By what to scale what was summed in the end: what saw nothing is zero.
+// Final normaliser: 1 / sum of weights, or 0 for a query that attended to no key.
 fn shared_out(row: Row) -> f32 {
     return select(0.0, 1.0 / row.total, row.total > 0.0);
 }

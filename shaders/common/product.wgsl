@@ -1,8 +1,8 @@
-// Sums over k of a block of rows of x times a block of rows of w, which lie as `weight` says. A row that a block has too
-// many is any other: its sums are not stored.
-// The order of reduction is over k in fours, one after another: it depends on k alone, never on the block.
-// Needs `x: array<X>`, `w: array<Packed>`, `weight`, SCALAR, and in `params` the numbers of rows of x and of w, `rows` and
-// `columns`, and the length `k` of both.
+// Sums over k of a block of rows of x times a block of rows of w, which are laid out as `weight` defines. Where a
+// block extends beyond the last row, it computes some other row, whose sums are not stored.
+// The order of reduction is ascending over k in groups of four: it depends only on k, never on the block.
+// Needs `x: array<X>`, `w: array<Packed>`, `weight`, SCALAR, and in `params` the numbers of rows of x and w, `rows`
+// and `columns`, and the length `k` of both.
 const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
 
 fn element(start: u32, i: u32) -> f32 {
@@ -27,7 +27,7 @@ fn row_of_w(n: u32, j: u32) -> vec4<f32> {
     return four_of_row(n, j, params.k);
 }
 
-// Four rows of w at packed column j, transposed: times a row of x it gives four addends.
+// Four rows of w at packed column j, transposed: multiplied by a row of x it gives four terms.
 fn four_of_w(n: vec4<u32>, j: u32) -> mat4x4<f32> {
     return transpose(mat4x4<f32>(row_of_w(n.x, j), row_of_w(n.y, j), row_of_w(n.z, j), row_of_w(n.w, j)));
 }
@@ -41,7 +41,7 @@ fn in_w(n: u32) -> vec4<u32> {
     return min(n + FOUR, vec4<u32>(params.columns - 1u));
 }
 
-// One row of x, four of w from n on.
+// The sums of one row of x by four rows of w from n on.
 fn one_by_four(row: u32, n: u32) -> vec4<f32> {
     let columns = in_w(n);
     var sums = vec4<f32>();
@@ -51,7 +51,7 @@ fn one_by_four(row: u32, n: u32) -> vec4<f32> {
     return sums;
 }
 
-// Four rows of x, four of w from n on: a column per row of x.
+// The sums of four rows of x by four rows of w from n on: one column of the matrix per row of x.
 fn four_by_four(r: vec4<u32>, n: u32) -> mat4x4<f32> {
     let rows = in_x(r);
     let columns = in_w(n);
@@ -62,7 +62,7 @@ fn four_by_four(r: vec4<u32>, n: u32) -> mat4x4<f32> {
     return sums;
 }
 
-// Eight rows of x, eight of w: the first four of x by both fours of w, then the second.
+// The sums of eight rows of x by eight rows of w: the first four of x by both halves of w, then the second four.
 struct Eight {
     a: mat4x4<f32>,
     b: mat4x4<f32>,

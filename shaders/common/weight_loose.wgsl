@@ -1,5 +1,5 @@
-// Rows of f32 that follow one another without padding: an activation where a weight usually stands. A row's length is no
-// multiple of four, so its elements are read one by one, and what a row lacks to a multiple of four counts as zero.
+// Rows of f32 without padding between them: an activation in the place of a weight. The length of a row is not a
+// multiple of four, so elements are read one by one, and those that a row lacks to a multiple of four are zero.
 alias Packed = f32;
 
 fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {

@@ -1,8 +1,8 @@
 //! BERT, and the encoder block that RoBERTa and DistilBERT vary: learned positions, bidirectional attention, and a
 //! normalisation after each residual.
 //!
-//! Its graph ends in hidden states; what pools them is told by the folder or the caller. Read `classifier.rs` for the
-//! head that makes scores of them, and `roberta.rs` for how a variation is stated.
+//! Its graph ends in hidden states; the folder or the caller says how they are pooled. Read `classifier.rs` for the
+//! head that turns them into scores, and `roberta.rs` for how a variation is stated.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::{AttentionConfig, Builder, Heads};
@@ -11,26 +11,26 @@ use crate::import::blocks::family::Family;
 use crate::import::blocks::layers;
 use crate::ops::UnaryFunction;
 
-/// What the families that share this block vary.
+/// The properties in which the families that share this block differ.
 pub(crate) struct Encoder {
     pub(crate) heads: Heads,
     pub(crate) inner: usize,
     pub(crate) layers: usize,
     pub(crate) vocabulary: usize,
-    /// Rows of the table of positions.
+    /// Rows of the position table.
     pub(crate) positions: usize,
-    /// The row of a text's first position.
+    /// The row of a text's first position in that table.
     pub(crate) first_position: usize,
-    /// Rows of the table of token types, where there is one.
+    /// Rows of the token type table, if there is one.
     pub(crate) types: Option<usize>,
     pub(crate) epsilon: f64,
     pub(crate) activation: UnaryFunction,
     pub(crate) names: TensorNames,
 }
 
-/// What tensors are called.
+/// The names of tensors.
 pub(crate) struct TensorNames {
-    /// What all of the encoder begin with, where the folder does not leave it out.
+    /// The prefix of all tensors of the encoder, unless the folder leaves it out.
     pub(crate) prefix: &'static str,
     pub(crate) layers: &'static str,
     pub(crate) qkv: [&'static str; 3],
@@ -52,7 +52,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     Ok(family)
 }
 
-/// What a configuration in BERT's words says.
+/// Reads a configuration that uses BERT's names.
 pub(crate) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder, ImportError> {
     let config = b.config;
     let kind = config.str_or("position_embedding_type", "absolute")?;
@@ -88,11 +88,11 @@ pub(crate) fn settings(b: &Builder<'_>, prefix: &'static str) -> Result<Encoder,
     })
 }
 
-/// The graph as far as the last hidden states, and the prefix that the encoder's tensors bear.
+/// The graph up to the last hidden states, and the prefix of the encoder's tensors.
 pub(crate) fn encoder(b: &mut Builder<'_>, encoder: &Encoder) -> Result<(Family, &'static str), ImportError> {
     let Encoder { heads, inner, layers, vocabulary, positions, first_position, types, epsilon, activation, .. } =
         *encoder;
-    // The head that predicts masked tokens is not built, so whose weight it has does not matter.
+    // The head that predicts masked tokens is not built, so it does not matter whether its weight is tied.
     b.config.value("tie_word_embeddings");
     let names = &encoder.names;
     let hidden = heads.heads * heads.head_dim;

@@ -1,6 +1,6 @@
 //! DistilBERT: BERT's block without token types, under names and settings of its own.
 //!
-//! It knows nothing but those. Read `bert.rs` for the block.
+//! It states only these differences. Read `bert.rs` for the block.
 
 use super::bert::{Encoder, TensorNames, encoder};
 use crate::import::ImportError;
@@ -13,7 +13,8 @@ use crate::ops::UnaryFunction;
 
 pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
-    // Sinusoidal positions only fill the table when training starts: the files hold it either way.
+    // Sinusoidal positions are only the initial values of the table before training; the files contain the table in
+    // either case.
     config.flag("sinusoidal_pos_embds")?;
     let names = TensorNames {
         prefix: "distilbert.",

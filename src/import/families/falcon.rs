@@ -1,7 +1,7 @@
 //! Falcon: attention and MLP side by side, one weight for queries, keys and values, and one key and value for all heads
 //! or, in the newer architecture, for each group of them.
 //!
-//! It knows nothing but those differences. Read `decoder.rs` for the block, `interleaved.rs` for the weight.
+//! It states only these differences. Read `decoder.rs` for the block, `interleaved.rs` for the weight.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};

@@ -1,7 +1,7 @@
-//! Gemma 2: norms on both sides of attention and MLP, whose weights are differences from one; scaled embeddings; soft
-//! caps on attention and on the logits; and layers that slide by turns.
+//! Gemma 2: norms before and after attention and MLP, whose weights are stored as differences from one; scaled
+//! embeddings; soft caps on attention scores and logits; and sliding windows on every other layer.
 //!
-//! It knows nothing but those differences from Llama. Read `decoder.rs` for the block, `gemma3.rs` for what came next.
+//! It states only these differences from Llama. Read `decoder.rs` for the block, `gemma3.rs` for the next version.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
@@ -18,7 +18,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let mut decoder = gemma(b, config, heads, Rope::of_whole_heads(config, heads.head_dim)?)?;
     let window = config.opt_usize("sliding_window")?;
     if let Some(window) = window {
-        // The first files say it under both names.
+        // The first published files state it under both names.
         config.agrees("sliding_window_size", window);
     }
     layers::slide(config, &mut decoder.layers, window, |layer| layer % 2 == 0)?;
@@ -26,7 +26,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     decoder.build(b)
 }
 
-/// What Gemma 2 and 3 share, with heads turned by `rope`.
+/// The parts that Gemma 2 and 3 share, with heads rotated as `rope` says.
 pub(crate) fn gemma(b: &Builder<'_>, config: &Config, heads: Heads, rope: Rope) -> Result<Decoder, ImportError> {
     if config.flag("use_bidirectional_attention")? {
         return Err(config.error("use_bidirectional_attention", "only false is supported"));

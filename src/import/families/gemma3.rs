@@ -1,7 +1,7 @@
-//! Gemma 3: Gemma 2 with each head's query and key normalised in place of attention's cap, and with layers that turn
-//! heads by one base where they slide and by another where they see everything.
+//! Gemma 3: Gemma 2 with normalised queries and keys instead of the cap on attention scores, and with different rotary
+//! bases for layers with a sliding window and layers that attend to all positions.
 //!
-//! It reads text models, and of models that also see, the part that reads text. Read `gemma2.rs` for what it shares.
+//! It reads text models, and of multimodal models the part that reads text. Read `gemma2.rs` for what it shares.
 
 use super::gemma2::gemma;
 use crate::import::ImportError;
@@ -13,12 +13,12 @@ use crate::import::blocks::layers;
 use crate::import::blocks::rope::Rope;
 use crate::import::files::config::Config;
 
-/// `gemma3_text`: the configuration is the text model's.
+/// `gemma3_text`: the configuration is that of the text model.
 pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     text(b, b.config, &["model."], true)
 }
 
-/// `gemma3`: the text model's configuration is an object in it, and its tensors have names of their own.
+/// `gemma3`: the text model's configuration is a nested object, and its tensors have other names.
 pub(crate) fn build_within(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     const SIGHT: [&str; 8] = [
         "vision_config",
@@ -30,7 +30,7 @@ pub(crate) fn build_within(b: &mut Builder<'_>) -> Result<Family, ImportError> {
         "image_token_index",
         "image_token_id",
     ];
-    // What turns images into embeddings is not built, so what it is does not matter.
+    // The part that turns images into embeddings is not built, so its settings do not matter.
     SIGHT.iter().for_each(|field| _ = b.config.value(*field));
     let config = b.config.object_or_empty("text_config")?.of_family("gemma3_text");
     let tied = b.config.flag("tie_word_embeddings")?;
@@ -43,7 +43,7 @@ fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: b
     let [global, local] = ropes(config, heads.head_dim)?;
     let mut decoder = gemma(b, config, heads, global.clone())?;
     decoder.names.prefix = b.prefix(prefixes, "embed_tokens.weight").to_string();
-    // Older files keep the head with the part that reads text.
+    // Older files keep the head among the tensors of the text model.
     if decoder.names.prefix == "language_model.model." {
         decoder.names.head = "language_model.lm_head";
     }
@@ -53,7 +53,7 @@ fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: b
         return Err(config.error("attn_logit_softcapping", "only null is supported: transformers applies none either"));
     }
     let window = config.opt_usize("sliding_window")?;
-    // The pattern counts only where `layer_types` does not name each layer's kind. A file with both may say null.
+    // The pattern counts only if `layer_types` does not list each layer's kind. A file with both may state null.
     let pattern = match config.has("layer_types") {
         true => config.value("sliding_window_pattern").and(None),
         false => Some(config.usize("sliding_window_pattern")?),
@@ -65,8 +65,9 @@ fn text(b: &mut Builder<'_>, config: &Config, prefixes: &[&'static str], tied: b
     decoder.build(b)
 }
 
-/// How layers that see everything turn heads, and how those that slide do: from `rope_parameters`, an object for each
-/// kind of layer, or from the older `rope_theta`, `rope_scaling` and `rope_local_base_freq`.
+/// The rotary settings of layers that attend to all positions, and of layers with a sliding window: from
+/// `rope_parameters`, which has an object for each kind of layer, or from the older `rope_theta`, `rope_scaling` and
+/// `rope_local_base_freq`.
 fn ropes(config: &Config, head_dim: usize) -> Result<[Rope; 2], ImportError> {
     let parameters = config.object("rope_parameters")?;
     let of = |kind| parameters.as_ref().map_or(Ok(None), |p| p.object(kind));

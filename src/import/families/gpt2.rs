@@ -1,6 +1,7 @@
 //! GPT-2: LayerNormalization, learned positions, and weights stored `[in, out]` with queries, keys and values fused.
 //!
-//! Unfusing happens here, by views: no rule and no plan knows of it. Read `builder.rs` for what views are.
+//! The fused weights are separated here, by views, so that no rule and no plan has to know about it. Read `builder.rs`
+//! for views.
 
 use crate::graph::ValueId;
 use crate::import::ImportError;
@@ -9,7 +10,7 @@ use crate::import::blocks::family::Family;
 use crate::import::blocks::layers;
 use crate::ops::Linear;
 
-/// Columns `from..from + out` of a Conv1D's weight, which lies `[in, all]`, as a product with its bias.
+/// Columns `from..from + out` of a Conv1D's weight, which is stored as `[in, all]`, as a product with its bias.
 fn conv1d(
     b: &mut Builder<'_>,
     (name, prefix): (&str, &str),
@@ -33,11 +34,11 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let layers = layers::count(config, ["n_layer", "num_hidden_layers"])?;
     let vocabulary = config.usize("vocab_size")?;
     let context = config.usize(["n_positions", "max_position_embeddings"])?;
-    // The same as n_positions, once.
+    // An older name of n_positions.
     config.value("n_ctx");
     let inner = config.opt_usize("n_inner")?.unwrap_or(4 * hidden);
     let epsilon = config.positive("layer_norm_epsilon")?;
-    // It keeps 16-bit products from overflowing; here they are f32 in any case.
+    // It keeps 16-bit products from overflowing; here products are f32 in any case.
     config.flag("reorder_and_upcast_attn")?;
     let by_layer = config.flag("scale_attn_by_inverse_layer_idx")?;
     let heads = Heads::dividing(config, ["n_head", "num_attention_heads"], hidden)?;

@@ -1,7 +1,7 @@
-//! GPT-NeoX and Pythia: attention and MLP side by side, heads turned in part, and one weight for queries, keys and
-//! values, which lie in it head by head.
+//! GPT-NeoX and Pythia: attention and MLP in parallel, heads rotated in part, and one weight for queries, keys and
+//! values, which are interleaved in it head by head.
 //!
-//! It knows nothing but those differences. Read `decoder.rs` for the block, `interleaved.rs` for the weight.
+//! It states only these differences. Read `decoder.rs` for the block, `interleaved.rs` for the weight.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
@@ -17,7 +17,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let heads = Heads::dividing(config, "num_attention_heads", hidden)?;
     let (norm, activation) = (Norm::layer(config, "layer_norm_eps")?, b.activation(config, "hidden_act")?);
     let rope = Rope::named(config, ["rotary_emb_base", "rotary_pct"], heads.head_dim)?;
-    // Some releases wrote both under the names of other families too; no release reads them there.
+    // Some releases also wrote both under the names of other families; no release reads them there.
     config.agrees("rope_theta", rope.theta);
     config.agrees("partial_rotary_factor", rope.part);
     let mut decoder = Decoder::of(b, config, Settings { hidden, heads, inner, activation, norm, rope })?;

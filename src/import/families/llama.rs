@@ -1,6 +1,7 @@
-//! Llama: RMSNormalization, rotary attention, a gated MLP; all that `decoder.rs` starts from, with biases if asked for.
+//! Llama: RMSNormalization, rotary attention and a gated MLP, the starting point of `decoder.rs`; with biases if the
+//! configuration has them.
 //!
-//! It knows nothing but that difference. Read `decoder.rs` for the block.
+//! It states only that difference. Read `decoder.rs` for the block.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;

@@ -1,6 +1,6 @@
-//! Mistral: Llama whose attention looks back a limited way.
+//! Mistral: Llama with a sliding window in attention.
 //!
-//! It knows nothing but that difference. Read `decoder.rs` for the block.
+//! It states only that difference. Read `decoder.rs` for the block.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;

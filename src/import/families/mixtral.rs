@@ -1,6 +1,6 @@
 //! Mixtral: Mistral whose MLP is a mixture of experts.
 //!
-//! It knows nothing but that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
+//! It states only that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
@@ -15,7 +15,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let mut decoder = Decoder::read(b, config)?;
     let window = config.opt_usize("sliding_window")?;
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);
-    // It shakes the router in training only.
+    // This adds noise to the router in training only.
     config.f64("router_jitter_noise")?;
     let mixture = Mixture::read(b, config, NAMES, config.usize("intermediate_size")?, true)?;
     decoder.mlp = Box::new(move |b, block, x| mixture.build(b, block, x));

@@ -1,7 +1,8 @@
-//! The model families, by the `model_type` of their configurations: a file for each, which states what it is made of.
+//! The model families, by the `model_type` of their configurations. Each has a file that states its parts.
 //!
-//! A family names weights and reads settings; it deliberately knows nothing of files, of how weights are split or of what
-//! its graph ends in. Read `llama.rs` for the plain case, `gemma2.rs` for one that differs in nearly everything.
+//! A family names weights and reads settings. It deliberately knows nothing of files, of how weights are split or of
+//! the head that its graph ends in. Read `llama.rs` for the plain case, `gemma2.rs` for one that differs in nearly
+//! everything.
 
 mod bert;
 mod distilbert;
@@ -29,7 +30,7 @@ use crate::import::blocks::family::Family;
 /// How a family builds its graph from its configuration.
 pub(crate) type Build = fn(&mut Builder<'_>) -> Result<Family, ImportError>;
 
-/// The families, by `model_type`: the one list an importer is added to.
+/// The families, by `model_type`. A new importer is added to this list only.
 pub(crate) const FAMILIES: &[(&str, Build)] = &[
     ("llama", llama::build),
     ("mistral", mistral::build),

@@ -1,6 +1,7 @@
-//! OLMo 2: Llama that normalises what attention and the MLP add, not what they read, and queries and keys whole.
+//! OLMo 2: Llama with norms on the outputs of attention and MLP instead of their inputs, and with queries and keys
+//! normalised over all heads together.
 //!
-//! It knows nothing but those differences. Read `decoder.rs` for the block.
+//! It states only these differences. Read `decoder.rs` for the block.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;

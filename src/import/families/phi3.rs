@@ -1,8 +1,8 @@
-//! Phi-3: Llama whose queries, keys and values are one weight, as are the two that open its MLP, and whose heads may
-//! turn in part.
+//! Phi-3: Llama with one weight for queries, keys and values, one for both inputs of its MLP, and heads that may be
+//! rotated in part.
 //!
-//! Unfusing happens here, by views: no rule and no plan knows of it. Read `decoder.rs` for the block, `scaling.rs` for
-//! longrope.
+//! The fused weights are separated here, by views, so that no rule and no plan has to know about it. Read `decoder.rs`
+//! for the block, `scaling.rs` for longrope.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
@@ -16,11 +16,11 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let heads = Heads::read(config, config.usize("hidden_size")?)?;
     let rope = Rope::of_part(config, heads.head_dim)?;
     if !matches!(rope.scaling, Scaling::None | Scaling::Long { .. }) {
-        // transformers refuses the others, and takes "yarn" for longrope in this family alone.
+        // transformers refuses the other kinds, and reads "yarn" as longrope in this family only.
         return Err(config.error(["rope_scaling", "rope_parameters"], "only longrope is supported in this family"));
     }
     let mut decoder = Decoder::turned(b, config, rope)?;
-    // Written also where no scaling asks for it.
+    // Files state it even if no scaling uses it.
     config.usize("original_max_position_embeddings")?;
     let window = config.opt_usize("sliding_window")?;
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);

@@ -1,7 +1,6 @@
 //! Qwen2-MoE: Qwen2 with a mixture of experts in most layers, and beside it an expert that every token shares.
 //!
-//! It knows nothing but those differences. Read `qwen3_moe.rs` for what it has in common with that, `mixture.rs` for the
-//! experts.
+//! It states only these differences. Read `qwen3_moe.rs` for what both have in common, `mixture.rs` for the experts.
 
 use super::qwen3_moe::{mixture, sparse};
 use crate::import::ImportError;

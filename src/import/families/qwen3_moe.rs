@@ -10,7 +10,7 @@ use crate::import::blocks::layers;
 use crate::import::blocks::mixture::{ExpertNames, Mixture, by_layer};
 use crate::import::files::config::Config;
 
-/// How Qwen's files name a mixture.
+/// The names of a mixture's tensors in Qwen's files.
 const NAMES: ExpertNames = ExpertNames { mixture: "mlp", parts: ["gate_proj", "up_proj", "down_proj"] };
 
 pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
@@ -33,7 +33,7 @@ pub(crate) fn mixture(b: &Builder<'_>) -> Result<Mixture, ImportError> {
     Mixture::read(b, b.config, NAMES, b.config.usize("moe_intermediate_size")?, normalize)
 }
 
-/// For each of `count` layers whether its MLP is a mixture.
+/// For each of `count` layers, whether its MLP is a mixture.
 pub(crate) fn sparse(config: &Config, count: usize) -> Result<Vec<bool>, ImportError> {
     let step = config.usize("decoder_sparse_step")?;
     let dense = config.wholes("mlp_only_layers")?;

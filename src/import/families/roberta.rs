@@ -20,8 +20,8 @@ pub(crate) fn build_xlm(b: &mut Builder<'_>) -> Result<Family, ImportError> {
 
 fn family(b: &mut Builder<'_>, class: &str) -> Result<Family, ImportError> {
     let mut settings = settings(b, "roberta.")?;
-    // fairseq's numbering: the padding token's own row stays unused, and so do those before it.
-    // -1 is a padding token that no text has.
+    // fairseq's numbering: the rows of the padding token and of the tokens before it stay unused. -1 stands for a
+    // padding token that occurs in no text.
     let padding = match b.config.ids("pad_token_id")?.as_slice() {
         [padding] => usize::try_from(padding.saturating_add(1)).ok(),
         _ => None,

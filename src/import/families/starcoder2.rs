@@ -1,6 +1,6 @@
-//! StarCoder2: Llama's block with LayerNormalization, biases, an MLP without a gate, and a limited look back.
+//! StarCoder2: Llama's block with LayerNormalization, biases, an MLP without a gate, and a sliding window.
 //!
-//! It knows nothing but those differences. Read `decoder.rs` for the block.
+//! It states only these differences. Read `decoder.rs` for the block.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
@@ -11,7 +11,8 @@ use crate::import::blocks::rope::Rope;
 
 pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
-    // What the first files also say, and hidden_act and norm_epsilon say otherwise: transformers reads those alone.
+    // The first published files also have these fields, which contradict hidden_act and norm_epsilon; transformers
+    // reads only the latter.
     ["activation_function", "layer_norm_epsilon"].iter().for_each(|field| _ = config.value(*field));
     let (hidden, inner) = (config.usize("hidden_size")?, config.usize("intermediate_size")?);
     let heads = Heads::read(config, hidden)?;
