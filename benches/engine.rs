@@ -1,9 +1,10 @@
-//! Load time, memory, prefill and decode of the demo model and, where it is cached, MiniLM; on one device and on two.
-//! `fanfold bench` measures any one model; this compares rounds of several, and what two devices gain.
+//! Load time, memory, prefill and decode of the demo model and, if it is in the cache, of MiniLM, on one device and on
+//! two. `fanfold bench` measures a single model; this compares rounds of several, and what two devices gain.
 //!
-//! `cargo bench --bench engine`. Each case runs in a process of its own, so that its peak memory is its own; rounds
-//! interleave, so that the machine's noise falls on all alike. Numbers are the median and the range of the rounds.
-//! Parallel efficiency is the sum of the shards' times run alone over their time together, without what they exchange.
+//! `cargo bench --bench engine`. Each case runs in a process of its own, so that its peak memory is its own. Rounds
+//! are interleaved, so that noise of the machine affects all cases alike. Numbers are the median and the range of the
+//! rounds. Parallel efficiency is the sum of the times of the shards run alone, without their exchanges, divided by their
+//! time together.
 
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{DeviceChoice, open};
@@ -36,7 +37,7 @@ fn devices(n: usize) -> Vec<Box<dyn fanfold::device::Device>> {
     (0..n).map(|_| open(&DeviceChoice::Gpu(adapter.clone()), &GpuOptions::default()).unwrap()).collect()
 }
 
-/// `program` cut down to what `rank` does alone: it exchanges with itself only, so its numbers mean nothing.
+/// `program` reduced to the work of `rank` alone: it exchanges only with itself, so its numbers mean nothing.
 fn alone(program: &Program, rank: usize) -> Program {
     let mut only = program.ranks[rank].clone();
     only.rank = 0;

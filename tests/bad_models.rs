@@ -41,7 +41,7 @@ fn import_error<T: std::fmt::Debug>(result: Result<T, impl Into<Error>>) -> Impo
     }
 }
 
-/// A fault of the file as a whole: `at` is the byte, `says` a part of the message.
+/// Checks for a fault of the file as a whole: `at` is the byte, `says` a part of the message.
 #[track_caller]
 fn file_fault(bytes: &[u8], at: u64, says: &str) {
     let error = open(&[(MODEL, bytes)]);
@@ -51,7 +51,7 @@ fn file_fault(bytes: &[u8], at: u64, says: &str) {
     assert!(message.contains(&format!("(at byte {at})")), "{message}");
 }
 
-/// A fault of the tensor `name` whose data, or whose header entry, is at byte `at`.
+/// Checks for a fault of the tensor `name`, whose data or header entry is at byte `at`.
 #[track_caller]
 fn tensor_fault(error: &ImportError, name: &str, at: u64, says: &str) {
     assert!(
@@ -82,8 +82,8 @@ fn an_empty_file() {
     file_fault(b"", 0, "the file is empty");
 }
 
-/// Shortened or rewritten after it was opened and before its weights are read, as by a download that starts anew. To
-/// read what is no longer mapped would end the process.
+/// A file that was shortened or rewritten after it was opened and before its weights are read, as by a download that
+/// starts again. Reading bytes that are no longer mapped would end the process.
 #[test]
 fn a_file_that_changes_while_it_is_in_use() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama-uneven");
@@ -242,7 +242,7 @@ fn index(pairs: &[(&str, &str)]) -> String {
     format!(r#"{{"metadata":{{"total_size":8}},"weight_map":{{{}}}}}"#, pairs.join(","))
 }
 
-/// A fault at the place of `at` in the index.
+/// Checks for a fault at the place where the index contains `at`.
 #[track_caller]
 fn index_fault(index: &str, files: &[(&str, &[u8])], tensor: &str, at: &str, says: &str) {
     let error = open(&[files, &[(INDEX, index.as_bytes())]].concat());
@@ -284,7 +284,7 @@ fn an_index_that_names_a_missing_tensor() {
     let map = index(&[("a", "1.safetensors"), ("b", "1.safetensors")]);
     let says = r#"names the file "1.safetensors", which has no such tensor"#;
     index_fault(&map, &[("1.safetensors", &shard("a"))], "b", "b", says);
-    // In the other file is not in this one.
+    // A tensor that is in the other file is not in this one.
     let map = index(&[("a", "2.safetensors"), ("b", "1.safetensors")]);
     let files: [(&str, &[u8]); 2] = [("1.safetensors", &shard("a")), ("2.safetensors", &shard("b"))];
     index_fault(&map, &files, "a", "a", "has no such tensor");
@@ -363,7 +363,7 @@ fn a_folder_without_settings() {
 fn a_file_that_is_too_long_or_no_file() {
     let dir = folder(&[(MODEL, &file("{}", 0))]);
     let config = dir.path().join("config.json");
-    // Sparse: no byte of it is written, nor may one be read.
+    // The file is sparse: no byte of it is written, and none may be read.
     fs::File::create(&config).unwrap().set_len(1 << 40).unwrap();
     let error = import_error(Folder::open(dir.path()));
     assert!(matches!(&error, ImportError::File { .. }) && error.to_string().contains("1099511627776 bytes"), "{error}");
@@ -390,12 +390,12 @@ fn a_file_name_from_a_file_cannot_leave_the_folder() {
 
 type Fields = serde_json::Map<String, serde_json::Value>;
 
-/// What transformers writes for a model of each family.
+/// The configuration that transformers writes for a model of each family.
 fn configs() -> Fields {
     serde_json::from_slice(&fs::read("tests/fixtures/configs.json").unwrap()).unwrap()
 }
 
-/// A model of `family` without files, whose configuration has the fields of `more` too, or in their place.
+/// A model of `family` without files, with the fields of `more` added to its configuration or replacing fields of it.
 fn configured(family: &str, more: &str) -> fanfold::Result<Model> {
     let mut config = configs()[family].clone();
     config.as_object_mut().unwrap().extend(serde_json::from_str::<Fields>(more).unwrap());
@@ -405,7 +405,7 @@ fn configured(family: &str, more: &str) -> fanfold::Result<Model> {
     Ok(Model::random(&path, fanfold::tensor::DType::F16, 0, Head::Default)?)
 }
 
-/// Every field that transformers writes for a family is understood, and a misspelt one is not.
+/// Every field that transformers writes for a family is understood, and a misspelt field is not.
 #[test]
 fn the_fields_of_every_familys_configuration_are_understood() {
     for family in configs().keys() {
@@ -419,7 +419,7 @@ fn the_fields_of_every_familys_configuration_are_understood() {
     }
 }
 
-/// What well known files add to what transformers writes today, and the older spellings of some of it.
+/// Fields that well known files have in addition to those that transformers writes today, and older spellings of some.
 #[test]
 fn what_well_known_files_add_is_understood() {
     for (family, more) in [
@@ -467,7 +467,7 @@ fn what_well_known_files_add_is_understood() {
         ),
         ("gpt_neox", r#"{"rope_parameters": null, "rotary_emb_base": 10000, "rotary_pct": 0.25}"#),
         ("mixtral", r#"{"rope_parameters": null, "rope_theta": 1e6, "output_router_logits": false}"#),
-        // As published, before transformers saved them anew.
+        // As first published, before transformers saved the files again.
         ("llama", r#"{"max_sequence_length": 2048, "pad_token_id": -1, "bias": false}"#),
         (
             "llama",
@@ -498,7 +498,7 @@ fn what_well_known_files_add_is_understood() {
     }
 }
 
-/// Python writes numbers that are not JSON, and reads them. No setting takes one.
+/// Python reads and writes numbers that are not JSON. No setting accepts one.
 #[test]
 fn a_number_that_only_python_has_is_named_with_its_field() {
     let refused = |family: &str, field: &str, constant: &str| {
@@ -519,7 +519,7 @@ fn a_number_that_only_python_has_is_named_with_its_field() {
     assert!(refused("llama", "use_cache", "NaN").contains("\n  time_step_limit: [0.0,Infinity]\n"));
 }
 
-/// Settings of decoders that contradict each other or make no sense.
+/// Settings of decoders that contradict each other or have invalid values.
 #[test]
 fn a_decoder_that_cannot_be() {
     for (family, more, says) in [
@@ -635,7 +635,7 @@ fn fixture() -> Vec<u8> {
     fs::read("tests/fixtures/llama-uneven/model.safetensors").unwrap()
 }
 
-/// Whatever was accepted is safe to use: distinct names, ranges inside the file that agree with their shapes.
+/// Every accepted file is safe to use: names are distinct, and ranges are inside the file and match the shapes.
 fn check_entries(bytes: &[u8], entries: &[safetensors::Entry]) {
     let mut reached = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut names = std::collections::HashSet::new();

@@ -1,4 +1,4 @@
-//! Several sequences in one call against one at a time, and what an engine says when a number is none.
+//! Several sequences in one call against one at a time, and the error about a value that is not a number.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn texts(random: &mut Random, n: usize, vocabulary: usize) -> Vec<Vec<u32>> {
     (0..n).map(|_| text(random)).collect()
 }
 
-/// Many texts at once give each text's own vectors, however they are pooled.
+/// A batch of texts gives each text's own vector, with every kind of pooling.
 fn check_texts(pooling: Pooling, devices: impl Fn() -> Vec<Box<dyn Device>>) {
     let model = Arc::new(Model::from_folder(Folder::open(fixture("bert")).unwrap(), Head::Hidden(pooling)).unwrap());
     let mut random = Random::new(7);
@@ -58,9 +58,9 @@ fn many_texts_give_each_its_own_vectors_on_host() {
     }
 }
 
-/// RoBERTa counts positions past padding tokens: one that a text spells out has the padding's own row, and what comes
-/// after it goes on counting as if it were not there. The expected numbers, the first three of each position, are
-/// transformers 5.23.0's `last_hidden_state` of the fixture.
+/// RoBERTa does not count padding tokens as positions: a padding token in a text gets the padding's own row, and the
+/// tokens after it continue to count as if it were absent. The expected numbers, the first three of each position, are
+/// from transformers 5.23.0's `last_hidden_state` of the fixture.
 #[test]
 fn a_padding_token_in_a_text_takes_no_position() {
     const EXPECTED: [[f32; 3]; 7] = [
@@ -79,7 +79,7 @@ fn a_padding_token_in_a_text_takes_no_position() {
     let first: Vec<f32> = values(&whole).chunks(42).flat_map(|row| row[..3].to_vec()).collect();
     let error = relative_error(&first, EXPECTED.as_flattened());
     assert!(error <= 1e-5, "{error:e}");
-    // Beside texts that it is padded to, or that are padded to it.
+    // In a batch with longer texts, to which it is padded, and with shorter ones.
     let texts = [ids.clone(), vec![5; 9], [ids.clone(), vec![12; 5], ids].concat(), vec![8], vec![5]];
     let texts: Vec<Text> = texts.into_iter().map(Text::from).collect();
     for devices in [1, 3] {
@@ -101,7 +101,7 @@ fn many_texts_give_each_its_own_vectors_on_gpus() {
     }
 }
 
-/// What sums of hidden states pooling weights make, against the definitions.
+/// The sums that pooling weights give, against the definitions of the poolings.
 #[test]
 fn pooling_weights_are_what_they_are_called() {
     let rows = Pooling::WeightedMean.weights(4);
@@ -112,12 +112,12 @@ fn pooling_weights_are_what_they_are_called() {
     assert_eq!(Pooling::Last.weights(3), [0.0, 0.0, 1.0]);
 }
 
-/// Prompts of unlike lengths answered together are answered as if each were alone.
+/// Prompts of different lengths that are answered together get the answers that each gets alone.
 fn check_prompts(name: &str, devices: impl Fn() -> Vec<Box<dyn Device>>) {
     let model = Arc::new(Model::open(fixture(name)).unwrap());
     let expected = Expected::of(name);
     let long = expected.u32("ids_1");
-    // The fixture's own prompts have a clear margin between the first and the second choice.
+    // For the fixture's own prompts there is a clear margin between the first and the second choice.
     let prompts = [expected.u32("ids_0"), long.clone(), long[..1].to_vec(), long[..long.len() / 2].to_vec()];
     let greedy = || Sampler::new(Sampling::greedy()).unwrap();
     let steps = expected.u32("greedy_0").len();
@@ -132,7 +132,7 @@ fn check_prompts(name: &str, devices: impl Fn() -> Vec<Box<dyn Device>>) {
         .collect();
     assert_eq!(alone[0], expected.u32("greedy_0"));
     let mut together = open(&model, prompts.len(), devices());
-    // Twice: nothing of the first round may be left.
+    // Twice, because nothing of the first round may remain.
     for _ in 0..2 {
         let mut answers = vec![Vec::new(); prompts.len()];
         let samplers = prompts.iter().map(|_| greedy()).collect();
@@ -142,7 +142,7 @@ fn check_prompts(name: &str, devices: impl Fn() -> Vec<Box<dyn Device>>) {
         }
         assert_eq!(answers, alone, "{name}");
     }
-    // Alone again, after others.
+    // One prompt alone again, after the others.
     together.reset();
     let tokens = together.generate(&prompts[0], greedy(), &GenerateOptions::new(steps).ignore_end()).unwrap();
     assert_eq!(tokens.collect::<Result<Vec<_>, GenerateError>>().unwrap(), alone[0]);
@@ -181,14 +181,14 @@ fn an_engine_refuses_more_prompts_than_it_was_opened_for() {
     let empty =
         engine.generate_all(&[vec![1], vec![]], vec![sampler(); 2], &GenerateOptions::new(4).ignore_end()).map(|_| ());
     assert!(matches!(empty, Err(GenerateError::EmptyPrompt)), "{empty:?}");
-    // The longest prompt decides: here the context ends both answers.
+    // The longest prompt decides: the end of the context ends both answers.
     let answers = engine
         .generate_all(&[vec![1; 126], vec![2]], vec![sampler(); 2], &GenerateOptions::new(9).ignore_end())
         .unwrap();
     assert_eq!(answers.collect::<Result<Vec<_>, GenerateError>>().unwrap().len(), 2 * 3);
 }
 
-/// A model's weights, one of which is not a number in one place.
+/// A model's weights with one element that is not a number.
 struct Broken {
     model: Arc<Model>,
     weight: &'static str,
@@ -221,7 +221,7 @@ fn check_broken(weight: &'static str, value: f32, node: &str, devices: Vec<Box<d
         }
         other => panic!("{other:?}"),
     }
-    // The session lives: what it was asked can be asked again.
+    // The session goes on: the same request can be made again.
     assert!(matches!(engine.feed(&[1]), Err(GenerateError::NotFinite { .. })));
 }
 

@@ -1,4 +1,4 @@
-//! Conversations: what is kept in the cache changes no answer, and the command line as a person meets it.
+//! Conversations: the contents of the cache change no answer; and the command line as a user sees it.
 
 mod common;
 
@@ -55,7 +55,7 @@ fn chat(source: &str, context: usize) -> Chat {
     Chat::new(open(&model, context), tokenizer, template(source), Some("Be brief.".to_string()))
 }
 
-/// What a model that has nothing in its cache answers.
+/// The answer of a model whose cache is empty.
 fn afresh(source: &str, messages: &[Message], asking: &GenerationRequest) -> Answer {
     let (model, tokenizer) = llama();
     let ids = template(source).encode(&tokenizer, messages).unwrap();
@@ -64,7 +64,7 @@ fn afresh(source: &str, messages: &[Message], asking: &GenerationRequest) -> Ans
 
 #[test]
 fn the_cache_changes_no_answer() {
-    // Templates of thinking models drop what was thought in earlier answers; others drop whole turns.
+    // Templates of reasoning models drop the reasoning of earlier answers; other templates drop whole turns.
     let dots = "(message.content if message.role != 'assistant' else '...') +";
     let forgetful = chatml().replace("message.content +", dots);
     let last_only = chatml().replace("in messages", "in messages[:1] + messages[-1:]");
@@ -81,7 +81,7 @@ fn the_cache_changes_no_answer() {
             assert_eq!(last, &Message::new("assistant", told));
             let fresh = afresh(&source, earlier, &greedy(9));
             assert_eq!((&answer.tokens, &answer.text), (&fresh.tokens, &fresh.text), "{text}");
-            // Exactly what is alike is not fed again. The last token chosen was never fed.
+            // The common prefix, and nothing else, is not fed again. The token chosen last has never been fed.
             let ids = template(&source).encode(&tokenizer, earlier).unwrap();
             let common = ids.iter().zip(&held).take_while(|(a, b)| a == b).count();
             assert_eq!((answer.cached, answer.prompt), (common, ids.len()), "{text}");
@@ -92,7 +92,7 @@ fn the_cache_changes_no_answer() {
         assert_eq!(chat.messages(), [Message::new("system", "Be brief.")]);
         let again = chat.ask("Long live the king!", &greedy(9), |_| ()).unwrap();
         assert!(again.cached > 0 && chat.messages().len() == 3);
-        // What is held to its end leaves the last token to be fed, for its logits.
+        // If the engine already holds all tokens, the last one is still fed, for its logits.
         chat.reset();
         let same = chat.ask("Long live the king!", &greedy(9), |_| ()).unwrap();
         assert_eq!((same.prompt - same.cached, same.tokens), (1, again.tokens));
@@ -119,7 +119,7 @@ fn an_answer_ends_at_what_ends_it() {
     let mut chat = chat(&chatml(), 320);
     let whole = chat.ask("Speak.", &greedy(12), |_| ()).unwrap();
     chat.reset();
-    // Ctrl-C: the answer so far stays part of the chat, which goes on.
+    // After Ctrl-C, the answer so far stays a part of the chat, which continues.
     let asking = greedy(12);
     let mut pieces = 0;
     let cut = chat.ask("Speak.", &asking, |_| {
@@ -132,7 +132,7 @@ fn an_answer_ends_at_what_ends_it() {
     assert_eq!((cut.finish_reason, cut.tokens.as_slice()), (FinishReason::Cancelled, &whole.tokens[..3]));
     assert_eq!(chat.messages().last().unwrap().content, cut.text);
     assert!(whole.text.starts_with(&cut.text));
-    // Before anything is fed, too.
+    // The same before anything has been fed.
     let early = chat.ask("Speak.", &asking, |_| ()).unwrap();
     assert_eq!((early.finish_reason, early.tokens.len()), (FinishReason::Cancelled, 0));
     assert!(chat.ask("Speak.", &greedy(1), |_| ()).is_ok());
@@ -147,7 +147,7 @@ fn an_answer_ends_at_what_ends_it() {
     let full = chat.ask("Speak.", &greedy(usize::MAX), |_| ()).unwrap();
     assert_eq!(full.finish_reason, FinishReason::Context);
     assert_eq!((full.prompt + full.tokens.len(), chat.context()), (321, (320, 320)));
-    // What does not fit is refused, forgotten, and the chat goes on.
+    // A message that does not fit is refused and forgotten, and the chat continues.
     let said = chat.messages().len();
     let refused = chat.ask("More!", &greedy(1), |_| ());
     assert!(matches!(refused, Err(Error::Generate(GenerateError::Context { capacity: 320, .. }))), "{refused:?}");
@@ -166,7 +166,7 @@ fn a_turn_that_the_template_refuses_is_forgotten() {
     assert_eq!(chat.messages().len(), 3);
 }
 
-/// A copy of llama-uneven with `files` written into it.
+/// A copy of llama-uneven to which `files` are added.
 fn folder(files: &[(&str, Value)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for file in
@@ -199,14 +199,14 @@ fn end_tokens_are_those_of_the_configurations_and_the_tokenizer() {
     assert_eq!(ends(&[generation(json!([7, 3])), names("<|endoftext|>".into())]), Ok(vec![7, 3, 0]));
     assert_eq!(ends(&[generation(json!(7)), names(json!({"content": "*"})), tokenizer]), Ok(vec![7, 9]));
     assert_eq!(ends(&[generation(json!([0])), names("no such token".into())]), Ok(vec![0]));
-    // As transformers takes them: a token outside the vocabulary is never produced.
+    // As in transformers, an end token outside the vocabulary is never produced.
     assert_eq!(ends(&[generation(json!([0, 99_999])), names(Value::Null)]), Ok(vec![0]));
     for never in [json!(384), json!(-1), json!([-1, 1u64 << 40])] {
         assert_eq!(ends(&[generation(never), names(Value::Null)]), Ok(vec![]));
     }
     let error = ends(&[generation(json!("</s>"))]).unwrap_err();
     assert!(error.contains("generation_config.json: eos_token_id: expected a token id"), "{error}");
-    // Without a generation_config.json config.json counts, and where it says nothing, its class.
+    // Without a generation_config.json, config.json counts; if that says nothing, the default of its class.
     let config = |eos: Option<Value>| {
         let text = fs::read_to_string(fixture("llama-uneven").join("config.json")).unwrap();
         let mut config: Value = serde_json::from_str(&text).unwrap();
@@ -244,7 +244,7 @@ fn a_template_is_found_where_transformers_finds_it() {
     }
 }
 
-/// Runs the program with `input` on its standard input; its exit code, stdout and stderr.
+/// Runs the program with `input` on its standard input. Returns its exit code, stdout and stderr.
 fn run(args: &[&str], input: &str) -> (i32, String, String) {
     let mut command = Command::cargo_bin("fanfold").unwrap();
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).write_stdin(input).output().unwrap();
@@ -270,7 +270,8 @@ fn bad(args: &[&str], code: i32, says: &[&str]) {
 
 #[test]
 fn a_continuation_and_its_prompt_are_one_text() {
-    // In Llama 2's way: a word's space is part of its token, and the decoder drops the one that a text begins with.
+    // As in Llama 2, the space before a word is part of its token, and the decoder drops the space at the beginning of
+    // a text.
     let vocab: serde_json::Map<String, Value> = (0..384).map(|id| (format!("▁w{id}"), id.into())).collect();
     let decoders = json!([{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "Fuse"},
         {"type": "Strip", "content": " ", "start": 1, "stop": 0}]);
@@ -293,7 +294,7 @@ fn a_continuation_and_its_prompt_are_one_text() {
     assert_eq!(lines.collect::<String>() + "\n", text);
     let both = out(&["-p", "▁w5", "-p", "▁w6"]);
     assert!(both.starts_with(&format!("==> ▁w5 <==\n{text}\n==> ▁w6 <==\n w")), "{both:?}");
-    // An answer begins a text.
+    // An answer is the beginning of a text.
     assert_eq!(out(&["-p", "▁w5", "--chat"]), text[1..]);
     let second = text.split_whitespace().nth(1).unwrap();
     assert_eq!(out(&["-p", "▁w5", "--stop", second]), text[..text.find(second).unwrap()].to_string() + "\n");
@@ -350,7 +351,7 @@ fn a_chat_can_be_piped() {
     assert!(err.contains("1 turns") && err.contains("0 of them cached") && err.contains("/reset  forget"), "{err}");
     assert!(err.lines().last().unwrap().starts_with("3 turns") && err.contains("15 tokens"), "{err}");
     assert!(!err.contains("> "), "no prompts where nobody types: {err}");
-    // The end of the input is the end of the chat, a line end before it or not.
+    // The end of the input ends the chat, with or without a line end before it.
     assert_eq!(good(&[&["chat", path], options.as_slice()].concat(), "First").0, answer);
     assert_eq!(good(&[&["chat", path], options.as_slice()].concat(), "").0, "");
     let (code, _, err) = run(&[&["chat", path], options.as_slice()].concat(), "/fly\n");
@@ -454,7 +455,7 @@ fn logprobs_are_the_models_own() {
     let (out, _) = good(&[args.as_slice(), &["--logprobs", "384", "--logits", logits]].concat(), "");
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 6);
-    // The last token's line says why there is no other, in vLLM's words and then in more detail.
+    // The line of the last token says why there are no more, first in vLLM's words and then in more detail.
     assert_eq!(lines[5]["finish_reason"], "length");
     assert_eq!((&lines[5]["stop_reason"], &lines[5]["ended"]), (&Value::Null, &"length".into()));
     assert!(lines[..5].iter().all(|line| line.get("finish_reason").is_none()), "{out}");
@@ -467,7 +468,7 @@ fn logprobs_are_the_models_own() {
         let own = line["top"].as_array().unwrap().iter().find(|t| t["id"] == line["id"]).unwrap();
         assert_eq!((&own["logprob"], &own["token"]), (&line["logprob"], &line["token"]));
     }
-    // The first token's are the log-softmax of the prompt's last logits, whatever the temperature.
+    // The first token's log-probabilities are the log-softmax of the prompt's last logits, at any temperature.
     let bytes = fs::read(file).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let all: Vec<f32> = bytemuck::pod_collect_to_vec(tensors.tensor("logits").unwrap().data());
@@ -482,7 +483,7 @@ fn logprobs_are_the_models_own() {
     assert_eq!(few[3]["top"].as_array().unwrap()[..], lines[3]["top"].as_array().unwrap()[..2]);
 }
 
-/// `--exact`: one seed, one text, on however many devices.
+/// `--exact`: one seed gives one text on any number of devices.
 #[test]
 fn a_seed_gives_one_text_on_any_number_of_devices() {
     let text = |devices: &str| {
@@ -503,7 +504,7 @@ fn a_seed_gives_one_text_on_any_number_of_devices() {
     }
 }
 
-/// Ctrl-C while an answer comes stops the answer; where there is none, it ends the chat.
+/// Ctrl-C stops an answer that is being generated. Otherwise it ends the chat.
 #[cfg(unix)]
 #[test]
 fn an_interrupt_stops_the_answer_and_then_the_chat() {
@@ -519,12 +520,12 @@ fn an_interrupt_stops_the_answer_and_then_the_chat() {
     let interrupt = || assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     for turn in 0..2 {
         writeln!(input, "Speak, turn {turn}.").unwrap();
-        // The context holds hundreds of tokens more.
+        // The context has room for hundreds of tokens more.
         out.read_exact(&mut [0; 3]).unwrap();
         interrupt();
         assert_eq!(said.next().unwrap().unwrap(), "(ended: interrupted)");
     }
-    // It waits for a line now, or is about to.
+    // The chat now waits for a line, or soon will.
     std::thread::sleep(std::time::Duration::from_millis(500));
     interrupt();
     assert_eq!(child.wait().unwrap().code(), Some(130));
@@ -533,7 +534,7 @@ fn an_interrupt_stops_the_answer_and_then_the_chat() {
 
 #[test]
 fn templates_are_documented_files() {
-    // The fixtures' source is the script beside them: a template without expectations would test nothing.
+    // The fixtures are made by the script beside them. A template without expectations would test nothing.
     let expected = fs::read_to_string(fixture("templates").join("expected.json")).unwrap();
     for entry in fs::read_dir(fixture("templates")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

@@ -1,4 +1,4 @@
-//! The command line as a person meets it: every subcommand, and every bad input with its exit code and its words.
+//! The command line as a user sees it: every subcommand, and every bad input with its exit code and its message.
 
 mod common;
 
@@ -22,14 +22,14 @@ fn fanfold(args: &[&str]) -> Command {
     command
 }
 
-/// What it writes on stdout and on stderr where it succeeds.
+/// Runs the program, which must succeed. Returns its stdout and stderr.
 #[track_caller]
 fn good(args: &[&str]) -> (String, String) {
     let output = fanfold(args).assert().success().get_output().clone();
     (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// Fails with `code`, says every one of `says` on stderr and nothing on stdout.
+/// Runs the program, which must fail with `code`, with each of `says` on stderr and nothing on stdout.
 #[track_caller]
 fn bad(args: &[&str], code: i32, says: &[&str]) -> String {
     let output = fanfold(args).assert().code(code).get_output().clone();
@@ -42,13 +42,13 @@ fn bad(args: &[&str], code: i32, says: &[&str]) -> String {
     said
 }
 
-/// As [`bad`] for a model folder that no device is needed to refuse.
+/// As [`bad`], for a model folder that is refused before any device is needed.
 #[track_caller]
 fn bad_model(folder: &Path, says: &[&str]) {
     bad(&["run", folder.to_str().unwrap(), "-p", "x", "--devices", "host"], 3, says);
 }
 
-/// A copy of a fixture's files, to be spoilt.
+/// A copy of a fixture's files, which a test then damages.
 fn copy(name: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for file in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"] {
@@ -59,7 +59,7 @@ fn copy(name: &str) -> TempDir {
     dir
 }
 
-/// A copy of llama-uneven with `changes` made in its config.json.
+/// A copy of llama-uneven with `changes` in its config.json.
 fn configured(changes: &[(&str, Value)]) -> TempDir {
     let dir = copy("llama-uneven");
     let path = dir.path().join("config.json");
@@ -85,7 +85,7 @@ fn f32s(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
     (tensor.shape().to_vec(), bytemuck::pod_collect_to_vec(tensor.data()))
 }
 
-/// What the reference continues `PROMPT` with, decoded as a whole.
+/// The reference's continuation of `PROMPT`, decoded as a whole.
 fn greedy_text() -> String {
     let bytes = fs::read(fixture("llama-uneven").join("tokenizer.json")).unwrap();
     let tokenizer = Tokenizer::from_bytes("tokenizer.json", &bytes).unwrap();
@@ -200,7 +200,7 @@ fn the_doctor_says_what_is_missing_and_outlives_a_broken_driver() {
     let (code, json, _) = doctor(&dir.path().join("gone.json"), &["--json"]);
     let report: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &report["passed"], &report["adapters"]), (Some(1), &false.into(), &serde_json::json!([])));
-    // A driver that brings down whoever loads it.
+    // A driver that crashes every process that loads it.
     let (source, library) = (dir.path().join("driver.c"), dir.path().join("driver.so"));
     let code = "#include <stdlib.h>\nint vk_icdNegotiateLoaderICDInterfaceVersion(unsigned *v) { (void)v; abort(); }\n\
                 void *vk_icdGetInstanceProcAddr(void *i, const char *n) { (void)i; (void)n; abort(); }\n";
@@ -224,7 +224,8 @@ fn the_doctor_says_what_is_missing_and_outlives_a_broken_driver() {
 fn run_continues_a_prompt_a_file_and_standard_input_alike() {
     let (_dir, path, file) = temporary("prompt.txt");
     fs::write(path, PROMPT).unwrap();
-    // Streamed piece by piece, characters of several tokens included, it is the decode of the whole.
+    // The text is streamed piece by piece, even characters that span several tokens, and equals the decoding of all
+    // tokens.
     let wanted = greedy_text() + "\n";
     let expected = fs::read(fixture("llama-uneven").join("expected.json")).unwrap();
     let expected: Value = serde_json::from_slice(&expected).unwrap();
@@ -291,7 +292,7 @@ fn embed_with_each_pooling() {
     }
     let (plain, _) = good(&["embed", BERT, text, text, "--devices", "host"]);
     assert_eq!(plain.lines().map(|line| line.split(' ').count()).collect::<Vec<_>>(), [72, 72]);
-    // A decoder's hidden states can be had too.
+    // The hidden states of a decoder can be printed, too.
     assert_eq!(rows(&["embed", LLAMA, text, "--devices", "host", "--json"])[0].len(), 96);
 }
 
@@ -513,13 +514,13 @@ fn a_model_that_does_not_fit() {
     };
     fits_not(bad(&[&["run", LLAMA, "-p", "x"], placing.as_slice()].concat(), 4, &["does not fit"]));
     fits_not(bad(&[&["verify", LLAMA], placing.as_slice()].concat(), 4, &["does not fit"]));
-    // A plan is shown all the same: it is what a person needs to see to mend it.
+    // The plan is printed all the same, since a person needs to see it to change it.
     let output = fanfold(&[&["plan", LLAMA], placing.as_slice()].concat()).assert().code(4).get_output().clone();
     assert!(String::from_utf8(output.stdout).unwrap().contains("weights"));
     fits_not(String::from_utf8(output.stderr).unwrap());
 }
 
-/// What `devices` say they lack with next to no memory: what the model needs on one of them.
+/// The message of `devices` with hardly any memory, which says how much the model needs on one of them.
 fn needed(model: &str, devices: &str) -> u64 {
     let said = bad(&["verify", model, "-c", "64", "--devices", devices, "--memory", "1B"], 4, &[]);
     said.split(" bytes").next().unwrap().rsplit('(').next().unwrap().parse().unwrap()
@@ -527,7 +528,7 @@ fn needed(model: &str, devices: &str) -> u64 {
 
 #[test]
 fn what_fits_no_single_device_is_verified_against_streamed_weights() {
-    // Each device could hold the model, but not beside its own shard.
+    // Each device could hold the whole model, but not in addition to its own shard.
     let memory = [format!("{}B", needed(LLAMA, "host")).as_str(); 3].join(",");
     let (out, err) = good(&["verify", LLAMA, "-c", "64", "-p", PROMPT, "--devices", "hostx3", "--memory", &memory]);
     assert!(out.starts_with("verified"), "{out}");
@@ -538,7 +539,7 @@ fn what_fits_no_single_device_is_verified_against_streamed_weights() {
     assert!(err.contains("single: host\n"), "{err}");
 }
 
-/// A configuration of random weights: `altered` over a small Llama.
+/// A configuration for random weights: a small Llama with the fields of `altered`.
 fn random_config(altered: &[(&str, usize)]) -> (TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let mut config: Value =
@@ -556,10 +557,10 @@ fn a_model_larger_than_the_machine_is_refused_before_it_is_loaded() {
     let (_dir, model) = random_config(&[sizes.as_slice(), &[("head_dim", 128), ("vocab_size", 1 << 17)]].concat());
     let words = ["does not fit", "GiB", "--memory"];
     bad(&["verify", &model, "--devices", "host"], 4, &words);
-    // A plan may be made here for another machine: it is told, and made.
+    // A plan may be made here for another machine: it is made, with a warning.
     let (told, warned) = good(&["plan", &model, "--devices", "host"]);
     assert!(told.contains("strategy ") && warned.contains("has free now"), "{told}{warned}");
-    // Devices in the machine's own memory share it, whatever they are.
+    // Devices that use the machine's main memory share it, whatever kind they are.
     bad(&["verify", &model, "--devices", "hostx2"], 4, &[&words, ["ranks 0, 1 (host)"].as_slice()].concat());
     if let Some(software) = adapters().iter().find(|adapter| adapter.is_software()) {
         let devices = format!("{0}x2,host", software.index);
@@ -567,7 +568,7 @@ fn a_model_larger_than_the_machine_is_refused_before_it_is_loaded() {
     }
 }
 
-/// Memory that is there to be counted on and yet not given: an error and no abort.
+/// Memory that the system reports as available and then refuses gives an error, and no abort.
 #[test]
 #[cfg(target_os = "linux")]
 fn memory_that_the_system_refuses_ends_with_4() {
@@ -579,7 +580,7 @@ fn memory_that_the_system_refuses_ends_with_4() {
     assert!(said.contains("no room for") && said.contains("GiB") && !said.contains("panicked"), "{said}");
 }
 
-/// The logits of a whole chunk exceed a binding: of one rank, of two, and of two whose parts are added.
+/// The logits of a whole chunk exceed a binding: on one rank, on two, and on two whose partial sums are added.
 #[test]
 fn a_real_vocabulary_is_verified_at_the_default_context() {
     let Some(adapter) = adapters().into_iter().min_by_key(|adapter| adapter.max_binding) else { return };
@@ -680,14 +681,14 @@ fn a_tokenizer_that_cannot_be_used() {
     bad_model(dir.path(), &["tokenizer.json"]);
     fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
     bad_model(dir.path(), &["tokenizer.json", "is missing"]);
-    // The tokenizer of a larger vocabulary: its ids are beyond the model's.
+    // The tokenizer has a larger vocabulary, with ids beyond the model's.
     let small = copy("llama-uneven");
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/tokenizer.json");
     fs::copy(demo, small.path().join("tokenizer.json")).unwrap();
     bad_model(small.path(), &["tokenizer.json", "token ids up to 1023", "ends before 384"]);
 }
 
-/// `fanfold plan MODEL -v | head -1` is no crash.
+/// `fanfold plan MODEL -v | head -1` does not crash.
 #[cfg(unix)]
 #[test]
 fn a_reader_that_has_gone_is_no_error() {
@@ -736,7 +737,7 @@ fn bench_prints_what_llama_bench_prints() {
         let samples: Vec<f64> = row["samples_ts"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
         let (mean, difference) = ((samples[0] + samples[1]) / 2.0, (samples[0] - samples[1]).abs());
         let near = |name: &str, wanted: f64| (row[name].as_f64().unwrap() / wanted - 1.0).abs() < 1e-6;
-        // The sample deviation of two values is their difference over the root of two.
+        // The sample deviation of two values is their difference divided by the square root of two.
         assert!(near("avg_ts", mean) && near("stddev_ts", difference / 2f64.sqrt()), "{row}");
         let tokens = row["n_prompt"].as_f64().unwrap() + row["n_gen"].as_f64().unwrap();
         assert!((tokens * 1e9 / row["samples_ns"][0].as_f64().unwrap() / samples[0] - 1.0).abs() < 1e-6, "{row}");
@@ -762,10 +763,10 @@ fn bench_needs_no_file_but_a_configuration() {
         assert_eq!(row["model_type"], format!("gpt2 {dtype}"));
         assert_eq!(row["model_size"].as_u64().unwrap(), size * row["model_n_params"].as_u64().unwrap());
     }
-    // What embeds is measured by whole texts.
+    // A model that embeds is measured with whole texts.
     let (out, _) = good(&["bench", BERT, "-p", "8", "-r", "1", "--devices", "host"]);
     assert!(out.lines().count() == 3 && out.contains(" pp8 |"), "{out}");
-    // What is not said fits the model, whose context is 256.
+    // The defaults fit the model, whose context is 256.
     let (out, _) = good(&["bench", "tests/fixtures/gpt2", "-n", "0", "-r", "1", "--devices", "host", "-o", "jsonl"]);
     assert!(out.contains("\"pp256\""), "{out}");
     if adapters().is_empty() {
@@ -786,7 +787,7 @@ fn random_weights_stand_wherever_a_model_does() {
     let dir = configured(&[("hidden_size", (1u64 << 31).into()), ("vocab_size", (1u64 << 31).into())]);
     let model = format!("random:{}", dir.path().join("config.json").display());
     bad(&["plan", &model, "--devices", "host"], 3, &["config.json", "larger than any machine holds"]);
-    // Large, but not beyond all measure: what it needs is counted, and nothing is allocated.
+    // Large, but not absurdly so: the memory is computed, and nothing is allocated.
     let dir = configured(&[("intermediate_size", (1u64 << 30).into())]);
     let config = dir.path().join("config.json");
     let args = ["bench", "--random", config.to_str().unwrap(), "--devices", "hostx2", "--memory", "1000GB,100GB"];
@@ -839,12 +840,12 @@ fn perplexity_of_a_text() {
     assert_eq!(one["tokens"], tokens);
     let three = json("hostx3", &["-p", &PROMPT.repeat(3)]);
     assert!((nats(&one) - nats(&three)).abs() < 1e-5, "{one} {three}");
-    // More is known of each token where windows overlap.
+    // Where windows overlap, each token is predicted from more context.
     let known = json("host", &["-f", &file, "--stride", "4"]);
     assert!(nats(&known) < nats(&one) && known["tokens"].as_u64() > one["tokens"].as_u64(), "{known}");
 }
 
-/// A copy of llama-uneven with `value` at one element of a tensor of 2 dimensions.
+/// A copy of llama-uneven with `value` as one element of a matrix.
 fn poisoned(tensor: &str, at: [usize; 2], value: f32) -> TempDir {
     let dir = copy("llama-uneven");
     let path = dir.path().join("model.safetensors");
@@ -876,7 +877,7 @@ fn weights_that_are_no_numbers_are_found() {
     good(&["embed", BERT, "x", "--check", "--devices", "host"]);
 }
 
-/// A text of llama-uneven on the host, chosen greedily; what is said on stderr.
+/// Greedy text of llama-uneven on the host. Returns stderr.
 fn said(model: &str, more: &[&str]) -> String {
     good(&[&["run", model, "-p", PROMPT, "--temp", "0", "--devices", "host"], more].concat()).1
 }
@@ -890,7 +891,7 @@ fn why_a_text_ended_is_said() {
     assert!(none.ends_with("ended: length (0 tokens, as -n says)\n"), "{none}");
     let context = said_of(&["-c", "20", "-n", "-1"]);
     assert!(context.contains("ended: context (20 positions are full; -c raises it, up to the 512"), "{context}");
-    // Where the model was made for no more, nobody is told to raise what cannot be raised.
+    // If the model was made for no more positions, the message does not advise to raise `-c`.
     let small = configured(&[("max_position_embeddings", 24.into())]);
     let small = small.path().to_str().unwrap();
     for max in ["2048", "0"] {
@@ -920,12 +921,12 @@ fn why_a_text_ended_is_said() {
         "{ended}"
     );
 
-    // Several at once, each for its own reason.
+    // Several prompts at once, each of which ends for its own reason.
     let args = ["run", ends, "-p", PROMPT, "-p", "ROMEO", "--temp", "0", "-n", "6", "--devices", "host"];
     let (_, several) = good(&args);
     assert!(several.contains(&format!("prompt 1: {at} tokens, ended: end token {} ", tokens[3])), "{several}");
     assert!(several.contains("prompt 2: ") && several.matches("ended: ").count() == 2, "{several}");
-    // As JSON, also where there is no token at all.
+    // The same as JSON, even if there is no token.
     let json = |more: &[&str]| -> Value {
         let args = ["run", ends, "-p", PROMPT, "--temp", "0", "--devices", "host", "--logprobs", "1"];
         serde_json::from_str(good(&[&args[..], more].concat()).0.lines().last().unwrap()).unwrap()
@@ -1016,7 +1017,7 @@ fn negative_numbers_mean_what_llama_cpp_means() {
     assert_ne!(penalised("-1"), penalised("0"));
     bad(&["run", LLAMA, "-p", "x", "--devices", "host", "--seed", "-2"], 2, &["--seed", "-1: drawn"]);
     bad(&["run", LLAMA, "-p", "x", "--devices", "host", "-n", "-2"], 2, &["--tokens", "-1 for no limit"]);
-    // The model's own context, as llama.cpp has it.
+    // The default is the model's own context, as in llama.cpp.
     let (out, _) = good(&["plan", LLAMA, "--devices", "host", "-c", "0"]);
     assert_eq!(out, good(&["plan", LLAMA, "--devices", "host", "-c", "512"]).0);
     assert_ne!(out, good(&["plan", LLAMA, "--devices", "host", "-c", "256"]).0);
@@ -1041,7 +1042,8 @@ fn single_takes_the_first_devices_numbers() {
     assert_eq!(rows[1]["devices"].as_array().unwrap().len(), 1);
 }
 
-/// What cannot be written is said before the model is even looked for, and a run that fails leaves the old file.
+/// A file that cannot be written is reported before the model is looked for, and a run that fails leaves the old file
+/// in place.
 #[test]
 fn a_file_is_written_whole_or_left_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -1072,7 +1074,7 @@ fn a_file_is_written_whole_or_left_alone() {
     bad(&["run", LLAMA, "-p", "x", "-n", "0", "--devices", "host", "--logits", "/dev/full"], 1, &["/dev/full"]);
 }
 
-/// A stream that cannot be written, as where a disk is full, and one that is closed.
+/// An output stream that cannot be written, as on a full disk, and one that is closed.
 #[cfg(target_os = "linux")]
 #[test]
 fn nothing_panics_where_stdout_or_stderr_cannot_be_written() {

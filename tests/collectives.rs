@@ -1,5 +1,6 @@
-//! Every collective against a naive version that sees all ranks at once, with ragged sizes, on 1 to 8 ranks: as the channels
-//! do them natively, and as they are made of send and receive alone, over a transport that buffers nothing.
+//! Every collective against a naive version that sees all ranks at once, with uneven sizes, on 1 to 8 ranks: in the
+//! native version of the channels, and in the default version made of send and receive, over a transport without
+//! buffers.
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use fanfold::comm::channel::channels;
@@ -8,7 +9,7 @@ use fanfold::random::Random;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
-/// A transport that has nothing but the two functions that must be written, and whose `send` waits for the receiver.
+/// A transport with only the two functions that must be written, whose `send` waits for the receiver.
 struct Unbuffered {
     rank: usize,
     to: Vec<Sender<Vec<u8>>>,
@@ -56,7 +57,7 @@ fn native(world: usize) -> Vec<Box<dyn Communicator>> {
     ends.map(|end| Box::new(end) as Box<dyn Communicator>).collect()
 }
 
-/// What every rank returns from `body`, each on a thread of its own.
+/// Runs `body` for every rank on a thread of its own, and returns the results.
 fn on_ranks<T: Send>(ends: Vec<Box<dyn Communicator>>, body: impl Fn(&mut dyn Communicator) -> T + Sync) -> Vec<T> {
     let body = &body;
     std::thread::scope(|scope| {
@@ -84,7 +85,7 @@ fn sums<'a>(parts: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
 
 fn check(make: fn(usize) -> Vec<Box<dyn Communicator>>, seed: u64, world: usize) -> Result<(), TestCaseError> {
     let mut random = Random::new(seed);
-    // given[r][q] is what rank r gives to rank q: nothing, or any number of bytes.
+    // given[r][q] is the message of rank r to rank q: any number of bytes, or none.
     let given: Vec<Vec<Option<Vec<u8>>>> = (0..world)
         .map(|_| {
             (0..world)
@@ -121,7 +122,7 @@ fn check(make: fn(usize) -> Vec<Box<dyn Communicator>>, seed: u64, world: usize)
             prop_assert_eq!(part, &given[r][0]);
         }
     }
-    // What is summed has one length for each receiver, other lengths for other receivers.
+    // The data to be summed have one length per receiver, and the lengths differ between receivers.
     let lengths: Vec<usize> = (0..world).map(|_| random.range(0, 9)).collect();
     let addends: Vec<Vec<Vec<f32>>> =
         (0..world).map(|_| lengths.iter().map(|&n| floats(&mut random, n)).collect()).collect();

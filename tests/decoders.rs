@@ -1,4 +1,4 @@
-//! Decoders: the settings that are refused, and what their fused weights cost a rank.
+//! Decoders: the settings that are refused, and how much of the fused weights a rank reads.
 
 mod common;
 
@@ -19,12 +19,12 @@ fn settings_that_would_make_another_model() {
     refused("falcon-grouped", &[("parallel_attn", json!(false))], &["parallel_attn"]);
     refused("gpt-neox", &[("num_attention_heads", json!(5))], &["num_attention_heads", "5 does not divide"]);
     refused("starcoder2", &[("num_key_value_heads", json!(null))], &["num_key_value_heads", "found null", "it is 2"]);
-    // One layout of the fused weight taken for another is seen by its shape.
+    // If one layout of a fused weight is taken for another, the shape shows it.
     let says = ["transformer.h.0.self_attention.query_key_value.weight: [72, 56], expected [168, 56]"];
     refused("falcon", &[("multi_query", json!(false))], &says);
 }
 
-/// The bytes that a plan's ranks read are those of their shards, however the file lays them out.
+/// The ranks of a plan read exactly the bytes of their shards, whatever the layout in the file.
 #[test]
 fn fused_weights_are_read_by_the_shard() {
     for name in ["gpt2", "gpt-neox", "falcon", "falcon-grouped"] {
@@ -32,7 +32,7 @@ fn fused_weights_are_read_by_the_shard() {
             let model = Arc::new(Model::open(fixture(name)).unwrap());
             let plan = plan(model.graph(), strategy, &ratios(5)).unwrap();
             let program = lower(model.graph(), &plan).unwrap();
-            // What only one rank adds is zeros on the others, which no file is asked for.
+            // A value that only rank 0 adds is zeros on the other ranks, which are not read from any file.
             let read = |shard: &&WeightShard| !matches!(shard.part, WeightPart::Zero);
             let shards = program.ranks.iter().flat_map(|rank| &rank.weights).filter(read);
             let bytes = shards
@@ -45,7 +45,7 @@ fn fused_weights_are_read_by_the_shard() {
     }
 }
 
-/// The exchanges of the first layer, by what they are of.
+/// The exchanges of the first layer, by the values that they exchange.
 fn exchanges(rank: &RankProgram) -> Vec<String> {
     let of = |instr: &Instr| match instr {
         Instr::Exchange { node, kind, .. } => Some(format!("{kind} {node}")),
@@ -54,7 +54,7 @@ fn exchanges(rank: &RankProgram) -> Vec<String> {
     rank.instrs.iter().filter_map(of).filter(|text| text.contains(".0.")).collect()
 }
 
-/// A norm of all heads together costs an exchange on its way in, and the state stays cut by heads.
+/// A norm over all heads together costs an exchange of its inputs, and the state stays cut by heads.
 #[test]
 fn olmo2_is_cut_around_its_whole_norms() {
     let model = Model::open(fixture("olmo2")).unwrap();
@@ -83,7 +83,8 @@ fn olmo2_is_cut_around_its_whole_norms() {
     }
 }
 
-/// Attention and MLP side by side add before they are summed: one exchange for both.
+/// If attention and MLP are in parallel, their partial sums are added before they are exchanged: one exchange for
+/// both.
 #[test]
 fn parallel_blocks_need_one_exchange() {
     for (name, node) in [("gpt-neox", "gpt_neox.layers.0.mlp.residual"), ("falcon", "transformer.h.0.mlp.residual")] {

@@ -1,7 +1,8 @@
 //! Fields that a config.json leaves out have the defaults of transformers' classes, for every family.
 //!
-//! `left_out.json` holds what those classes make of small configurations from which one field was taken, or set to null
-//! (`tests/fixtures/defaults.py` asks them). A model of the smaller file is to be the model of the file that says it all.
+//! `left_out.json` holds the values that those classes give to small configurations in which one field was removed or
+//! set to null (`tests/fixtures/defaults.py` asks the classes). The model of the shorter file must equal the model of
+//! the file that states every value.
 
 use fanfold::import::Head;
 use fanfold::model::Model;
@@ -14,15 +15,15 @@ use std::fs;
 
 type Fields = Map<String, Value>;
 
-/// A configuration, and what transformers makes of it and of its neighbours.
+/// A configuration, and the values that transformers gives to it and to its variants.
 #[derive(Deserialize)]
 struct Case {
     config: Fields,
-    /// With every field.
+    /// The configuration with every field.
     whole: Fields,
-    /// By the field that is left out: what is otherwise than in `whole`, or nothing where transformers refuses it.
+    /// By the field that is left out: the values that differ from `whole`, or `None` if transformers refuses the file.
     without: BTreeMap<String, Option<Fields>>,
-    /// By the field that is null, likewise.
+    /// The same by the field that is null.
     null: BTreeMap<String, Option<Fields>>,
 }
 
@@ -45,7 +46,7 @@ fn model(family: &str, config: &Fields) -> Result<Vec<String>, String> {
         lines.push(format!("{value:?}"));
         if value.name.starts_with("rope") {
             let pairs = value.shape.last().and_then(|dim| dim.fixed()).unwrap();
-            // Of the capacity that longrope's and dynamic scaling's tables depend on, one long and one short.
+            // Of the capacities on which the tables of longrope and dynamic scaling depend, a large and a small one.
             for capacity in [40, 1000] {
                 let table = model.read(&value.name, &[capacity, pairs], &Region(vec![1..3, 0..pairs])).unwrap();
                 lines.push(format!("{} {:?}", value.name, table.as_f32().unwrap()));
@@ -55,10 +56,11 @@ fn model(family: &str, config: &Fields) -> Result<Vec<String>, String> {
     Ok(lines)
 }
 
-/// Where two models differ, or what refuses one of them.
+/// The difference between two models, or the error that refuses one of them.
 fn difference(found: &Result<Vec<String>, String>, expected: &Option<Result<Vec<String>, String>>) -> Option<String> {
     match (found, expected) {
-        // What transformers refuses must not pass; which of the two refuses first does not matter otherwise.
+        // A file that transformers refuses must not be accepted. Otherwise it does not matter which of the two refuses
+        // it.
         (Err(_), None) => None,
         (Err(found), Some(Err(_))) if found.contains("config.json") => None,
         (Ok(found), Some(Ok(expected))) => {
@@ -74,14 +76,14 @@ fn difference(found: &Result<Vec<String>, String>, expected: &Option<Result<Vec<
     }
 }
 
-/// `whole` with what is otherwise in `changes`.
+/// `whole` with the values of `changes`.
 fn changed(whole: &Fields, changes: &Fields) -> Fields {
     let mut config = whole.clone();
     config.extend(changes.clone());
     config
 }
 
-/// `config` without the field at `path`, or with null there.
+/// `config` with the field at `path` removed or set to null.
 fn edited(config: &Fields, path: &str, null: bool) -> Fields {
     let mut config = config.clone();
     let (place, name) = match path.split_once('.') {
@@ -124,14 +126,14 @@ fn a_field_that_is_left_out_is_the_default_of_transformers_class() {
     assert!(wrong.is_empty(), "{} of {fields}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// A file of nothing but its model_type is the model that transformers has for the family.
+/// A file that contains only its model_type gives the model that transformers has for the family.
 #[test]
 fn a_file_without_any_field_is_the_default_model_of_its_family() {
     let defaults: BTreeMap<String, Fields> =
         serde_json::from_slice(&fs::read("tests/fixtures/configs.json").unwrap()).unwrap();
     for (family, whole) in defaults {
         let mut bare = Fields::new();
-        // The table was made with these two.
+        // The table was generated with these two values.
         for field in ["bos_token_id", "eos_token_id"] {
             bare.insert(field.into(), whole[field].clone());
         }

@@ -1,5 +1,6 @@
 //! The arithmetic of T. Dettmers' post: activations 128x1000, weight 1000x500, two devices. Cutting the weight's input
-//! moves 128x500 elements per device, cutting its output 128x250; what is counted is what was sent.
+//! dimension moves 128x500 elements per device, cutting its output dimension 128x250. The elements that are sent are
+//! counted.
 
 mod common;
 
@@ -16,7 +17,7 @@ use fanfold::tensor::{DType, Tensor, relative_error};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Elements that each device sends, and the output.
+/// The elements that each device sends, and the output.
 fn run(factor: Option<&str>) -> (Vec<u64>, Tensor) {
     let mut random = Random::new(1);
     let (x, w) = (random.tensor(DType::F32, &[128, 1000]), random.tensor(DType::F32, &[500, 1000]));
@@ -24,7 +25,7 @@ fn run(factor: Option<&str>) -> (Vec<u64>, Tensor) {
     let input = graph.input("x", [128.into(), 1000.into()], DType::F32).unwrap();
     let weight = graph.weight("w", [500.into(), 1000.into()], DType::F32).unwrap();
     let y = graph.node("layer", Linear, &[input, weight]).unwrap();
-    // An output is stacked where it is read; what needs all of it on every device makes them exchange.
+    // An output is stacked on the host. An op that needs all of it on every device makes the devices exchange it.
     let y = graph.node("next", Softmax, &[y]).unwrap();
     graph.output("y", y).unwrap();
     let world_size = if factor.is_some() { 2 } else { 1 };

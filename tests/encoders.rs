@@ -1,4 +1,4 @@
-//! Encoders and their heads: what a folder's settings make of one, and the folders that are refused.
+//! Encoders and their heads: what a folder's settings mean, and the folders that are refused.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn a_head_that_is_not_supported_is_named_with_those_that_are() {
             refused(name, &[("architectures", json!([found]))], &[&found, &supported]);
         }
     }
-    // Another family's head is not this one's.
+    // The head of another family is not accepted.
     refused("bert", &[("architectures", json!(["RobertaModel"]))], &["RobertaModel", "BertModel"]);
     for head in [json!(["BertForMaskedLM"]), Value::Null] {
         let folder = altered("bert", &[("architectures", head)]);
@@ -47,7 +47,7 @@ fn labels_that_contradict_each_other_or_the_files() {
     let labels = json!({"0": "a", "1": "b", "2": "c", "3": "d"});
     let says = ["classifier.out_proj.weight: [3, 54], expected [4, 54]", "classifier.out_proj.bias: [3], expected [4]"];
     refused("roberta-labels", &[("id2label", labels)], &says);
-    // transformers leaves two labels unsaid.
+    // transformers omits a number of labels that equals two.
     let says = ["classifier.weight: [3, 42], expected [2, 42]"];
     refused("distilbert-labels", &[("id2label", Value::Null), ("label2id", Value::Null)], &says);
     let said = altered("distilbert-labels", &[("id2label", Value::Null), ("num_labels", json!(3))]);
@@ -61,7 +61,7 @@ fn labels_that_contradict_each_other_or_the_files() {
 #[test]
 fn positions_are_counted_from_behind_the_paddings() {
     let model = Arc::new(Model::open(fixture("roberta")).unwrap());
-    // 120 rows, of which those up to the padding token's, 5, stay unused.
+    // The table has 120 rows, of which those up to the padding token's, 5, stay unused.
     assert_eq!((model.info().first_position, model.info().context), (6, 114));
     let mut engine = engine(&model, Strategy::Single, &[1.0], hosts(1));
     assert!(engine.embed(&[7; 114]).is_ok());
@@ -101,7 +101,7 @@ fn a_cross_encoders_activation_is_what_sentence_transformers_would_apply() {
         let scores = Model::open(folder.path()).unwrap().info().scores.unwrap();
         assert_eq!((scores.labels, scores.activation), (1, wanted), "{settings:?}");
     }
-    // Of several labels none is squashed unless the folder says so.
+    // With several labels, no activation is applied unless the folder asks for one.
     let several = Model::open(fixture("roberta-labels")).unwrap().info().scores.unwrap();
     assert_eq!((several.labels, several.activation), (3, ScoreActivation::Identity));
     let folder = altered("bert-rerank", &none);
@@ -143,7 +143,7 @@ fn token_types_tell_the_texts_of_a_pair_apart() {
     assert!(error.to_string().contains("has no classification head"), "{error}");
 }
 
-/// A reranker's encoder embeds as well, and then its head is not read.
+/// The encoder of a reranker can also embed; its head is then not read.
 #[test]
 fn hidden_states_of_a_folder_with_a_head() {
     let folder = Folder::open(fixture("bert-rerank")).unwrap();
@@ -156,7 +156,7 @@ fn hidden_states_of_a_folder_with_a_head() {
     assert_eq!(engine.embed(&[1, 2, 3]).unwrap().shape(), [1, 42]);
 }
 
-/// Files converted from TensorFlow call a normalisation's weight gamma and its bias beta.
+/// Files converted from TensorFlow name a normalisation's weight gamma and its bias beta.
 #[test]
 fn older_names_of_a_normalisations_tensors() {
     let bytes = fs::read(fixture("bert").join("model.safetensors")).unwrap();

@@ -1,4 +1,4 @@
-//! Errors as they are printed: each cause once, with the file it is of, and nothing that a terminal would obey.
+//! Error messages: each cause is printed once, with its file, and without characters that a terminal would obey.
 
 mod common;
 
@@ -21,13 +21,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The error and its causes as a chain of them is printed.
+/// The error and its causes, as a chain of errors is printed.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// No part of what is printed, between colons, stands twice.
+/// No part of the message between colons appears twice.
 #[track_caller]
 fn says_it_once(text: &str) {
     let parts: Vec<&str> = text.split(": ").map(str::trim).filter(|part| part.len() > 3).collect();
@@ -36,7 +36,7 @@ fn says_it_once(text: &str) {
     }
 }
 
-/// The library's sources by their paths, without the program's.
+/// The sources of the library by their paths, without those of the program.
 fn sources() -> Vec<(String, String)> {
     fn walk(folder: &Path, found: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -53,8 +53,8 @@ fn sources() -> Vec<(String, String)> {
     found
 }
 
-/// A cause that is printed with its error must not be its `source()` as well, or a chain prints it twice. The derive makes
-/// a `source()` of a field of that name, of `#[from]` and of `transparent`.
+/// A cause that an error prints itself must not also be its `source()`, or a chain would print it twice. The derive
+/// makes a `source()` of a field of that name, of `#[from]` and of `transparent`.
 #[test]
 fn no_cause_is_both_printed_and_chained() {
     let derived: Vec<_> = sources().into_iter().filter(|(_, text)| text.contains("thiserror::Error")).collect();
@@ -69,7 +69,7 @@ fn no_cause_is_both_printed_and_chained() {
     }
 }
 
-/// The string literals of a source, without its unit tests and comments.
+/// The string literals of a source file, without its unit tests and comments.
 fn literals(text: &str) -> Vec<String> {
     let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     let (mut found, mut rest) = (Vec::new(), text);
@@ -100,7 +100,7 @@ fn literals(text: &str) -> Vec<String> {
     found
 }
 
-/// The first word of the command line in `text`: an option or a subcommand.
+/// The first word in `text` that belongs to the command line: an option or a subcommand.
 fn command_word(text: &str) -> Option<String> {
     let starts = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '-' || c == '_');
     let option = text.match_indices('-').filter(|(at, _)| starts(*at)).find_map(|(at, _)| {
@@ -117,7 +117,7 @@ fn command_word(text: &str) -> Option<String> {
     option.or_else(command).or_else(|| other().map(String::from))
 }
 
-/// The library's reader may have no command line: the program adds its words itself.
+/// Users of the library may have no command line, so the program adds such words itself.
 #[test]
 fn the_library_says_no_word_of_the_command_line() {
     for (text, word) in [
@@ -191,7 +191,7 @@ fn what_is_from_outside_cannot_move_the_cursor() {
     assert!(error.to_string().chars().all(|c| c == '\n' || !c.is_control()));
 }
 
-/// What the program says on stderr where it fails with `code`.
+/// Runs the program, which must fail with `code`. Returns stderr.
 #[track_caller]
 fn said(args: &[&str], code: i32) -> String {
     let mut command = Command::cargo_bin("fanfold").unwrap();
@@ -203,7 +203,7 @@ fn said(args: &[&str], code: i32) -> String {
     said
 }
 
-/// The demo's plan over two hosts, changed, and what is said of it.
+/// Changes the demo's plan over two hosts. Returns the message about it.
 fn plan_said(change: impl FnOnce(&mut Value)) -> String {
     let model = Model::demo().unwrap();
     let mut json: Value =

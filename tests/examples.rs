@@ -1,4 +1,4 @@
-//! The examples run, and what each asserts holds.
+//! Runs the examples, whose own assertions must hold.
 
 #[cfg(feature = "text")]
 #[path = "../examples/async_server.rs"]

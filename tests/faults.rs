@@ -63,7 +63,7 @@ fn a_hanging_device_meets_the_deadline_and_is_named() {
     assert!(matches!(engine.feed(&[1]), Err(GenerateError::Session(SessionError::Ended))));
 }
 
-/// Its peers wait for it for longer than the deadline, which is for waits without progress.
+/// The other ranks wait for longer than the deadline, which limits only waits without progress.
 #[test]
 fn a_slow_device_is_waited_for() {
     let mut engine = engine(Fault::Slow(Duration::from_millis(200), 12), Duration::from_secs(1));
@@ -72,7 +72,7 @@ fn a_slow_device_is_waited_for() {
     assert!(started.elapsed() > Duration::from_millis(2400));
 }
 
-/// A rank's panic, wherever it arises: the error says which rank, on which device, at which node, and in what words.
+/// A panic of a rank, wherever it occurs: the error names the rank, the device, the node and the panic's message.
 #[track_caller]
 fn panics(opened: fanfold::Result<Engine>, rank_and_device: (usize, &str), at: Option<&str>, says: &str) {
     let started = Instant::now();
@@ -109,7 +109,8 @@ fn a_panic_while_loading_is_told_with_its_words() {
     panics(opened.map_err(Error::from), (0, "host"), None, "cannot read ");
 }
 
-/// A device that is lost at one instruction of its program: where it executes, or where its value is read or written.
+/// A device that is lost at one instruction of its program: when it executes the instruction, or reads or writes its
+/// value.
 struct LostAt {
     host: HostDevice,
     instr: usize,
@@ -168,8 +169,9 @@ impl Device for LostAt {
     }
 }
 
-/// Every instruction of the second rank bears the name of what it makes: in the program, where it is printed, and in the
-/// error of a rank that fails there. `run` opens devices and runs the program on them. Returns the kinds of instructions.
+/// Every instruction of the second rank has the name of the value that it makes: in the program, in its printed form,
+/// and in the error of a rank that fails there. `run` opens devices and runs the program on them. Returns the kinds of
+/// instructions.
 fn check_names(
     program: &Program,
     run: impl Fn(Vec<Box<dyn Device>>) -> fanfold::Result<()>,
@@ -188,7 +190,7 @@ fn check_names(
         };
         assert!(made.is_none_or(|&v| rank.values[v].name == node), "instruction {i}: {node}");
         assert!(lines[i].split(' ').any(|word| word == node), "{node} is not in {}", lines[i]);
-        // One layer stands for the others, and one instruction of each kind and node for those like it.
+        // One layer is tested for all, and one instruction of each kind and node.
         if node.contains(".1.") || !tried.insert((discriminant(instr), node)) {
             continue;
         }
@@ -218,7 +220,7 @@ fn instructions_are_called_by_what_they_make() {
             Ok(())
         }));
     }
-    // A bias that comes with the call, under a contracted cut: the second rank holds zeros in its place.
+    // A bias that is an input of the call, under a contracted cut: the second rank uses zeros instead.
     let mut graph = Graph::new();
     let ids = [("x", [1.into(), 4.into()].to_vec()), ("bias", vec![6.into()])]
         .map(|(name, shape)| graph.input(name, shape, DType::F32).unwrap());

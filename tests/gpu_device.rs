@@ -1,6 +1,6 @@
 //! Every op on every GPU against the host, through the device trait, and what a device does beside computing.
 //!
-//! Knows no op by name except where a weight is split: cases come from the ops themselves.
+//! It names no op, except where a weight is split: the cases come from the ops themselves.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn shared(weights: &HashMap<String, Tensor>) -> Arc<dyn Weights> {
     Arc::new(weights.clone())
 }
 
-/// Many cases as one program: one node each, nothing sharded.
+/// Many cases as one program: each is one node, and nothing is sharded.
 struct Cases {
     program: RankProgram,
     weights: HashMap<String, Tensor>,
@@ -151,7 +151,7 @@ fn env(past: usize) -> Env {
     Env { batch: 1, seq: 1, keep: 1, past, capacity: 64 }
 }
 
-/// `now` less `before`, in what a repeated call may not do at all.
+/// The counters of `now` minus those of `before` for things that a repeated call must not do.
 fn made(now: Counters, before: Counters) -> [u64; 3] {
     [now.pipelines - before.pipelines, now.buffers - before.buffers, now.host_ops - before.host_ops]
 }
@@ -196,8 +196,8 @@ fn every_op_agrees_with_the_host() {
     }
 }
 
-/// Whatever blocks a product is computed in, each order of sums has one result: rows of one call have the bits that the same
-/// rows have in a smaller call of the same order.
+/// Every order of sums has one result, whatever blocks a product is computed in: rows of a call have the same bits as
+/// the same rows in a smaller call with that order.
 #[test]
 fn blocks_do_not_change_the_order_of_sums() {
     let mut random = Random::new(3);
@@ -215,7 +215,7 @@ fn blocks_do_not_change_the_order_of_sums() {
                 cases.load(&mut gpu);
                 cases.run(&mut gpu).remove(0)
             };
-            // Up to eight rows are one order of the lanes, more are the other.
+            // With `Lanes`, calls of up to eight rows have one order, larger calls another.
             let small = rows(8);
             for few in [1, 2, 3, 4, 5] {
                 assert!(small.starts_with(&rows(few)), "{info}, {numerics}: {few} rows of 8");
@@ -247,7 +247,8 @@ fn a_wide_weight_is_split_over_bindings() {
 
 #[test]
 fn a_large_weight_is_loaded_block_by_block() {
-    // 18 MB of f32 and 17 MB on the device of bf16, in rows that are padded: more than one block of staging each.
+    // 18 MB of f32, and 17 MB of bf16 on the device, in rows that are padded: each needs more than one block of
+    // staging.
     let (mut cases, mut random) = (Cases::new(), Random::new(7));
     for (dtype, n) in [(DType::F32, 9_001), (DType::BF16, 17_003)] {
         let x = (Role::Input, random.tensor(DType::F32, &[1, 1, 501]));
@@ -259,7 +260,7 @@ fn a_large_weight_is_loaded_block_by_block() {
     }
 }
 
-/// `y = x w` once, with `y` also taken for something exchanged; `[seq, 512]` for any seq.
+/// `y = x w`, with `y` also marked as exchanged; `[seq, 512]` for any seq.
 fn layer(rows: usize, k: usize) -> Cases {
     let mut random = Random::new(1);
     let mut cases = Cases::new();
@@ -291,7 +292,8 @@ fn writes_and_zeros_are_in_order_with_dispatches() {
         let (case, ones) = (&cases.cases[0], vec![1f32; 120]);
         let expected = cases.run(&mut gpu).remove(0);
         let mut bytes = Vec::new();
-        // Each write or zero follows the dispatch, whose result it must not reach; one slot of staging cannot take all.
+        // Each write or zero follows a dispatch whose result it must not affect. A single staging slot cannot hold all
+        // of them.
         for _ in 0..20 {
             gpu.begin(&env(0)).unwrap();
             gpu.write(0, case.writes[0].1.bytes()).unwrap();
@@ -328,7 +330,7 @@ fn misuse_is_an_error_of_its_own_type() {
         gpu.begin(&env(0)).unwrap();
         refused(gpu.write(0, &[0; 4]));
         refused(gpu.read(1, &mut Vec::new()));
-        // None of it harmed the device.
+        // None of this has damaged the device.
         cases.run(&mut gpu);
 
         let mut wide = layer(2, 8);
@@ -352,7 +354,7 @@ fn a_wait_ends_at_the_deadline() {
     for info in adapters() {
         let options = GpuOptions { deadline: Duration::ZERO, ..GpuOptions::default() };
         let mut gpu = GpuDevice::open(&info, &options).unwrap();
-        // Loading may need to wait for staging, and then ends the same way.
+        // Loading may have to wait for staging, and then ends in the same way.
         let result = gpu
             .load(Arc::new(cases.program.clone()), &env(0).into(), &shared(&cases.weights), &|_| {})
             .and_then(|()| gpu.begin(&env(0)))

@@ -1,6 +1,7 @@
-//! Chat templates that were written to do harm: each ends soon, with a text or a typed error, and in little memory.
+//! Malicious chat templates: each ends soon, with a text or a typed error, and in little memory.
 //!
-//! All memory of this process is counted, so the tests run one after another. `templates.rs` holds what templates mean.
+//! All memory of this process is counted, so the tests run one after another. `templates.rs` tests what templates
+//! mean.
 
 use fanfold::text::TextError;
 use fanfold::text::{ChatTemplate, Message};
@@ -15,12 +16,12 @@ struct Counted;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is handed on to the system's allocator unchanged.
+// SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: the caller's promises are the system allocator's.
+        // SAFETY: the caller's guarantees are those that the system allocator requires.
         unsafe { System.alloc(layout) }
     }
 
@@ -36,12 +37,12 @@ static ALLOCATOR: Counted = Counted;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// The most memory that a template may take, in bytes.
+/// The most memory that a template may use, in bytes.
 const MEMORY: usize = 300 << 20;
-/// The longest time that one may run. The steps of a template last about a second in a build for development.
+/// The longest time that a template may run. In a development build the limit on steps is reached in about a second.
 const TIME: Duration = Duration::from_secs(20);
 
-/// What comes of a template: its text, or the message of its error.
+/// The result of a template: its text, or the message of its error.
 #[track_caller]
 fn outcome(source: &str) -> Result<String, String> {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -68,14 +69,14 @@ fn outcome(source: &str) -> Result<String, String> {
     }
 }
 
-/// Fails with one of `words` in its reason.
+/// Checks that the template fails with one of `words` as its reason.
 #[track_caller]
 fn refused(source: &str, words: &[&str]) {
     let reason = outcome(source).expect_err(source);
     assert!(words.iter().any(|word| reason.contains(word)), "none of {words:?} is in {reason:?}: {source:.300}");
 }
 
-/// The variable `x` as lists that hold the list before them twice, 60 times over: 2^60 values to whoever walks them.
+/// The variable `x` as a list that contains the previous list twice, 60 times over: a walk would visit 2^60 values.
 const SHARED: &str = "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{% set x = ns.x %}";
 const SHARED_DICTS: &str = "{% set ns = namespace(x={}) %}{% for i in range(60) %}{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}{% set x = ns.x %}";
 const SHARED_TUPLES: &str = "{% set ns = namespace(x=(1,)) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{% set x = ns.x %}";
@@ -119,7 +120,7 @@ fn shared_values_are_walked_within_the_limits() {
                 assert!(known, "{operation}: {reason}");
             }
         }
-        // What does not walk it is free.
+        // Expressions that do not walk the list cost nothing.
         assert_eq!(outcome(&format!("{shared}{{{{ x | length }}}}")).unwrap(), "2");
         assert_eq!(outcome(&format!("{shared}{{{{ x == x }}}}")).unwrap_or("True".into()), "True");
     }
@@ -147,7 +148,7 @@ fn a_namespace_never_holds_itself() {
         refused(&source, &["a namespace inside a namespace"]);
     }
     refused("{{ namespace(x=namespace()) }}", &["a namespace inside a namespace"]);
-    // Others that could lead back to it are dropped or refused.
+    // Other values that could form a cycle are dropped or refused.
     for value in ["loop", "m", "[m]", "[ns] | map('first')", "[ns] | reverse", "joiner(ns)", "ns.items", "loop.changed"]
     {
         let _ = outcome(&format!(
@@ -220,7 +221,7 @@ fn sizes_are_counted_before_they_are_made() {
             panic!("{expression} gives {} bytes: {text:.100}", text.len());
         }
     }
-    // Large, but within what is allowed.
+    // Large, but within the limits.
     assert_eq!(outcome("{{ ('a' * 10**6) | length }}").unwrap(), "1000000");
     assert_eq!(outcome("{{ ([0] * 100000) | length }}").unwrap(), "100000");
 }
@@ -269,12 +270,12 @@ fn growth_in_a_loop_is_ended() {
         "{% set ns = namespace(l=[]) %}{% for a in range(99999) %}{% set ns.l = ns.l + ['x' * 10000] %}{% endfor %}",
         &["without end"],
     );
-    // A list that grows by one: work in the square of its length.
+    // A list that grows by one item at a time: quadratic work.
     refused(
         "{% set ns = namespace(l=[]) %}{% for a in range(99999) %}{% set ns.l = ns.l + [1] %}{% endfor %}",
         &["without end"],
     );
-    // Texts held by captured blocks within each other.
+    // Strings held by nested block assignments.
     let deep = format!("{}{}", "{% set x %}{{ 'x' * 1000000 }}".repeat(100), "{% endset %}".repeat(100));
     let _ = outcome(&deep);
 }
@@ -363,14 +364,14 @@ fn recursion_and_depth_are_ended() {
         (0..40_000).map(|i| format!("a{i},")).collect::<String>()
     ));
     let _ = outcome(&format!("{{{{ dict({}) }}}}", (0..30_000).map(|i| format!("a{i}=1,")).collect::<String>()));
-    // Deep values: refused when they are made, whatever would free or walk them later.
+    // Deep values are refused when they are made, so that nothing can free or walk them later.
     refused(
         "{% set ns = namespace(x=[1]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}done",
         &["nested too deep"],
     );
 }
 
-/// Operands that are large, shared, deep, odd or stateful.
+/// Operands that are large, shared, deep, unusual or stateful.
 fn operand() -> BoxedStrategy<String> {
     let names = [
         "x",

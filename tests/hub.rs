@@ -1,7 +1,7 @@
-//! Models fetched by name from a stand-in for a hub on the loopback, and found again without it.
+//! Models fetched by name from a simulated hub on loopback, and found again without it.
 //!
-//! The stand-in answers as a hub does, in the order and with the headers that Hugging Face's own tools expect; it can
-//! break off, lie and refuse. No other host is ever asked.
+//! The simulated hub answers in the order and with the headers that Hugging Face's own tools expect. It can break
+//! connections, send wrong contents and refuse. No other host is ever contacted.
 #![cfg(feature = "hub")]
 
 mod common;
@@ -27,28 +27,29 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const WEIGHTS: &str = "model.safetensors";
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// What a stand-in does, and what it was asked.
+/// The behaviour of a simulated hub, and the requests that it received.
 #[derive(Default)]
 struct Behaviour {
     files: BTreeMap<String, Vec<u8>>,
-    /// Who asks must give this.
+    /// The token that a request must have.
     token: Option<String>,
-    /// Answers to all that begins so: path, status, headers, body.
+    /// Answers to all requests that begin with a path: path, status, headers, body.
     fixed: Vec<(String, u16, String, String)>,
-    /// How many bytes of contents the next connections give before they break; the last one holds for all after it.
+    /// The number of bytes of contents that the next connections send before they break. The last number applies to
+    /// all later ones.
     breaks: Vec<usize>,
-    /// It says nothing more instead of breaking off.
+    /// The hub stops sending instead of breaking the connection.
     stalls: bool,
-    /// It gives a file from its start, whatever is asked.
+    /// The hub sends a file from its start, whatever range is requested.
     no_ranges: bool,
-    /// Contents are given with this byte changed.
+    /// Contents are sent with this byte changed.
     flipped: Option<usize>,
-    /// Contents are given with this appended.
+    /// Contents are sent with this appended.
     appended: Vec<u8>,
     asked: Vec<String>,
 }
 
-/// A hub on the loopback, and the other host where it keeps large files.
+/// A hub on loopback, and the other host on which it stores large files.
 struct Hub {
     behaviour: Arc<Mutex<Behaviour>>,
     ends: Arc<AtomicBool>,
@@ -81,7 +82,7 @@ impl Hub {
         Hub { behaviour, ends, address, threads }
     }
 
-    /// The fixture, and beside it what nobody asked for.
+    /// The fixture, and in addition files that fanfold does not read.
     fn new() -> Hub {
         let mut files = BTreeMap::new();
         for name in ["config.json", "generation_config.json", "tokenizer.json", WEIGHTS] {
@@ -97,7 +98,7 @@ impl Hub {
         change(&mut self.behaviour.lock().unwrap());
     }
 
-    /// What it was asked since it was last asked this.
+    /// The requests received since the last call.
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.behaviour.lock().unwrap().asked)
     }
@@ -119,7 +120,7 @@ impl Hub {
         pull(&Cache::new(cache.path()), &id.parse().unwrap(), access, &AtomicBool::new(false), &mut |_| ())
     }
 
-    /// The program, pointed at this hub and at a cache.
+    /// The program, configured for this hub and a cache.
     fn program(&self, cache: &TempDir, args: &[&str]) -> Command {
         program(&self.endpoint(), cache, args)
     }
@@ -149,19 +150,19 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What git calls these contents, and so a hub where they are not large.
+/// git's hash of these contents, by which a hub names small files.
 fn git_name(bytes: &[u8]) -> String {
     use sha1::Sha1;
     let digest = Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Large files, as a hub sees it: they lie on another host, under the name of their SHA-256.
+/// Large files: another host stores them under their SHA-256.
 fn is_large(name: &str) -> bool {
     name.ends_with(".safetensors")
 }
 
-/// Answers one request, and closes.
+/// Answers one request and closes the connection.
 fn answer(stream: TcpStream, behaviour: &Mutex<Behaviour>, ends: &AtomicBool, is_store: bool, store: SocketAddr) {
     stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(SILENCE)).unwrap();
@@ -184,7 +185,7 @@ fn answer(stream: TcpStream, behaviour: &Mutex<Behaviour>, ends: &AtomicBool, is
             format!("content-length: {}\r\n", body.len())
         };
         let head = format!("HTTP/1.1 {status} -\r\n{length}{headers}connection: close\r\n\r\n");
-        // Whoever asked may have gone.
+        // The client may have disconnected.
         let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(body));
     };
     if let Some((_, status, headers, body)) = behaviour.fixed.iter().find(|(start, ..)| path.starts_with(start)) {
@@ -256,7 +257,7 @@ fn repository(cache: &Path) -> PathBuf {
     cache.join("models--owner--name")
 }
 
-/// The one file that is not whole.
+/// The path of the only incomplete file.
 fn incomplete(cache: &Path) -> PathBuf {
     repository(cache)
         .join("blobs")
@@ -297,7 +298,7 @@ fn what_is_read_is_fetched_once_and_found_again() {
     assert_eq!(events.last(), Some(&Event::At(total)));
     let asked = hub.asked();
     assert!(asked.contains(&format!("store GET /store/{WEIGHTS}")), "{asked:?}");
-    // The token is the hub's, not the store's.
+    // The token is for the hub and not for the store.
     assert!(asked.iter().all(|line| line.starts_with("store ") != line.ends_with(" with a token")), "{asked:?}");
     #[cfg(unix)]
     {
@@ -310,7 +311,7 @@ fn what_is_read_is_fetched_once_and_found_again() {
     assert!(again.iter().all(|line| !line.contains("GET") || line.contains("/api/")), "{again:?}");
 }
 
-/// A blob of the right name and length and other contents, as a failing disk or another program may leave it.
+/// A blob of the right name and length with other contents, as a failing disk or another program may leave it.
 #[test]
 fn what_is_wrong_in_the_cache_is_found_and_fetched_anew() {
     let (hub, cache) = (Hub::new(), folder());
@@ -331,7 +332,7 @@ fn what_is_wrong_in_the_cache_is_found_and_fetched_anew() {
                 |line: &&String| line.contains("GET") && !line.contains("/api/") && !line.starts_with("store");
             assert_eq!(asked.iter().filter(fetched).count(), 1, "{asked:?}");
         }
-        // What stands in the place of a link, such as a copy, is looked at, too.
+        // A copy in the place of a link is checked, too.
         let mut wrong = right.clone();
         wrong[0] ^= 1;
         fs::remove_file(found.join(name)).unwrap();
@@ -344,7 +345,7 @@ fn what_is_wrong_in_the_cache_is_found_and_fetched_anew() {
     assert!(asked.iter().all(|line| !line.contains("GET") || line.contains("/api/")), "{asked:?}");
 }
 
-/// A reference is replaced as a whole, never written into: whoever reads it meanwhile sees the old one or the new one.
+/// A reference is replaced as a whole and never written into: a concurrent reader sees the old one or the new one.
 #[test]
 fn a_reference_is_replaced_as_a_whole() {
     let (hub, cache) = (Hub::new(), folder());
@@ -359,7 +360,7 @@ fn a_reference_is_replaced_as_a_whole() {
     assert_eq!(fs::read_dir(reference.parent().unwrap()).unwrap().count(), 1, "something is left beside it");
     let left = fs::read_dir(repository(cache.path()).join("blobs")).unwrap();
     assert_eq!(left.filter(|blob| blob.as_ref().unwrap().path().extension().is_some()).count(), 0);
-    // A folder where the reference is to be: an error, and nothing is left.
+    // A folder where the reference should be gives an error, and nothing is left behind.
     fs::remove_file(&reference).unwrap();
     fs::create_dir_all(reference.join("in the way")).unwrap();
     assert!(matches!(refused(hub.pull(&cache)), HubError::Disk { .. }));
@@ -374,7 +375,7 @@ fn branches_tags_and_commits() {
         let found = hub.pull_as(&cache, &id, &hub.access()).unwrap();
         assert_eq!(Cache::new(cache.path()).find(&id.parse().unwrap()).unwrap(), found);
     }
-    // Only what was asked for is known by its name.
+    // Only the revision that was asked for is stored under its name.
     assert!(Cache::new(cache.path()).find(&"owner/name".parse().unwrap()).is_err());
     let error = refused(hub.pull_as(&cache, "owner/name@v2", &hub.access()));
     assert!(matches!(&error, HubError::NotFound { what, .. } if what.contains("\"v2\" of owner/name")), "{error:?}");
@@ -404,7 +405,7 @@ fn a_connection_that_breaks_is_made_anew() {
     is_the_fixture(&hub.pull_as(&cache, "owner/name", &access).unwrap());
     let asked = hub.asked();
     let from = |n: usize| asked.iter().filter(|line| line.ends_with(&format!("from {n}"))).count();
-    // The hub's answer and the store's, each.
+    // The answers of the hub and of the store.
     assert_eq!([from(5_000), from(5_001), from(12_001)], [2, 2, 6], "{asked:?}");
 
     let (hub, cache) = (Hub::new(), folder());
@@ -425,7 +426,7 @@ fn a_hub_that_knows_no_ranges_is_asked_from_the_start() {
 fn what_arrives_damaged_is_deleted_and_fetched_anew() {
     let (hub, cache) = (Hub::new(), folder());
     hub.change(|b| b.flipped = Some(20_000));
-    // Only weights are long enough to be hit, and only they are named by their SHA-256.
+    // Only weights are long enough to contain the changed byte, and only they are named by their SHA-256.
     let error = refused(hub.pull(&cache));
     assert!(
         matches!(&error, HubError::Damaged { file, reason } if file == WEIGHTS && reason.contains("SHA-256")),
@@ -434,10 +435,10 @@ fn what_arrives_damaged_is_deleted_and_fetched_anew() {
     assert!(!incomplete(cache.path()).exists());
     hub.change(|b| (b.flipped, b.breaks) = (None, vec![10_000, usize::MAX]));
     assert!(matches!(refused(hub.pull(&cache)), HubError::Network { .. }));
-    // Damaged on the disk since.
+    // The file was damaged on disk since.
     fs::write(incomplete(cache.path()), vec![0; 10_000]).unwrap();
     assert!(matches!(refused(hub.pull(&cache)), HubError::Damaged { .. }));
-    // Longer than the file itself: of something else.
+    // A partial file that is longer than the file itself belongs to other contents.
     fs::write(incomplete(cache.path()), vec![0; 10_000_000]).unwrap();
     is_the_fixture(&hub.pull(&cache).unwrap());
 
@@ -473,7 +474,7 @@ fn a_sharded_model_and_its_pooling() {
     assert_eq!(Model::open(&found).unwrap().info().pooling, fanfold::model::Pooling::Cls);
     assert!(!found.join("consolidated.safetensors").exists() && found.join("1_Pooling/config.json").is_file());
 
-    // An index that names what is not there, or what leads elsewhere.
+    // An index that names files which do not exist, or which are outside the folder.
     for name in ["gone.safetensors", "../../x.safetensors"] {
         let index = serde_json::json!({"weight_map": {"a": name}}).to_string();
         hub.change(|b| drop(b.files.insert("model.safetensors.index.json".into(), index.into())));
@@ -526,13 +527,13 @@ fn refusals_say_what_to_do() {
 #[test]
 fn no_network_is_told_within_the_deadline() {
     let cache = folder();
-    // Bound and dropped: nobody listens there.
+    // The port is bound and released, so nothing listens there.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (hub, started) = (Hub::new(), Instant::now());
     let closed = Access { endpoint: format!("http://{address}"), ..hub.access() };
     let error = refused(hub.pull_as(&cache, "owner/name", &closed));
     assert!(matches!(&error, HubError::Network { .. }) && error.to_string().contains("network?"), "{error:?}");
-    // Silence, in the middle of the weights.
+    // The hub stops sending in the middle of the weights.
     hub.change(|b| (b.breaks, b.stalls) = (vec![1_000], true));
     let impatient = Access { deadline: Duration::from_millis(300), ..hub.access() };
     let error = refused(hub.pull_as(&cache, "owner/name", &impatient));
@@ -556,7 +557,7 @@ fn a_person_who_says_stop_is_heard() {
         }
     }));
     assert!(matches!(error, HubError::Stopped), "{error:?}");
-    // And before the next read.
+    // The same before the next read.
     let error = refused(pull(&Cache::new(cache.path()), &id, &access, &stop, &mut |_| ()));
     assert!(matches!(error, HubError::Stopped), "{error:?}");
     assert!(started.elapsed() < Duration::from_secs(20));
@@ -575,7 +576,7 @@ fn two_at_once_do_not_disturb_each_other() {
     assert_eq!(asked.iter().filter(|line| line.starts_with("store GET")).count(), 1, "{asked:?}");
 }
 
-/// The one device that is always full.
+/// The device /dev/full, which is always full.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_told() {
@@ -609,7 +610,7 @@ fn the_program_pulls_and_then_runs_without_a_network() {
     assert!(before.contains("no such folder") && before.contains("fanfold pull owner/name"), "{before}");
     let (_, denied) = said(&mut hub.program(&home, &["pull", "owner/name"]), 1);
     assert!(denied.contains("gated"), "{denied}");
-    // As a login leaves it.
+    // The token as a login stores it.
     fs::write(home.path().join("token"), "hf_mine\n").unwrap();
     let (offline, _) = said(hub.program(&home, &["pull", "owner/name"]).env("HF_HUB_OFFLINE", "1"), 2);
     assert_eq!(offline, "");
@@ -622,7 +623,7 @@ fn the_program_pulls_and_then_runs_without_a_network() {
     assert!(!out.is_empty());
     let (_, gone) = said(&mut program(&endpoint, &home, &["pull", "owner/name", "--timeout", "5"]), 1);
     assert!(gone.contains("network?"), "{gone}");
-    // A folder of that name is nearer.
+    // A folder of that name takes precedence.
     fs::create_dir_all(home.path().join("owner/name")).unwrap();
     let (_, near) = said(program(&endpoint, &home, &run).current_dir(home.path()), 3);
     assert!(near.contains("is empty"), "{near}");
@@ -658,7 +659,7 @@ fn a_program_that_was_killed_goes_on_the_next_time() {
     assert!(asked.contains(&format!("store GET /store/{WEIGHTS} from 30000")), "{asked:?}");
 }
 
-/// Ctrl-C stops a fetch in good order, and the exit code says that it was that.
+/// Ctrl-C stops a fetch cleanly, and the exit code says so.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_program_that_is_interrupted_says_so_and_goes_on_the_next_time() {

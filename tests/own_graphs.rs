@@ -1,5 +1,5 @@
-//! Graphs that no importer makes: any value at any input, any value as an output. The host and every GPU agree, whole and
-//! cut, or the graph is refused when it is built, by an error that says why.
+//! Graphs that no importer makes: any value as any input, any value as an output. The host and every GPU agree, whole
+//! and cut, or the graph is refused when it is built, with an error that gives the reason.
 
 mod common;
 
@@ -28,7 +28,7 @@ use fanfold::{Engine, EngineOptions};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A graph in the making, with what it is run on.
+/// A graph under construction, with the inputs to run it on.
 #[derive(Default)]
 struct Case {
     graph: Graph,
@@ -56,7 +56,7 @@ impl Case {
         id
     }
 
-    /// A node whose result is an output.
+    /// Adds a node whose result is an output.
     fn shown(&mut self, name: &str, op: impl Into<fanfold::ops::Op>, inputs: &[ValueId]) -> ValueId {
         let value = self.graph.node(name, op, inputs).unwrap();
         self.graph.output(name, value).unwrap();
@@ -85,7 +85,7 @@ impl Case {
         Session::open(lower(&self.graph, plan).unwrap(), devices, weights, options, Arc::new(|_| ())).unwrap()
     }
 
-    /// The outputs on the host, after every GPU, and GPUs and hosts under `cuts`, have given the same.
+    /// The outputs on the host, after checking that every GPU, and GPUs and hosts under `cuts`, give the same.
     #[track_caller]
     fn agreed(&self, cuts: &[(&str, &str, Cut)]) -> Tensors {
         let env = Env::prompt(1);
@@ -162,7 +162,7 @@ fn a_weight_stands_wherever_an_activation_does() {
         case.shown(&name("softmax"), Softmax, &[table]);
         case.shown(&name("transposed"), Transpose { order: vec![1, 2, 0] }, &[table]);
         case.shown(&name("sliced"), Slice { axis: 2, start: Some(1), len: Dim::Fixed(3) }, &[table]);
-        // The same weight as a matrix, as it lies in its file, and under another shape.
+        // The same weight as a matrix, in its stored layout, and under another shape.
         let w = case.weight(&name("w"), random.tensor(dtype, &[9, 6]));
         case.shown(&name("product"), Linear, &[table, w]);
         case.shown(&name("sum of matrix"), ADD, &[w, w]);
@@ -199,11 +199,11 @@ fn any_value_is_an_output() {
     case.shown("view of ids", Reshape::new("a b -> a b ()", &[]), &[ids]);
     case.shown("view of w", Reshape::new("a b -> () a b", &[]), &[w]);
     case.shown("view of the state", Reshape::new("b c (h d) -> b c h d", &[("h", 3)]), &[state]);
-    // Token ids pass through ops that move elements, cut or not.
+    // Ops that move elements accept token ids, cut or not.
     let some = case.shown("some ids", Slice { axis: 1, start: Some(1), len: Dim::Fixed(3) }, &[ids]);
     let turned = case.shown("turned ids", Transpose { order: vec![1, 0] }, &[some]);
     case.shown("rows", Gather, &[w, turned]);
-    // Nobody reads this one.
+    // No node reads this value.
     case.graph.node("unused", SILU, &[x]).unwrap();
     let found = case.agreed(&[
         ("rows", "d", thirds(3)),
@@ -228,7 +228,7 @@ fn what_is_no_state_is_copied_before_it_is_written() {
     let update = case.input("update", f32s(&[1, 2, 2], &[-1.0; 4]));
     for (name, value) in [("into x", x), ("into w", w), ("into made", made)] {
         let written = case.shown(name, TensorScatter { heads: 2 }, &[value, update]);
-        // And once more: what was written first is read as it was.
+        // A second call: the state is read as the first call left it.
         let short = case.input(&format!("short {name}"), f32s(&[1, 1, 2], &[-2.0; 2]));
         case.shown(&format!("{name} twice"), TensorScatter { heads: 2 }, &[written, short]);
         case.shown(&format!("{name} read"), ADD, &[value, value]);
@@ -242,7 +242,7 @@ fn what_is_no_state_is_copied_before_it_is_written() {
     assert_eq!(found["into w twice"], f32s(&[1, 4, 2], &[-2.0, -2.0, -1.0, -1.0, 4.0, 5.0, 6.0, 7.0]));
 }
 
-/// A state read by two nodes, written once, for fewer sequences than there may be, over two calls.
+/// A state that is read by two nodes and written once, for fewer sequences than the limit, in two calls.
 #[test]
 fn a_state_is_kept_for_all_who_read_it() {
     let mut case = Case::default();
@@ -276,7 +276,7 @@ fn a_state_is_kept_for_all_who_read_it() {
     let filled = |call: usize| expected[call]["written"].as_f32().unwrap().iter().filter(|x| **x != 0.0).count();
     assert_eq!([filled(0), filled(1), filled(2)], [16, 24, 40]);
     assert_eq!(expected[1]["before"].as_f32().unwrap().iter().filter(|x| **x != 0.0).count(), 16);
-    // What reads the state before it is cut by a node that runs whole: typed, as is every other cut of one state.
+    // A reader of the state that is cut, before a node that runs whole: a typed error, like any two cuts of one state.
     assert!(lower(&case.graph, &case.plan(2, &cuts)).is_err());
     for adapter in adapters() {
         let found = run(&whole, mixed(&[adapter], 1));
@@ -318,7 +318,7 @@ fn what_cannot_be_is_refused_when_the_graph_is_built() {
     refused(graph.node("n", Linear, &[x, ids]), &["Linear"]);
     refused(graph.node("n", SILU, &[ValueId(99)]), &["node n", "number 99", "another graph"]);
     assert!(matches!(graph.output("y", ValueId(99)), Err(GraphError::Name { .. })));
-    // The name is free after all of these.
+    // After all of these the name is still free.
     let empty = graph.weight("empty", fixed(&[0, 1]), DType::F32).unwrap();
     refused(graph.node("n", RotaryEmbedding { heads: 1 }, &[x, empty, empty, ids]), &["hold no position"]);
     graph.node("n", SILU, &[x]).unwrap();
@@ -345,7 +345,7 @@ fn what_cannot_be_is_refused_when_the_graph_is_built() {
 
 #[test]
 fn lengths_that_only_a_call_knows() {
-    // Joined into one dimension they would need a product of symbols.
+    // Joining them into one dimension would need a product of symbols.
     let mut graph = Graph::new();
     let shape: Vec<Dim> = vec![Symbol::Batch.into(), Symbol::Seq.into(), 4.into()];
     let x = graph.input("x", shape, DType::F32).unwrap();
@@ -356,7 +356,7 @@ fn lengths_that_only_a_call_knows() {
     let vast = [1usize << 31, 1 << 31, 4].map(Dim::Fixed).to_vec();
     assert!(Reshape::new("b s d -> (b s d)", &[]).rule(&[vast]).is_err());
 
-    // A window that a short call does not have is refused by every device; a longer call runs.
+    // A slice that is longer than a short call is refused by every device; a longer call runs.
     let mut case = Case { graph, ..Case::default() };
     case.shown("last two", Slice { axis: 1, start: None, len: Dim::Fixed(2) }, &[x]);
     let limits = Env { batch: 2, ..Env::prompt(3) };
@@ -371,14 +371,14 @@ fn lengths_that_only_a_call_knows() {
         assert!(error.contains("last two"), "{error}");
     }
 
-    // What grows with the square of a call has room for it.
+    // A value that grows with the square of the call's length has enough memory.
     let (b, s) = (Dim::from(Symbol::Batch), Dim::from(Symbol::Seq));
     let limits = Limits { each: Env { batch: 4, ..Env::prompt(10) }, tokens: 20 };
     let max = |shape: &[Dim]| Size::of(shape).max(&limits);
     assert_eq!([max(&[b, s]), max(&[b, s, s]), max(&[b, b, s]), max(&[b]), max(&[s, s])], [20, 200, 80, 4, 100]);
 }
 
-/// What a random graph draws its inputs from: every value so far, by shape and by whether it holds indices.
+/// The values from which a random graph chooses its inputs, by shape and by whether they hold indices.
 struct Drawn {
     case: Case,
     random: Random,
@@ -386,7 +386,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    /// A value of `shape`, one that there is or a new one of any source.
+    /// A value of `shape`: an existing one, or a new one from any source.
     fn value(&mut self, shape: &[usize]) -> ValueId {
         let known: Vec<ValueId> =
             self.values.iter().filter(|(s, indices, _)| s == shape && !indices).map(|(_, _, id)| *id).collect();
@@ -414,7 +414,7 @@ impl Drawn {
         id
     }
 
-    /// A node of any kind. What may not be read any more is refused and drawn again.
+    /// Adds a node of any kind. A value that may not be read any more is refused, and another one is chosen.
     fn node(&mut self) {
         let [b, s, w] = [2, 3, self.random.pick(&[3, 4, 6])];
         let n = self.random.pick(&[3, 4, 6]);
@@ -441,8 +441,8 @@ impl Drawn {
     }
 }
 
-/// Random graphs of all that may stand anywhere; every value that still may be is an output. Whole and cut, host and
-/// GPU give the same.
+/// Random graphs in which any value may be any input; every value that may be an output is one. Whole and cut, host
+/// and GPU give the same.
 #[test]
 fn random_graphs_agree_everywhere() {
     let adapters = adapters();
@@ -454,7 +454,7 @@ fn random_graphs_agree_everywhere() {
         }
         let Drawn { mut case, mut random, values } = drawn;
         for (i, (_, _, id)) in values.iter().enumerate() {
-            // What was overwritten is no output.
+            // A value that was overwritten cannot be an output.
             let _ = case.graph.output(&format!("out {i}"), *id);
         }
         let env = Env::prompt(1);
@@ -498,7 +498,7 @@ fn random_graphs_agree_everywhere() {
                 cut_graphs += 1;
                 check(found, "cut, on hosts");
             }
-            // A state is held in one cut.
+            // A state has only one cut.
             Err(Error::Program(error)) => {
                 assert!(error.to_string().contains("in another cut"), "seed {seed}: {error}");
                 refused += 1;
@@ -516,7 +516,7 @@ fn random_graphs_agree_everywhere() {
     assert!(cut_graphs > 20, "{cut_graphs} graphs were cut, {refused} refused");
 }
 
-/// A decoder of two weights, with the weights given in three ways.
+/// A decoder with two weights, which are given in three ways.
 #[test]
 fn weights_from_memory_and_from_files_give_the_same_model() {
     let mut graph = Graph::new();
@@ -556,7 +556,7 @@ fn weights_from_memory_and_from_files_give_the_same_model() {
         assert!(model.bytes_read() >= model.weight_bytes());
     }
     assert!(answers.iter().all(|answer| *answer == answers[0] && answer.shape() == [1, 24]));
-    // What is missing, of another shape or no number is told by its name.
+    // A weight that is missing, of another shape or not finite is named by the error.
     let read = |map: HashMap<String, Tensor>, what: &str| {
         let model = Model::from_graph(graph.clone(), Arc::new(map), ModelInfo::decoder(24, 32)).unwrap();
         let error = model.check(&|_| ()).unwrap_err().to_string();
@@ -573,7 +573,7 @@ fn weights_from_memory_and_from_files_give_the_same_model() {
     other.insert("head".to_string(), Tensor::f32([24, 6], vec![f32::NAN; 144]).unwrap());
     read(other, "\"head\" holds NaN");
     assert!(StoredWeights::from_bytes(vec![1, 2, 3].into()).is_err());
-    // An input that no engine gives, and a graph without an output that one reads.
+    // An input that no engine supplies, and a graph without an output that an engine reads.
     let info = || ModelInfo::decoder(24, 32);
     let mut odd = Graph::new();
     odd.input("pixels", [1.into()], DType::F32).unwrap();

@@ -1,4 +1,4 @@
-//! Ops of one's own: what tells two apart, how they are written down, and that a shader that is wrong harms nobody.
+//! A user's own ops: when two are equal, how they are serialised, and that a faulty shader harms nothing else.
 
 mod common;
 
@@ -20,15 +20,15 @@ use fanfold::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// An op that copies, by whatever kernel it is given.
+/// An op that copies, with whatever kernel it is given.
 #[derive(Debug, serde::Serialize)]
 struct Copied {
     shader: String,
-    /// Words of the parameter block behind the number of elements.
+    /// Words of the parameter block after the number of elements.
     words: Vec<u32>,
-    /// Whether the kernel is the crate's own for Relu, with a function of this op's in it.
+    /// Whether the kernel is the crate's own for Relu, with a function of this op in it.
     borrowed: bool,
-    /// Whether the output is said to overwrite the input.
+    /// Whether the op states that its output overwrites its input.
     overwrites: bool,
 }
 
@@ -82,7 +82,8 @@ fn gpu(adapter: &AdapterInfo) -> Box<dyn Device> {
     Box::new(GpuDevice::open(adapter, &GpuOptions::default()).unwrap())
 }
 
-/// `x` copied by the op, its Relu, and `x` itself doubled behind both: what the op writes elsewhere would be seen there.
+/// `x` copied by the op, then its Relu, and then `x` itself doubled: a write of the op to another buffer would show
+/// there.
 fn run(op: Copied, device: Box<dyn Device>) -> Result<(Tensors, Counters), SessionError> {
     let mut graph = Graph::new();
     let x = graph.input("x", [4.into()], DType::F32).unwrap();
@@ -107,7 +108,8 @@ fn a_shader_that_leaves_its_buffers_harms_nobody() {
     for adapter in adapters() {
         let (right, _) = run(Copied::by(copy), gpu(&adapter)).unwrap();
         assert_eq!(right["copied"].as_f32().unwrap(), [0.5, -1.0, 2.0, 3.0]);
-        // Far outside of both buffers and just behind them. A write may end in the last element of its own buffer.
+        // Indices far outside both buffers and just after them. Such a write may end in the last element of its own
+        // buffer.
         for at in ["n.x", "n.x * 70000u", "n.x - 5u"] {
             let (wild, _) = run(Copied::by(&format!("{copy} y[{at}] = x[{at}];")), gpu(&adapter)).unwrap();
             let copied = wild["copied"].as_f32().unwrap();
@@ -118,7 +120,7 @@ fn a_shader_that_leaves_its_buffers_harms_nobody() {
     }
 }
 
-/// The error is the device's, at the node, and names the op.
+/// Checks that the error is the device's, and that it names the node and the op.
 #[track_caller]
 fn refused(op: Copied, adapter: &AdapterInfo, says: &str) {
     let error = run(op, gpu(adapter)).map(|_| ()).unwrap_err();
@@ -137,8 +139,8 @@ fn a_shader_that_cannot_run_is_an_error_with_its_node_and_op() {
         refused(Copied::by("y[0] = missing;"), &adapter, "missing");
         refused(Copied::by("}\n#import nowhere\nfn f() {"), &adapter, "nowhere");
         refused(Copied { shader: Copied::by("").shader.replace("main", "other"), ..Copied::by("") }, &adapter, "main");
-        // A buffer of four elements where the shader wants 99, a block of four words where it wants 64, and one buffer
-        // read and written at once.
+        // A buffer of four elements where the shader needs 99, a block of four words where it needs 64, and one buffer
+        // that is read and written in the same dispatch.
         let wide = Copied::by("y[0] = x[0];").shader.replace("read> x: array<f32>", "read> x: array<f32, 99>");
         refused(Copied { shader: wide, ..Copied::by("") }, &adapter, "copied");
         let block = Copied::by("y[0] = f32(n[9].x);").shader.replace("n: vec4<u32>", "n: array<vec4<u32>, 16>");
@@ -147,13 +149,13 @@ fn a_shader_that_cannot_run_is_an_error_with_its_node_and_op() {
     }
 }
 
-/// The crate's own shaders run with less checks than others, but only in the crate's own ops: whoever else launches them chooses
-/// what is in them.
+/// The crate's own shaders run with fewer checks than others, but only in the crate's own ops: another op that
+/// launches them chooses aliases and functions in them.
 #[test]
 fn a_shader_of_the_crate_in_an_op_of_ones_own_is_compiled_anew_with_all_checks() {
     let copy = "for (var i = 0u; i < n.x; i++) { y[i] = x[i]; }";
     for adapter in adapters() {
-        // Copied, Relu and Scale: three pipelines; Relu's kernel with and without checks, and Scale: three again.
+        // Copy, Relu and Scale are three pipelines; Relu's kernel with and without checks, and Scale, are three again.
         let (found, counters) = run(Copied { borrowed: true, ..Copied::by(copy) }, gpu(&adapter)).unwrap();
         assert_eq!(found["copied"].as_f32().unwrap(), [0.5, 0.0, 2.0, 3.0]);
         assert_eq!(counters.pipelines, run(Copied::by(copy), gpu(&adapter)).unwrap().1.pipelines);
@@ -184,7 +186,7 @@ fn ops_are_told_apart_by_name_and_attributes_and_shaders_by_text() {
     assert_ne!(graph("a"), graph("b"));
 }
 
-/// `Op` was an enum with these variants; what a program is serialised to has not changed since.
+/// `Op` was an enum with these variants. The serialised form of a program has not changed since.
 #[derive(serde::Serialize)]
 enum Tagged {
     Linear(Linear),
@@ -238,7 +240,7 @@ fn every_family_is_serialised_under_its_type_with_its_fields_in_order() {
     assert_eq!(serde_json::to_string(&Op::from(copied)).unwrap(), text);
 }
 
-/// Clamp by a shader that is generated, with the crate's modules; or wrongly, in one of several ways.
+/// Clamp with a generated shader and the crate's modules, or a faulty version of it.
 #[derive(Clone, Debug, serde::Serialize)]
 struct Limit {
     high: f32,
@@ -248,11 +250,11 @@ struct Limit {
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 enum Fault {
     None,
-    /// The rule lets be cut what each element needs all of.
+    /// The rule allows a cut of a dimension that each element needs whole.
     Rule,
     /// The kernel computes something else.
     Kernel,
-    /// The kernel depends on how many columns a rank has.
+    /// The kernel depends on the number of columns of a rank.
     Columns,
 }
 
@@ -345,14 +347,14 @@ fn a_kernel_that_computes_something_else_is_found_out() {
         let error = check_device(&limit(Fault::Kernel), 0..4, &open, 1e-5).unwrap_err();
         assert!(matches!(error, OpProofError::Differs { element: 0, .. }), "{error}");
         assert!(check_device(&limit(Fault::Kernel), 0..4, &open, 0.1).unwrap() > 1e-3);
-        // Within the tolerance, and yet not the whole's bits.
+        // Within the tolerance, but without the bits of the whole.
         assert!(check_device(&limit(Fault::Columns), 0..4, &open, 1e-4).is_ok());
         let error = check_columns(&limit(Fault::Columns), 0..4, &open).unwrap_err();
         assert!(error.to_string().contains("factor k cut"), "{error}");
     }
 }
 
-/// Attributes that JSON has no form for.
+/// Attributes that JSON cannot express.
 #[derive(Debug, serde::Serialize)]
 struct Unwritable(BTreeMap<(u8, u8), u8>);
 
@@ -389,7 +391,7 @@ fn an_op_whose_attributes_cannot_be_written_enters_no_graph() {
     assert!(graph.nodes().is_empty());
 }
 
-/// The host runs an op of one's own like any other, in a program that is printed by the op's name.
+/// The host runs a user's own op like any other, and the printed program shows the op's name.
 #[test]
 fn a_program_names_an_op_of_ones_own() {
     let mut graph = Graph::new();

@@ -1,4 +1,4 @@
-//! The loss on a text against what transformers finds, on one device and on three.
+//! The loss on a text against transformers' result, on one device and on three.
 
 mod common;
 
@@ -71,8 +71,8 @@ fn parts_of_the_text_on_hosts_and_on_all_adapters_together() {
     }
 }
 
-/// 24,706 tokens, once: what three devices make of a text shows in a part of it. Of the software adapters, lavapipe is
-/// the one that is fast enough.
+/// 24,706 tokens, on one device: three devices are compared on a part of the text. Of the software adapters only
+/// lavapipe is fast enough.
 #[test]
 fn the_whole_text_is_predicted_as_transformers_predicts_it() {
     let model = Arc::new(Model::demo().unwrap());

@@ -1,4 +1,4 @@
-//! Plans and programs pinned as text, and plans read back, refused and edited by hand.
+//! Snapshots of plans and programs as text; and plans that are read back, refused and edited by hand.
 
 mod common;
 
@@ -16,7 +16,7 @@ fn open(name: &str) -> Model {
     if name == "demo" { Model::demo().unwrap() } else { Model::open(fixture(name)).unwrap() }
 }
 
-/// Whether a line is of a layer after the first: layers are alike.
+/// Whether a line belongs to a layer after the first; layers are alike.
 fn repeats(line: &str) -> bool {
     let mut layer = line
         .split('.')
@@ -30,7 +30,7 @@ fn snapshot(name: &str, strategy: Strategy, ratios: &[f64]) {
     let plan = plan(model.graph(), strategy, ratios).unwrap();
     let program = lower(model.graph(), &plan).unwrap();
     let json = plan.to_json();
-    // The model's fingerprint says nothing about the plan, and would change with any node's name.
+    // The fingerprint is left out: it does not describe the plan, and changes with any node's name.
     let json = json.lines().filter(|line| !line.contains("\"model\"") && !repeats(line));
     let mut text: String = json.map(|line| format!("{line}\n")).collect();
     for rank in [program.ranks.first(), program.ranks.last()].into_iter().flatten() {
@@ -112,7 +112,7 @@ fn json_that_is_no_plan() {
     format_error("", "EOF");
 }
 
-/// Lowering refuses the plan and names the node.
+/// Lowering refuses the plan, and the error names the node.
 #[track_caller]
 fn refused(change: impl FnOnce(&mut Plan), at: &str, says: &str) {
     let (model, mut plan) = llama();
@@ -133,7 +133,7 @@ fn cut(plan: &mut Plan, node: &str, ranges: [std::ops::Range<usize>; 2]) {
 #[test]
 fn cuts_that_a_rule_does_not_allow() {
     let (out, query) = ("model.layers.0.self_attn.o_proj", "model.layers.0.self_attn.q_rope");
-    // What is summed must not be counted twice.
+    // Elements that are summed must not be counted twice.
     refused(|plan| cut(plan, out, [0..60, 50..96]), out, "overlap");
     refused(|plan| cut(plan, out, [0..50, 60..96]), out, "");
     refused(|plan| cut(plan, out, [0..50, 50..97]), out, "leaves 0..96");
@@ -154,7 +154,7 @@ fn a_plan_for_another_model() {
     assert!(matches!(lower(open("gpt2").graph(), &plan), Err(ProgramError::Plan(PlanError::Model { .. }))));
 }
 
-/// Fingerprints had 16 digits before, and cannot be compared with today's.
+/// Fingerprints used to have 16 digits, and cannot be compared with today's.
 #[test]
 fn a_plan_of_the_older_form_is_to_be_made_anew() {
     let (model, plan) = llama();
@@ -165,7 +165,7 @@ fn a_plan_of_the_older_form_is_to_be_made_anew() {
     assert!(matches!(error, ProgramError::Plan(PlanError::Older)), "{error}");
 }
 
-/// Plans outlive a release as long as this stays: whoever changes it makes a person plan anew.
+/// Plans stay valid across releases as long as this snapshot stays. A change of it makes every user plan anew.
 #[test]
 fn the_fingerprint_of_a_model_stays_what_it_was() {
     assert_eq!(Model::demo().unwrap().graph().fingerprint(), "fdda76afb3fa165b5d19536a9c8e98d4");
@@ -196,7 +196,7 @@ fn a_plan_by_hand_cuts_what_it_is_told_to() {
     refused(Plan::whole(graph, 17), &["17 ranks"]);
 }
 
-/// What a person may do to a plan: move a boundary, leave a node whole. The answer stays.
+/// Edits that a person may make to a plan: moving a boundary, leaving a node whole. The answer stays the same.
 #[test]
 fn plans_edited_by_hand_give_the_same_logits() {
     let (down, head) = ("model.layers.1.mlp.down_proj", "lm_head");
@@ -204,7 +204,7 @@ fn plans_edited_by_hand_give_the_same_logits() {
         &|plan| cut(plan, down, [0..1, 1..250]),
         &|plan| cut(plan, head, [0..0, 0..384]),
         &|plan| plan.nodes.retain(|n| n.node != "model.layers.0.mlp.act" && n.node != "model.embed_tokens"),
-        // Several ranks may compute the same columns of what is not summed.
+        // Several ranks may compute the same columns of a value that is not summed.
         &|plan| cut(plan, head, [0..300, 200..384]),
         &|plan| plan.nodes.retain(|n| !n.node.ends_with("o_proj")),
     ];
@@ -220,7 +220,7 @@ fn plans_edited_by_hand_give_the_same_logits() {
     }
 }
 
-/// What ranks hold in one memory is added, what they hold in memories of their own is not.
+/// The needs of ranks that share a memory are added; those of ranks with memories of their own are not.
 #[test]
 fn ranks_that_share_a_memory_are_counted_together() {
     let (model, plan) = llama();
@@ -235,7 +235,7 @@ fn ranks_that_share_a_memory_are_counted_together() {
     let ProgramError::DoesNotFit { shortfalls } = &error else { panic!("{error:?}") };
     assert_eq!((shortfalls.len(), shortfalls[0].ranks.as_slice(), shortfalls[0].needed), (1, [0, 1].as_slice(), sum));
     assert!(error.to_string().contains("ranks 0, 1 (device), in one memory together"), "{error}");
-    // The whole model beside its shards, as `verify` holds it.
+    // The whole model in addition to its shards, as `verify` holds it.
     let single = fanfold::plan::plan(model.graph(), Strategy::Single, &[1.0]).unwrap();
     let (whole, _) = prepare(&model, &single, &options, &[]).unwrap();
     let all = sum + whole.ranks[0].memory(&limits).total();
@@ -244,7 +244,7 @@ fn ranks_that_share_a_memory_are_counted_together() {
         let tenants = [program.tenants(&limits, &rooms), whole.tenants(&limits, &rooms[..1])].concat();
         assert_eq!(check(&tenants).is_ok(), fits, "{memory} of {all}");
     }
-    // The host holds numbers of 16 bits in 32.
+    // The host stores 16-bit numbers in 32 bits.
     let narrow = open("qwen2-bias-tied");
     let single = fanfold::plan::plan(narrow.graph(), Strategy::Single, &[1.0]).unwrap();
     let (program, limits) = prepare(&narrow, &single, &options, &[]).unwrap();

@@ -1,4 +1,5 @@
-//! Random weights of a configuration: any family runs on them, any cut sees the same ones, and none is read twice.
+//! Random weights from a configuration: any family runs on them, any cut sees the same weights, and none is read
+//! twice.
 
 mod common;
 
@@ -46,7 +47,7 @@ fn every_family_runs_on_random_weights() {
         let whole = output(&model, Strategy::Single, hosts(1));
         let size = whole.iter().map(|x| x.abs()).fold(0.0, f32::max);
         assert!(whole.iter().all(|x| x.is_finite()) && size > 0.01 && size < 1000.0, "{config:?}: {size}");
-        // What is read whole once is read in parts once.
+        // A tensor that is read once as a whole equals the tensor read in parts.
         let read = model.bytes_read();
         assert!(read >= 2 * model.parameters() && read <= model.weight_bytes(), "{config:?}: {read}");
         let alike = |devices| {
@@ -54,7 +55,7 @@ fn every_family_runs_on_random_weights() {
             assert!(error <= 1e-4, "{config:?}: error {error:e}");
         };
         alike(hosts(3));
-        // Loading in blocks is the device's and not the family's: one family will do.
+        // Loading in blocks belongs to the device and not to the family, so one family is enough.
         if config.parent().unwrap().ends_with("llama-uneven") && !adapters.is_empty() {
             alike(mixed(&adapters, 2));
         }
@@ -96,7 +97,7 @@ fn configurations_that_no_machine_holds() {
     std::fs::write(&path, gpt2.to_string()).unwrap();
     let says = Model::random(&path, DType::F16, 0, Head::Default).map(|_| ()).unwrap_err().to_string();
     assert!(says.contains("any name.json: n_layer or num_hidden_layers: 2147483648 layers"), "{says}");
-    // As large as sizes may be: what it would take is counted without overflow, and nothing is allocated for that.
+    // The largest sizes: the memory is computed without overflow, and nothing is allocated.
     let mut config = config.clone();
     for (field, value) in [("intermediate_size", 1u64 << 31), ("max_position_embeddings", 1 << 31)] {
         config[field] = value.into();
@@ -111,14 +112,14 @@ fn configurations_that_no_machine_holds() {
     assert!(error.contains("does not fit"), "{error}");
 }
 
-/// No count of any family leads to a loop or an allocation that is as large as it says.
+/// No count in a configuration leads to a loop or an allocation of its size.
 #[test]
 fn absurd_counts_end_soon() {
     let text = std::fs::read("tests/fixtures/configs.json").unwrap();
     let families: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
-    // What comes of it does not matter here: a model that no machine holds may be planned.
+    // The result does not matter here: a model that no machine can hold may be planned.
     let planned = |config: &serde_json::Value| -> fanfold::Result<()> {
         std::fs::write(&path, config.to_string()).unwrap();
         let model = Model::random(&path, DType::F16, 0, Head::Default)?;
@@ -158,7 +159,7 @@ fn absurd_counts_end_soon() {
     }
     let took = start.elapsed();
     assert!(tried > 400 && took.as_secs() < 60, "{tried} in {took:?}");
-    // Experts are tensors: the field that there are too many of is named.
+    // Every expert is a tensor: the error names the field with too large a number.
     let experts = |family: &str, field: &str, count: u64| {
         let families: serde_json::Value = serde_json::from_slice(&text).unwrap();
         let mut config = families[family].clone();

@@ -1,5 +1,5 @@
-//! The rule theorem: for any op, any factor its rule allows and any cut, evaluating the shards and redistributing them
-//! equals evaluating the whole. One property over all ops, written over rules; an op is never named here.
+//! The rule theorem: for any op, any factor that its rule allows and any cut, evaluating the shards and redistributing
+//! them equals evaluating the whole. One property over all ops, stated over rules; no op is named here.
 
 mod common;
 
@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use std::cell::Cell;
 use std::collections::HashMap;
 
-/// The cut of a factor of the only node.
+/// A cut of a factor of the only node.
 fn entry(factor: &Factor, cut: Cut) -> NodeCut {
     NodeCut { node: "node".into(), factor: factor.name.clone(), cut }
 }
@@ -70,14 +70,15 @@ proptest! {
     }
 }
 
-/// As the theorem above, the shards on GPUs: every op, every factor, uneven and empty cuts, against the host's whole.
+/// The theorem above with the shards on GPUs: every op, every factor, uneven and empty cuts, against the whole on the
+/// host.
 #[test]
 fn cut_ops_on_gpus_equal_the_host() {
     let adapters = adapters();
     let mut cases = 0;
     for seed in (0..6).filter(|_| !adapters.is_empty()) {
         for (_, make) in fanfold::ops::samples() {
-            // Devices of one case are of several drivers.
+            // The devices of one case belong to different drivers.
             let next = Cell::new(seed as usize);
             let open = || {
                 let adapter = adapters[next.replace(next.get() + 1) % adapters.len()].clone();
@@ -90,7 +91,8 @@ fn cut_ops_on_gpus_equal_the_host() {
     assert!(adapters.is_empty() || cases >= 300, "only {cases} cases");
 }
 
-/// Whatever is not summed may be cut without a bit changing: on any one driver, for every op.
+/// A factor that is not summed may be cut without changing a bit: on any single driver, in either order of sums, for
+/// every op.
 #[test]
 fn column_cuts_of_every_op_are_exact() {
     let adapters = adapters();
@@ -160,12 +162,12 @@ fn random_graph(random: &mut Random) -> (Graph, HashMap<String, Tensor>, HashMap
     (graph, weights, inputs)
 }
 
-/// Marking a factor whole to get by would show here.
+/// A factor that is marked whole only to pass the tests above would show here.
 #[test]
 fn which_factors_may_be_cut() {
     let mut lines = Vec::new();
     for (name, sample) in fanfold::ops::samples() {
-        // A rule's letters may depend on the sample's rank: the union over many samples is what an op allows.
+        // A rule's letters may depend on the rank of its inputs: the union over many samples is what an op allows.
         let mut rules: Vec<String> = (0..200)
             .map(|seed| {
                 let sample = sample(&mut Random::new(seed));
@@ -182,7 +184,8 @@ fn which_factors_may_be_cut() {
     insta::assert_snapshot!(lines.join("\n"));
 }
 
-/// Whatever a plan says of an op that decides, or leaves unsaid, one rank decides, and the others are sent the decision.
+/// Whatever a plan states or omits about an op with a discrete choice, one rank chooses and the others receive the
+/// result.
 #[test]
 fn a_decision_is_made_on_one_rank() {
     let mut decisions = 0;
@@ -206,7 +209,7 @@ fn a_decision_is_made_on_one_rank() {
                 });
                 let part: Vec<Dim> = computes.map(|e| e.iter().find(|e| e.name == factor.name).unwrap().len).collect();
                 assert_eq!(part == [factor.extent], rank.rank == owner, "{name}: {part:?} on rank {}", rank.rank);
-                // A rank that has no part of the decision may skip it, where nobody asks it for the result.
+                // A rank with no part of the choice may skip the op if no rank asks it for the result.
                 assert!(
                     rank.rank == owner || part.iter().all(|n| *n == Dim::Fixed(0)),
                     "{name}: {part:?} on rank {}",

@@ -1,4 +1,4 @@
-//! The self-test passes what computes rightly, and says what does not.
+//! The self-test passes a device that computes correctly, and names what is wrong on one that does not.
 
 mod common;
 
@@ -48,7 +48,7 @@ fn a_device_that_lies_is_found_out() {
         let check = found.iter().find(|check| check.name == name).unwrap();
         assert!(!check.passed && check.detail.contains("error"), "{check:?}");
     }
-    // The ops that are wrong are named.
+    // The names of the ops that are wrong are reported.
     assert!(found[0].detail.contains("Softmax"), "{found:?}");
 }
 
@@ -60,7 +60,7 @@ fn a_broken_device_fails_each_check_and_ends_none_of_the_others() {
             assert!(!check.passed && check.detail.contains(word) && !check.detail.is_empty(), "{check:?}");
         }
     }
-    // It goes while the last check runs: what was before has passed.
+    // The time runs out during the last check; the checks before it have passed.
     let (opened, whole) = (Cell::new(0), Cell::new(usize::MAX));
     let gone = || {
         opened.set(0);

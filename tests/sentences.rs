@@ -1,4 +1,4 @@
-//! Folders as sentence-transformers, peft and AutoModel save them: every file that changes a vector is honoured, or
+//! Folders as sentence-transformers, peft and AutoModel save them: every file that changes a vector is obeyed, or
 //! refused by its name.
 #![cfg(feature = "text")]
 
@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// A folder of `fixture`'s model, which lies in `inner`, and of other files.
+/// A folder with `fixture`'s model in the subfolder `inner`, and with other files.
 fn folder(name: &str, inner: &str, files: &Value) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().join(inner);
@@ -50,7 +50,7 @@ fn open(folder: &Path, head: Head) -> (Engine, Tokenizer) {
     (engine(&model, Strategy::Single, &[1.0], hosts(1)), tokenizer)
 }
 
-/// What one call of a case gives: a vector, a score, or a label's name before each number.
+/// The result of one call of a case: a vector, a score, or pairs of a label's name and a number.
 fn answer(kind: &str, engine: &mut Engine, tokenizer: &Tokenizer, call: &Value) -> (Vec<String>, Vec<f32>) {
     let info = engine.model().info().clone();
     let prompt = match (call.get("prompt"), call.get("prompt_name")) {
@@ -82,7 +82,7 @@ fn answer(kind: &str, engine: &mut Engine, tokenizer: &Tokenizer, call: &Value) 
     }
 }
 
-/// `tests/fixtures/sentence/make.py` says what the cases are and where the numbers are from.
+/// `tests/fixtures/sentence/make.py` describes the cases and makes the numbers.
 #[test]
 fn vectors_and_scores_are_those_of_sentence_transformers() {
     let cases = fs::read(fixture("sentence").join("expected.json")).unwrap();
@@ -110,7 +110,7 @@ fn vectors_and_scores_are_those_of_sentence_transformers() {
     assert!(compared >= 50, "{compared} calls are compared");
 }
 
-/// The files of a folder that pools, with `more`.
+/// The files of a folder that pools, with the files `more`.
 fn pooled(more: Value) -> Value {
     let mut files = json!({
         "modules.json": [
@@ -123,7 +123,7 @@ fn pooled(more: Value) -> Value {
     files
 }
 
-/// A folder whose third module is of `class`.
+/// A folder whose third module has the class `class`.
 fn third(class: &str) -> Value {
     let mut files = pooled(json!({}));
     files["modules.json"].as_array_mut().unwrap().push(json!({"idx": 2, "name": "2", "path": "2_X", "type": class}));
@@ -141,7 +141,7 @@ fn what_would_change_a_vector_and_is_not_supported_is_refused_by_its_name() {
         (third(&format!("{ours}.LayerNorm")), "LayerNorm"),
         (third(&format!("{ours}.WeightedLayerPooling")), "WeightedLayerPooling"),
         (third(&format!("{ours}.Pooling")), "Pooling as module 2"),
-        // The folder's own code, whatever it calls itself.
+        // Code of the folder itself, whatever its name.
         (third("custom.Normalize"), "custom.Normalize"),
         (pooled(json!({"modules.json": [{"path": "", "type": "custom_st.Transformer"}]})), "custom_st.Transformer"),
         (
@@ -182,7 +182,7 @@ fn what_would_change_a_vector_and_is_not_supported_is_refused_by_its_name() {
     }
 }
 
-/// transformers builds BERT's tokenizer by tokenizer_config.json, and fanfold by tokenizer.json.
+/// transformers builds BERT's tokenizer from tokenizer_config.json, and fanfold from tokenizer.json.
 #[test]
 fn two_files_that_disagree_on_letters() {
     let tokenizer = fs::read(fixture("sentence").join("tokenizer.json")).unwrap();
@@ -225,7 +225,7 @@ fn a_field_of_any_file_can_be_left_out_by_a_person_who_knows() {
     }
 }
 
-/// A prompt that the folder does not have is an error that names those it has.
+/// The error about a prompt that the folder does not have lists the prompts that it has.
 #[test]
 fn a_prompt_that_is_not_there() {
     let tokenizer = fixture("sentence").join("tokenizer.json");
@@ -237,7 +237,7 @@ fn a_prompt_that_is_not_there() {
     assert!(error(&settings).contains("no prompt named \"answer\": it has none"), "{}", error(&settings));
     settings.prompts = vec![("ask".into(), "Q: ".into()), ("file".into(), String::new())];
     assert!(error(&settings).contains("it has ask, file"), "{}", error(&settings));
-    // Fewer tokens than every text has are no length.
+    // A length below the number of special tokens is not valid.
     settings.max_tokens = Some(1);
     assert!(Preparer::new(&settings, tokenizer.clone(), Prompt::Default, None).is_err());
     settings.max_tokens = Some(2);
@@ -247,7 +247,7 @@ fn a_prompt_that_is_not_there() {
     assert!(preparer.pair("who", "there").is_err());
 }
 
-/// Saves the tensors of a fixture again, each under the name that `rename` gives it, and with `more`.
+/// Saves the tensors of a fixture again, each under the name that `rename` returns, and with the tensors `more`.
 fn resave(name: &str, into: &Path, rename: impl Fn(&str) -> Option<String>, more: &[(&str, Vec<u8>)]) {
     let bytes = fs::read(fixture(name).join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -266,7 +266,7 @@ fn embedded(folder: &Path, head: Head, ids: &[u32]) -> Vec<f32> {
     values(&engine(&model, Strategy::Single, &[1.0], hosts(1)).embed(ids).unwrap()).to_vec()
 }
 
-/// Every family of decoders as AutoModel saves them: without a head, and without the prefix that the model bears within
+/// Every family of decoders as AutoModel saves them: without a head, and without the prefix that the model has inside
 /// its class.
 #[test]
 fn a_decoder_that_embeds_needs_no_head_and_no_prefix() {
@@ -300,7 +300,7 @@ fn a_decoder_that_embeds_needs_no_head_and_no_prefix() {
         let missing = info.missing_head.unwrap_or_default();
         assert!(!info.generates && heads.contains(&missing.as_str()), "{name}: {missing:?}");
     }
-    // A class that has a head was saved: without it the folder is incomplete, but what embeds does not miss it.
+    // A class with a head was saved. Without the head the folder is incomplete for prediction, but not for embedding.
     let folder = altered("llama-uneven", &[]);
     resave("llama-uneven", folder.path(), |name| (name != heads[0]).then(|| name.to_string()), &[]);
     let error = Model::open(folder.path()).map(|model| model.info().family.clone()).unwrap_err().to_string();
@@ -310,7 +310,7 @@ fn a_decoder_that_embeds_needs_no_head_and_no_prefix() {
     assert_eq!(embedded(folder.path(), Head::Embedding, &ids), whole);
 }
 
-/// Encoders saved within a class that has a head: with a prefix, and with a head that predicts masked words.
+/// Encoders saved inside a class with a head: with a prefix, and with a head that predicts masked words.
 #[test]
 fn an_encoder_that_embeds_needs_no_prefix_and_no_head() {
     let head = "cls.predictions.transform.LayerNorm.weight";
@@ -336,8 +336,8 @@ fn logits(folder: &Path) -> Vec<f32> {
     values(&engine(&model, Strategy::Single, &[1.0], hosts(1)).feed(&[5, 17, 300]).unwrap()).to_vec()
 }
 
-/// As transformers does since version 5: tensors that differ are not tied, whatever the configuration says, and where
-/// there is only one it is both.
+/// As in transformers from version 5 on: tensors that differ are not tied, whatever the configuration states, and a
+/// single one serves as both.
 #[test]
 fn a_tied_configuration_is_held_against_its_files() {
     for (name, embedding, head) in [
@@ -352,18 +352,18 @@ fn a_tied_configuration_is_held_against_its_files() {
         let tied = logits(&fixture(name));
         let folder = altered(name, &[]);
         let same = |name: &str| Some(name.to_string());
-        // The same twice.
+        // Two equal tensors.
         resave(name, folder.path(), same, &[(head, table.clone())]);
         assert_eq!(logits(folder.path()), tied, "{name}");
         let parameters = Model::open(folder.path()).unwrap().parameters();
         assert_eq!(parameters, Model::open(fixture(name)).unwrap().parameters(), "{name}: a table is held twice");
-        // Another head: rows in another order, so that logits are.
+        // A different head, with its rows in another order, so that the logits are, too.
         let row = table.len() / 384;
         let turned: Vec<u8> = table.chunks(row).rev().flatten().copied().collect();
         resave(name, folder.path(), same, &[(head, turned)]);
         let others: Vec<f32> = tied.chunks(384).flat_map(|row| row.iter().rev().copied()).collect();
         assert_eq!(logits(folder.path()), others, "{name}");
-        // Only the head.
+        // Only the head is stored.
         resave(name, folder.path(), |name| Some(if name == found { head.to_string() } else { name.to_string() }), &[]);
         assert_eq!(logits(folder.path()), tied, "{name}");
     }
@@ -398,7 +398,7 @@ fn an_adapter_is_never_passed_over() {
         other => panic!("{:?}", other.map(|folder| folder.path().to_owned())),
     };
     for name in ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"] {
-        // Beside its base model, and alone.
+        // An adapter beside its base model, and alone.
         let folder = altered("llama-uneven", &[]);
         fs::write(folder.path().join(name), "{}").unwrap();
         refused(folder.path(), name);
@@ -412,7 +412,7 @@ fn an_adapter_is_never_passed_over() {
     refused(folder("bert", inner, &files).path(), "adapter_config.json");
 }
 
-/// A model that pools is compared before pooling: the error of one position would be lost in a mean.
+/// A model that pools is compared before pooling: a mean would hide the error of one position.
 #[test]
 fn a_proof_compares_every_position_of_what_embeds() {
     let folder = folder("bert", "", &third("sentence_transformers.models.Normalize"));
@@ -425,7 +425,7 @@ fn a_proof_compares_every_position_of_what_embeds() {
     assert!(relative_error(values(&states), &expected.f32("hidden_0")) <= 1e-4);
     let comparison = fanfold::proof::verify_embedding(&mut sharded, &mut single, &ids).unwrap();
     assert!(comparison.passed() && comparison.positions == ids.len(), "{comparison:?}");
-    // What is not pooled is not scaled either: these are the model's hidden states.
+    // Without pooling nothing is scaled either: these are the model's hidden states.
     let unpooled = embedded(folder.path(), Head::Hidden(Pooling::None), &ids);
     assert!(relative_error(&unpooled, &expected.f32("hidden_0")) <= 1e-4);
 }

@@ -1,4 +1,5 @@
-//! An engine that serves many callers: each gets what an engine alone gives, and every request ends, whatever happens.
+//! An engine that serves many callers: each gets the result of an engine alone, and every request ends, whatever
+//! happens.
 
 mod common;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-/// Far longer than anything here takes.
+/// A time far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
 fn engine(devices: Vec<Box<dyn Device>>) -> Engine {
@@ -43,7 +44,7 @@ fn prompt() -> Vec<u32> {
     Expected::of("llama-uneven").u32("ids_1")
 }
 
-/// What an engine gives that serves nobody else.
+/// The result of an engine that serves no other caller.
 fn alone(prompt: &[u32], n: usize) -> Vec<u32> {
     let mut engine = engine(hosts(2));
     engine.generate(prompt, greedy(), &tokens(n)).unwrap().collect::<Result<_, _>>().unwrap()
@@ -51,7 +52,7 @@ fn alone(prompt: &[u32], n: usize) -> Vec<u32> {
 
 type Ended = (Vec<u32>, Result<Option<FinishReason>, GenerateError>);
 
-/// All that a stream gives, and how it ends.
+/// Everything that a stream gives, and how it ends.
 fn heard(mut stream: TokenStream) -> Ended {
     let mut tokens = Vec::new();
     while let Some(token) = block_on(stream.next()) {
@@ -71,8 +72,8 @@ fn finished((told, end): Ended, wanted: &[u32], reason: FinishReason) {
     assert_eq!((told.as_slice(), end.unwrap()), (wanted, Some(reason)));
 }
 
-/// A request whose listener blocks the engine at its first token until it is released, so that what is asked meanwhile waits.
-/// The engine is known to be at it when this returns.
+/// A request whose listener blocks the engine at its first token until it is released, so that requests made meanwhile
+/// wait. When this returns, the engine is blocked.
 fn occupy(service: &Service, n: usize, cancel: &Cancel) -> (Sender<()>, Receiver<Event>) {
     let ((release, released), (tell, told), (begin, begun)) = (channel::<()>(), channel(), channel());
     let mut first = true;
@@ -134,7 +135,7 @@ fn what_a_prompt_shares_with_the_text_before_is_not_fed_again() {
         assert_eq!(engine.past(), prompt().len() + 2);
         exchanges(&mut engine) / per_call
     };
-    // The prompt goes in chunks of two, and then two tokens; the second time its last token and two more.
+    // The prompt is fed in chunks of two, then two tokens; the second time its last token and two more.
     let once = prompt().len().div_ceil(2) as u64 + 2;
     assert_eq!((calls(1), calls(2)), (once, once + 3));
 }
@@ -174,7 +175,7 @@ fn a_full_queue_refuses_and_tells_the_listener_nothing() {
 #[test]
 fn a_stream_that_is_dropped_cancels_its_request_and_no_other() {
     let service = service(8);
-    // All share a handle that nobody uses.
+    // All of them share a handle that is not used otherwise.
     let cancel = Cancel::default();
     let ask = || service.generate(prompt(), greedy(), tokens(20).cancel(cancel.clone())).unwrap();
     let (release, first) = occupy(&service, 3, &cancel);
@@ -183,7 +184,7 @@ fn a_stream_that_is_dropped_cancels_its_request_and_no_other() {
     release.send(()).unwrap();
     finished(told(&first), &alone(&prompt(), 3), FinishReason::Length);
     finished(heard(next), &alone(&prompt(), 20), FinishReason::Length);
-    // One that is being read, too, and one that was read to its end.
+    // One that is being read, and one that was read to its end.
     let mut read = ask();
     assert!(block_on(read.next()).unwrap().is_ok());
     drop(read);
@@ -210,7 +211,7 @@ fn cancelling_ends_every_request_that_shares_the_handle() {
 fn closing_cancels_what_runs_and_what_waits_and_gives_the_engine_back() {
     let service = service(8);
     let (tell, events) = channel();
-    // It takes its time, so that the service is closed long before the answer is whole.
+    // The request takes long enough that the service is closed before the answer is complete.
     let listener = move |event| {
         let _ = tell.send(event);
         std::thread::sleep(Duration::from_millis(100));

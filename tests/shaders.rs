@@ -1,6 +1,6 @@
 //! Every shader in every variant that the ops choose is valid WGSL and can be written for Vulkan, Metal, DX12 and GL.
 //!
-//! No GPU is needed, so a machine that has one driver still covers the languages of all four.
+//! It needs no GPU, so a machine with a single driver covers the languages of all four backends.
 
 use fanfold::kernel::{Kernel, Layout, Numerics, weight_layout};
 use fanfold::ops::sample::{Role, Sample};
@@ -14,13 +14,13 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-/// Seeds per op: enough for each to show all of its variants, whose number the test below pins.
+/// Seeds per op, enough for each op to show all of its variants, the number of which the test below pins.
 const SEEDS: u64 = 3000;
 
 fn kernels(sample: &Sample) -> Vec<Kernel> {
     let whole: Vec<Vec<usize>> = sample.inputs.iter().map(|(_, t)| t.shape().to_vec()).collect();
     let shapes: Vec<Shape> = whole.iter().map(|shape| shape.iter().map(|&d| Dim::Fixed(d)).collect()).collect();
-    // A weight lies as the op reads it: matrices keep their type, all others are widened.
+    // A weight has the layout in which the op reads it: matrices keep their type, all others are widened.
     let layout = |(i, (role, _)): (usize, &(Role, Tensor))| match role {
         Role::Weight => sample.op.operand(i).layout(),
         Role::Input | Role::State => Layout::Dense,
@@ -55,7 +55,7 @@ fn write(kernel: &Kernel) {
         |stage: &str, error: &dyn std::fmt::Debug| -> ! { panic!("{source}\n{}: {stage}: {error:?}", kernel.entry) };
     let module =
         naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
-    // No optional feature, so that a kernel runs on whatever adapter there is. unpack2x16float is part of WebGPU: only
+    // No optional feature is allowed, so that a kernel runs on any adapter. unpack2x16float is part of WebGPU; only
     // wgpu's downlevel adapters may lack it.
     let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
         .validate(&module)
@@ -119,10 +119,10 @@ fn every_variant_is_written_for_every_backend() {
         "unary/map",
     ];
     assert!(entries.iter().eq(expected.iter()), "{entries:?}");
-    // 8 of attention (orders of sums, d and e by fours or not), 4 of gather (types, and rows without padding), 75 of linear
-    // (9 shapes of blocks; for each the types, k by fours or not, and rows without padding; those by lanes read 16-bit types
-    // by eights too), 28 of experts (likewise), 8 of
-    // unary, 6 of binary (how the second input is repeated), 4 of normalization, one for each other.
+    // 8 of attention (orders of sums, d and e by fours or not), 4 of gather (types, and rows without padding), 75 of
+    // linear (9 shapes of blocks; for each the types, k by fours or not, and rows without padding; those by lanes read
+    // 16-bit types by eights as well), 28 of experts (likewise), 8 of unary, 6 of binary (how the second input is
+    // repeated), 4 of normalization, one for each other op.
     assert_eq!(variants.len(), 8 + 4 + 75 + 28 + 8 + 6 + 11);
 }
 

@@ -1,5 +1,6 @@
-//! The program, the system's signals and the terminal: Ctrl-C ends it with 130 whatever it does, except that it only stops a
-//! chat's answer; a time in which the process was stopped is no reason to give up; and a chat's lines are edited and kept.
+//! The program, the system's signals and the terminal. Ctrl-C ends the program with 130, except that it only stops a
+//! chat's answer. Time in which the process was suspended does not count against a deadline. A chat's lines can be
+//! edited and are kept.
 #![cfg(target_os = "linux")]
 
 use std::io::{Read, Write};
@@ -20,7 +21,7 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Waits until the program hears Ctrl-C: before that, the system ends it.
+/// Waits until the program handles Ctrl-C; before that, the system ends it.
 fn hears(child: &Child) {
     let started = Instant::now();
     loop {
@@ -34,7 +35,7 @@ fn hears(child: &Child) {
     }
 }
 
-/// How it ends, and what is left of stdout and on stderr.
+/// The exit code, and the rest of stdout and stderr.
 fn end(mut child: Child) -> (ExitStatus, String, String) {
     let (mut out, mut err) = (String::new(), String::new());
     child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
@@ -60,12 +61,12 @@ fn whatever_is_under_way_ctrl_c_ends_with_130() {
         &["verify", "demo", "-p", &text[..200]],
         &["embed", "demo", "-f", HELD_OUT, "--truncate"],
         &["run", "demo", "-p", "Once", "-n", "50000", "--ignore-eos"],
-        // No answer is under way: it waits for a line.
+        // There is no answer to stop: the chat waits for a line.
         &["chat", "demo", "--template", "tests/fixtures/templates/chatml.jinja"],
     ] {
         let child = start(&[args, &long].concat());
         hears(&child);
-        // While it opens and loads.
+        // While the program opens and loads the model.
         signal(&child, "-INT");
         is_130(child);
     }
@@ -81,7 +82,7 @@ fn a_text_that_is_stopped_is_printed_as_far_as_it_came() {
     assert!(is_130(child).ends_with('\n'));
 }
 
-/// A stop of the process is no hang: `--timeout` counts only while it runs.
+/// A suspended process has not hung: `--timeout` counts only while it runs.
 #[test]
 fn a_process_that_was_stopped_goes_on() {
     let run = ["run", "demo", "-p", "Once", "-n", "60", "--ignore-eos", "--temp", "0", "--timeout", "1"];
@@ -98,16 +99,16 @@ fn a_process_that_was_stopped_goes_on() {
     }
 }
 
-/// A chat at a terminal of its own, which util-linux's `script` makes.
+/// A chat in a terminal of its own, which util-linux's `script` makes.
 struct Terminal {
     child: Child,
     shown: Arc<Mutex<String>>,
-    /// How much of what was shown has been waited for.
+    /// How much of the output has been waited for.
     seen: usize,
 }
 
 impl Terminal {
-    /// Starts a chat with the demo model whose state is kept in `state`, once it shows its prompt.
+    /// Starts a chat with the demo model that keeps its state in `state`, and waits for its prompt.
     fn chat(state: &Path, more: &str) -> Terminal {
         let program = assert_cmd::cargo::cargo_bin!("fanfold");
         let chat = "chat demo --template tests/fixtures/templates/chatml.jinja --devices host --ignore-eos";
@@ -133,7 +134,7 @@ impl Terminal {
         self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until the terminal shows `text` after what was waited for before.
+    /// Waits until the terminal shows `text` after the output that was waited for before.
     #[track_caller]
     fn wait_for(&mut self, text: &str) {
         let started = Instant::now();
@@ -148,7 +149,7 @@ impl Terminal {
         }
     }
 
-    /// The exit code, once the chat has ended.
+    /// The exit code, after the chat has ended.
     #[track_caller]
     fn code(mut self) -> Option<i32> {
         let started = Instant::now();
@@ -170,7 +171,7 @@ fn a_chats_lines_are_edited_completed_and_kept_in_private() {
     use std::os::unix::fs::PermissionsExt;
     let state = tempfile::tempdir().unwrap();
     let mut chat = Terminal::chat(state.path(), "-n 3");
-    // Tab completes a command, and the arrow to the left moves within a line.
+    // Tab completes a command, and the left arrow moves in a line.
     chat.keys("/sta\t\r");
     chat.wait_for("0 turns");
     chat.wait_for("> ");
@@ -186,7 +187,7 @@ fn a_chats_lines_are_edited_completed_and_kept_in_private() {
     let kept = std::fs::read_to_string(&history).unwrap();
     assert!(kept.ends_with("/stats\nHello\n"), "{kept:?}");
     assert_eq!(std::fs::metadata(&history).unwrap().permissions().mode() & 0o777, 0o600);
-    // The arrow upwards brings back the last line of the chat before.
+    // The up arrow brings back the last line of the previous chat.
     let mut chat = Terminal::chat(state.path(), "-n 3");
     chat.keys("\x1b[A");
     chat.wait_for("Hello");
@@ -199,12 +200,12 @@ fn a_chats_lines_are_edited_completed_and_kept_in_private() {
 #[test]
 fn ctrl_c_stops_an_answer_and_at_the_prompt_the_chat() {
     let state = tempfile::tempdir().unwrap();
-    // No folder can be made below a file: it is said once, and the chat goes on.
+    // A folder cannot be made below a file: a message says so once, and the chat continues.
     std::fs::write(state.path().join("fanfold"), "").unwrap();
     let mut chat = Terminal::chat(state.path(), "-c 512");
     assert!(chat.shown.lock().unwrap().contains("no history is kept"));
     chat.keys("Once upon a time\r");
-    // The spinner that waits for the first token is erased when that has come.
+    // The spinner that is shown until the first token is erased.
     chat.wait_for("reading");
     chat.wait_for("\x1b[2K");
     chat.keys("\x03");
@@ -215,7 +216,7 @@ fn ctrl_c_stops_an_answer_and_at_the_prompt_the_chat() {
     assert_eq!(chat.code(), Some(130));
 }
 
-/// A signal from elsewhere, while the terminal reads Ctrl-C as a key.
+/// A signal from another process, while the terminal reads Ctrl-C as a key.
 #[test]
 fn an_interrupted_prompt_ends_the_chat_and_gives_the_terminal_back() {
     let state = tempfile::tempdir().unwrap();
@@ -227,7 +228,7 @@ fn an_interrupted_prompt_ends_the_chat_and_gives_the_terminal_back() {
     let below = std::fs::read_to_string(format!("/proc/{inner}/task/{inner}/children")).unwrap();
     let program = below.split_whitespace().next().map_or(inner, String::from);
     assert!(Command::new("kill").args(["-INT", &program]).status().unwrap().success());
-    // Bracketed paste is switched off as the terminal is given back.
+    // Bracketed paste is switched off when the terminal is restored.
     chat.wait_for("\x1b[?2004l");
     assert_eq!(chat.code(), Some(130));
 }

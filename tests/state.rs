@@ -1,5 +1,5 @@
-//! What an engine holds after an error, a refusal or an iterator that was dropped: the next call gives what a fresh engine
-//! gives, bit for bit, or says that a new engine is needed.
+//! The state of an engine after an error, a refusal or a dropped iterator: the next call gives the result of a fresh
+//! engine, bit for bit, or reports that a new engine is needed.
 
 mod common;
 
@@ -20,8 +20,8 @@ use std::time::Duration;
 
 const CONTEXT: usize = 24;
 
-/// A model's weights, in which the embedding of one token is not a number: a call with this token fails, and leaves what is
-/// not a number in the KV cache.
+/// A model's weights in which the embedding of one token is not a number. A call with this token fails, and leaves
+/// values that are not numbers in the KV cache.
 struct Poisoned {
     model: Arc<Model>,
     token: u32,
@@ -58,7 +58,7 @@ fn prompt() -> Vec<u32> {
     Expected::of("llama-uneven").u32("ids_0")[..3].to_vec()
 }
 
-/// What is generated after the prompt where nothing fails.
+/// The tokens generated after the prompt if nothing fails.
 fn answer(engine: &mut Engine, n: usize) -> Vec<u32> {
     engine.reset();
     engine
@@ -77,7 +77,8 @@ fn not_finite<T>(result: Result<T, GenerateError>) {
     }
 }
 
-/// `used` holds `held`: feeding it another token gives the bits that a fresh engine gives that was fed the same.
+/// Checks that `used` holds `held`: feeding it another token gives the bits of a fresh engine that was fed the same
+/// tokens.
 #[track_caller]
 fn holds(used: &mut Engine, fresh: &mut Engine, held: &[u32]) {
     assert_eq!(used.past(), held.len());
@@ -85,20 +86,20 @@ fn holds(used: &mut Engine, fresh: &mut Engine, held: &[u32]) {
     held.iter().for_each(|&token| drop(fresh.feed(&[token]).unwrap()));
     let last = used.past();
     let (a, b) = (used.feed(&[1]).unwrap(), fresh.feed(&[1]).unwrap());
-    // Chunks of other lengths may add in another order on a GPU.
+    // Chunks of other lengths may have another order of sums on a GPU.
     let error = fanfold::tensor::relative_error(a.as_f32().unwrap(), b.as_f32().unwrap());
     assert!(error < 1e-6, "error {error:e} after {held:?}");
     assert_eq!(used.rewind(last), last);
 }
 
-/// A token that no text here holds.
+/// A token that occurs in no text here.
 const NEVER: u32 = 383;
 
 fn check_errors(devices: &dyn Fn() -> Vec<Box<dyn Device>>) {
     let mut fresh = engine(NEVER, devices());
     let prompt = prompt();
     let wanted = answer(&mut fresh, 8);
-    // The fifth token is new, so that what fails on it generates four others before.
+    // The fifth token is new, so an engine that fails on it generates four tokens before.
     let bad = wanted[4];
     assert!(!wanted[..4].contains(&bad) && !prompt.contains(&bad) && bad > 7, "{prompt:?} {wanted:?}");
     let mut used = engine(bad, devices());
@@ -117,7 +118,7 @@ fn check_errors(devices: &dyn Fn() -> Vec<Box<dyn Device>>) {
     used.rewind(1);
     holds(&mut used, &mut fresh, &prompt[..1]);
 
-    // A step that fails: no token is lost, and the engine holds all but the one that could not be fed.
+    // A step that fails loses no token: the engine holds all but the one that could not be fed.
     used.reset();
     let mut told = Vec::new();
     let mut tokens = used.generate(&prompt, greedy(), &GenerateOptions::new(8).ignore_end()).unwrap();
@@ -133,7 +134,7 @@ fn check_errors(devices: &dyn Fn() -> Vec<Box<dyn Device>>) {
     let held = [&prompt, &wanted[..4]].concat();
     holds(&mut used, &mut fresh, &held);
 
-    // Several prompts: what fails in one of them leaves nothing of any.
+    // Several prompts: if one of them fails, nothing of any of them remains.
     let other = vec![5, 6];
     not_finite(used.generate_all(
         &[prompt.clone(), vec![7, bad]],
@@ -226,14 +227,14 @@ fn iterators_may_be_dropped_anywhere() {
         let tokens = used.generate(&prompt, greedy(), &GenerateOptions::new(8).ignore_end()).unwrap();
         let told: Vec<u32> = tokens.take(taken).collect::<Result<_, GenerateError>>().unwrap();
         assert_eq!(told, wanted[..taken]);
-        // The last one was not fed.
+        // The last token was not fed.
         let held = [&prompt, &wanted[..taken.saturating_sub(1)]].concat();
         holds(&mut used, &mut fresh, &held);
         let prompts = [prompt.clone(), vec![4]];
         let mut answers =
             used.generate_all(&prompts, vec![greedy(); 2], &GenerateOptions::new(8).ignore_end()).unwrap();
         assert!(answers.by_ref().take(taken).all(|answer| answer.is_ok()));
-        // Not even what is never dropped leaves anything behind.
+        // Even an iterator that is leaked and never dropped leaves nothing behind.
         if taken % 2 == 0 {
             drop(answers)
         } else {
@@ -249,7 +250,7 @@ fn a_text_ends_where_the_context_does() {
     let prompt = prompt();
     let room = CONTEXT - prompt.len();
     let told = answer(&mut used, 100);
-    // The last token is chosen from a full cache and has no place in it.
+    // The last token is chosen when the cache is full, and has no position in it.
     assert_eq!((told.len(), used.past()), (room + 1, CONTEXT));
     assert_eq!(answer(&mut used, room)[..], told[..room]);
     used.reset();
@@ -274,7 +275,7 @@ fn a_text_that_is_stopped_holds_what_was_fed() {
     assert!(stopped.next().is_none());
     assert_eq!(stopped.finish_reason(), Some(&FinishReason::Cancelled));
     holds(&mut used, &mut fresh, &[]);
-    // An answer that is empty for another reason is no cancelled one, and holds its prompt.
+    // An answer that is empty for another reason is not a cancelled one, and the engine holds its prompt.
     let mut empty = used.generate(&prompt, greedy(), &GenerateOptions::new(0)).unwrap();
     assert!(empty.next().is_none());
     assert_eq!(empty.finish_reason(), Some(&FinishReason::Length));
@@ -288,7 +289,7 @@ fn a_prompt_that_is_cancelled_halfway_leaves_what_was_held_before() {
     let options = EngineOptions::default().context(64).chunk(4);
     let cancel = Cancel::default();
     let (asked, mut calls) = (cancel.clone(), 0);
-    // A sampler cannot cancel, but a device can: in its third call, which is the prompt's second of three.
+    // A sampler cannot cancel, but a device can: in its third call, the prompt's second of three.
     let device = Hooked::new("cancelling", move |hook| {
         calls += usize::from(matches!(hook, Hook::Begin));
         if calls == 3 {
@@ -338,7 +339,7 @@ fn prompts_that_are_cancelled_halfway_or_between_tokens_leave_nothing() {
     assert!(answers.next().is_none());
     assert_eq!((&told[..], reasons(&answers)), (&whole.unwrap()[..4], cancelled));
     assert_eq!(engine.past(), 0);
-    // Answers that are empty because no token was wanted are no cancelled ones.
+    // Answers that are empty because no token was requested are not cancelled ones.
     let mut none = engine.generate_all(&prompts, vec![greedy(); 2], &GenerateOptions::new(0)).unwrap();
     assert!(none.next().is_none());
     assert_eq!(reasons(&none), [Some(FinishReason::Length), Some(FinishReason::Length)]);
@@ -362,7 +363,7 @@ fn an_engine_that_lost_a_rank_says_so_whatever_is_asked() {
             engine.generate_all(&[vec![1]], vec![greedy()], &GenerateOptions::new(2).ignore_end()).map(drop)
         ));
         assert!(ended(engine.report().map(drop)));
-        // Nothing of it is undone.
+        // None of it is undone.
         engine.reset();
     }
 }

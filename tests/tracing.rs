@@ -13,7 +13,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Keeps the names of all spans, and the sum of the fields `bytes`.
+/// Records the names of all spans, and the sum of the fields `bytes`.
 #[derive(Clone, Default)]
 struct Names(Arc<Mutex<Vec<&'static str>>>, Arc<AtomicU64>, Bytes);
 

@@ -1,7 +1,7 @@
-//! Two ranks in two processes, over loopback sockets, by a communicator of this test's own.
+//! Two ranks in two processes, over loopback sockets, with a communicator that this test defines.
 //!
-//! The test starts itself once more as the second process. Both lower the same plan and run one rank each; the parts of the
-//! outputs, put together, are bit for bit those of a session in one process.
+//! The test starts itself again as the second process. Both processes lower the same plan and run one rank each. The
+//! parts of the outputs, put together, have the bits of a session in one process.
 
 mod common;
 
@@ -22,7 +22,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Tells a process that it is the second one, and where the first one listens.
+/// The environment variable that marks the second process and holds the address on which the first one listens.
 const ADDRESS: &str = "FANFOLD_TEST_ADDRESS";
 
 /// How long a rank waits for the other one.
@@ -110,7 +110,7 @@ fn run(rank: usize, stream: TcpStream) -> Result<Vec<OutputShard>, SessionError>
     Ok(shards)
 }
 
-/// Starts this program once more, to run the test called `test` as the second process.
+/// Starts this program again as the second process, to run the test called `test`.
 fn second(test: &str, listener: &TcpListener) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
@@ -143,7 +143,7 @@ fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// What the second process does: it runs rank 1 and sends the first one its parts of the outputs, as JSON.
+/// The work of the second process: it runs rank 1 and sends its parts of the outputs to the first process, as JSON.
 fn be_second(stream: TcpStream) {
     let mut back = stream.try_clone().unwrap();
     let shards = run(1, stream).unwrap();
@@ -194,7 +194,7 @@ fn two_processes_give_the_bits_of_one() {
 #[test]
 fn a_process_that_is_killed_ends_the_other_ones_wait() {
     if let Some(_stream) = connection() {
-        // It holds the connection and says nothing, until it is killed.
+        // This process keeps the connection open and sends nothing, until it is killed.
         std::thread::sleep(Duration::from_secs(60));
         return;
     }

@@ -1,6 +1,6 @@
-//! A vocabulary of a real model's size, 152,064 x 1024 in f16: 297 MiB, which exceeds the 128 MiB that lavapipe binds at
-//! once. It is split over several bindings on one device, and over two devices as well. The logits of a whole chunk are
-//! as wide, so that chunks are shorter; what no shorter chunk makes fit is refused before anything is loaded.
+//! A vocabulary of a real model's size, 152,064 x 1024 in f16: 297 MiB, more than the 128 MiB that lavapipe can bind.
+//! It is split over several bindings on one device, and also over two devices. The logits of a whole chunk are as
+//! wide, so chunks become shorter. A model that no shorter chunk makes fit is refused before anything is loaded.
 
 mod common;
 
@@ -25,7 +25,7 @@ use std::time::Duration;
 const ROWS: usize = 152_064;
 const WIDTH: usize = 1024;
 
-/// A table that is never held whole on the host: its elements follow from where they are.
+/// A table that is never whole in memory: each element is computed from its position.
 struct Synthetic;
 
 fn element(row: usize, column: usize) -> f32 {
@@ -52,7 +52,7 @@ fn a_real_vocabulary_fits_small_bindings() {
     let rows = graph.node("embed", Gather, &[table, ids]).unwrap();
     let logits = graph.node("head", Linear, &[rows, table]).unwrap();
     graph.output("logits", logits).unwrap();
-    // One row of each piece, and both ends.
+    // One row of each piece, and the first and last row.
     let tokens: Vec<u32> = vec![0, 70_000, 152_063];
     for ratios in [vec![1.0], vec![2.0, 1.0]] {
         let plan = plan(&graph, Strategy::Tensor, &ratios).unwrap();
@@ -75,7 +75,7 @@ fn a_real_vocabulary_fits_small_bindings() {
     }
 }
 
-/// A model with a vocabulary of `words` that is small in all else.
+/// A model with a vocabulary of `words` that is otherwise small.
 fn wordy(words: usize) -> (tempfile::TempDir, Arc<Model>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.json");
@@ -93,7 +93,7 @@ fn wordy(words: usize) -> (tempfile::TempDir, Arc<Model>) {
 #[test]
 fn logits_wider_than_a_binding_come_in_shorter_chunks() {
     let Some(adapter) = adapters().into_iter().min_by_key(|adapter| adapter.max_binding) else { return };
-    // Just more than one binding takes of 256 rows of f32.
+    // Slightly more than 256 rows of f32 take in one binding.
     let words = adapter.largest_tensor() as usize / (256 * 4) + 10;
     if words > 1 << 19 {
         return aloud("skipped: no adapter has small bindings");
@@ -113,7 +113,7 @@ fn logits_wider_than_a_binding_come_in_shorter_chunks() {
     let (chunk, found) = logits(Strategy::Single, 1, 256);
     assert!((128..256).contains(&chunk) && chunk.is_multiple_of(8), "{chunk}");
     assert!(found.bytes() == expected.bytes(), "other chunks give other bits");
-    // Rows cut, the parts of two ranks lie side by side before they are added: twice as wide.
+    // With rows cut, the parts of two ranks are side by side before they are added: twice as wide.
     let (chunk, found) = logits(Strategy::Row, 2, 256);
     assert!((64..128).contains(&chunk), "{chunk}");
     let error = relative_error(found.as_f32().unwrap(), expected.as_f32().unwrap());
@@ -122,7 +122,7 @@ fn logits_wider_than_a_binding_come_in_shorter_chunks() {
 
 #[test]
 fn what_no_shorter_chunk_makes_fit_is_refused_before_it_is_loaded() {
-    // On an adapter of larger tensors the model's own context would end before one does.
+    // On an adapter with larger tensors, the model's context would be reached first.
     let Some(adapter) = adapters().into_iter().min_by_key(|adapter| adapter.largest_tensor()) else { return };
     let (_folder, model) = wordy(64);
     let plan = plan(model.graph(), Strategy::Single, &[1.0]).unwrap();

@@ -1,4 +1,4 @@
-//! What tests share: fixture models with their expected outputs, and engines over them.
+//! Helpers that tests share: fixture models with their expected outputs, and engines over them.
 #![allow(dead_code)]
 
 use fanfold::device::DeviceError;
@@ -27,7 +27,7 @@ pub fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A copy of a fixture with other settings; `null` takes one away.
+/// A copy of a fixture with other settings; `null` removes one.
 pub fn altered(name: &str, settings: &[(&str, Value)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(fixture(name).join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
@@ -40,7 +40,7 @@ pub fn altered(name: &str, settings: &[(&str, Value)]) -> TempDir {
     folder
 }
 
-/// Opening such a copy fails, in words that hold all of `says`.
+/// Checks that opening such a copy fails with a message that contains all of `says`.
 #[track_caller]
 pub fn refused(name: &str, settings: &[(&str, Value)], says: &[&str]) {
     let message = match Model::open(altered(name, settings).path()) {
@@ -79,7 +79,7 @@ pub fn all_logits() -> EngineOptions {
     EngineOptions::default().context(128).chunk(13).all_logits(true)
 }
 
-/// `ratios` of the devices, uneven.
+/// Uneven ratios for `n` devices.
 pub fn ratios(n: usize) -> Vec<f64> {
     [[3.0, 2.0, 1.0, 1.0, 2.0].as_slice(), &[1.0; 11]].concat()[..n].to_vec()
 }
@@ -110,7 +110,7 @@ pub fn one_node(sample: &Sample) -> (Graph, HashMap<String, Tensor>, HashMap<Str
                 weights.insert(name.clone(), tensor.clone());
                 graph.weight(&name, shape, tensor.dtype()).unwrap()
             }
-            // A state starts as zeros, so a test gives its contents with the call.
+            // A state starts as zeros, so the test passes its contents with the call.
             Role::Input | Role::State => {
                 inputs.insert(name.clone(), tensor.clone());
                 graph.input(&name, shape, tensor.dtype()).unwrap()
@@ -161,7 +161,7 @@ pub fn run_plan(
     session.run(env, inputs.clone()).unwrap().into_values().next().unwrap()
 }
 
-/// Every adapter, or none with a word on stderr; with `FANFOLD_REQUIRE_GPU=1` none is a failure.
+/// All adapters. If there are none, prints that; with `FANFOLD_REQUIRE_GPU=1` that is a failure.
 pub fn adapters() -> Vec<AdapterInfo> {
     let found = fanfold::device::gpu::adapters();
     if found.is_empty() {
@@ -180,30 +180,30 @@ pub fn gpus(adapter: &AdapterInfo, n: usize) -> Vec<Box<dyn Device>> {
     (0..n).map(open).collect()
 }
 
-/// `n` devices that take turns among all adapters.
+/// `n` devices on all adapters in turn.
 pub fn mixed(adapters: &[AdapterInfo], n: usize) -> Vec<Box<dyn Device>> {
     (0..n).flat_map(|i| gpus(&adapters[i % adapters.len()], 1)).collect()
 }
 
-/// Says that something is skipped, past the test runner, which would swallow it from a test that passes.
+/// Prints that something is skipped, around the test runner, which hides the output of a test that passes.
 pub fn aloud(what: &str) {
     use std::io::Write;
     std::io::stderr().write_all(format!("{what}\n").as_bytes()).unwrap();
 }
 
-/// What a [`Faulty`] device does at its `at`-th instruction.
+/// What goes wrong at the `at`-th instruction of a [`Faulty`] device.
 #[derive(Clone, Copy)]
 pub enum Fault {
     Lost,
     Hangs(Duration),
     Panics,
-    /// From then on so many instructions take so long each.
+    /// From then on, the given number of instructions take the given time each.
     Slow(Duration, usize),
     /// Every value that is read begins with another number.
     Lies,
 }
 
-/// A host device with a fault.
+/// A host device that fails on purpose.
 pub struct Faulty {
     pub host: HostDevice,
     pub at: usize,
@@ -280,7 +280,7 @@ pub enum Hook<'a> {
     Read(usize),
 }
 
-/// The host, with a function that is asked before everything it does and may refuse it: one device for all faults.
+/// A host device with a function that is called before everything it does and may refuse it.
 pub struct Hooked<F> {
     host: HostDevice,
     name: &'static str,
