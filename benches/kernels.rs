@@ -179,14 +179,14 @@ fn main() {
                     times.sort_by(f64::total_cmp);
                     (times[times.len() / 2], times[0], times[times.len() - 1])
                 };
-                let ((few, ..), (many, least, most)) = (median(few), median(many));
+                let ((few, ..), (many, fastest, slowest)) = (median(few), median(many));
                 let each = (many - few) / (long - short) as f64;
                 println!(
                     "  {:60} {numerics:10} {:9.1} us (chain {:.0} to {:.0} us) {:8.1} GB/s {:9.1} GFLOP/s",
                     case.name,
                     each * 1e6,
-                    least * 1e6,
-                    most * 1e6,
+                    fastest * 1e6,
+                    slowest * 1e6,
                     case.bytes / each / 1e9,
                     case.operations / each / 1e9,
                 );

@@ -201,7 +201,7 @@ fn attend_lanes(
     let state = batch * params.capacity * params.kv_heads + kv;
     let part = lane / ACROSS;
     let columns = (params.e + 3u) / 4u;
-    var most = LOWEST;
+    var largest = LOWEST;
     // The sum of the weights of this lane's keys; and for each of this lane's columns, the sum over its group's
     // positions.
     var total = 0.0;
@@ -225,20 +225,20 @@ fn attend_lanes(
         // The largest score of the block, found in two steps, with sixteen scores per lane. A maximum is the same in
         // any order.
         if (lane < 16u) {
-            var largest = LOWEST;
+            var sixteen = LOWEST;
             for (var i = 0u; i < 16u; i++) {
-                largest = max(largest, block_scores[i * 16u + lane]);
+                sixteen = max(sixteen, block_scores[i * 16u + lane]);
             }
-            block_maxima[lane] = largest;
+            block_maxima[lane] = sixteen;
         }
         workgroupBarrier();
-        let before = most;
+        let before = largest;
         for (var i = 0u; i < 16u; i++) {
-            most = max(most, block_maxima[i]);
+            largest = max(largest, block_maxima[i]);
         }
         // exp(0) is not exactly 1 on every driver.
-        let kept = select(exp(before - most), 1.0, before == most);
-        let weight = select(0.0, exp(score - most), score > LOWEST);
+        let kept = select(exp(before - largest), 1.0, before == largest);
+        let weight = select(0.0, exp(score - largest), score > LOWEST);
         block_weights[lane] = weight;
         total = fma(total, kept, weight);
         workgroupBarrier();

@@ -60,7 +60,7 @@ fn route(
     }
     let start = row * params.len;
     let first = next(start, Place(NOT_A_NUMBER + 1u, 0u));
-    let most = x[start + first.index];
+    let largest = x[start + first.index];
     var last = first;
     for (var i = 1u; i < params.top; i++) {
         last = next(start, last);
@@ -68,11 +68,11 @@ fn route(
     var sum = 0.0;
     for (var i = 0u; i < params.len; i++) {
         if (params.normalize == 0u || !precedes(last, Place(key(x[start + i]), i))) {
-            sum += exp(x[start + i] - most);
+            sum += exp(x[start + i] - largest);
         }
     }
     for (var i = lane; i < params.len; i += 8u) {
         let chosen = !precedes(last, Place(key(x[start + i]), i));
-        gates[start + i] = select(0.0, exp(x[start + i] - most) / sum, chosen);
+        gates[start + i] = select(0.0, exp(x[start + i] - largest) / sum, chosen);
     }
 }

@@ -22,15 +22,15 @@ fn softmax(
     }
     let start = row * params.len;
     let end = start + params.len;
-    var most = x[start];
+    var largest = x[start];
     for (var i = start; i < end; i++) {
-        most = max(most, x[i]);
+        largest = max(largest, x[i]);
     }
     var sum = 0.0;
     for (var i = start; i < end; i++) {
-        sum += exp(x[i] - most);
+        sum += exp(x[i] - largest);
     }
     for (var i = start + lane; i < end; i += 8u) {
-        y[i] = exp(x[i] - most) / sum;
+        y[i] = exp(x[i] - largest) / sum;
     }
 }

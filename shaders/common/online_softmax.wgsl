@@ -12,7 +12,7 @@ struct Scoring {
 // The state of one row: its maximum, its sum, the factor for sums made before the last block, and the weights of the
 // last sixteen scores.
 struct Row {
-    most: f32,
+    largest: f32,
     total: f32,
     kept: f32,
     weights: mat4x4<f32>,
@@ -36,8 +36,8 @@ fn scores(rule: Scoring, products: vec4<f32>, at: vec4<u32>, start: u32, end: u3
     return select(vec4<f32>(LOWEST), found, (at >= vec4<u32>(start)) & (at < vec4<u32>(end)));
 }
 
-fn weights(scores: vec4<f32>, most: f32) -> vec4<f32> {
-    return select(vec4<f32>(), exp(scores - most), scores > vec4<f32>(LOWEST));
+fn weights(scores: vec4<f32>, largest: f32) -> vec4<f32> {
+    return select(vec4<f32>(), exp(scores - largest), scores > vec4<f32>(LOWEST));
 }
 
 // Adds the scores of positions `j..j + 16`; those outside `start..end` are masked.
@@ -47,12 +47,12 @@ fn advance(old: Row, rule: Scoring, products: mat4x4<f32>, j: u32, start: u32, e
     let c = scores(rule, products[2], j + 8u + FOUR, start, end);
     let d = scores(rule, products[3], j + 12u + FOUR, start, end);
     let highest = max(max(a, b), max(c, d));
-    let most = max(old.most, max(max(highest.x, highest.y), max(highest.z, highest.w)));
-    let w = mat4x4<f32>(weights(a, most), weights(b, most), weights(c, most), weights(d, most));
+    let largest = max(old.largest, max(max(highest.x, highest.y), max(highest.z, highest.w)));
+    let w = mat4x4<f32>(weights(a, largest), weights(b, largest), weights(c, largest), weights(d, largest));
     let sums = w[0] + w[1] + w[2] + w[3];
     // exp(0) is not exactly 1 on every driver.
-    let kept = select(exp(old.most - most), 1.0, old.most == most);
-    return Row(most, old.total * kept + (sums.x + sums.y + sums.z + sums.w), kept, w);
+    let kept = select(exp(old.largest - largest), 1.0, old.largest == largest);
+    return Row(largest, old.total * kept + (sums.x + sums.y + sums.z + sums.w), kept, w);
 }
 
 // Final normaliser: 1 / sum of weights, or 0 for a query that attended to no key.

@@ -14,7 +14,7 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Scores `token` and the `most` most likely tokens under `logits`.
+    /// Scores `token` and the `max` most likely tokens under `logits`.
     ///
     /// A token beyond the end of the logits has the log-probability -infinity.
     #[doc(hidden)]

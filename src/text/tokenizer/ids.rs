@@ -85,11 +85,11 @@ impl Tokenizer {
         self.run(|pipeline| pipeline.encode(first, Some(second), true, self.inner.truncation))
     }
 
-    /// The same tokenizer with texts and pairs truncated to `most` tokens, special ones included; of a pair the longer
+    /// The same tokenizer with texts and pairs truncated to `max` tokens, special ones included; of a pair the longer
     /// text is truncated. It removes the end of a text, or its beginning if `start`.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when `most` is too small for the special tokens alone.
+    /// [`TextError::Tokenizer`] when `max` is too small for the special tokens alone.
     #[doc(hidden)]
     pub fn truncated(&self, max: usize, start: bool) -> Result<Self, TextError> {
         let around = self.inner.pipeline.around(false);

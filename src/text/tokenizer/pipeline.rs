@@ -172,7 +172,7 @@ impl Cut {
 }
 
 impl Pipeline {
-    /// The ids of a text without special tokens around it, of which the caller needs at most `most`. If `plain`, it is
+    /// The ids of a text without special tokens around it, of which the caller needs at most `max`. If `plain`, it is
     /// encoded as plain text, in which added tokens are not recognised.
     pub fn ids(&self, text: &str, plain: bool, max: usize) -> tokenizers::Result<Vec<u32>> {
         let none = AddedVocabulary::new();
@@ -275,7 +275,7 @@ pub(super) fn no_room(max: usize, around: usize) -> String {
     format!("a text cut to {max} tokens has no room for the {around} special tokens around it")
 }
 
-/// How many tokens of each of two texts are kept if `most` are kept in all: the longer text is truncated, or both to
+/// How many tokens of each of two texts are kept if `max` are kept in all: the longer text is truncated, or both to
 /// half. This is the tokenizers crate's strategy "longest first".
 fn kept(first: usize, second: usize, max: usize) -> (usize, usize) {
     let (short, long) = (first.min(second), first.max(second));

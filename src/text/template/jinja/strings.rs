@@ -33,7 +33,7 @@ pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
     lines
 }
 
-/// The words between white space, split at most `most` times from the left; the rest is left as it is.
+/// The words between white space, split at most `max` times from the left; the rest is left as it is.
 pub(super) fn words(text: &str, max: usize) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text.trim_start_matches(is_space);
