@@ -126,7 +126,8 @@ pub enum Numerics {
 }
 
 impl Numerics {
-    /// Its name in plain words.
+    /// Its name: `sequential` or `lanes`.
+    #[doc(hidden)]
     pub const fn name(self) -> &'static str {
         match self {
             Numerics::Sequential => "sequential",
