@@ -36,7 +36,7 @@ pub struct Access {
     pub proxy: Option<Proxy>,
     /// The longest that any wait may last.
     pub deadline: Duration,
-    /// How many times in a row a broken connection is opened again without receiving a byte.
+    /// After how many failures in a row without a received byte a fetch ends with the error.
     pub retries: u32,
     /// The pause before a connection is opened again for the first time. It doubles each time.
     pub pause: Duration,

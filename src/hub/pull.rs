@@ -46,7 +46,8 @@ pub enum Event {
 ///
 /// Complete files are not fetched again, and interrupted ones continue. When `stop` becomes true the fetch ends soon.
 /// Errors when the hub has no such model, cannot be reached or refuses; when the repository contains no safetensors;
-/// when a file arrives damaged; and when the disk is full. After an error, too, every file in the cache is complete.
+/// when a file arrives damaged; and when the disk is full. After an error, too, every file under its final name is
+/// complete.
 pub fn pull(
     cache: &Cache,
     id: &ModelId,
@@ -183,7 +184,7 @@ impl Puller<'_> {
     /// Gives the contents `blob` the file's name in the snapshot. The contents of a commit's file never change.
     fn link(&self, blob: &Path, snapshot: &Path, file: &FileInfo) -> Result<(), HubError> {
         let pointer = snapshot.join(&file.name);
-        // The name is a link to the contents, which have been verified; or a copy, on systems that cannot make links.
+        // The name is a link to the contents, or a copy on systems that cannot make links.
         let points = || fs::canonicalize(&pointer).ok().is_some_and(|to| fs::canonicalize(blob).is_ok_and(|b| b == to));
         if points() || self.is_right(&pointer, file)? {
             return Ok(());

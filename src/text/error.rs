@@ -1,6 +1,6 @@
 //! The errors of texts: tokenizers, templates and the choice of tokens.
 //!
-//! It deliberately knows no engine. Read `tokenizer.rs`, `template/` and `sampling.rs` for who returns these.
+//! It deliberately knows no engine. Read `tokenizer/`, `template/` and `sampling.rs` for who returns these.
 
 use crate::weights::SourceError;
 use std::path::PathBuf;
