@@ -2,7 +2,8 @@
 //! top-k, top-p, min-p and temperature.
 //!
 //! It deliberately knows no vocabulary: a token is an index. The same seed, tokens and logits give the same choice,
-//! except that above temperature 0 the last bits of `exp` may differ between platforms. [`Sampler::sample`] is the whole algorithm; `penalty.rs` holds its first step.
+//! except that above temperature 0 the last bits of `exp` may differ between platforms. [`Sampler::sample`] is the whole
+//! algorithm; `penalty.rs` holds its first step.
 
 use super::penalty::Penalties;
 use crate::text::TextError;
