@@ -22,10 +22,11 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 fn main() -> Result<()> {
     let path = std::env::args().nth(1).unwrap_or_else(|| FIXTURE.to_string());
-    // Pooled as the folder says. A plain BERT folder says nothing; the mean is then used, as most sentence models do.
+    // The folder says how hidden states are pooled. A plain BERT folder does not, and the mean is then used, as in most
+    // sentence models.
     let model = Arc::new(Model::from_folder(Folder::open(&path)?, Head::Embedding)?);
 
-    // Every GPU once. If there is no GPU, the reference evaluation twice.
+    // One rank per GPU. If there is no GPU, two ranks on the host device.
     let choices = select::default_choice(&adapters()).map_or(vec![DeviceChoice::Host; 2], |(choices, _)| choices);
     let devices = choices.iter().map(|choice| select::open(choice, &GpuOptions::default()));
     let devices = devices.collect::<Result<Vec<_>, _>>()?;

@@ -1,7 +1,7 @@
 //! Continues a text with a model split over this machine's devices.
 //!
-//! `cargo run --release --example generate [MODEL [PROMPT]]`: MODEL is a folder as Hugging Face lays it out, or else the
-//! embedded demo model.
+//! `cargo run --release --example generate [MODEL [PROMPT]]`: MODEL is a folder as Hugging Face lays it out. Without
+//! one, the embedded demo model runs.
 
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{self, DeviceChoice};
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     });
     let prompt = args.next().unwrap_or_else(|| "ROMEO:\n".to_string());
 
-    // Every GPU once. If there is no GPU, the reference evaluation twice.
+    // One rank per GPU. If there is no GPU, two ranks on the host device.
     let choices = select::default_choice(&adapters()).map_or(vec![DeviceChoice::Host; 2], |(choices, _)| choices);
     let devices = choices.iter().map(|choice| select::open(choice, &GpuOptions::default()));
     let devices = devices.collect::<Result<Vec<_>, _>>()?;

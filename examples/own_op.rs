@@ -1,7 +1,7 @@
 //! An op of your own, with its own shader: defined once, tested by one call, and split over any devices.
 //!
-//! `Clamp` limits every element to an interval. Its sharding rule says which dimensions may be cut, and everything about
-//! splitting follows from it. Run it with `cargo run --release --no-default-features --example own_op`.
+//! `Clamp` limits every element to an interval. Its sharding rule says which dimensions may be cut, and the library
+//! derives from it how the op is split. Run it with `cargo run --release --no-default-features --example own_op`.
 
 use fanfold::device::gpu::{self, GpuOptions};
 use fanfold::device::select::{self, DeviceChoice};
@@ -62,7 +62,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let plan = Plan::whole(&graph, 2).cut("product", "n", [2.0, 1.0]).cut("limited", "k", [2.0, 1.0]).build()?;
     let (x, w) = (random.tensor(F32, &[4, 8]), random.tensor(F32, &[6, 8]));
 
-    // On the reference evaluation, which needs no shader, and on a GPU if there is one.
+    // Runs on the host device, which calls `evaluate` and needs no shader, and on a GPU if there is one.
     let gpu = gpu::adapters().into_iter().take(1).map(DeviceChoice::Gpu);
     for choice in std::iter::once(DeviceChoice::Host).chain(gpu) {
         let open = || select::open(&choice, &GpuOptions::default());

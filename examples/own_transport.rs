@@ -1,7 +1,7 @@
 //! A transport of your own: two ranks of one model over TCP, each with only its rank, its device and a socket.
 //!
-//! Here the ranks are threads; in two processes or on two hosts, each would run the same `rank` function. Only `send`
-//! and `receive` are written, and the collectives are made of them.
+//! Here the ranks are threads; in two processes or on two hosts, each would run the same `rank` function. The transport
+//! implements only `send` and `receive`, and the trait makes the collectives of them.
 
 use fanfold::comm::{CommError, Communicator};
 use fanfold::device::host::HostDevice;

@@ -1,14 +1,14 @@
 // y[row, head] = softmax(mask(cap(q k^T * scale))) v over the positions in the state, with a running maximum and sum,
 // so that no score is stored; y holds the running sums. q is [batch, seq, heads * d], k is [batch, capacity, kv_heads
 // * d], v is the same with e.
-// An invocation computes four queries that share a KV head, with keys in blocks of sixteen from a multiple of sixteen.
-// A masked key adds exactly nothing, so the order of reduction depends only on a query's position, and not on the
-// queries that it is computed with.
+// An invocation computes four queries that share a KV head. It reads keys in blocks of sixteen, each of which begins at
+// a multiple of sixteen. A masked key has a weight of exactly 0, so the order of reduction depends only on a query's
+// position, and not on the queries that it is computed with.
 struct Params {
     batch: u32,
     seq: u32,
     capacity: u32,
-    // The number of this rank's heads, and the first of them in the whole.
+    // The number of query heads on this rank, and the model's number of the first one; then the same for KV heads.
     heads: u32,
     head: u32,
     kv_heads: u32,
@@ -160,9 +160,9 @@ fn attend(@builtin(global_invocation_id) invocation: vec3<u32>, @builtin(num_wor
     }
 }
 
-// ---- By lanes: a workgroup takes one query of one head, and keys in blocks of 256 from a multiple of 256. ----
+// ---- By lanes: a workgroup computes one query of one head. Blocks of 256 keys begin at multiples of 256. ----
 
-// Keys of a block, one per lane. The number belongs to the numerics.
+// Keys of a block, one per lane. Another number would change the order of sums, and with it the last bits.
 const BLOCK = 256u;
 // Lanes that are adjacent along a row of values. Each of the sixteen groups of such lanes handles 16 of a block's
 // positions.

@@ -10,7 +10,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-// 1 if b is a row, 2 if it is a column. If it is neither, a division per element is saved.
+// How b is broadcast: 0 if it has a's shape, 1 if it is a row, 2 if it is a column. A constant of the pipeline, so
+// that without a broadcast no element costs a division.
 override REPEAT: u32;
 
 fn second(i: u32) -> f32 {

@@ -36,7 +36,8 @@ fn gate(token: u32, e: u32) -> f32 {
     return gates[token * params.experts + e];
 }
 
-// The row of this piece that is row n of expert e. If the piece starts later, the subtraction wraps around.
+// The row of this piece that is row n of expert e. If the piece starts after that row, the subtraction wraps around
+// to a large number, for which `lies_here` is false.
 fn row(e: u32, n: u32) -> u32 {
     return e * params.width + n - params.start;
 }
@@ -70,9 +71,9 @@ fn up_one(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     store(0u, e, n, sums);
 }
 
-// For several tokens: eight columns of one expert per invocation, for eight tokens with that expert. The eight may be
-// anywhere, because the tokens with the expert are counted through. For tokens of the block itself without the expert
-// it writes zeros.
+// For several tokens: eight columns of one expert per invocation. Of the tokens that chose the expert, workgroup y
+// computes the eight from number 8 * y on, wherever they are in the call. It also writes the zeros of those among
+// tokens 8 * y to 8 * y + 7 of the call that did not choose the expert.
 @compute @workgroup_size(8)
 fn up_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let e = expert_of(group);

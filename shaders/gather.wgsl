@@ -1,6 +1,6 @@
-// y[row, :] = table[index[row] - offset, :], and zeros where the index is outside this part of the table: one piece of
-// a wide or cut table. Rows of the table w are laid out as `weight` defines. Four elements per invocation; nothing is
-// reduced.
+// y[row, :] = table[index[row] - offset, :]. The table w may be one piece of a table that is split over several buffers
+// or cut over ranks: the first piece writes zeros where the index is outside it, later pieces leave such rows as they
+// are. Rows of w are laid out as `weight` defines. Four elements per invocation; nothing is reduced.
 struct Params {
     // The number of rows of y, of elements in a row, and of groups of four in a row.
     rows: u32,

@@ -3,7 +3,8 @@
 // is that of `product`.
 struct Params {
     rows: u32,
-    // The number of rows of this piece of w, and the column of y that the first of them computes.
+    // The number of rows of this piece of w, the column of y that the first of them computes, and the length of a row
+    // of y.
     columns: u32,
     column: u32,
     stride: u32,
@@ -75,11 +76,11 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
 // ---- By lanes: the lanes of a workgroup share one sum, or stage a tile of both inputs in workgroup memory. ----
 
-// Lanes that share the sum of one output. The number belongs to the numerics: another one would give other bits.
+// Lanes that share the sum of one output. Another number would change the order of sums, and with it the last bits.
 const LANES = 32u;
 
-// Rows and columns of the output that each group of lanes computes, at most 8 in all. They do not change the order of
-// sums.
+// Rows and columns of the output that each group of lanes computes. Their product is at most 8. They do not change the
+// order of sums.
 override ROWS: u32 = 1u;
 override COLUMNS: u32 = 1u;
 

@@ -1,5 +1,6 @@
-// y = x with dimension i of each head rotated against dimension i + rotated, by the angle of the row's position. x is
-// [rows, heads * dims]; a row of the tables has `rotated` elements. One element per invocation; nothing is reduced.
+// y = x, in which dimensions i and i + rotated of each head are rotated as a pair, by the angle of the row's position.
+// x is [rows, heads * dims]; a row of the tables has `rotated` elements. One element per invocation; nothing is
+// reduced.
 struct Params {
     n: u32,
     // The number of elements in a row of x and in a head.

@@ -1,7 +1,7 @@
 // y[i] = apply(x[i]), with the function that the kernel selects. One element per invocation; nothing is reduced.
 struct Params {
     n: u32,
-    // The parameter of functions that have one.
+    // The cap of `softcap` or the factor of `scale`. Other functions do not read it.
     constant: f32,
 }
 

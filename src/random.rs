@@ -1,25 +1,26 @@
-//! A small deterministic generator of random numbers, for test cases, random weights and the choice of tokens.
+//! [`Random`]: a small deterministic generator of random numbers, for test cases, random weights and the sampling of
+//! tokens.
 //!
-//! It deliberately takes nothing from the system: a seed gives the same numbers on every machine and in every version.
-//! Read [`crate::ops::sample`] for the cases that are made with it.
+//! It deliberately uses no randomness of the operating system: a seed gives the same numbers on every machine and in
+//! every version. Read [`crate::ops::sample`] next for the random test cases of ops.
 
 use crate::tensor::{DType, Tensor};
 
-/// A small deterministic generator (SplitMix64, Steele et al. 2014). It is the crate's own because test cases, random
-/// weights and the text that a seed gives must not depend on a dependency's version.
+/// A SplitMix64 generator (Steele et al. 2014); the number is its state. The crate has its own implementation because
+/// the test cases, weights and generated text that a seed gives must not change with the version of a dependency.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
-/// The first 64 bits of the golden ratio after the point: the state grows by this number from word to word.
+/// The number that is added to the state for each word: the first 64 bits after the binary point of the golden ratio.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Random {
-    /// The generator of `seed`.
+    /// A generator that starts at `seed`. Equal seeds give equal numbers.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// The next 64 bits.
+    /// The next word: 64 random bits.
     #[doc(hidden)]
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(STEP);
@@ -29,18 +30,19 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// The word that would come after `n` others. Does not draw these.
+    /// The word that [`Random::word`] would return after `n` other calls, computed directly and without changing the
+    /// state. `nth(0)` is the next word.
     #[doc(hidden)]
     pub fn nth(&self, n: u64) -> u64 {
         Random(self.0.wrapping_add(n.wrapping_mul(STEP))).word()
     }
 
-    /// A number in `low..=high`.
+    /// A whole number in `low..=high`. `high` must not be below `low`.
     pub fn range(&mut self, low: usize, high: usize) -> usize {
         low + (self.word() % (high - low + 1) as u64) as usize
     }
 
-    /// A number in `-1..1`.
+    /// A number in `[-1, 1)` with 24 random bits, as many as an f32 holds exactly.
     #[doc(hidden)]
     pub fn unit(&mut self) -> f32 {
         ((self.word() >> 40) as f32 / (1u64 << 23) as f32) - 1.0
@@ -52,13 +54,13 @@ impl Random {
         (self.word() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// One of `items`.
+    /// A random one of `items`, of which there must be at least one.
     #[doc(hidden)]
     pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.range(0, items.len() - 1)]
     }
 
-    /// A tensor of values in `-1..1`, rounded to `dtype`.
+    /// A tensor of `shape` with values in `[-1, 1)`, rounded to `dtype`.
     pub fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.unit()).collect();
         let mut tensor = Tensor::zeros(DType::F32, shape);
@@ -66,7 +68,7 @@ impl Random {
         tensor.rounded(dtype)
     }
 
-    /// A tensor of whole numbers below `bound`.
+    /// A `U32` tensor of `shape` with whole numbers in `0..bound`, such as token ids.
     #[doc(hidden)]
     pub fn indices(&mut self, bound: usize, shape: &[usize]) -> Tensor {
         let values: Vec<u32> = (0..shape.iter().product()).map(|_| self.range(0, bound - 1) as u32).collect();

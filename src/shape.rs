@@ -1,38 +1,38 @@
-//! Symbolic shapes: dimensions that the model fixes, dimensions that differ from call to call, and their values in a
+//! Symbolic shapes: a dimension is a number that the model fixes, or a [`Symbol`] whose value an [`Env`] gives for a
 //! call.
 //!
 //! This module deliberately knows nothing of elements, devices or how a shape is divided over ranks. Read
-//! [`crate::tensor`] next for what has a shape.
+//! [`crate::tensor`] next for tensors, whose shapes are resolved to numbers.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A size that is known only when a session opens or a call is made.
+/// The name of a size that is known only when a session opens or a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Symbol {
-    /// Sequences in the call.
+    /// The number of sequences in the call.
     Batch,
-    /// New tokens per sequence in the call.
+    /// The number of new tokens per sequence in the call.
     Seq,
-    /// How many of the last positions get logits.
+    /// The number of new tokens per sequence, counted from the last, for which logits are computed.
     Keep,
-    /// Positions that the state can hold. Fixed when a session opens.
+    /// The number of positions per sequence that the state (the KV cache) can hold. Fixed when a session opens.
     Capacity,
 }
 
-/// One dimension: a number, or a symbol that an [`Env`] resolves.
+/// The length of one dimension: a number, or a symbol that an [`Env`] resolves to a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Dim {
     /// A length that the model fixes.
     Fixed(usize),
-    /// A length that each call sets.
+    /// A length that is known only when a session opens or a call is made.
     Symbol(Symbol),
 }
 
 impl Dim {
-    /// The size under `env`.
+    /// The length as a number, with the value of a symbol taken from `env`.
     #[doc(hidden)]
     pub fn resolve(self, env: &Env) -> usize {
         match self {
@@ -44,7 +44,7 @@ impl Dim {
         }
     }
 
-    /// The size, if it does not depend on the call.
+    /// The length if the model fixes it, or `None` for a symbol.
     #[doc(hidden)]
     pub fn fixed(self) -> Option<usize> {
         match self {
@@ -78,39 +78,39 @@ impl fmt::Display for Dim {
     }
 }
 
-/// The values of the symbols in one call.
+/// The values of the symbols in one call, and the number of positions that are in the state before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Env {
-    /// Sequences.
+    /// The number of sequences.
     pub batch: usize,
-    /// New tokens per sequence.
+    /// The number of new tokens per sequence.
     pub seq: usize,
-    /// How many of the last positions get logits, `1..=seq`.
+    /// The number of new tokens per sequence, counted from the last, for which logits are computed: `1..=seq`.
     pub keep: usize,
-    /// Positions already in the state.
+    /// The number of positions per sequence that are already in the state. New tokens are written after them.
     pub past: usize,
-    /// Positions the state can hold.
+    /// The number of positions per sequence that the state can hold.
     pub capacity: usize,
 }
 
 impl Env {
-    /// A call with one sequence of `seq` tokens and no past. All logits are kept, and the state holds exactly these
-    /// tokens.
+    /// A call with one sequence of `seq` tokens and an empty state, which has room for exactly these tokens. Logits are
+    /// computed for every token.
     pub fn prompt(seq: usize) -> Env {
         Env { batch: 1, seq, keep: seq, past: 0, capacity: seq }
     }
 }
 
-/// The largest call of a session: the largest value of each symbol, and the largest number of new tokens of all
+/// The limits of the calls of a session: the largest value of each symbol, and the largest number of new tokens of all
 /// sequences together.
 ///
-/// Memory is allocated for this many tokens, so that a session can take either many short sequences or a few long
-/// ones.
+/// Memory for activations depends on `tokens`. With `tokens` below `batch * seq` a session takes many short sequences
+/// or a few long ones, without memory for many long ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// The largest value of each symbol.
     pub each: Env,
-    /// The largest number of sequences times new tokens per sequence.
+    /// The largest product `batch * seq` of a call.
     pub tokens: usize,
 }
 
@@ -131,20 +131,20 @@ impl From<Env> for Limits {
 /// A symbolic shape, outermost dimension first.
 pub type Shape = Vec<Dim>;
 
-/// `shape` under `env`.
+/// The lengths of the dimensions of `shape` as numbers, with the values of symbols taken from `env`.
 #[doc(hidden)]
 pub fn resolve(shape: &[Dim], env: &Env) -> Vec<usize> {
     shape.iter().map(|d| d.resolve(env)).collect()
 }
 
-/// A shape as text: `[batch, seq, 64]`.
+/// A shape as text for messages, such as `[batch, seq, 64]`.
 #[doc(hidden)]
 pub fn display_shape<D: fmt::Display>(shape: &[D]) -> String {
     let dims: Vec<String> = shape.iter().map(|d| d.to_string()).collect();
     format!("[{}]", dims.join(", "))
 }
 
-/// The product of `shape`, or `None` when it overflows.
+/// The number of elements of a tensor of `shape`, or `None` when the product overflows.
 #[doc(hidden)]
 pub fn checked_numel(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))

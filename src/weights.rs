@@ -1,20 +1,24 @@
-//! Where the elements of a model's weights come from: files, memory, or anything else that reads a region of a tensor.
+//! [`Weights`]: the trait through which ranks read the elements of a model's weights, from files, from memory or from
+//! another source.
 //!
-//! It deliberately knows no graph and no file format. Read [`crate::import`] for the weights of model folders, and
-//! [`crate::device`] for who reads weights.
+//! This module deliberately knows no graph and no file format. Read [`crate::import`] for the weights of model folders,
+//! and [`crate::device`] next, which reads weights.
 
 use crate::shape::display_shape;
 use crate::tensor::{Region, Tensor, TensorError};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Gives the elements of weights, by name.
+/// A source of weights, which are found by name.
 ///
-/// A rank asks only for the regions that it holds, from a thread of its own.
+/// Each rank calls [`Weights::read`] from its own thread, and only for the regions that it holds. Implemented for
+/// `HashMap<String, Tensor>`; implement it for your own source of weights.
 pub trait Weights: Send + Sync {
-    /// The region `region` of the weight called `name`, whose whole resolved shape is `shape`, in the type that it is stored in.
+    /// Reads the region `region` of the weight called `name`. `shape` is the shape of the whole weight as the graph
+    /// declares it. Returns the elements in the type that the source stores them in.
     ///
-    /// Reads no element outside the region. Errors when there is no such weight or it cannot be read.
+    /// Reads no element outside the region. Errors when the source has no such weight, has it in another shape, or
+    /// cannot read it.
     fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor, SourceError>;
 }
 
@@ -39,34 +43,34 @@ pub enum SourceError {
         /// The weight's name.
         name: String,
     },
-    /// A weight is stored in another shape than the graph declares.
+    /// The source has the weight in another shape than the graph declares.
     #[error("weight {name:?} is stored as {found}, the graph declares {expected}")]
     Shape {
         /// The weight's name.
         name: String,
         /// The shape that the graph declares.
         expected: String,
-        /// The shape found.
+        /// The shape that the source has.
         found: String,
     },
-    /// The elements of a weight are not finite numbers.
+    /// An element of a weight is NaN or infinite.
     #[error("weight {name:?} holds {value}")]
     NotFinite {
         /// The weight's name.
         name: String,
-        /// NaN or an infinity.
+        /// The element's value: NaN or an infinity.
         value: f32,
     },
-    /// The region asked for is not inside the weight, or there is no memory for it.
+    /// The region asked for is not inside the weight, or there is not enough memory for it.
     #[error("{0}")]
     Tensor(TensorError),
-    /// The source has an error of its own, such as [`ImportError`](crate::import::ImportError).
+    /// An error of the source's own type, such as [`ImportError`](crate::import::ImportError).
     #[error("{0}")]
     Other(Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl SourceError {
-    /// A source's own error.
+    /// Wraps an error of the source's own type as [`SourceError::Other`].
     pub fn other(error: impl std::error::Error + Send + Sync + 'static) -> SourceError {
         SourceError::Other(Arc::new(error))
     }

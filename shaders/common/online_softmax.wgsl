@@ -1,5 +1,5 @@
 // A softmax over scores that arrive sixteen at a time, with a running maximum and sum, so that no score is stored.
-// Needs `functions`. A masked score adds exactly nothing, whatever scores it arrives with.
+// Needs `functions`. A masked score has a weight of exactly 0, whichever scores arrive with it.
 const LOWEST = -1e30;
 const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
 

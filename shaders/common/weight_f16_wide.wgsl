@@ -1,5 +1,5 @@
-// Eight elements of a row of f16 weights, the low half of a word first, where a row's length is a multiple of eight: one
-// load of 16 bytes, the widest there is.
+// Eight elements of a row of f16 weights, the low half of a word first. For rows whose length is a multiple of eight:
+// eight elements are then one load of 16 bytes, the size of WGSL's widest vector.
 alias Packed = vec4<u32>;
 
 fn unpack(p: vec2<u32>) -> vec4<f32> {

@@ -1,5 +1,5 @@
 // Rows of f32 without padding between them: an activation in the place of a weight. The length of a row is not a
-// multiple of four, so elements are read one by one, and those that a row lacks to a multiple of four are zero.
+// multiple of four, so elements are read one by one, and the last group of four is filled up with zeros.
 alias Packed = f32;
 
 fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {

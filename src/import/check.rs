@@ -1,17 +1,17 @@
-//! Finds weights that are NaN or infinite, as a damaged file or a diverged training leaves them.
+//! Checks weights for NaN and infinity, which a damaged file or a diverged training leaves in them.
 //!
-//! It deliberately runs nothing and repairs nothing: it names the first tensor at fault. Read `model.rs` for what a
-//! model's weights are.
+//! This module deliberately runs no model and repairs nothing: it returns an error that names the first such element.
+//! Read `open.rs` next, whose `ModelSource::check` runs this check on every weight of a model.
 
 use crate::import::ImportError;
 use crate::import::files::tensors::{Tensors, View};
 use crate::tensor::Region;
 
-/// The number of elements in memory at a time.
+/// The approximate number of elements that are read at a time. A block is a whole number of rows, at least one.
 const BLOCK: usize = 4 << 20;
 
-/// Errors with [`ImportError::NotFinite`] at the first element of `view` that is NaN or infinite. Calls `progress`
-/// with the bytes of each block read.
+/// Errors with [`ImportError::NotFinite`] if an element of `view` is NaN or infinite; the error names the first one.
+/// Calls `progress` after each block with the number of bytes in it.
 pub(crate) fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) -> Result<(), ImportError> {
     let rows = view.shape.first().copied().unwrap_or(1);
     let step = (BLOCK / (view.numel() / rows.max(1)).max(1)).max(1);
@@ -33,7 +33,7 @@ pub(crate) fn check(tensors: &dyn Tensors, view: &View, progress: &dyn Fn(u64)) 
     Ok(())
 }
 
-/// The indices, one per dimension, of element `at` of a tensor of `shape`.
+/// The index, one number per dimension, of the element that is at position `at` of a row-major tensor of `shape`.
 fn index(mut at: usize, shape: &[usize]) -> Vec<usize> {
     let mut index = vec![0; shape.len()];
     for (i, &n) in index.iter_mut().zip(shape).rev() {

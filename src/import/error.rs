@@ -1,6 +1,8 @@
-//! The errors of reading a model folder. They name the file, and where it applies the byte.
+//! [`ImportError`]: the errors of opening and reading a model folder. Most name the file and, for content that is not
+//! valid, the byte.
 //!
-//! It deliberately knows no plan and no device. Read [`super::Folder`] for who returns these.
+//! This module deliberately knows no plan and no device. Read [`super::Folder`] next, whose methods return these
+//! errors.
 
 use crate::graph::GraphError;
 use crate::message::list;
@@ -9,82 +11,82 @@ use crate::tensor::TensorError;
 use crate::weights::SourceError;
 use std::path::PathBuf;
 
-/// A model folder.
+/// Why a model folder cannot be opened, or one of its files or weights cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
     /// A file cannot be opened or read.
     #[error("{}: {reason}", path.display())]
     Io {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The system's words.
+        /// The operating system's message, or another reason, such as that the path is not a regular file.
         reason: String,
     },
     /// A file has content that is not valid.
     #[error("{}: {reason} (at byte {offset})", path.display())]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The byte offset in it.
+        /// The byte offset of the fault in the file.
         offset: u64,
         /// What is wrong.
         reason: String,
     },
-    /// A tensor in a file is not valid.
+    /// A tensor in a file is not valid, or an index assigns a tensor to a file that does not hold it.
     #[error("{}: tensor {tensor:?}: {reason} (at byte {offset})", path.display())]
     Tensor {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// The byte offset of its data in the file.
+        /// The byte offset in the file: of the tensor's elements, or of the fault in the header or the index.
         offset: u64,
         /// What is wrong.
         reason: String,
     },
-    /// A folder contains no weights that can be read safely.
+    /// A folder cannot be opened as a model: it does not exist, it lacks a file, or its weights are not safetensors.
     #[error("{}: {reason}", path.display())]
     Folder {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// What is missing, and what a person can do.
+        /// What is wrong, and where possible what a person can do about it.
         reason: String,
     },
     /// A field of a configuration is missing or has a wrong value.
     #[error("{}: {field}: {reason}", path.display())]
     Config {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The field.
+        /// The name of the field, with the names of the objects that it is nested in: `rope_parameters.factor`.
         field: String,
         /// What is wrong.
         reason: String,
     },
-    /// The model family or one of its settings is not supported.
+    /// The folder has a setting with a value that is not supported, such as the model family.
     #[error("{what} {name:?} is not supported; supported: {supported}")]
     Unsupported {
-        /// `model_type`, `rope type`, ...
+        /// The kind of setting: `model_type`, `rope type`, ...
         what: &'static str,
-        /// The value that the folder has.
+        /// The value that the folder states.
         name: String,
-        /// What is supported, comma-separated.
+        /// The supported values, comma-separated.
         supported: String,
     },
     /// An element of a weight is NaN or infinite.
     #[error("{}: tensor {tensor:?} holds {value} at {}: the file is damaged, or its training diverged", path.display(), display_shape(index))]
     NotFinite {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// The element's index, one number per dimension.
+        /// The index of the element, one number per dimension of the tensor.
         index: Vec<usize>,
-        /// NaN or an infinity.
+        /// The element's value: NaN or an infinity.
         value: f32,
     },
-    /// A configuration has fields that no code read and that may change what the model computes. The error lists all
-    /// of them.
+    /// A configuration has fields that fanfold does not read and that may change what the model computes. The error
+    /// lists all of them.
     #[error(
         "{}: these fields are not understood, and may change what the model computes:{}\nthose that you know to change \
          nothing can be ignored: {names}",
@@ -92,25 +94,25 @@ pub enum ImportError {
         list(fields)
     )]
     NotUnderstood {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// One line per field, with its value.
+        /// One line per field: its name, its value and, for some fields, an explanation.
         fields: Vec<String>,
-        /// The fields' names, comma-separated.
+        /// The names of the fields, comma-separated, in the form in which a person names fields to have them ignored.
         names: String,
     },
-    /// The configuration and the tensors disagree. The error lists all disagreements.
+    /// Tensors are missing, or have other shapes than the configuration requires. The error lists all of them.
     #[error("{}: the tensors do not match config.json:{}", path.display(), list(mismatches))]
     Mismatch {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// One line per tensor.
+        /// One line per tensor: its name, and what was expected and found.
         mismatches: Vec<String>,
     },
-    /// A family's graph cannot be built from the settings.
+    /// The settings are valid one by one, but the family's graph cannot be built from them.
     #[error("{0}")]
     Graph(GraphError),
-    /// A tensor in the files cannot be read in the way that was asked for.
+    /// A region asked for is not inside its tensor, or there is not enough memory for it.
     #[error("{0}")]
     Data(TensorError),
 }

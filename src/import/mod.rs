@@ -1,8 +1,9 @@
-//! Reads a model folder as Hugging Face lays it out, safely: every file is validated before anything is sized by it.
+//! Opens model folders as Hugging Face lays them out. Files may come from anywhere, so each one is validated before any
+//! size that it states is used.
 //!
-//! This module deliberately knows nothing of plans, ranks or devices: a weight is a [`View`] of a tensor in a file,
-//! and a rank decides later which part of it to read. Read `open.rs` next. [`Folder`] and [`Tensors`] are the layer
-//! below it, and `families/` has a file for each family.
+//! This module deliberately knows nothing of plans, ranks or devices: a weight refers to tensors in files through
+//! [`View`]s, and a rank later reads only its own part. Read `open.rs` next; `files/` ([`Folder`], [`Tensors`]) is the
+//! layer below it, and `families/` has a file for each model family.
 
 mod error;
 

@@ -1,7 +1,7 @@
-//! Opens a model: from a folder, from the embedded demo, or with random weights from a configuration.
+//! Opens a [`Model`] from a folder, from the embedded demo, or from a configuration with random weights.
 //!
-//! It deliberately knows no plan and no device: a rank reads its shard directly from the mapped file. Read
-//! `blocks/builder.rs` for how families build a graph, and `families/` for each family.
+//! This module deliberately knows no plan and no device: each rank later reads its own shards from the mapped files.
+//! Read `blocks/builder.rs` for how families build a graph, and `families/` for each family.
 
 use crate::graph::{Graph, Source};
 use crate::import::ImportError;
@@ -26,60 +26,62 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The output that a model's graph ends in.
+/// The output that a model's graph computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// The output that the folder was saved for: a decoder's logits; an encoder's scores, if it has a classification
-    /// head, and otherwise its hidden states, pooled as the folder says. A decoder that was saved without a head also
-    /// gives hidden states.
+    /// The output that the folder was saved for. For a decoder: logits, or hidden states if it was saved without a
+    /// head. For an encoder: scores if it was saved with a classification head, otherwise hidden states. Hidden states
+    /// are pooled as the folder's sentence-transformers settings say.
     Default,
-    /// The last hidden states, pooled as the folder says, or averaged if it says nothing.
+    /// The last hidden states, pooled as the folder's sentence-transformers settings say, or averaged over all
+    /// positions if it has none.
     Embedding,
-    /// The last hidden states, pooled in this way.
+    /// The last hidden states, pooled in the given way, whatever the folder says.
     Hidden(Pooling),
 }
 
-/// The weights and files of a model from a folder, or of a model with random weights.
+/// The [`ModelSource`] of a model that was opened from a folder: its files and its weights, which may be random.
 struct Imported {
     folder: Folder,
     tensors: Box<dyn Tensors>,
-    /// For each weight of the graph, where its elements are.
+    /// For each weight of the graph, by name, where its elements come from.
     origins: HashMap<String, Origin>,
 }
 
 impl Model {
-    /// Opens the folder at `path`. Reads only headers and configurations.
+    /// Opens the model in the folder at `path`. Reads only configurations and the headers of weight files. Errors when
+    /// a file is missing or damaged, and as [`Model::from_folder`].
     pub fn open(path: impl AsRef<Path>) -> Result<Model, ImportError> {
         Model::from_folder(Folder::open(path)?, Head::Default)
     }
 
-    /// The embedded demo model.
+    /// Opens the demo model that is embedded in the program: a Llama of 2.6 M parameters.
     pub fn demo() -> Result<Model, ImportError> {
         Model::from_folder(demo()?, Head::Default)
     }
 
-    /// The model that the configuration in the file at `path` describes, with random weights of `dtype`.
+    /// The model that the configuration file at `path` describes, with random weights of `dtype`.
     ///
-    /// Weights are made when a rank reads them. Each element depends only on `seed`, the name of its tensor and its
-    /// index, so that every cut sees the same weights. Errors as [`Model::from_folder`], and when a tensor would be
-    /// larger than any machine holds.
+    /// An element is computed when a rank reads it, from `seed`, the name of its tensor and its index, so that the
+    /// weights are the same however the model is split. Errors as [`Model::from_folder`], and when a tensor would have
+    /// more than 2^40 elements.
     #[doc(hidden)]
     pub fn random(path: impl AsRef<Path>, dtype: DType, seed: u64, head: Head) -> Result<Model, ImportError> {
         Model::random_from(Folder::bare(path)?, dtype, seed, head)
     }
 
-    /// As [`Model::random`], with the configuration of a folder.
+    /// As [`Model::random`], with the configuration of `folder`. The folder's own weights are not used.
     #[doc(hidden)]
     pub fn random_from(folder: Folder, dtype: DType, seed: u64, head: Head) -> Result<Model, ImportError> {
         let tensors = RandomTensors::new(folder.path(), dtype, seed);
         Model::build(folder, Box::new(tensors), head)
     }
 
-    /// Builds the graph of `folder` that ends in `head`.
+    /// Opens the model in `folder`, with a graph that computes the output `head`.
     ///
     /// Errors when the family is not supported, when a configuration has a wrong value or fields that are not
-    /// understood (the error lists all of them), and when tensors do not have the shapes that it requires (it lists
-    /// all of them).
+    /// understood (the error lists all of these fields), and when tensors are missing or do not have the shapes that
+    /// the configuration requires (the error lists all of these tensors).
     pub fn from_folder(folder: Folder, head: Head) -> Result<Model, ImportError> {
         let tensors = FileTensors::open(&folder);
         Model::build(folder, Box::new(tensors), head)
@@ -116,8 +118,9 @@ impl Model {
         };
         let (mut scores, mut labels, mut generates) = (None, Vec::new(), false);
         match (head, &family.logits, &family.scores) {
-            // If the class that was saved has a head and the files lack it, that is an error: the model must not
-            // silently become another one.
+            // Logits are built unless the folder was saved from a class without a head and has no head tensor. If it
+            // was saved from a class with a head and the tensor is missing, building the logits reports that as an
+            // error, instead of silently returning hidden states.
             (Head::Default, Some(head), _) if !(saved_headless && missing_head.is_some()) => {
                 builder.logits(family.hidden, head)?;
                 generates = true;

@@ -1,16 +1,17 @@
-//! The errors of tensors in host memory.
+//! [`TensorError`]: the errors of tensors in host memory.
 //!
-//! It deliberately knows nothing of files or devices. Read [`super::Tensor`] for who returns these.
+//! This module deliberately knows nothing of files or devices. Read [`super::Tensor`] next, whose methods return these
+//! errors.
 
 use super::{DType, Region};
 use crate::shape::display_shape;
 use bytesize::ByteSize;
 
-/// An error about a tensor in host memory.
+/// Why an operation on a tensor in host memory failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
-    /// The number of elements does not match the shape.
+    /// The number of elements is not the product of the shape's dimensions.
     #[error("{elements} elements do not fill shape {}", display_shape(shape))]
     Length {
         /// The shape asked for.
@@ -26,7 +27,7 @@ pub enum TensorError {
         /// The type found.
         found: DType,
     },
-    /// A region leaves its tensor.
+    /// A region is not inside the tensor, or has another number of dimensions.
     #[error("region {:?} leaves a tensor of shape {}", region.0, display_shape(shape))]
     Region {
         /// The tensor's shape.
@@ -34,18 +35,18 @@ pub enum TensorError {
         /// The region asked for.
         region: Region,
     },
-    /// The system refused memory for a tensor.
+    /// The operating system refused the memory for a tensor.
     #[error("there is no room in the machine's memory for a tensor of {}", ByteSize::b(*bytes))]
     Memory {
         /// The tensor's size in bytes.
         bytes: u64,
     },
-    /// A dimension does not exist.
+    /// The tensor does not have the dimension asked for.
     #[error("a tensor of shape {} has no dimension {dim}", display_shape(shape))]
     Dimension {
         /// The tensor's shape.
         shape: Vec<usize>,
-        /// The dimension asked for, from 0.
+        /// The dimension asked for, counted from 0.
         dim: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! Element types, and tensors held in host memory.
+//! [`DType`], the element types, and [`Tensor`], a dense tensor in host memory.
 //!
 //! This module deliberately knows nothing of devices, files or how a tensor is split.
 //! Read [`crate::sharding`] next for how a shape is divided over ranks.
@@ -18,7 +18,7 @@ use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The type of one element.
+/// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
@@ -26,14 +26,14 @@ pub enum DType {
     F32,
     /// IEEE 754 half precision: weights only.
     F16,
-    /// The upper half of an `F32`: weights only.
+    /// bfloat16, the upper 16 bits of an `F32`: weights only.
     BF16,
-    /// Token ids and positions.
+    /// Unsigned whole numbers: token ids, positions and other indices.
     U32,
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// The size of one element in bytes.
     #[doc(hidden)]
     pub const fn size(self) -> usize {
         match self {
@@ -54,8 +54,9 @@ impl fmt::Display for DType {
     }
 }
 
-/// Tests whether the system grants `bytes`, if they are many, by reserving and freeing them. A failed allocation would
-/// end the process; this gives an error instead.
+/// Errors when the operating system does not grant an allocation of `bytes`, which it reserves and frees again to find
+/// out. Called before large tensors are allocated, because a failed `vec![0.0; n]` ends the process. An allocation
+/// below 16 MiB is not tested.
 pub(crate) fn ask_for(bytes: usize) -> Result<(), TensorError> {
     const MANY: usize = 16 << 20;
     if bytes < MANY {
@@ -65,7 +66,7 @@ pub(crate) fn ask_for(bytes: usize) -> Result<(), TensorError> {
     Vec::<u8>::new().try_reserve_exact(bytes).map_err(refused)
 }
 
-/// The elements of a [`Tensor`], row-major.
+/// The elements of a [`Tensor`], row-major, as a vector of their type.
 #[derive(Clone, Debug, PartialEq)]
 enum Data {
     F32(Vec<f32>),
@@ -74,7 +75,7 @@ enum Data {
     U32(Vec<u32>),
 }
 
-/// A dense row-major tensor in host memory.
+/// A dense, row-major tensor in host memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     shape: Vec<usize>,
@@ -82,17 +83,20 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// An `F32` tensor. Errors when `values` does not have `shape`'s number of elements.
+    /// An `F32` tensor of `shape` with the elements `values`, row-major. Errors when the number of values is not the
+    /// product of `shape`.
     pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Result<Tensor, TensorError> {
         Tensor::checked(shape.into(), values.len(), Data::F32(values))
     }
 
-    /// A `U32` tensor. Errors when `values` does not have `shape`'s number of elements.
+    /// A `U32` tensor of `shape` with the elements `values`, row-major. Errors when the number of values is not the
+    /// product of `shape`.
     pub fn u32(shape: impl Into<Vec<usize>>, values: Vec<u32>) -> Result<Tensor, TensorError> {
         Tensor::checked(shape.into(), values.len(), Data::U32(values))
     }
 
-    /// A tensor of `dtype` from its little-endian bytes. Errors when their number is not `shape`'s.
+    /// A tensor of `dtype` and `shape` from the little-endian bytes of its elements, row-major. Errors when the number
+    /// of bytes is not the number of elements times their size.
     #[doc(hidden)]
     pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: &[u8]) -> Result<Tensor, TensorError> {
         let shape = shape.into();
@@ -109,9 +113,10 @@ impl Tensor {
         Ok(Tensor { shape, data })
     }
 
-    /// Zeros, if there is enough memory.
+    /// A tensor of zeros, with a check that there is enough memory.
     ///
-    /// Errors when the shape overflows or the system refuses the memory; [`Tensor::zeros`] would end the process.
+    /// Errors when the number of bytes overflows or the operating system refuses the memory. [`Tensor::zeros`] would
+    /// end the process instead.
     #[doc(hidden)]
     pub fn try_zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor, TensorError> {
         let shape = shape.into();
@@ -120,7 +125,7 @@ impl Tensor {
         Ok(Tensor::zeros(dtype, shape))
     }
 
-    /// A tensor of zeros.
+    /// A tensor of zeros. Where there is not enough memory for it, the process ends.
     pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Tensor {
         let shape = shape.into();
         let n = shape.iter().product();
@@ -150,7 +155,7 @@ impl Tensor {
         }
     }
 
-    /// The dimensions.
+    /// The length of each dimension, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -160,7 +165,7 @@ impl Tensor {
         self.shape.iter().product()
     }
 
-    /// The little-endian bytes.
+    /// The little-endian bytes of the elements, row-major.
     pub fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::F32(v) => bytemuck::cast_slice(v),
@@ -170,7 +175,7 @@ impl Tensor {
         }
     }
 
-    /// The little-endian bytes, to be written.
+    /// The little-endian bytes of the elements, row-major, for writing.
     #[doc(hidden)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.data {
@@ -181,7 +186,7 @@ impl Tensor {
         }
     }
 
-    /// The elements of an `F32` tensor. Errors on any other type.
+    /// The elements of an `F32` tensor, row-major. Errors when the tensor has another type.
     pub fn as_f32(&self) -> Result<&[f32], TensorError> {
         match &self.data {
             Data::F32(v) => Ok(v),
@@ -189,7 +194,7 @@ impl Tensor {
         }
     }
 
-    /// The elements of a `U32` tensor. Errors on any other type.
+    /// The elements of a `U32` tensor, row-major. Errors when the tensor has another type.
     pub fn as_u32(&self) -> Result<&[u32], TensorError> {
         match &self.data {
             Data::U32(v) => Ok(v),
@@ -197,7 +202,7 @@ impl Tensor {
         }
     }
 
-    /// As [`Tensor::widened`]. Errors when the system refuses the memory.
+    /// As [`Tensor::widened`]. Errors when the operating system refuses the memory for the result.
     #[doc(hidden)]
     pub fn try_widened(self) -> Result<Tensor, TensorError> {
         if self.dtype().size() < 4 {
@@ -206,7 +211,7 @@ impl Tensor {
         Ok(self.widened())
     }
 
-    /// The same values as `F32`; a `U32` tensor is returned as it is.
+    /// The same values as `F32`. Tensors of type `F32` and `U32` are returned unchanged.
     #[doc(hidden)]
     pub fn widened(self) -> Tensor {
         let data = match self.data {
@@ -217,7 +222,8 @@ impl Tensor {
         Tensor { shape: self.shape, data }
     }
 
-    /// The same values rounded to a 16-bit type (to nearest, ties to even); other targets widen.
+    /// The same values rounded to `dtype`, if that is `F16` or `BF16` (to nearest, ties to even). With another `dtype`
+    /// the result is that of [`Tensor::widened`]. A `U32` tensor is returned unchanged.
     #[doc(hidden)]
     pub fn rounded(self, dtype: DType) -> Tensor {
         let wide = self.widened();
@@ -229,7 +235,7 @@ impl Tensor {
         Tensor { shape: wide.shape, data }
     }
 
-    /// The first element that is NaN or infinite, counted row-major, and its value.
+    /// The row-major index and the value of the first element that is NaN or infinite, or `None` if all are finite.
     #[doc(hidden)]
     pub fn first_not_finite(&self) -> Option<(usize, f32)> {
         match &self.data {
@@ -240,14 +246,14 @@ impl Tensor {
         }
     }
 
-    /// The same elements under another shape. Errors when the number of elements differs.
+    /// The same elements, row-major, with another shape. Errors when `shape` has another number of elements.
     #[doc(hidden)]
     pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Result<Tensor, TensorError> {
         let elements = self.numel();
         Tensor::checked(shape.into(), elements, self.data)
     }
 
-    /// A copy of the region `region`. Errors when it leaves the tensor.
+    /// A copy of the part of the tensor inside `region`. Errors when `region` is not inside the tensor.
     pub fn slice(&self, region: &Region) -> Result<Tensor, TensorError> {
         let inside = region.0.len() == self.shape.len()
             && region.0.iter().zip(&self.shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
@@ -262,7 +268,8 @@ impl Tensor {
     }
 }
 
-/// `||a - b|| / ||b||` over all elements, the error measure of every comparison. 0 when both are empty.
+/// The relative error of `a` against the reference `b`: `||a - b|| / ||b||` in the Euclidean norm over all elements. 0
+/// if both are empty. Infinite if the lengths differ or the difference is NaN.
 #[doc(hidden)]
 pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     let (mut difference, mut norm) = (0f64, 0f64);

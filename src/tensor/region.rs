@@ -1,18 +1,20 @@
-//! Regions of a tensor: one range per dimension, symbolic or resolved; and the routine that copies one region onto
+//! [`Region`], a part of a tensor with one range per dimension, and [`copy_region`], which copies one region onto
 //! another.
 //!
-//! Weight shards, exchanges and the parts of an output are all regions, so that one routine slices, stacks and interleaves.
-//! This module deliberately knows nothing of ranks. Read [`crate::sharding`] next for who decides on regions.
+//! Weight shards, the parts of a tensor that ranks exchange, and the parts of an output are all regions. One routine
+//! therefore does all slicing, stacking and interleaving.
+//! This module deliberately knows nothing of ranks. Read [`crate::sharding`] next, which decides on the regions.
 
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// A part of a tensor: one range per dimension.
+/// A part of a tensor: one range of indices per dimension. `[0..2, 3..5]` are the columns 3 and 4 of the first two
+/// rows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Region(pub Vec<Range<usize>>);
 
 impl Region {
-    /// The region that covers all of `shape`.
+    /// The region that is a whole tensor of `shape`.
     pub fn whole(shape: &[usize]) -> Region {
         Region(shape.iter().map(|&n| 0..n).collect())
     }
@@ -30,10 +32,11 @@ impl Region {
     }
 }
 
-/// Copies the region `from` of `source`, which has the shape `source_shape`, onto the region `to` of `target`.
+/// Copies the region `from` of `source`, a tensor of the shape `source_shape`, onto the region `to` of `target`, a
+/// tensor of the shape `target_shape`. Both are row-major bytes with `size` bytes per element.
 ///
-/// Both regions have the same lengths and are inside their shapes; `size` is the bytes of one element. Exchanges and
-/// weight shards share this routine: it slices, stacks and interleaves.
+/// The regions must have the same lengths in all dimensions and be inside their tensors. If `source` is a whole shard
+/// and `to` a part of the target, this stacks shards; if `from` is a part and `to` the whole target, this slices.
 #[doc(hidden)]
 pub fn copy_region(
     size: usize,
@@ -45,7 +48,8 @@ pub fn copy_region(
         return;
     }
     let rank = from.0.len();
-    // Trailing dimensions that both regions cover completely are contiguous: they are merged into one run.
+    // Finds the longest contiguous run of bytes in both regions. It has all trailing dimensions that both regions cover
+    // completely, and the dimension before them. The dimensions `..split` are left to be iterated over.
     let mut split = rank;
     let mut run = size;
     while split > 0 {
@@ -86,12 +90,13 @@ pub fn copy_region(
     }
 }
 
-/// A region of a tensor whose dimensions may be symbolic: ranges in some dimensions, everything in the others.
+/// A region of a tensor of which only some dimensions are known as numbers: pairs of a dimension and its range. The
+/// region covers the other dimensions, which may be symbolic, completely.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SymbolicRegion(pub Vec<(usize, Range<usize>)>);
 
 impl SymbolicRegion {
-    /// The region in a tensor of `shape`.
+    /// The region as one range per dimension, for a tensor whose shape is resolved to `shape`.
     #[doc(hidden)]
     pub fn resolve(&self, shape: &[usize]) -> Region {
         let mut region = Region::whole(shape);
@@ -101,7 +106,7 @@ impl SymbolicRegion {
         region
     }
 
-    /// Whether the region is empty, whatever the symbols' values.
+    /// Whether one of the ranges is empty, so that the region is empty whatever the values of the symbols.
     #[doc(hidden)]
     pub fn is_empty(&self) -> bool {
         self.0.iter().any(|(_, range)| range.is_empty())

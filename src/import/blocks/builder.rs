@@ -1,7 +1,7 @@
-//! What families build graphs with: weights found by name and checked by shape, and the parts that families share.
+//! [`Builder`], with which families build graphs: it finds weights by name, checks their shapes, and adds common nodes.
 //!
-//! It deliberately knows no family. A weight that is missing or misshapen is noted and building goes on, so that one
-//! error lists every disagreement between the configuration and the files. Read `decoder.rs` next.
+//! It deliberately knows no family. A weight that is missing or has the wrong shape is noted and building goes on, so
+//! that one error lists every disagreement between the configuration and the files. Read `decoder.rs` next.
 
 use crate::graph::{Graph, ValueId};
 use crate::import::ImportError;
@@ -31,7 +31,8 @@ pub(crate) struct Logits {
     pub(crate) softcap: Option<f32>,
 }
 
-/// The names of the tensors that hold a decoder's embedding table and its head; one and the same when they are tied.
+/// The names of the tensors that hold a decoder's embedding table and its head. Both are the same name when the two
+/// share one tensor.
 pub(crate) struct Vocabulary {
     pub(crate) embedding: String,
     pub(crate) head: String,
@@ -85,7 +86,7 @@ impl Heads {
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionConfig {
     pub(crate) heads: Heads,
-    /// The factor of a query's product with a key.
+    /// The factor by which the product of a query and a key is multiplied.
     pub(crate) scale: f32,
     /// Sliding window: a query attends to this many positions, its own included. `None`: to all before it.
     pub(crate) window: Option<usize>,
@@ -129,15 +130,16 @@ impl<'a> Builder<'a> {
         Err(ImportError::Mismatch { path: folder.to_path_buf(), mismatches: self.mismatches })
     }
 
-    /// The prefix of tensor names in these files: the first of `prefixes`, or the empty one, under which the tensor
-    /// `probe` exists. `model.` and nothing are usual: a base model is saved without the prefix. When `probe` exists
-    /// under none of them, the first of `prefixes`, so that the error names tensors as most files do.
+    /// The prefix of tensor names in these files: the first of `prefixes`, or else the empty one, with which the tensor
+    /// `probe` exists. For example `model.`, or nothing for a base model, which is saved without the prefix. When
+    /// `probe` exists with none of them, returns the first of `prefixes`, so that the error names tensors as most files
+    /// do.
     pub(crate) fn prefix(&self, prefixes: &[&'static str], probe: &str) -> &'static str {
         let there = |prefix: &&&str| self.tensors.find(&format!("{prefix}{probe}")).is_some();
         prefixes.iter().chain(&[""]).find(there).or(prefixes.first()).copied().unwrap_or_default()
     }
 
-    /// Whether the files lack the tensor `name`. A model with random weights lacks none.
+    /// Whether the files lack the tensor `name`. Always false for a model with random weights.
     pub(crate) fn lacks(&self, name: &str) -> bool {
         self.tensors.lacks(name)
     }
@@ -147,10 +149,10 @@ impl<'a> Builder<'a> {
         self.graph.value(value).shape.last().and_then(|width| width.fixed()).unwrap_or(0)
     }
 
-    /// Which tensors hold the embedding table and the head.
+    /// The tensors that hold the embedding table and the head.
     ///
-    /// The setting `tied` is checked against the files, as transformers does: when both tensors exist and differ,
-    /// each is used for itself; when only one exists, it is used as both.
+    /// The setting `tied` is checked against the files, as transformers does: when both tensors exist and differ, each
+    /// keeps its own use; when only one exists, it is used as both.
     pub(crate) fn vocabulary(&self, tied: bool, embedding: &str, head: &str) -> Result<Vocabulary, ImportError> {
         let both = |name: &str| Vocabulary { embedding: name.to_string(), head: name.to_string() };
         match (self.tensors.find(embedding), self.tensors.find(head)) {
@@ -259,7 +261,7 @@ impl<'a> Builder<'a> {
         Ok(self.graph.node(name, Gather, &[table, ids])?)
     }
 
-    /// One of several linear layers that a file stores fused: the layer `name` whose weight is `rows` of
+    /// One of several linear layers that a file stores fused: the layer `name`, whose weight is the rows `rows` of
     /// `fused.weight`, a tensor of shape `[all, in]`.
     pub(crate) fn linear_rows(
         &mut self,
@@ -342,7 +344,7 @@ impl<'a> Builder<'a> {
         Ok(self.graph.weight(&name, shape, DType::F32)?)
     }
 
-    /// `x` of `heads` heads, with rotary position embedding applied as `rope` says.
+    /// Applies the rotary position embedding `rope` to `x`, which has `heads` heads, at `positions`.
     pub(crate) fn rotate(
         &mut self,
         name: &str,
@@ -397,8 +399,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The output `logits`, `[batch, keep, vocabulary]`: of the last `keep` positions only, since the head is the
-    /// widest product.
+    /// Adds the output `logits`, `[batch, keep, vocabulary]`. They are computed for the last `keep` positions only,
+    /// since the head is the widest product.
     pub(crate) fn logits(&mut self, hidden: ValueId, logits: &Logits) -> Result<(), ImportError> {
         let weight = self.weight(&logits.tensor, &logits.shape)?;
         let last = Slice { axis: 1, start: None, len: Symbol::Keep.into() };
@@ -410,8 +412,8 @@ impl<'a> Builder<'a> {
         Ok(self.graph.output("logits", value)?)
     }
 
-    /// The output `hidden`: the hidden states of every position, or pooled: their sum weighted by the input
-    /// `pooling_weights`.
+    /// Adds the output `hidden`: the hidden states of every position, or, with pooling, their sum over the positions,
+    /// weighted by the input `pooling_weights`.
     pub(crate) fn pooled(&mut self, hidden: ValueId, pooling: Pooling) -> Result<(), ImportError> {
         let pooled = if pooling == Pooling::None {
             hidden

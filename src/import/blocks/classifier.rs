@@ -12,10 +12,10 @@ use crate::import::files::folder::Folder;
 use crate::model::{Probability, ScoreActivation};
 use crate::ops::UnaryFunction;
 
-/// The kind of head that a folder was saved with, by the class that `architectures` names.
+/// The kind of head that a folder was saved with. It follows from the class that `architectures` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeadKind {
-    /// None: the model ends in hidden states.
+    /// No head: the model ends in hidden states.
     Hidden,
     /// A score per label.
     Scores,
@@ -23,8 +23,8 @@ pub(crate) enum HeadKind {
     Logits,
 }
 
-/// The function that transformers' pipeline applies to `labels` logits: by `problem_type`, or by their number when
-/// that is missing.
+/// The function that transformers' pipeline applies to `labels` logits. `problem_type` decides it, or, when that field
+/// is missing, the number of labels.
 pub(crate) fn probability(config: &Config, labels: usize) -> Result<Probability, ImportError> {
     const KNOWN: [&str; 3] = ["regression", "multi_label_classification", "single_label_classification"];
     let problem = config.opt_str("problem_type")?;
@@ -156,10 +156,10 @@ impl Classifier {
 
 /// The function by which a CrossEncoder of sentence-transformers turns the logits of `folder` into scores.
 ///
-/// It stands in config_sentence_transformers.json (since 5.4), or in config.json as `sentence_transformers` (since
-/// 4.0) or `sbert_ce_default_activation_function` (before); otherwise it follows from the number of labels. Errors on
-/// any function but the two known, for which sentence-transformers would run the folder's own code or fall back
-/// silently.
+/// Its name is read from config_sentence_transformers.json (since 5.4), or from `sentence_transformers` (since 4.0) or
+/// `sbert_ce_default_activation_function` (before) in config.json; otherwise it follows from the number of labels.
+/// Errors on any function but the two known: sentence-transformers would run the folder's own code or silently use
+/// another function.
 pub(crate) fn activation(folder: &Folder, labels: usize) -> Result<ScoreActivation, ImportError> {
     let own = folder.outer_json("config_sentence_transformers.json")?;
     let nested = folder.config().object("sentence_transformers")?;

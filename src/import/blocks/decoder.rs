@@ -1,9 +1,10 @@
 //! The decoder block that most families share: attention and an MLP, each with norms before or after it and a
 //! residual connection.
 //!
-//! A family starts from [`Decoder::read`], which is Llama, and states its differences: a setting where one says it, a
-//! function where weights are named or stored another way. It deliberately knows no `model_type`. Read `llama.rs` for
-//! the plain case, then `gemma2.rs` for one that differs in nearly everything.
+//! A family starts from [`Decoder::read`], which is Llama, and changes the fields in which it differs. A setting is
+//! enough for most; where weights are named or stored differently, the family supplies a function. The block
+//! deliberately knows no `model_type`. Read `llama.rs` for the plain case, then `gemma2.rs` for one that differs in
+//! nearly everything.
 
 use crate::graph::ValueId;
 use crate::import::ImportError;
@@ -17,7 +18,7 @@ use crate::import::files::config::Config;
 use crate::ops::{Reshape, UnaryFunction};
 use std::fmt;
 
-/// One of the three projections that attention reads.
+/// One of the three projections that are attention's inputs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Projection {
     Query,
@@ -33,7 +34,7 @@ impl Projection {
         if self == Projection::Query { heads.heads } else { heads.kv_heads }
     }
 
-    /// Its rows in a fused weight that holds all queries, then all keys, then all values.
+    /// The projection's rows in a fused weight that holds all queries, then all keys, then all values.
     pub(crate) fn rows(self, heads: Heads) -> std::ops::Range<usize> {
         let before = Projection::ALL.iter().take_while(|p| **p != self).map(|p| p.heads(heads)).sum::<usize>();
         before * heads.head_dim..(before + self.heads(heads)) * heads.head_dim
@@ -65,14 +66,15 @@ impl Block {
     }
 }
 
-/// Adds a module of a block, such as its MLP, and returns its output. Given the module's input.
+/// A function that adds one module of a block, such as its MLP. It takes the module's input and returns its output.
 pub(crate) type BuildModule = Box<dyn Fn(&mut Builder<'_>, &Block, ValueId) -> Result<ValueId, ImportError>>;
 
-/// Adds the query, key or value projection of a block, and returns its output. Given the block's normalised input.
+/// A function that adds one projection of a block. It takes the block's normalised input and returns the queries, keys
+/// or values.
 pub(crate) type BuildProjection =
     Box<dyn Fn(&mut Builder<'_>, &Block, Projection, ValueId) -> Result<ValueId, ImportError>>;
 
-/// Where a block has norms, by the names of their weights.
+/// The places where a block may have a norm. Each has the name of the norm's weight, or `None` for no norm.
 #[derive(Clone, Copy)]
 pub(crate) struct Norms {
     /// The norm of attention's input (pre-norm).
@@ -111,7 +113,7 @@ pub(crate) struct TensorNames {
     pub(crate) head: &'static str,
 }
 
-/// Sizes that families name in ways of their own in config.json.
+/// Sizes and settings that families read under different names from config.json.
 pub(crate) struct Settings {
     pub(crate) hidden: usize,
     pub(crate) heads: Heads,
@@ -122,7 +124,7 @@ pub(crate) struct Settings {
     pub(crate) rope: Rope,
 }
 
-/// A decoder as its family states it: everything that [`Decoder::build`] needs.
+/// The description of a decoder that a family fills in and [`Decoder::build`] turns into nodes.
 pub(crate) struct Decoder {
     pub(crate) hidden: usize,
     pub(crate) vocabulary: usize,
@@ -137,9 +139,9 @@ pub(crate) struct Decoder {
     /// Parallel residual (GPT-NeoX, Falcon): the MLP reads the block's input instead of attention's output. Without a
     /// norm of its own it reads attention's normalised input.
     pub(crate) parallel: bool,
-    /// A factor of the embeddings (Gemma: the root of the hidden width).
+    /// The factor by which embeddings are multiplied (Gemma: the square root of the hidden width).
     pub(crate) embedding_scale: Option<f32>,
-    /// The factor of query-key products.
+    /// The factor by which products of queries and keys are multiplied.
     pub(crate) attention_scale: f32,
     /// The soft cap of attention scores (Gemma 2).
     pub(crate) attention_softcap: Option<f32>,
@@ -154,7 +156,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Llama without any bias, of the sizes in `config`. Errors when a size is missing or senseless.
+    /// Llama without any bias, of the sizes in `config`. Errors when a size is missing or not valid.
     pub(crate) fn read(b: &Builder<'_>, config: &Config) -> Result<Decoder, ImportError> {
         let heads = Heads::read(config, config.usize("hidden_size")?)?;
         Decoder::turned(b, config, Rope::of_whole_heads(config, heads.head_dim)?)
@@ -207,7 +209,7 @@ impl Decoder {
         })
     }
 
-    /// Gives all four of attention's projections a bias, or none.
+    /// Sets whether all four of attention's projections have a bias.
     pub(crate) fn biased_attention(&mut self, bias: bool) {
         self.project = projections(self.hidden, self.heads, bias);
         self.output = output("self_attn.o_proj", [self.hidden, self.heads.width()], bias);

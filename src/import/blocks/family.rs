@@ -1,12 +1,12 @@
-//! What a family's file hands back: the graph's last hidden states, the heads that may follow, and facts of the model.
+//! [`Family`], the result of a family's file: the graph's last hidden states, the heads that may follow, and facts.
 //!
-//! It deliberately knows no family by name. Read `import/open.rs` for who chooses among the heads.
+//! It deliberately knows no family by name. Read `import/open.rs` for the choice among the heads.
 
 use crate::graph::ValueId;
 use crate::import::blocks::builder::Logits;
 use crate::import::blocks::classifier::Classifier;
 
-/// What a family's file returns once it has built the body of the graph.
+/// The result of a family's file, which has built the graph up to the last hidden states.
 pub(crate) struct Family {
     /// The last hidden states, `[batch, seq, hidden]`.
     pub(crate) hidden: ValueId,

@@ -1,8 +1,8 @@
 //! Fused query-key-value weights that are interleaved by KV head: for each KV head the queries of its group, its key
 //! and its value.
 //!
-//! They are unfused here, by views: sharding rules and plans see three separate weights, and a rank reads only the
-//! rows of its own heads. Read `files/joined.rs` for views of rows that are not contiguous.
+//! Views separate them here: sharding rules and plans see three weights, and a rank reads only the rows of its own
+//! heads. Read `files/joined.rs` for views of rows that are not contiguous.
 
 use crate::graph::ValueId;
 use crate::import::ImportError;

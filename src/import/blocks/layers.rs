@@ -1,7 +1,7 @@
-//! How many layers a model has, and which of them use sliding-window attention, in the spellings that families share.
+//! Reads the number of a model's layers and which ones use sliding-window attention, from fields that families share.
 //!
-//! It deliberately knows no block: it reads `layer_types`, or a family's rule where that field is missing. Read
-//! `decoder.rs` for what a layer is.
+//! It deliberately knows no block: it reads `layer_types`, or applies the family's rule when that field is missing.
+//! Read `decoder.rs` for the layers themselves.
 
 use crate::import::ImportError;
 use crate::import::blocks::rope::Rope;
@@ -16,7 +16,7 @@ pub(crate) struct Layer {
     pub(crate) rope: Option<Rope>,
 }
 
-/// The most layers that are accepted. The graph is built before a missing weight is noticed, so a senseless number
+/// The most layers that are accepted. The graph is built before a missing weight is noticed, so a number such as 10^9
 /// has to be refused here.
 const MAX_LAYERS: usize = 1024;
 
@@ -29,8 +29,8 @@ pub(crate) fn count(config: &Config, field: impl FieldNames) -> Result<usize, Im
     Ok(count)
 }
 
-/// Sets `window` for the layers that slide, by `layer_types`, or by `otherwise` (given the layer's number) when that
-/// field is missing. Errors when layers slide and no window is given.
+/// Sets `window` for the layers with sliding-window attention. `layer_types` says which those are, or, when that field
+/// is missing, `otherwise`, given the layer's number. Errors when there is such a layer and `window` is `None`.
 pub(crate) fn slide(
     config: &Config,
     layers: &mut [Layer],
@@ -47,8 +47,8 @@ pub(crate) fn slide(
     Ok(())
 }
 
-/// Sliding windows of the Qwen families: `use_sliding_window` turns them on, for the layers from `max_window_layers`
-/// up unless `layer_types` says which.
+/// Sets the sliding windows of the Qwen families. `use_sliding_window` turns them on, for the layers that `layer_types`
+/// marks, or, when that field is missing, for all from number `max_window_layers` on.
 pub(crate) fn qwen(config: &Config, layers: &mut [Layer]) -> Result<(), ImportError> {
     let (window, first) = (window(config)?, config.whole("max_window_layers")?);
     slide(config, layers, window, |layer| window.is_some() && layer >= first)

@@ -16,7 +16,7 @@ use crate::ops::{Experts, ExpertsKind, Routing, UnaryFunction};
 /// The most expert tensors that are accepted, in all layers together. The largest models known have some 70,000.
 const MAX_EXPERT_TENSORS: usize = 1 << 18;
 
-/// The module `mixed` for the layers marked in `sparse`, `dense` for the others.
+/// A module that is `mixed` in the layers for which `sparse` is true, and `dense` in the others.
 pub(crate) fn by_layer(sparse: Vec<bool>, mixed: BuildModule, dense: BuildModule) -> BuildModule {
     Box::new(move |b, block, x| if sparse[block.index] { mixed(b, block, x) } else { dense(b, block, x) })
 }
@@ -30,7 +30,7 @@ pub(crate) struct ExpertNames {
     pub(crate) parts: [&'static str; 3],
 }
 
-/// A mixture of experts as its family states it.
+/// The description of a mixture of experts, from which [`Mixture::build`] adds the nodes.
 #[derive(Clone, Copy)]
 pub(crate) struct Mixture {
     pub(crate) names: ExpertNames,
@@ -43,7 +43,8 @@ pub(crate) struct Mixture {
 }
 
 impl Mixture {
-    /// The mixture that `config` describes, with experts of the inner width `inner`. Errors on senseless counts.
+    /// The mixture that `config` describes, with experts of the inner width `inner`. Errors when a token chooses more
+    /// experts than there are, or when there are too many in all layers together.
     pub(crate) fn read(
         b: &Builder<'_>,
         config: &Config,

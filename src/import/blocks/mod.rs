@@ -1,7 +1,7 @@
 //! The blocks that families are made of: attention, MLPs, norms, rotary tables, experts, heads.
 //!
-//! A block adds nodes to a graph through the [`builder`] and deliberately knows no family by name. Read `builder.rs`, then
-//! `decoder.rs`.
+//! A block adds nodes to a graph through the [`builder`] and deliberately knows no family by name. Read `builder.rs`,
+//! then `decoder.rs`.
 
 pub(crate) mod builder;
 pub(crate) mod classifier;

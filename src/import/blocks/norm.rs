@@ -1,6 +1,6 @@
-//! How a family normalises: by RMS or by mean and variance, with which epsilon and which offset.
+//! [`Norm`], how a family normalises: by RMS or by mean and variance, with which epsilon and which offset.
 //!
-//! It deliberately knows no weight. Read `builder.rs` for the node that is made of it.
+//! It deliberately knows no weight. Read `builder.rs` for the node that is made from a `Norm`.
 
 use crate::import::ImportError;
 use crate::import::files::config::Config;
@@ -21,7 +21,7 @@ impl Norm {
         Ok(Norm { kind: NormalizationKind::Rms, epsilon: config.positive("rms_norm_eps")?, offset: 0.0 })
     }
 
-    /// LayerNormalization with the epsilon that `field` says.
+    /// LayerNormalization with the epsilon that `field` of the configuration states.
     pub(crate) fn layer(config: &Config, field: &str) -> Result<Norm, ImportError> {
         Ok(Norm { kind: NormalizationKind::Layer, epsilon: config.positive(field)?, offset: 0.0 })
     }

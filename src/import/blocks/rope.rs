@@ -1,10 +1,10 @@
-//! Rotary position embedding (RoPE): its settings in both spellings, and the tables of cosines and sines made from
-//! them.
+//! Rotary position embedding (RoPE): its settings, in the spellings of transformers 5 and before, and the tables of
+//! cosines and sines made from them.
 //!
 //! It deliberately knows no attention: a table has a row per position and a column per rotated pair. Tables are
-//! computed in f64 for the session's capacity. Some scalings depend on the text's length, which grows in
-//! transformers; here that length is the capacity from the first token on, so that all keys in the cache are rotated
-//! by the same frequencies. Read `scaling.rs` for the scalings, [`crate::ops::RotaryEmbedding`] for the op.
+//! computed in f64 for the session's capacity. Some scalings depend on the length of the text. In transformers that
+//! length grows with each token; here it is the capacity from the first token on, so that all keys in the cache are
+//! rotated by the same frequencies. Read `scaling.rs` for the scalings, [`crate::ops::RotaryEmbedding`] for the op.
 
 use crate::import::ImportError;
 use crate::import::blocks::scaling::Scaling;
@@ -12,7 +12,7 @@ use crate::import::files::config::Config;
 use crate::tensor::{Region, Tensor};
 use std::fmt;
 
-/// The widest head that is accepted, before a table is made for it.
+/// The most dimensions that a head may have. Checked before a table is allocated for it.
 const MAX_HEAD: usize = 1 << 16;
 
 /// Whether a table holds cosines or sines.
@@ -70,7 +70,7 @@ impl RopeTable {
 }
 
 impl Rope {
-    /// The rotary embedding that `config` states for heads of `head_dim` dimensions that are rotated whole.
+    /// The rotary embedding that `config` states for heads of `head_dim` dimensions, all of which are rotated.
     ///
     /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Errors on a rope type
     /// that is not supported, and on senseless settings.
@@ -131,7 +131,7 @@ impl Rope {
         Ok(Rope { name, theta, part, rotated, scaling })
     }
 
-    /// The name of its tables.
+    /// The name of the embedding's tables in the graph: `NAME.cos` and `NAME.sin`.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }

@@ -1,5 +1,5 @@
-//! Scalings of rotary frequencies, by which a model takes longer texts than it was first trained for: a table of
-//! types.
+//! Scalings of rotary frequencies, which let a model take longer texts than it was first trained for. There is a table
+//! of the types.
 //!
 //! The formulas are those of transformers' `modeling_rope_utils.py`, in f64. Two of them depend there on the length
 //! of the text so far; here that length is the session's capacity. `dynamic` stretches the base for a capacity above
@@ -23,15 +23,16 @@ pub(crate) enum Scaling {
         factor: f64,
         original: f64,
     },
-    /// Low frequencies are divided by `factor`, high ones are left, those between are blended.
+    /// Low frequencies are divided by `factor`, high ones are kept, and those between are a blend of both.
     Llama3 {
         factor: f64,
         low: f64,
         high: f64,
         original: f64,
     },
-    /// YaRN (Peng et al. 2023): blended by dimension, and attention multiplied by `attention`. `fast` and `slow` are
-    /// numbers of rotations within the original context.
+    /// YaRN (Peng et al. 2023): the blend depends on the dimension, and cosines and sines are multiplied by
+    /// `attention`. Pairs with more than `fast` rotations within the original context keep their frequency, those with fewer than
+    /// `slow` are divided by `factor`.
     Yarn {
         factor: f64,
         attention: f64,
@@ -74,7 +75,7 @@ impl Sources<'_> {
     /// The context that the model was first trained for.
     fn original(&self) -> Result<usize, ImportError> {
         const FIELD: &str = "original_max_position_embeddings";
-        // Files written by transformers have it in both places.
+        // Files written by transformers state it in both places. Both are read, so that neither is reported as unread.
         let (above, here) = (self.config.opt_usize(FIELD)?, self.parameters.opt_usize(FIELD)?);
         above.or(here).map_or_else(|| self.config.usize("max_position_embeddings"), Ok)
     }
@@ -150,7 +151,7 @@ impl Scaling {
     /// type.
     pub(crate) fn read(config: &Config, parameters: Option<&Config>, rotated: usize) -> Result<Scaling, ImportError> {
         let Some(parameters) = parameters else { return Ok(Scaling::None) };
-        // Files that went through releases of both spellings hold both names.
+        // A file that was saved by an older and then by a newer release has both names; the newer one counts.
         let older = parameters.str_or("type", "default")?;
         let kind = parameters.str_or("rope_type", older)?;
         let Some((_, read)) = TYPES.iter().find(|(name, _)| *name == kind) else {

@@ -1,7 +1,7 @@
 //! GPT-2: LayerNormalization, learned positions, and weights stored `[in, out]` with queries, keys and values fused.
 //!
-//! The fused weights are separated here, by views, so that no rule and no plan has to know about it. Read `builder.rs`
-//! for views.
+//! Views separate the fused weights here, so that sharding rules and plans see one weight per projection. Read
+//! `builder.rs` for views.
 
 use crate::graph::ValueId;
 use crate::import::ImportError;
@@ -10,7 +10,7 @@ use crate::import::blocks::family::Family;
 use crate::import::blocks::layers;
 use crate::ops::Linear;
 
-/// Columns `from..from + out` of a Conv1D's weight, which is stored as `[in, all]`, as a product with its bias.
+/// A linear layer with bias, made of columns `from..from + out` of a Conv1D's weight, which is stored as `[in, all]`.
 fn conv1d(
     b: &mut Builder<'_>,
     (name, prefix): (&str, &str),
@@ -38,7 +38,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     config.value("n_ctx");
     let inner = config.opt_usize("n_inner")?.unwrap_or(4 * hidden);
     let epsilon = config.positive("layer_norm_epsilon")?;
-    // It keeps 16-bit products from overflowing; here products are f32 in any case.
+    // This setting keeps 16-bit products from overflowing; here products are f32 in any case.
     config.flag("reorder_and_upcast_attn")?;
     let by_layer = config.flag("scale_attn_by_inverse_layer_idx")?;
     let heads = Heads::dividing(config, ["n_head", "num_attention_heads"], hidden)?;

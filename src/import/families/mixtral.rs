@@ -15,7 +15,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let mut decoder = Decoder::read(b, config)?;
     let window = config.opt_usize("sliding_window")?;
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);
-    // This adds noise to the router in training only.
+    // The noise is added to the router's input in training only, so any number is accepted.
     config.f64("router_jitter_noise")?;
     let mixture = Mixture::read(b, config, NAMES, config.usize("intermediate_size")?, true)?;
     decoder.mlp = Box::new(move |b, block, x| mixture.build(b, block, x));

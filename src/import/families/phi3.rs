@@ -1,8 +1,8 @@
 //! Phi-3: Llama with one weight for queries, keys and values, one for both inputs of its MLP, and heads that may be
 //! rotated in part.
 //!
-//! The fused weights are separated here, by views, so that no rule and no plan has to know about it. Read `decoder.rs`
-//! for the block, `scaling.rs` for longrope.
+//! Views separate the fused weights here, so that sharding rules and plans see one weight per projection. Read
+//! `decoder.rs` for the block, `scaling.rs` for longrope.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::{Builder, Heads};
@@ -20,7 +20,7 @@ pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
         return Err(config.error(["rope_scaling", "rope_parameters"], "only longrope is supported in this family"));
     }
     let mut decoder = Decoder::turned(b, config, rope)?;
-    // Files state it even if no scaling uses it.
+    // Files state this field even if no scaling uses it. Reading it keeps it from being reported as unread.
     config.usize("original_max_position_embeddings")?;
     let window = config.opt_usize("sliding_window")?;
     decoder.layers.iter_mut().for_each(|layer| layer.window = window);

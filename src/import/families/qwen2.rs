@@ -1,6 +1,6 @@
-//! Qwen2: Llama with a bias on queries, keys and values, and a window on some layers.
+//! Qwen2: Llama with a bias on queries, keys and values, and a sliding window in some layers.
 //!
-//! It knows nothing but those differences. Read `decoder.rs` for the block, `layers.rs` for which layers.
+//! It states only these differences. Read `decoder.rs` for the block, `layers.rs` for the choice of layers.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;

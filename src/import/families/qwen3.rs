@@ -1,6 +1,6 @@
-//! Qwen3: Llama with each head's query and key normalised, and a window on some layers.
+//! Qwen3: Llama with each head's query and key normalised, and a sliding window in some layers.
 //!
-//! It knows nothing but those differences. Read `decoder.rs` for the block, `layers.rs` for which layers.
+//! It states only these differences. Read `decoder.rs` for the block, `layers.rs` for the choice of layers.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;

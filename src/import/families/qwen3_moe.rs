@@ -1,6 +1,6 @@
 //! Qwen3-MoE: Qwen3 with a mixture of experts in most layers.
 //!
-//! It knows nothing but that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
+//! It states only that difference. Read `decoder.rs` for the block, `mixture.rs` for the experts.
 
 use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;

@@ -1,6 +1,6 @@
 //! RoBERTa and XLM-RoBERTa: BERT's block, whose positions are counted from the row after the padding token's.
 //!
-//! It knows nothing but that difference and the head's names. Read `bert.rs` for the block.
+//! It states only that difference and the head's names. Read `bert.rs` for the block.
 
 use super::bert::{encoder, settings};
 use crate::import::ImportError;

@@ -11,8 +11,8 @@ use crate::import::blocks::rope::Rope;
 
 pub(crate) fn build(b: &mut Builder<'_>) -> Result<Family, ImportError> {
     let config = b.config;
-    // The first published files also have these fields, which contradict hidden_act and norm_epsilon; transformers
-    // reads only the latter.
+    // The first published files also have these two fields, which contradict hidden_act and norm_epsilon. transformers
+    // reads only hidden_act and norm_epsilon.
     ["activation_function", "layer_norm_epsilon"].iter().for_each(|field| _ = config.value(*field));
     let (hidden, inner) = (config.usize("hidden_size")?, config.usize("intermediate_size")?);
     let heads = Heads::read(config, hidden)?;

@@ -1,7 +1,7 @@
-//! The bytes of one file, mapped or embedded, and how a small file is read with a limit.
+//! Opens single files: maps a weight file into memory, and reads a small file whole, such as config.json.
 //!
-//! This module deliberately knows no format: it only makes sure that what is opened is a plain file of sane size.
-//! Read [`super::safetensors`] next for what the mapped bytes mean, [`super::config`] for the small files.
+//! This module deliberately knows no model. It checks only that a path is a regular file and that a small file is at
+//! most 64 MiB long. Read [`super::safetensors`] next for the format of mapped files, [`super::config`] for JSON files.
 
 use crate::import::ImportError;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -12,24 +12,24 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The most bytes of a JSON file that are read into memory. The largest index and tokenizer files known have half as
-/// many.
+/// The longest file that [`read_small`] accepts, in bytes: a configuration, an index, a tokenizer or a chat template.
+/// The largest index and tokenizer files known are half as long.
 pub(crate) const MAX_JSON: u64 = 64 << 20;
 
-/// The bytes of one file.
+/// The bytes of one file. Dereferences to `[u8]`, wherever the bytes are.
 #[derive(Debug)]
 pub(crate) enum Bytes {
-    /// Mapped from disk: the open file, and what it was when it was mapped.
+    /// A memory-mapped file: the mapping, the open file, and the file's length and time of change before it was mapped.
     Mapped(memmap2::Mmap, File, Stamp),
-    /// Part of this program.
+    /// A file embedded in the program with `include_bytes!`, such as one of the demo model.
     Static(&'static [u8]),
-    /// Bytes that the caller holds in memory.
+    /// A file that the caller passed as bytes in memory.
     Shared(Arc<[u8]>),
-    /// An empty file, which some systems refuse to map.
+    /// An empty file. It is not mapped, because some systems refuse to map zero bytes.
     Empty,
 }
 
-/// Tells whether a file is still the one that was opened: its length and the time it was last written.
+/// A file's length and the time it was last written. Two stamps that differ show that the file changed in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(u64, Option<SystemTime>);
 
@@ -40,26 +40,28 @@ impl Stamp {
 }
 
 impl Bytes {
-    /// Maps the plain file at `path`.
+    /// Maps the file at `path`. Errors when it cannot be opened or is not a regular file.
     pub(crate) fn map(path: &Path) -> Result<Bytes, ImportError> {
         let (file, length) = open_plain(path)?;
         if length == 0 {
             return Ok(Bytes::Empty);
         }
-        // The length and time are taken before the file is mapped, so that a change in between shows at the first
-        // read.
+        // The stamp is taken before the file is mapped, so that `check_unchanged` also finds a change between the two
+        // calls.
         let stamp = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
-        // SAFETY: the mapping is private to this type, read-only, and handed out only as `&[u8]` that borrows it. What
-        // remains is another process that shortens or rewrites the file while it is mapped. `check_unchanged` finds
-        // that before a tensor is read; only a change within the milliseconds of that very read goes unseen. The
-        // alternative, copying whole files, is what sharding exists to avoid. Nothing derived from the bytes is
-        // trusted beyond the mapping: lengths are checked against it, and elements are plain numbers of any bits.
+        // SAFETY: the mapping is private to this type, read-only, and handed out only as `&[u8]` that borrows it. The
+        // remaining risk is another process that shortens or rewrites the file while it is mapped. `check_unchanged`
+        // is called before each tensor is read and finds such a change, unless it happens during the milliseconds of
+        // the read itself. The alternative would be to copy whole files, which sharding exists to avoid. No value in
+        // the file can make code read outside the mapping: lengths are checked against it, and every bit pattern is a
+        // valid number.
         let map = unsafe { memmap2::Mmap::map(&file) };
         map.map(|map| Bytes::Mapped(map, file, stamp)).map_err(|e| io(path, &e))
     }
 
-    /// Errors when the file at `path` was written to or shortened since it was mapped. Reading mapped bytes that the
-    /// file no longer has would end the process.
+    /// Errors when the file at `path` was written to or shortened since it was mapped. Called before every read, since
+    /// reading a mapped page that a shortened file no longer has would kill the process (SIGBUS on Unix). `path` is
+    /// used only in the error. Bytes that are not mapped cannot change.
     pub(crate) fn check_unchanged(&self, path: &Path) -> Result<(), ImportError> {
         let Bytes::Mapped(_, file, stamp) = self else { return Ok(()) };
         let now = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
@@ -88,7 +90,7 @@ impl Deref for Bytes {
     }
 }
 
-/// Reads a file of at most [`MAX_JSON`] bytes.
+/// Reads the whole file at `path`. Errors when it is longer than [`MAX_JSON`] or is not a regular file.
 pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, ImportError> {
     let (file, length) = open_plain(path)?;
     let too_long = || ImportError::File {
@@ -100,7 +102,7 @@ pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, ImportError> {
         return Err(too_long());
     }
     let mut bytes = Vec::new();
-    // The file may have grown since its length was read.
+    // The file may have grown since its length was read, so reading stops one byte past the limit.
     file.take(MAX_JSON + 1).read_to_end(&mut bytes).map_err(|e| io(path, &e))?;
     if bytes.len() as u64 > MAX_JSON {
         return Err(too_long());
@@ -108,7 +110,8 @@ pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, ImportError> {
     Ok(bytes)
 }
 
-/// Opens a file after making sure that it is a plain one: opening a pipe would wait forever for a writer.
+/// Opens the file at `path` and returns it with its length. Errors unless it is a regular file. That is checked before
+/// it is opened, because opening a named pipe waits until another process writes to it.
 fn open_plain(path: &Path) -> Result<(File, u64), ImportError> {
     let metadata = fs::metadata(path).map_err(|e| io(path, &e))?;
     if !metadata.is_file() {
@@ -118,57 +121,61 @@ fn open_plain(path: &Path) -> Result<(File, u64), ImportError> {
     Ok((file, metadata.len()))
 }
 
-/// The system's error at `path`.
+/// An [`ImportError::Io`] with the operating system's message about `path`.
 pub(crate) fn io(path: &Path, error: &std::io::Error) -> ImportError {
     ImportError::Io { path: path.to_owned(), reason: error.to_string() }
 }
 
-/// Whether `name` stays inside the folder it is joined to, on every system: no root, no drive, no `..`.
+/// Whether a path made by joining `name` to a folder is inside that folder, on every operating system. `a/b.json` is;
+/// `/x`, `c:x`, `../x` and any name with a backslash are not. Names read from a model's files are checked with this.
 pub(crate) fn stays_inside(name: &str) -> bool {
     !name.is_empty()
         && !name.contains(['\\', ':', '\0'])
         && Path::new(name).components().all(|c| matches!(c, Component::Normal(_)))
 }
 
-/// Whether `name` is the name of a file directly in its folder.
+/// Whether `name` is the bare name of a file, without any folder in front: `a.json`, not `b/a.json`.
 pub(crate) fn is_plain_name(name: &str) -> bool {
     stays_inside(name) && !name.contains('/')
 }
 
-/// Describes the fault in the JSON `text`, and the byte of the text at which it is.
+/// Converts a serde_json error about `text` to the byte offset of the fault in `text` and a description of the fault.
 pub(crate) fn json_problem(text: &[u8], error: &serde_json::Error) -> (usize, String) {
     let lines_before = error.line().saturating_sub(1);
     let line_start: usize = text.split_inclusive(|&b| b == b'\n').take(lines_before).map(<[u8]>::len).sum();
     let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
     let message = error.to_string();
-    // serde_json's position counts lines and columns; callers report bytes of the file instead.
+    // serde_json ends its message with a line and a column. They are removed: callers report the byte offset instead.
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     let kind = if error.is_data() { "not as expected" } else { "not valid JSON" };
     (offset, format!("{kind}: {}", shortened(message, 200)))
 }
 
-/// As [`json_problem`], as an error about the whole file at `path`.
+/// [`json_problem`] as an [`ImportError::File`], where `text` is the whole file at `path`.
 pub(crate) fn json_error(path: &Path, text: &[u8], error: &serde_json::Error) -> ImportError {
     let (offset, reason) = json_problem(text, error);
     ImportError::File { path: path.to_owned(), offset: offset as u64, reason }
 }
 
-/// Numbers that Python's json writes and reads although JSON has none of them. Where one begins like another, the
-/// longer one comes first.
+/// The number literals that Python's json module writes and reads although they are not valid JSON.
 pub(crate) const PYTHON_CONSTANTS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// The key of the object that stands for such a number: `{"__float__": "Infinity"}`. transformers 5 itself writes them
-/// this way.
+/// The key of the JSON object that replaces one of the [`PYTHON_CONSTANTS`]: `{"__float__": "Infinity"}`. transformers
+/// 5 writes such numbers in the same way.
 pub(crate) const FLOAT_TAG: &str = "__float__";
 
-/// Parses the JSON `text` of `path` as Python's json does: `Infinity`, `-Infinity` and `NaN` are values. They become
-/// objects with the key [`FLOAT_TAG`], which no field accepts as a number.
+/// Parses the JSON `text` of the file `path`, and accepts `Infinity`, `-Infinity` and `NaN` as Python's json module
+/// does. Each of them becomes an object with the key [`FLOAT_TAG`], which `Config` accepts neither as a number nor as
+/// an object.
+///
+/// Errors when `text` is not valid JSON or does not match `T`.
 pub(crate) fn python_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, ImportError> {
     let error = match serde_json::from_slice(text) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    // The stand-in has as many bytes as the constant, so that an error that points at a byte of the text stays right.
+    // Syntax is checked with each constant replaced by a zero padded with spaces to the constant's length, so that the
+    // byte offset in an error is also right in the original text.
     let plain = spelt(text, |constant| format!("{:<1$}", 0, constant.len()));
     if plain == text {
         return Err(json_error(path, text, &error));
@@ -178,8 +185,8 @@ pub(crate) fn python_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Resu
     serde_json::from_slice(&tagged).map_err(|e| json_error(path, &tagged, &e))
 }
 
-/// `text` with each of Python's constants replaced by what `spell` returns for it; constants inside strings are left
-/// alone.
+/// Returns `text` with each of the [`PYTHON_CONSTANTS`] replaced by the result of `spell` for it. Constants inside JSON
+/// strings are not replaced.
 fn spelt(text: &[u8], spell: impl Fn(&str) -> String) -> Vec<u8> {
     let (mut spelt, mut rest, mut quoted) = (Vec::with_capacity(text.len()), text, false);
     while let Some(&byte) = rest.first() {
@@ -190,7 +197,7 @@ fn spelt(text: &[u8], spell: impl Fn(&str) -> String) -> Vec<u8> {
                 rest = &rest[constant.len()..];
                 continue;
             }
-            // An escaped quote does not end the string.
+            // A backslash is copied together with the next byte, so that an escaped quote does not end the string.
             (b'\\', None) if quoted => rest.len().min(2),
             (b'"', None) => {
                 quoted = !quoted;
@@ -204,7 +211,8 @@ fn spelt(text: &[u8], spell: impl Fn(&str) -> String) -> Vec<u8> {
     spelt
 }
 
-/// `text` cut to `limit` characters, so that a hostile file cannot flood a terminal.
+/// Returns the first `limit` characters of `text`, and `...` if there are more. Text from a file is shortened like this
+/// before it goes into an error message, because a damaged or malicious file can hold a name of many megabytes.
 pub(crate) fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((end, _)) => format!("{}...", &text[..end]),

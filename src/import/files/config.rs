@@ -1,9 +1,10 @@
-//! A JSON object of settings, read field by field with an error that names the file and the field.
+//! [`Config`]: a JSON object of settings such as config.json, read field by field. Every error names the file and the
+//! field.
 //!
-//! This module deliberately knows no model family: each family knows its fields and what they mean together. It
-//! remembers which fields were read, so that fields nobody understood can be listed. Read [`super::folder`] next for
-//! how the files are found, `defaults.rs` for the values of fields that are left out, and `inert.rs` for fields that
-//! need not be read.
+//! This module deliberately knows no model family: the code of each family in `families/` reads its own fields. A
+//! [`Config`] records which fields were read. A field that no code read may be a setting that changes the model, so it
+//! is reported as an error. Read [`super::folder`] next for how the files are found, `defaults.rs` for the values of
+//! fields that are left out, and `inert.rs` for the fields that may stay unread.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{FLOAT_TAG, PYTHON_CONSTANTS, python_json, shortened};
@@ -14,15 +15,16 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The largest size accepted. Larger ones are mistakes, and products of two sizes could overflow.
+/// The largest size that a configuration may state, 2^31. A larger one is a mistake, and the product of two of them
+/// could overflow.
 #[doc(hidden)]
 pub const MAX_SIZE: usize = 1 << 31;
 
-/// The names that one field has in different families, the preferred one first: `"vocab_size"`, or `["hidden_size",
-/// "n_embd"]`.
+/// The name of a field, or several names that families use for the same field: `"vocab_size"`, or `["hidden_size",
+/// "n_embd"]`. The first one that the file states is read.
 #[doc(hidden)]
 pub trait FieldNames {
-    /// The names, at least one.
+    /// The names, at least one, the preferred one first.
     fn names(&self) -> &[&str];
 }
 
@@ -44,35 +46,38 @@ impl FieldNames for &[&str] {
     }
 }
 
-/// The settings of one file, or of one object in it.
+/// The settings in one JSON file, or in one object nested in it.
 ///
-/// A field that is left out has the default that its family's class in transformers gives it, where this is the
-/// configuration of a model of a known family; otherwise it is absent. A field that is `null` is absent, whatever its
-/// default; `null` where the class takes none is an error.
+/// A field that the file leaves out has the default of its family's configuration class in transformers, if
+/// `Config::of_family` has set a family and its class has a default. Otherwise the field is absent. A field that is
+/// `null` is absent too, even if it has a default. If the class does not accept `null` for the field, reading it is an
+/// error.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct Config {
     path: PathBuf,
-    /// The path of a nested object, which error messages put before a field's name: `rope_parameters.`.
+    /// The place of this object in the file, which error messages put before a field's name, such as
+    /// `rope_parameters.`. Empty for the outermost object.
     prefix: String,
-    /// The file that error messages put before a field's name, such as `1_Pooling/config.json:`. Empty for config.json
-    /// itself.
+    /// What comes before a field's name when a person names the field to have it ignored, such as
+    /// `1_Pooling/config.json:`. Empty for config.json itself.
     file: String,
     map: Map<String, Value>,
     /// The family whose defaults apply to fields that are left out.
     family: Option<&'static str>,
-    /// The full names of the fields that were read. The name of an object whose fields are read one by one ends in a
-    /// point.
+    /// The fields that were read, with their prefixes: `rope_parameters.factor`. An object whose fields are read one by
+    /// one is entered with a trailing dot: `rope_parameters.`. Clones and nested objects share this set.
     read: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Config {
-    /// Reads the object `json`; `path` is for messages.
+    /// Parses the JSON object `json`. `path` is the file that error messages name. Errors when `json` is not an object.
     pub fn parse(path: &Path, json: &[u8]) -> Result<Config, ImportError> {
         Ok(Config::new(path, String::new(), python_json(path, json)?))
     }
 
-    /// Reads a list of objects, such as modules.json.
+    /// Parses a JSON list of objects, such as modules.json. Messages name the fields of the first object `0.type`,
+    /// `0.path` and so on. Errors when `json` is not a list of objects.
     pub fn parse_list(path: &Path, json: &[u8]) -> Result<Vec<Config>, ImportError> {
         let maps: Vec<Map<String, Value>> = python_json(path, json)?;
         let configs = maps.into_iter().enumerate();
@@ -83,25 +88,27 @@ impl Config {
         Config { path: path.to_owned(), prefix, file: String::new(), map, family: None, read: Arc::default() }
     }
 
-    /// The same settings, for a file other than config.json: messages and options name its fields as `FILE:FIELD`.
+    /// The same settings, marked as those of the file `file`, which is not config.json. A person who has a field of it
+    /// ignored names it `FILE:FIELD`.
     pub(crate) fn of_file(mut self, file: &str) -> Config {
         self.file = format!("{file}:");
         self
     }
 
-    /// The same configuration, in which fields that are left out have the defaults of `family`'s class in
-    /// transformers.
+    /// The same settings, in which a field that the file leaves out has the default of `family`'s configuration class
+    /// in transformers.
     pub(crate) fn of_family(&self, family: &'static str) -> Config {
         Config { family: Some(family), ..self.clone() }
     }
 
-    /// The same configuration without `fields`, which are named as error messages name them: `rope_parameters.factor`.
-    /// Errors when one of them does not exist.
+    /// The same settings without `fields`. A field of a nested object is named as in error messages:
+    /// `rope_parameters.factor`. Errors when one of the fields does not exist.
     pub fn without(mut self, fields: &[impl AsRef<str>]) -> Result<Config, ImportError> {
         for field in fields.iter().map(AsRef::as_ref) {
             let mut path: Vec<&str> = field.split('.').collect();
             let last = path.pop().unwrap_or(field);
-            // A name that contains a point may be a path into nested objects, or a field's own name.
+            // `a.b` is first taken as the field `b` of the object `a`, and if there is none, as a field with the name
+            // `a.b`.
             let inside = path.iter().try_fold(&mut self.map, |map, name| map.get_mut(*name)?.as_object_mut());
             let removed = inside.and_then(|map| map.remove(last));
             if removed.or_else(|| self.map.remove(field)).is_none() {
@@ -111,15 +118,16 @@ impl Config {
         Ok(self)
     }
 
-    /// Errors when fields were not read that may change what the model computes. The error lists all of them.
+    /// Errors with [`ImportError::NotUnderstood`] when a field was not read and is not in `inert.rs`'s list of fields
+    /// that change nothing. The error lists all such fields. Called after the family has read its fields.
     pub fn understood(&self) -> Result<(), ImportError> {
         let family = self.family.unwrap_or_default();
         self.understood_but(&|name, value| inert(family, name, value))
     }
 
-    /// As [`Config::understood`], for a file other than config.json. The list of harmless fields does not apply to
-    /// such a file: only names with a leading underscore, which are notes about how the file was written, may be left
-    /// unread.
+    /// As [`Config::understood`], for a file other than config.json, to which the list in `inert.rs` does not apply.
+    /// Every field has to be read, except for those whose names begin with an underscore: they record how the file was
+    /// written.
     pub fn wholly_understood(&self) -> Result<(), ImportError> {
         self.understood_but(&|name, _| name.starts_with('_'))
     }
@@ -140,46 +148,51 @@ impl Config {
         Err(ImportError::NotUnderstood { path: self.path.clone(), fields, names })
     }
 
-    /// The path of the file.
+    /// The path of the JSON file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// An error about a field that only its reader can find, such as a contradiction to another field.
+    /// An [`ImportError::Config`] about `field`, for faults that the caller finds, such as a contradiction between two
+    /// fields.
     pub fn error(&self, field: impl FieldNames, reason: impl Into<String>) -> ImportError {
         let field = format!("{}{}", self.prefix, field.names().join(" or "));
         ImportError::Config { path: self.path.clone(), field, reason: reason.into() }
     }
 
-    /// Whether the field has a value.
+    /// Whether the field has a value, from the file or by default. Does not mark the field as read.
     pub fn has(&self, field: impl FieldNames) -> bool {
         self.entry(&field).is_some()
     }
 
-    /// The names of all fields, those that are `null` included.
+    /// The names of all fields in the file, including those that are `null`. Defaults are not included.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.map.keys().map(String::as_str)
     }
 
-    /// The field's value as JSON. If several of its names are there, the first one counts; another one counts as read
-    /// only if it has the same value.
+    /// The field's value as JSON, from the file or by default; the field is marked as read. If the file states the
+    /// field under several of its names, the first name's value is returned. Another name is marked as read only if its
+    /// value is the same; otherwise the contradiction is reported as a field that was not read.
     pub fn value(&self, field: impl FieldNames) -> Option<&Value> {
         let (_, value) = self.entry(&field)?;
         self.mark(field.names(), value);
         Some(value)
     }
 
-    /// Marks the field as read if it has the value `value`, which its reader derives from other fields.
+    /// Marks the field as read if the file gives it the value `value`, which the caller has computed from other fields.
+    /// With another value it stays unread and is reported. For example, `head_dim` may be stated where it equals
+    /// `hidden_size / num_attention_heads`.
     pub fn agrees(&self, field: &str, value: impl Into<Value>) {
         self.mark(&[field], &value.into());
     }
 
-    /// A size: a whole number from 1 to [`MAX_SIZE`].
+    /// A size: a whole number from 1 to [`MAX_SIZE`]. This method and those below error when the field has another type
+    /// or is out of range, and, where the result is not an `Option` and no default is given, when it is absent.
     pub fn usize(&self, field: impl FieldNames) -> Result<usize, ImportError> {
         self.required(&field, self.size(&field)?)
     }
 
-    /// [`Config::usize`] of a field that may be absent.
+    /// A whole number from 1 to [`MAX_SIZE`], or `default` if the field is absent.
     pub fn usize_or(&self, field: impl FieldNames, default: usize) -> Result<usize, ImportError> {
         Ok(self.size(&field)?.unwrap_or(default))
     }
@@ -189,12 +202,12 @@ impl Config {
         self.required(&field, self.at_least(&field, 0)?)
     }
 
-    /// A whole number from 0 to [`MAX_SIZE`] that may be absent.
+    /// A whole number from 0 to [`MAX_SIZE`], or `default` if the field is absent.
     pub fn whole_or(&self, field: impl FieldNames, default: usize) -> Result<usize, ImportError> {
         Ok(self.at_least(&field, 0)?.unwrap_or(default))
     }
 
-    /// [`Config::usize`] of a field that may be absent.
+    /// A whole number from 1 to [`MAX_SIZE`], or `None` if the field is absent.
     pub fn opt_usize(&self, field: impl FieldNames) -> Result<Option<usize>, ImportError> {
         self.size(&field)
     }
@@ -204,27 +217,27 @@ impl Config {
         self.required(&field, self.number(&field)?)
     }
 
-    /// [`Config::f64`] of a field that may be absent.
+    /// A finite number, or `default` if the field is absent.
     pub fn f64_or(&self, field: impl FieldNames, default: f64) -> Result<f64, ImportError> {
         Ok(self.number(&field)?.unwrap_or(default))
     }
 
-    /// [`Config::f64`] of a field that may be absent.
+    /// A finite number, or `None` if the field is absent.
     pub fn opt_f64(&self, field: impl FieldNames) -> Result<Option<f64>, ImportError> {
         self.number(&field)
     }
 
-    /// A number above zero.
+    /// A finite number above zero.
     pub fn positive(&self, field: impl FieldNames) -> Result<f64, ImportError> {
         self.required(&field, self.above_zero(&field)?)
     }
 
-    /// A number above zero that may be absent: an epsilon, a rope base.
+    /// A finite number above zero, such as an epsilon or a RoPE base, or `default` if the field is absent.
     pub fn positive_or(&self, field: impl FieldNames, default: f64) -> Result<f64, ImportError> {
         Ok(self.above_zero(&field)?.unwrap_or(default))
     }
 
-    /// [`Config::positive`] of a field that may be absent.
+    /// A finite number above zero, or `None` if the field is absent.
     pub fn opt_positive(&self, field: impl FieldNames) -> Result<Option<f64>, ImportError> {
         self.above_zero(&field)
     }
@@ -236,51 +249,52 @@ impl Config {
         self.required(&field, numbers)
     }
 
-    /// A list of whole numbers from 0, empty when absent.
+    /// A list of whole numbers, each 0 or more. Empty if the field is absent.
     pub fn wholes(&self, field: impl FieldNames) -> Result<Vec<usize>, ImportError> {
         let whole = |v: &Value| usize::try_from(v.as_u64()?).ok();
         let numbers = self.typed(&field, "a list of whole numbers", |v| v.as_array()?.iter().map(whole).collect())?;
         Ok(numbers.unwrap_or_default())
     }
 
-    /// A truth value. A missing one is false, as `None` is in Python.
+    /// A boolean, or `false` if the field is absent, as an unset (`None`) option counts as false in Python.
     pub fn flag(&self, field: impl FieldNames) -> Result<bool, ImportError> {
         self.bool_or(field, false)
     }
 
-    /// A truth value that may be absent.
+    /// A boolean, or `default` if the field is absent.
     pub fn bool_or(&self, field: impl FieldNames, default: bool) -> Result<bool, ImportError> {
         Ok(self.opt_bool(field)?.unwrap_or(default))
     }
 
-    /// A truth value that may be absent.
+    /// A boolean, or `None` if the field is absent.
     pub fn opt_bool(&self, field: impl FieldNames) -> Result<Option<bool>, ImportError> {
         self.typed(&field, "true or false", Value::as_bool)
     }
 
-    /// A text.
+    /// A string.
     pub fn str(&self, field: impl FieldNames) -> Result<&str, ImportError> {
         self.required(&field, self.typed(&field, "a text", Value::as_str)?)
     }
 
-    /// A text that may be absent.
+    /// A string, or `default` if the field is absent.
     pub fn str_or<'a>(&'a self, field: impl FieldNames, default: &'a str) -> Result<&'a str, ImportError> {
         Ok(self.opt_str(field)?.unwrap_or(default))
     }
 
-    /// A text that may be absent.
+    /// A string, or `None` if the field is absent.
     pub fn opt_str(&self, field: impl FieldNames) -> Result<Option<&str>, ImportError> {
         self.typed(&field, "a text", Value::as_str)
     }
 
-    /// A list of texts, empty when absent.
+    /// A list of strings. Empty if the field is absent.
     pub fn strings(&self, field: impl FieldNames) -> Result<Vec<&str>, ImportError> {
         let texts = self.typed(&field, "a list of texts", |v| v.as_array()?.iter().map(Value::as_str).collect())?;
         Ok(texts.unwrap_or_default())
     }
 
-    /// Token ids, written as one number or as a list; empty when absent. Files write -1, or an id outside the
-    /// vocabulary, for a token that is never produced.
+    /// Token ids, which the file states as one number or as a list. Empty if the field is absent. Ids are signed and
+    /// are not checked against the vocabulary: files state -1 or a number beyond the vocabulary where a model has no
+    /// such token.
     pub fn ids(&self, field: impl FieldNames) -> Result<Vec<i64>, ImportError> {
         let id = Value::as_i64;
         let ids = self.typed(&field, "a token id or a list of them", |v| match v {
@@ -290,7 +304,7 @@ impl Config {
         Ok(ids.unwrap_or_default())
     }
 
-    /// A nested object. If it is absent, an object without fields.
+    /// A nested object, or an object without fields if it is absent.
     pub fn object_or_empty(&self, field: &str) -> Result<Config, ImportError> {
         let (path, file) = (self.path.clone(), self.file.clone());
         let prefix = format!("{}{field}.", self.prefix);
@@ -298,7 +312,7 @@ impl Config {
         Ok(self.object(field)?.unwrap_or_else(empty))
     }
 
-    /// A nested object that may be absent.
+    /// A nested object, or `None` if it is absent. Its fields then have to be read one by one; they have no defaults.
     pub fn object(&self, field: impl FieldNames) -> Result<Option<Config>, ImportError> {
         let plain = |value| Value::as_object(value).filter(|map| !map.contains_key(FLOAT_TAG));
         let Some(map) = self.typed(&field, "an object", plain)? else { return Ok(None) };
@@ -309,12 +323,13 @@ impl Config {
         Ok(Some(Config { path, prefix, file, map, family: None, read }))
     }
 
-    /// Whether there are no fields at all.
+    /// Whether the object has no fields at all.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// The field's value and the name that it was found under: from the file, or else the default.
+    /// The field's value and the name that it was found under: the first name with a value other than `null` in the
+    /// file, or else the family's default if the file has none of the names.
     fn entry<'n>(&self, field: &'n impl FieldNames) -> Option<(&'n str, &Value)> {
         let names = field.names();
         let mut stated = names.iter().filter_map(|&name| Some((name, self.map.get(name)?)));
@@ -326,20 +341,22 @@ impl Config {
         (left_out && !default.value.is_null()).then_some((name, &default.value))
     }
 
-    /// The default of the field in the family's class.
+    /// The default that the family's configuration class has for the field, and the name under which it has it.
     fn default<'n>(&self, names: &[&'n str]) -> Option<(&'n str, &'static FieldDefault)> {
         let family = self.family?;
         names.iter().find_map(|name| Some((*name, defaults::find(family, name)?)))
     }
 
-    /// Marks as read those of the names whose value is `value`.
+    /// Marks as read each of `names` whose value in the file is `value`.
     fn mark(&self, names: &[&str], value: &Value) {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let saying = names.iter().filter(|name| self.map.get(**name).is_some_and(|said| same(said, value)));
         read.extend(saying.map(|name| format!("{}{name}", self.prefix)));
     }
 
-    /// The field converted by `read`. `None` when it is absent; an error when it has another type.
+    /// The field's value, converted by `read`; the field is marked as read. `None` when the field is absent. Errors
+    /// when `read` returns `None`, with a message that says what was `expected`, and when the file says `null` although
+    /// the family's class does not accept it.
     fn typed<'a, T>(
         &'a self,
         field: &impl FieldNames,
@@ -389,7 +406,8 @@ impl Config {
     }
 }
 
-/// A value as JSON text, shortened for messages.
+/// A value as JSON text for messages, cut to 60 characters. A tagged constant is shown as the file spells it:
+/// `Infinity`.
 fn shown(value: &Value) -> String {
     let mut text = value.to_string();
     for constant in PYTHON_CONSTANTS {
@@ -398,7 +416,9 @@ fn shown(value: &Value) -> String {
     shortened(&text, 60)
 }
 
-/// The fields below `prefix` that were not read and are not known to be harmless, with their values.
+/// Adds to `found` the full names and values of the fields of `map` that are not in `read`, not `null`, and for which
+/// `harmless` is false. `prefix` is the place of `map` in the file. A nested object is searched if its fields are read
+/// one by one; otherwise it counts as a single field.
 fn unread<'a>(
     prefix: &str,
     map: &'a Map<String, Value>,
@@ -466,7 +486,7 @@ mod tests {
         };
         let c = config(json);
         read(&c);
-        // Asking whether a field exists does not mark it as read.
+        // `has` does not mark a field as read.
         assert!(c.has("hidden_sise"));
         let message = c.understood().unwrap_err().to_string();
         for line in ["hidden_sise: 10", "lm_head_bias: true", "n_embd: 9", "other: {\"a\":1}", "rope.fctor: [2.0]"] {

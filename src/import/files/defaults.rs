@@ -1,10 +1,9 @@
-//! The default values that each family's configuration class in transformers has for fields that a config.json leaves
-//! out.
+//! The default values of the fields of config.json, per model family, as transformers' configuration classes have them.
 //!
 //! Published files leave out fields that equal the default of their class: Gemma 3 4B, for example, states neither its
-//! heads nor its vocabulary. The table is generated from transformers by `tests/fixtures/defaults.py` and deliberately
-//! holds plain values only: a value that a class computes from other fields, such as head_dim, is computed by the
-//! family's file here. Read `config.rs` for who looks up a default.
+//! number of heads nor its vocabulary size. `tests/fixtures/defaults.py` generates the table from transformers. It
+//! deliberately holds constants only: where a class computes a value from other fields, such as head_dim, the family's
+//! file in `families/` computes it. Read `config.rs` next, which looks up the defaults.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,21 +13,22 @@ use std::sync::LazyLock;
 /// One field of a configuration class.
 #[derive(Debug, Deserialize)]
 pub(crate) struct FieldDefault {
-    /// The value of a field that is left out. `null` means that the class has no value for it or computes one.
+    /// The value of the field where a file leaves it out. `null` if the class has no default or computes one.
     #[serde(rename = "default")]
     pub(crate) value: Value,
-    /// Whether a file may say `null` here. For other fields transformers refuses it.
+    /// Whether the file may say `null` for this field. transformers refuses a `null` in other fields.
     #[serde(default)]
     pub(crate) nullable: bool,
 }
 
 type Table = HashMap<String, HashMap<String, FieldDefault>>;
 
-/// The fields by `model_type` and name. A test reads the table, so it cannot be empty.
+/// The defaults by `model_type` and field name. If defaults.json did not parse, the table would be empty and the test
+/// below would fail.
 static TABLE: LazyLock<Table> =
     LazyLock::new(|| serde_json::from_str(include_str!("defaults.json")).unwrap_or_default());
 
-/// The field called `name` of the class of `family`. `None` where the class has no such field.
+/// The default of the field `name` in `family`'s configuration class. `None` where the class has no such field.
 pub(crate) fn find(family: &str, name: &str) -> Option<&'static FieldDefault> {
     TABLE.get(family)?.get(name)
 }

@@ -1,12 +1,12 @@
-//! The demo model, which is part of the program so that the first run needs no download.
+//! The demo model. Its files are embedded in the program, so that the first run needs no download.
 //!
-//! This module deliberately knows nothing of what the model is; `assets/demo/RECIPE.md` tells how it was made.
-//! Read [`super::folder`] next: an embedded folder is read and checked like any other.
+//! This module deliberately only lists the files; `assets/demo/RECIPE.md` describes the model and how it was trained.
+//! Read [`super::folder`] next: an embedded folder is read and checked like a folder on disk.
 
 use crate::import::ImportError;
 use crate::import::files::folder::Folder;
 
-/// The embedded folder: a Llama of 2.6 M parameters that writes in the manner of Shakespeare.
+/// The folder of the demo model: a Llama of 2.6 M parameters that writes in the style of Shakespeare.
 #[doc(hidden)]
 pub fn demo() -> Result<Folder, ImportError> {
     Folder::embedded(&[

@@ -1,7 +1,8 @@
-//! A model folder: finds its settings and its weights, and opens them all before any is used.
+//! [`Folder`]: a model folder as Hugging Face lays it out. Opening one finds config.json and all weight files and
+//! validates them before any of them is used.
 //!
-//! This module deliberately knows no model family and copies no weight. It reads safetensors only, because a pickle
-//! file runs code that its author chose. Read [`super::FileTensors`] next for how parts of the tensors are read.
+//! This module deliberately knows no model family and copies no weight. It reads safetensors only, because loading a
+//! pickle file runs code that the file's author chose. Read `tensors.rs` next for how parts of tensors are read.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{Bytes, io, read_small, shortened, stays_inside};
@@ -15,38 +16,40 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The name of unsharded weights.
+/// The weight file of a model whose weights are in one file.
 const SINGLE: &str = "model.safetensors";
 
-/// The names that peft gives an adapter's settings and weights.
+/// The names of the files that the Python library peft writes for an adapter such as a LoRA.
 const ADAPTER: [&str; 3] = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"];
 
-/// How a person makes one model of an adapter and its base model.
+/// The advice in the error about an adapter: how to merge it into its base model.
 const MERGE: &str = "to merge the adapter into its base model, in Python: \
     `peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)`, with the Auto \
     class of the model's kind. To run the base model alone, take the adapter's files out of the folder";
 
-/// A file of an embedded folder: its name and its bytes.
+/// A file of a folder that is embedded in the program: its name and its bytes.
 type Embedded = (&'static str, &'static [u8]);
 
-/// Where the files of a folder are: on disk or embedded in the program.
+/// Where the files of a folder are: on disk, or embedded in the program.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Disk,
     Memory(&'static [Embedded]),
 }
 
-/// A model folder whose files have been found and validated.
+/// A model folder whose config.json has been parsed and whose weight files are mapped and validated.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct Folder {
-    /// The folder that was opened. modules.json and the files that it names are here.
+    /// The folder that the caller opened. modules.json and the files that it names are in this folder.
     root: PathBuf,
-    /// The folder of the model's own files: `root`, or the subfolder that modules.json names.
+    /// The folder that holds config.json, the tokenizer and the weights: `root`, or the subfolder that modules.json
+    /// names.
     path: PathBuf,
-    /// The path from `root` to `path`, such as `0_Transformer/`; empty if they are the same folder.
+    /// The path from `root` to `path`, such as `0_Transformer/`. Empty if they are the same folder.
     inside: String,
-    /// Fields, by file, that are read as if they were absent. Those of config.json have been removed from it already.
+    /// The fields, as (file, field), that are removed when a file other than config.json is read. Ignored fields of
+    /// config.json have been removed from `config` already.
     ignored: Vec<(String, String)>,
     place: Place,
     config: Config,
@@ -54,12 +57,13 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder at `path`: config.json and model.safetensors, or else the files that
+    /// Opens the folder at `path`: config.json, and either model.safetensors or the files that
     /// model.safetensors.index.json lists. Older sentence-transformers folders keep these files in a subfolder, which
     /// modules.json names.
     ///
-    /// Weights are mapped and their headers are validated; no element is read. Errors when a file is missing or
-    /// damaged, and when the folder holds an adapter, since the files of the base model alone are another model.
+    /// Weight files are mapped and their headers are validated; no element is read. Errors when a file is missing or
+    /// damaged. Also errors when the folder holds an adapter, which is not supported: running the base model without it
+    /// would silently give other results.
     pub fn open(path: impl AsRef<Path>) -> Result<Folder, ImportError> {
         let path = path.as_ref();
         match std::fs::metadata(path) {
@@ -74,14 +78,14 @@ impl Folder {
         Folder::build(path.to_owned(), Place::Disk)
     }
 
-    /// A folder whose files are part of the program.
+    /// A folder whose files are embedded in the program. Errors as [`Folder::open`].
     #[doc(hidden)]
     pub fn embedded(files: &'static [Embedded]) -> Result<Folder, ImportError> {
         Folder::build(PathBuf::from("<embedded>"), Place::Memory(files))
     }
 
-    /// A folder that holds only the settings in the file at `path`, whatever that file is called. The folder's path is
-    /// that of the file.
+    /// A folder without weights, for a model with random weights. The file at `path`, whatever its name, is its
+    /// config.json, and [`Folder::path`] returns the path of that file. Errors when the file cannot be read or parsed.
     #[doc(hidden)]
     pub fn bare(path: impl AsRef<Path>) -> Result<Folder, ImportError> {
         let path = path.as_ref();
@@ -110,7 +114,8 @@ impl Folder {
                 ));
             }
         }
-        // Weights are opened first: if the folder holds weights of another format, that error helps the most.
+        // Weights are opened before config.json is looked for. A folder with weights in another format, such as a GGUF
+        // file, may lack config.json too, and the error about the format is the more useful one.
         let files = open_weights(&path, place)?;
         let Some(config) = read(&path, place, "config.json")? else {
             return Err(folder_error(&path, "holds no config.json, which says what the model is".into()));
@@ -120,14 +125,16 @@ impl Folder {
         Ok(Folder { root, path, inside, ignored, place, config, files: files.into() })
     }
 
-    /// The folder of the model's own files: the folder itself, or the subfolder that modules.json names.
+    /// The folder that holds config.json and the weights: the opened folder itself, or the subfolder that modules.json
+    /// names.
     #[doc(hidden)]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The same folder, read as if `fields` were absent. A field of config.json goes by its name, one of another file
-    /// by `FILE:FIELD`, such as `1_Pooling/config.json:include_prompt`. Errors when one of them does not exist.
+    /// The same folder, read as if its files did not have `fields`. A field of config.json is given by its name, a
+    /// field of another file as `FILE:FIELD`, such as `1_Pooling/config.json:include_prompt`. Errors when a file or a
+    /// field does not exist.
     pub fn ignoring(mut self, fields: &[impl AsRef<str>]) -> Result<Folder, ImportError> {
         let (elsewhere, own): (Vec<&str>, Vec<&str>) =
             fields.iter().map(AsRef::as_ref).partition(|field| field.contains(".json:"));
@@ -140,7 +147,7 @@ impl Folder {
             }
             self.ignored.push((file, field.to_string()));
         }
-        // Reading each of the files once shows whether the fields exist.
+        // Reads each file once and drops the result: reading removes the fields and errors if one does not exist.
         for (file, _) in &self.ignored {
             match file.as_str() {
                 modules::MODULES => drop(self.json_list(file)?),
@@ -150,19 +157,20 @@ impl Folder {
         Ok(self)
     }
 
-    /// The settings of config.json.
+    /// The settings in config.json.
     #[doc(hidden)]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The object in the model's file `name`, which may be in a subfolder. `None` when there is no such file.
+    /// The JSON object in the file `name` in [`Folder::path`]; `name` may contain subfolders. `None` when there is no
+    /// such file. Errors when the file cannot be read or parsed, or when `name` leads outside the folder.
     #[doc(hidden)]
     pub fn json(&self, name: &str) -> Result<Option<Config>, ImportError> {
         self.outer_json(&format!("{}{name}", self.inside))
     }
 
-    /// As [`Folder::json`], for a file beside modules.json.
+    /// As [`Folder::json`], with `name` relative to the folder that the caller opened, where modules.json is.
     pub(crate) fn outer_json(&self, name: &str) -> Result<Option<Config>, ImportError> {
         let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
         let config = Config::parse(&self.root.join(name), &json)?.of_file(name);
@@ -170,7 +178,8 @@ impl Folder {
         config.without(&ignored).map(Some)
     }
 
-    /// The list of objects in the file `name` beside modules.json. `None` when there is no such file.
+    /// The JSON list of objects in the file `name`, relative to the folder that the caller opened. `None` when there is
+    /// no such file.
     #[doc(hidden)]
     pub fn json_list(&self, name: &str) -> Result<Option<Vec<Config>>, ImportError> {
         let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
@@ -183,27 +192,29 @@ impl Folder {
         entries.map(entry).collect::<Result<_, ImportError>>().map(Some)
     }
 
-    /// The bytes of the small file `name`, for example of tokenizer.json. `None` when there is no such file.
+    /// The bytes of the file `name` in [`Folder::path`], for example of tokenizer.json. `None` when there is no such
+    /// file.
     ///
-    /// `name` may have been read from another file of the folder, so it is refused if it leads outside the folder.
+    /// Errors when the file is longer than 64 MiB or cannot be read. Also errors when `name` leads outside the folder:
+    /// it may come from another file of the folder, which the folder's author controls.
     #[doc(hidden)]
     pub fn bytes(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, ImportError> {
         read(&self.path, self.place, name)
     }
 
-    /// The names of all tensors, in the order of their files and bytes.
+    /// The names of all tensors: file by file, and within a file in the order in which their elements are stored.
     #[doc(hidden)]
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.files.iter().flat_map(|file| &file.entries).map(|entry| entry.name.as_str())
     }
 
-    /// Bytes of all tensors together.
+    /// The size in bytes of all tensors together.
     #[doc(hidden)]
     pub fn weight_bytes(&self) -> u64 {
         self.files.iter().flat_map(|file| &file.entries).map(|entry| entry.range.len() as u64).sum()
     }
 
-    /// The open files.
+    /// The weight files, mapped and validated.
     pub(crate) fn files(&self) -> &Arc<[File]> {
         &self.files
     }
@@ -221,7 +232,8 @@ fn open_weights(path: &Path, place: Place) -> Result<Vec<File>, ImportError> {
     for name in index.files() {
         files.push(open_file(path, place, name)?.ok_or_else(|| index.missing_file(name))?);
     }
-    // A name in two files is an error even if the index says which one is meant: one of the files is out of date.
+    // A tensor that is in two files is an error, even though the index names one of them: one file is probably left
+    // over from an earlier version of the model.
     let mut holder: HashMap<&str, &File> = HashMap::new();
     for file in &files {
         for entry in &file.entries {
@@ -238,7 +250,7 @@ fn open_weights(path: &Path, place: Place) -> Result<Vec<File>, ImportError> {
     Ok(files)
 }
 
-/// Opens the weights in the file `name`. `None` when there is no such file.
+/// Opens and validates the weight file `name`. `None` when there is no such file.
 fn open_file(path: &Path, place: Place, name: &str) -> Result<Option<File>, ImportError> {
     let full = path.join(name);
     match place {
@@ -264,12 +276,13 @@ fn find(files: &'static [Embedded], name: &str) -> Option<&'static [u8]> {
     files.iter().find(|(n, _)| *n == name).map(|(_, bytes)| *bytes)
 }
 
-/// Whether a file, a folder or a link has this path. A broken link counts, so that it is reported and not ignored.
+/// Whether there is a file, a folder or a symbolic link at `path`. A broken link counts, so that opening it gives an
+/// error about it instead of treating the file as absent.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// Whether the folder holds the file `name`.
+/// Whether the folder at `path` holds a file called `name`.
 fn there(path: &Path, place: Place, name: &str) -> bool {
     match place {
         Place::Disk => exists(&path.join(name)),
@@ -315,10 +328,10 @@ fn kind(name: &str) -> Option<Kind> {
     }
 }
 
-/// Explains why a folder has no weights, and what a person can do.
+/// The message for a folder without safetensors weights: which other weights it holds, and how to get usable ones.
 fn no_weights(path: &Path, place: Place) -> String {
     let names: Vec<String> = match place {
-        // A folder can hold millions of files. The first thousand are enough to tell what it is.
+        // A folder can hold millions of files, so only the first thousand names are read.
         Place::Disk => std::fs::read_dir(path)
             .map(|dir| dir.flatten().take(1000).map(|e| e.file_name().to_string_lossy().into_owned()).collect())
             .unwrap_or_default(),

@@ -1,7 +1,7 @@
-//! model.safetensors.index.json: which file of a sharded model holds which tensor.
+//! Parses model.safetensors.index.json, which says for a model stored in several files which file holds which tensor.
 //!
-//! This module deliberately opens no weights: it only checks that every file named is inside the folder. Read
-//! [`super::folder`] next for how those files are opened and compared with the index.
+//! This module deliberately opens no weights. It checks that every file name in the index is a plain name that ends in
+//! `.safetensors`. Read [`super::folder`] next, which opens these files and compares their tensors with the index.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{is_plain_name, json_error, shortened};
@@ -11,17 +11,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-/// A validated index.
+/// An index whose file names are checked and whose tensor names are unique.
 #[derive(Debug)]
 pub(crate) struct Index {
     path: PathBuf,
     text: Vec<u8>,
-    /// The file of each tensor, by the tensor's name.
+    /// The name of the file that holds each tensor, by the tensor's name.
     pub(crate) weight_map: BTreeMap<String, String>,
 }
 
 impl Index {
-    /// Reads the index `text`; `path` is for messages.
+    /// Parses the index `text`. `path` is the file that error messages name. Errors when `text` is not an index, names
+    /// a tensor twice or no tensor at all, or has a file name that is not allowed.
     pub(crate) fn parse(path: PathBuf, text: Vec<u8>) -> Result<Index, ImportError> {
         let raw: Raw = serde_json::from_slice(&text).map_err(|e| json_error(&path, &text, &e))?;
         let mut index = Index { path, text, weight_map: BTreeMap::new() };
@@ -39,18 +40,18 @@ impl Index {
         Ok(index)
     }
 
-    /// The files that the index names, each once.
+    /// The names of all weight files, each once, sorted.
     pub(crate) fn files(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
     }
 
-    /// The error about a file that the index names and that does not exist.
+    /// An error for a file that the index names and the folder does not hold.
     pub(crate) fn missing_file(&self, file: &str) -> ImportError {
         let tensor = self.weight_map.iter().find(|(_, f)| *f == file).map_or("", |(tensor, _)| tensor);
         self.error(tensor, file, format!("the index names the file {file:?}, which is not in the folder"))
     }
 
-    /// The error about a tensor that is not in the file that the index names for it.
+    /// An error for a tensor that is not in the file that the index names for it.
     pub(crate) fn missing_tensor(&self, tensor: &str, file: &str) -> ImportError {
         self.error(tensor, tensor, format!("the index names the file {file:?}, which has no such tensor"))
     }
@@ -67,10 +68,10 @@ impl Index {
         Ok(())
     }
 
-    /// An error about a tensor, which points at the place where the index contains the string `at`.
+    /// An [`ImportError::Tensor`] about `tensor`. Its byte offset is the first place in the index where the string `at`
+    /// occurs in quotes, or 0 if there is none.
     fn error(&self, tensor: &str, at: &str, reason: String) -> ImportError {
-        // The parser keeps no positions, so the place is searched for. That happens only once there is an error to
-        // report.
+        // serde keeps no positions of parsed strings, so the text is searched, which costs time only for an error.
         let quoted = serde_json::to_string(at).unwrap_or_default();
         let found = self.text.windows(quoted.len().max(1)).position(|w| w == quoted.as_bytes());
         let (path, tensor) = (self.path.clone(), shortened(tensor, 200));
@@ -83,7 +84,8 @@ struct Raw {
     weight_map: Pairs,
 }
 
-/// The pairs of an object in their order, so that a name that appears twice is seen twice.
+/// The (key, value) pairs of a JSON object in file order. A key that appears twice is kept twice, where a map would
+/// silently keep one of them.
 struct Pairs(Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Pairs {

@@ -1,16 +1,18 @@
-//! The fields of a configuration that change nothing that a model computes, grouped by reason.
+//! The list of configuration fields that do not change what a model computes, grouped by reason.
 //!
-//! A field that a family did not read and that is not listed here is an error: ignoring a setting would give a model
-//! that runs and is wrong. A field is listed when transformers' code of the families concerned never reads it, or
-//! reads it for something that fanfold does not do. The list deliberately covers what transformers writes for every
-//! model and what published files add; fields that a family reads are not in it. Read `config.rs` for who asks.
+//! A field that a family did not read and that is not listed here is an error, because ignoring a setting would give a
+//! model that runs and computes wrong results. A field is listed when transformers' code of the families concerned
+//! never reads it, or reads it only for something that fanfold does not do, such as training. The list deliberately
+//! covers only fields that transformers writes for every model or that published files add; fields that a family reads
+//! are not in it. Read `config.rs` next, where `Config::understood` consults the list.
 
 use serde_json::Value;
 
-/// The families whose queries and keys are always normalised.
+/// The families that always normalise queries and keys, so that stating `use_qk_norm: true` changes nothing.
 const QK_NORM: &[&str] = &["qwen3", "qwen3_moe", "gemma3_text", "gemma3", "olmo2"];
 
-/// The families whose linear layers have no bias unless a field that they read says so.
+/// The families whose linear layers have no bias by default, so that stating `bias: false` changes nothing. Where one
+/// of these families can have biases, it reads the field for them itself.
 const NO_BIAS: &[&str] = &[
     "llama",
     "mistral",
@@ -25,7 +27,7 @@ const NO_BIAS: &[&str] = &[
     "falcon",
 ];
 
-/// The families that predict tokens.
+/// The families of decoders, which predict tokens.
 const DECODERS: &[&str] = &[
     "llama",
     "mistral",
@@ -45,7 +47,7 @@ const DECODERS: &[&str] = &[
     "gpt2",
 ];
 
-/// Fields that may have any value.
+/// Fields that change nothing, whatever their value and the family: (reason, fields).
 const ANY: &[(&str, &[&str])] = &[
     (
         "where the file is from",
@@ -225,7 +227,7 @@ const ANY: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Fields that may have any value in some families: the families, the reason, and the fields.
+/// Fields that change nothing in some families, whatever their value: (families, reason, fields).
 const ANY_IN: &[(&[&str], &str, &[&str])] = &[
     (DECODERS, "transformers asks for it in encoders only", &["is_decoder"]),
     (&["gemma2", "gemma3_text", "gemma3"], "these families read hidden_activation in its place", &["hidden_act"]),
@@ -234,8 +236,9 @@ const ANY_IN: &[(&[&str], &str, &[&str])] = &[
     (&["llama", "mistral"], "a note on training that files with YaRN bear in rope_scaling", &["finetuned"]),
 ];
 
-/// Fields that change nothing as long as they have this value, written as JSON, in the families listed, or in all if
-/// none is. Where a family reads such a field itself, the family decides.
+/// Fields that change nothing as long as they have the given value: (families, field, value as JSON). An empty list of
+/// families means all. For example, `mlp_bias: false` may be ignored everywhere, `mlp_bias: true` is an error. A family
+/// that reads such a field itself may accept other values.
 const AT: &[(&[&str], &str, &str)] = &[
     (&[], "add_cross_attention", "false"),
     (&["falcon"], "apply_residual_connection_post_layernorm", "false"),
@@ -269,7 +272,8 @@ const AT: &[(&[&str], &str, &str)] = &[
     (QK_NORM, "use_qk_norm", "true"),
 ];
 
-/// Fields that are refused and that people will ask about: an explanation, and what leaving them out means.
+/// Explanations for fields that are refused although published files have them: (field, explanation). An explanation
+/// says what the field does, and what the model computes if the field is ignored.
 const REFUSED: &[(&str, &str)] = &[
     (
         "attn_factor",
@@ -283,8 +287,9 @@ const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Whether a field that a family did not read may be ignored in `family`. Names with a leading underscore are
-/// transformers' own notes.
+/// Whether the field `name` with the value `value`, which `family` did not read, changes nothing. `name` is the last
+/// part of a nested field's name. Fields whose names begin with an underscore always count as harmless: transformers
+/// writes them as notes, such as `_name_or_path`.
 pub(crate) fn inert(family: &str, name: &str, value: &Value) -> bool {
     let at = |(families, known, at): &(&[&str], &str, &str)| {
         let listed = *known == name && (families.is_empty() || families.contains(&family));
@@ -296,13 +301,14 @@ pub(crate) fn inert(family: &str, name: &str, value: &Value) -> bool {
         || AT.iter().any(at)
 }
 
-/// Explains the field `name`, which may be nested, if people will ask about it.
+/// The explanation for the field `name`, if [`REFUSED`] has one. Of a nested name, such as `rope_scaling.attn_factor`,
+/// the last part is looked up.
 pub(crate) fn what(name: &str) -> Option<&'static str> {
     let last = name.rsplit('.').next();
     REFUSED.iter().find(|(known, _)| Some(*known) == last).map(|(_, what)| *what)
 }
 
-/// Whether two values are the same; 1 and 1.0 are.
+/// Whether two JSON values are equal. Numbers are compared by value, so that 1 equals 1.0.
 pub(crate) fn same(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a == b,
@@ -315,7 +321,7 @@ mod tests {
     use super::*;
     use crate::import::families::FAMILIES;
 
-    /// A value of the same kind that differs from `value`.
+    /// A value that differs from `value`, of the same JSON type if it is a boolean, a number or a string.
     fn other(value: &Value) -> Value {
         match value {
             Value::Bool(value) => (!value).into(),

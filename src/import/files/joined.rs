@@ -1,20 +1,22 @@
-//! A weight that is made of views, one after another along its first dimension.
+//! [`Joined`]: a graph weight as a concatenation of file views along the first dimension.
 //!
-//! Most weights are one view. A weight that a file interleaves head by head, or keeps in several tensors, is several
-//! views, because no strides can express it as one. The module deliberately knows neither heads nor files. Read
-//! `builder.rs` for who makes these weights.
+//! Most weights are a single view. Several views are needed where strides cannot express the weight: where a file
+//! stores Q, K and V interleaved head by head, or each expert in a tensor of its own. This module deliberately knows
+//! neither heads nor files. Read `blocks/builder.rs` next, which creates these weights.
 
 use crate::import::ImportError;
 use crate::import::files::tensors::{Tensors, View};
 use crate::tensor::TensorError;
 use crate::tensor::{Region, Tensor};
 
-/// Where the elements of one graph weight lie.
+/// The elements of one graph weight: one or more views, concatenated along the first dimension. All views have the same
+/// shape, except for the length of that dimension.
 #[derive(Clone, Debug)]
 pub(crate) struct Joined(Vec<View>);
 
 impl Joined {
-    /// Joins `views`. `None` when there is no view, or when the views differ in more than their first dimension.
+    /// Concatenates `views`. `None` when `views` is empty, when the shapes differ in more than the first dimension, and
+    /// for several scalars, which have no first dimension.
     pub(crate) fn new(views: Vec<View>) -> Option<Joined> {
         let rest = |view: &View| view.shape.get(1..).map(<[usize]>::to_vec);
         let first = views.first().and_then(rest);
@@ -22,7 +24,7 @@ impl Joined {
         whole.then_some(Joined(views)).filter(|joined| !joined.0.is_empty())
     }
 
-    /// The shape of the whole.
+    /// The shape of the concatenation.
     pub(crate) fn shape(&self) -> Vec<usize> {
         let mut shape = self.0.first().map(|view| view.shape.clone()).unwrap_or_default();
         if let (Some(rows), [_, others @ ..]) = (shape.first_mut(), self.0.as_slice()) {
@@ -31,17 +33,18 @@ impl Joined {
         shape
     }
 
-    /// Elements of the whole.
+    /// The number of elements of the concatenation.
     pub(crate) fn numel(&self) -> usize {
         self.0.iter().map(View::numel).fold(0, usize::saturating_add)
     }
 
-    /// The views that it is made of.
+    /// The concatenated views, in order.
     pub(crate) fn views(&self) -> &[View] {
         &self.0
     }
 
-    /// The elements of the region `region` of the whole, and no others. Errors when the region leaves the whole.
+    /// Reads the region `region` of the concatenation, and no element outside it. `tensors` are the tensors that the
+    /// views refer to. Errors when the region is not inside the concatenation, or when a view cannot be read.
     pub(crate) fn read(&self, tensors: &dyn Tensors, region: &Region) -> Result<Tensor, ImportError> {
         if let [view] = self.0.as_slice() {
             return tensors.read(&view.region(region)?);
@@ -76,7 +79,8 @@ mod tests {
     use std::path::Path;
 
     proptest! {
-        /// Any region of the joined views equals the same region of the whole, and no further element is read.
+        /// Reading a region of joined views gives the same values as copying these rows and columns from the tensor
+        /// that the views are slices of, and reads no other element.
         #[test]
         fn any_box_of_joined_rows_is_those_rows(
             parts in prop::collection::vec((0usize..12, 0usize..5), 1..6),

@@ -1,7 +1,7 @@
-//! The files of a model folder: found, checked, mapped and read, before any graph is built.
+//! Finds, checks, maps and reads the files of a model folder, before any graph is built.
 //!
-//! Nothing here knows a model family or a graph. `folder.rs` finds files, `bytes.rs`, `safetensors.rs` and `index.rs` check
-//! them, `config.rs` reads settings, `tensors.rs` reads parts of tensors. Read `folder.rs` first.
+//! These modules deliberately know no graph and build no model. `folder.rs` finds files; `bytes.rs`, `safetensors.rs`
+//! and `index.rs` check them; `config.rs` reads settings; `tensors.rs` reads parts of tensors. Read `folder.rs` first.
 
 pub(crate) mod bytes;
 pub(crate) mod config;

@@ -1,8 +1,9 @@
-//! Tensors that no file holds: random numbers, each made from its tensor's name and its own index when it is read.
+//! [`RandomTensors`]: tensors of random numbers, for a model without weight files. An element is computed when it is
+//! read, from the seed, the tensor's name and the element's index.
 //!
-//! It deliberately knows no model: any tensor asked for, by name and shape, exists. The numbers are spread so that a
-//! layer keeps the magnitude of its input and nothing overflows in 16 bits. Read `tensors.rs` for the views that
-//! weights are, and [`super::Model::random`] for who uses random tensors.
+//! This module deliberately knows no model: it creates whatever tensor is asked for, by name and shape. The numbers are
+//! scaled so that a layer keeps the magnitude of its input and no value overflows in 16 bits. Read `tensors.rs` for the
+//! trait that this implements, and `Model::random` in `open.rs` for its use.
 
 use crate::import::ImportError;
 use crate::import::files::tensors::gather;
@@ -14,14 +15,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The most elements of one tensor. The largest real ones have 2^32, so a larger one is a mistake in the
-/// configuration.
+/// The largest number of elements of a tensor, 2^40. The largest tensors of published models have about 2^32, so a
+/// larger one comes from a mistake in the configuration.
 const MAX_NUMEL: usize = 1 << 40;
 
-/// How many numbers are made from one random word.
+/// The number of tensor elements that are made from one 64-bit random word, 16 bits each.
 const LANES: usize = 4;
 
-/// Random tensors of one type, created by name and shape when they are asked for.
+/// Random tensors that all have one element type. [`Tensors::wanted`] creates them by name and shape; no element is
+/// stored.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct RandomTensors {
@@ -34,7 +36,8 @@ pub struct RandomTensors {
 }
 
 impl RandomTensors {
-    /// Holds no tensor yet. `path` is the configuration that shapes will follow from, for messages.
+    /// A set without tensors. Those created later have the element type `dtype`. `path` is the configuration file,
+    /// which error messages name because the tensors' shapes follow from it.
     pub fn new(path: &Path, dtype: DType, seed: u64) -> RandomTensors {
         let (tensors, by_name, bytes_read) = Default::default();
         RandomTensors { path: path.to_owned(), dtype, seed, tensors, by_name, bytes_read }
@@ -120,7 +123,7 @@ impl Tensors for RandomTensors {
     }
 }
 
-/// The range of a tensor's numbers, which are spread evenly over `middle - width..middle + width`.
+/// The distribution of a tensor's numbers: uniform over `middle - width..middle + width`.
 #[derive(Clone, Copy)]
 struct Spread {
     middle: f32,
@@ -128,8 +131,9 @@ struct Spread {
 }
 
 impl Spread {
-    /// Matrices have the variance 1 / columns, so that a product keeps the magnitude of its input. Biases are small.
-    /// Other vectors, by which norms multiply, are close to one.
+    /// The distribution for the tensor `name` of `shape`. Matrices have the variance 1 / columns, so that a product
+    /// keeps the magnitude of its input. Vectors whose names end in `bias` are close to 0. Other vectors, the weights
+    /// of norms, are close to 1.
     fn of(name: &str, shape: &[usize]) -> Spread {
         match shape {
             [.., _, columns] => Spread { middle: 0.0, width: (3.0 / *columns as f32).sqrt() },
@@ -139,20 +143,22 @@ impl Spread {
     }
 }
 
-/// The random words of one tensor. The seed includes the FNV-1a hash of the tensor's name, so that tensors share no
-/// numbers.
+/// The random generator of one tensor. It is seeded with the FNV-1a hash of the tensor's name, started from `seed`, so
+/// that each tensor has its own sequence of numbers.
 fn stream(seed: u64, name: &str) -> Random {
     let start = 0xcbf2_9ce4_8422_2325 ^ Random::new(seed).word();
     let hash = name.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     Random::new(Random::new(hash).word())
 }
 
-/// Fills `run` with the tensor's numbers from element `at` on.
+/// Fills `run` with the tensor's elements from index `at` on. The elements `4 * i..4 * i + 4` come from word `i` of
+/// `random`, so that an element is the same wherever a read begins.
 fn fill(random: &Random, spread: Spread, at: usize, run: &mut [f32]) {
     let scale = spread.width / 32768.0;
     let number = |word: u64, lane: usize| spread.middle + scale * f32::from((word >> (16 * lane)) as u16 as i16);
     let word = |group: usize| random.nth(group as u64);
-    // A run may begin and end in the middle of the group that one word makes.
+    // A run may begin and end in the middle of a group of `LANES` elements that share a word: `head` and `tail` are the
+    // incomplete groups.
     let (head, rest) = run.split_at_mut((at.next_multiple_of(LANES) - at).min(run.len()));
     for (i, value) in head.iter_mut().enumerate() {
         *value = number(word(at / LANES), (at + i) % LANES);
@@ -190,7 +196,8 @@ mod tests {
     }
 
     proptest! {
-        /// A shard has the same numbers as that part of the whole, wherever it begins and however it is transposed.
+        /// A region of a view has the same numbers as that region of the whole tensor, wherever it begins and whether
+        /// or not the view is transposed.
         #[test]
         fn any_part_is_a_part_of_the_whole(
             shape in prop::collection::vec(1usize..9, 2..4),
@@ -221,7 +228,7 @@ mod tests {
         let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let variance = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n;
         assert!(mean.abs() < 1e-3 && (variance * 400.0 - 1.0).abs() < 0.02, "{mean} {variance}");
-        // Neighbouring numbers, which may be made from one word, are not correlated.
+        // Neighbouring numbers are not correlated, although four of them come from one word.
         for distance in 1..9 {
             let product: f64 = values.iter().zip(&values[distance..]).map(|(&a, &b)| f64::from(a * b)).sum();
             assert!((product / n * 400.0).abs() < 0.02, "{distance}: {}", product / n * 400.0);

@@ -1,9 +1,9 @@
-//! The safetensors format: a JSON header, then the elements. A file is validated as a whole before any entry is
-//! returned.
+//! Parses and validates the header of a safetensors file: 8 bytes with the header's length, a JSON header, then the
+//! elements of all tensors.
 //!
-//! This module deliberately knows nothing of folders, indexes or models, and copies no element. It reads the header
-//! itself because the format's own crate silently keeps one of two tensors of the same name, and cannot name the
-//! tensor or the byte at fault. Read [`crate::import::Folder`] next for how the files of a model are opened.
+//! This module deliberately knows nothing of folders, indexes or models, and copies no element. It does not use the
+//! format's own crate: that silently keeps one of two tensors with the same name, and its errors name neither the
+//! tensor nor the byte at fault. Read [`crate::import::Folder`] next for how the files of a model are opened.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{Bytes, json_problem, shortened};
@@ -16,32 +16,32 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The element types of weights, as the format spells them.
+/// The element types that weights may have, as the format spells them and messages list them.
 pub const SUPPORTED: &str = "F32, F16, BF16";
 
-/// The longest header read, in bytes: the format's own limit.
+/// The longest header that is accepted, in bytes. This is the format's own limit.
 pub const MAX_HEADER: u64 = 100_000_000;
 
 /// The number of bytes at the start of a file that hold the header's length.
 const PREFIX: usize = 8;
 
-/// One tensor of a file. Its byte range is inside the file and has the length that its shape and type imply.
+/// One tensor of a file. Its byte range is inside the file and, if its type is one that the format defines, has the
+/// length that its shape and type imply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The tensor's name, unique in its file.
     pub name: String,
-    /// The element type as the file spells it. It may be one that [`Entry::dtype`] does not support.
+    /// The element type as the file spells it, such as `BF16`. It may be a type that is not supported, such as `F64`.
     pub file_type: String,
-    /// The dimensions, outermost first. Their product does not overflow, even when dimensions of zero are counted as
-    /// one.
+    /// The dimensions, outermost first. Their product does not overflow a `usize`, even if zeros are counted as ones.
     pub shape: Vec<usize>,
-    /// The byte range of the elements, counted from the start of the file.
+    /// The byte range of the tensor's elements, counted from the start of the file.
     pub range: Range<usize>,
 }
 
 impl Entry {
-    /// The element type. `None` for a type that no weight may have; a file may hold such tensors as long as no weight
-    /// uses them.
+    /// The element type, or `None` if it is not one of [`SUPPORTED`]. A file may hold tensors of such a type, for
+    /// example integer buffers; only using one as a weight is an error.
     pub fn dtype(&self) -> Option<DType> {
         match self.file_type.as_str() {
             "F32" => Some(DType::F32),
@@ -51,41 +51,43 @@ impl Entry {
         }
     }
 
-    /// An [`ImportError::Tensor`] about this tensor in the file at `path`.
+    /// An [`ImportError::Tensor`] about this tensor in the file `path`, with the byte offset of its elements.
     pub(crate) fn error(&self, path: &Path, reason: impl Into<String>) -> ImportError {
         tensor_error(path, &self.name, self.range.start, reason.into())
     }
 }
 
-/// An open file.
+/// A safetensors file whose header has been validated.
 #[derive(Debug)]
 pub(crate) struct File {
-    /// The path of the file, for messages.
+    /// The path that error messages name.
     pub(crate) path: PathBuf,
-    /// The whole file.
+    /// The bytes of the whole file, header included.
     pub(crate) bytes: Bytes,
-    /// Its tensors in the order of their bytes.
+    /// The file's tensors, in the order in which their elements are stored.
     pub(crate) entries: Vec<Entry>,
 }
 
 impl File {
-    /// Maps and validates the file at `path`.
+    /// Maps the file at `path` and validates its header. Errors as [`parse`], and when the file cannot be opened.
     pub(crate) fn open(path: PathBuf) -> Result<File, ImportError> {
         let bytes = Bytes::map(&path)?;
         File::from_bytes(path, bytes)
     }
 
-    /// Validates bytes that are in memory.
+    /// Validates the header of the file whose bytes are `bytes`. Errors as [`parse`].
     pub(crate) fn from_bytes(path: PathBuf, bytes: Bytes) -> Result<File, ImportError> {
         let entries = parse(&path, &bytes)?;
         Ok(File { path, bytes, entries })
     }
 }
 
-/// The tensors of the file `bytes`, in the order of their bytes; `path` is for messages.
+/// The tensors of the file whose bytes are `bytes`, in the order in which their elements are stored. `path` is the file
+/// that error messages name.
 ///
-/// Errors with [`ImportError::File`] or [`ImportError::Tensor`] unless the tensors have distinct names and tile the
-/// file after its header: no byte twice, none left over, each tensor as long as its shape and type say.
+/// Errors with [`ImportError::File`] or [`ImportError::Tensor`] when the header is not valid, when two tensors have the
+/// same name, when a tensor's byte range is not as long as its shape and type say, and when a byte after the header
+/// belongs to no tensor or to two.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, ImportError> {
     let header = header(path, bytes)?;
     let data = PREFIX + header.len();
@@ -108,7 +110,8 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, ImportError> {
     Ok(entries)
 }
 
-/// The JSON header. Its length is checked against the file's first.
+/// The bytes of the JSON header. Errors when the file is too short for the length that it states for its header, or
+/// when that length is above [`MAX_HEADER`].
 fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], ImportError> {
     let error = |offset: usize, reason: String| -> ImportError {
         ImportError::File { path: path.to_owned(), offset: offset as u64, reason }
@@ -116,8 +119,8 @@ fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], ImportError> {
     if bytes.is_empty() {
         return Err(error(0, "the file is empty".into()));
     }
-    // A git-lfs pointer is the most common fault of a model folder. Without this check it would be reported as a
-    // header of 10^18 bytes.
+    // A repository that was cloned without Git LFS has a short text file in place of the weights. Without this check
+    // its first 8 characters would be taken for a header length of about 2 * 10^18 bytes.
     if bytes.starts_with(b"version ") && bytes[..bytes.len().min(64)].windows(7).any(|w| w == b"git-lfs") {
         return Err(error(0, "this is a Git LFS pointer, not the weights: run `git lfs pull` in the folder".into()));
     }
@@ -139,7 +142,8 @@ fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], ImportError> {
     })
 }
 
-/// A tensor as the header states it, before anything is checked.
+/// A tensor as the header states it, unchecked. `data_offsets` are the begin and end of its bytes, counted from the end
+/// of the header.
 #[derive(Deserialize)]
 struct Raw {
     dtype: String,
@@ -147,10 +151,11 @@ struct Raw {
     data_offsets: (u64, u64),
 }
 
-/// Collects the header's entries in order, so that a name that appears twice is seen twice.
+/// A serde visitor that collects the header's entries in file order. A name that appears twice is kept twice, where a
+/// map would silently keep one entry.
 struct Collect<'a> {
     entries: &'a mut Vec<(String, Raw)>,
-    /// The name of the tensor being parsed, so that an error can name it.
+    /// The name of the tensor that is being parsed. After an error it is still set, so that the error can name it.
     current: &'a mut Option<String>,
 }
 
@@ -200,7 +205,8 @@ fn raw_entries(path: &Path, header: &[u8]) -> Result<Vec<(String, Raw)>, ImportE
     }
 }
 
-/// Checks one tensor's range against the file's length and its shape.
+/// Checks that one tensor's byte range is inside the file and has the length that its shape and type imply. `file` is
+/// the length of the file, `data` the offset of the first byte after the header.
 fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Result<Entry, ImportError> {
     let (begin, end) = raw.data_offsets;
     let absolute = |offset: u64| usize::try_from(offset).ok().and_then(|offset| offset.checked_add(data));
@@ -225,7 +231,7 @@ fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Res
             return fail(reason);
         }
     };
-    // Dimensions of zero are counted as one, so that strides cannot overflow either.
+    // The product with zeros counted as ones is checked too: it bounds the strides, which then cannot overflow either.
     let bounded = raw.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
     let numel = if raw.shape.contains(&0) { bounded.map(|_| 0) } else { bounded };
     let bits = bits(&raw.dtype);
@@ -244,7 +250,8 @@ fn checked(path: &Path, file: usize, data: usize, name: String, raw: Raw) -> Res
     Ok(Entry { name, file_type: raw.dtype, shape: raw.shape, range })
 }
 
-/// Every byte after the header belongs to exactly one tensor, as the format demands.
+/// Checks that every byte after the header belongs to exactly one tensor, as the format requires. `entries` are sorted
+/// by byte range; `file` and `data` are as in [`checked`].
 fn check_tiling(path: &Path, file: usize, data: usize, entries: &[Entry]) -> Result<(), ImportError> {
     let mut reached = data;
     let mut previous: Option<&Entry> = None;
@@ -267,8 +274,7 @@ fn check_tiling(path: &Path, file: usize, data: usize, entries: &[Entry]) -> Res
     Ok(())
 }
 
-/// Bits of one element. `None` for a type that this version does not know and whose length therefore cannot be
-/// checked.
+/// The number of bits of one element. `None` for an unknown type; the length of such a tensor is not checked.
 fn bits(file_type: &str) -> Option<usize> {
     Some(match file_type {
         "F4" => 4,
@@ -285,7 +291,7 @@ fn tensor_error(path: &Path, name: &str, offset: usize, reason: String) -> Impor
     ImportError::Tensor { path: path.to_owned(), tensor: display_name(name), offset: offset as u64, reason }
 }
 
-/// A name shortened for a message: a header may contain one of 100 MB.
+/// A tensor name shortened for a message, because a damaged header may contain a name of up to 100 MB.
 fn display_name(name: &str) -> String {
     shortened(name, 200)
 }

@@ -1,8 +1,8 @@
-//! sentence-transformers folders: what modules.json and the files that it names require for texts and vectors.
+//! Reads the settings of a sentence-transformers folder: how texts are prepared and how hidden states become vectors.
 //!
-//! Every field of these files is obeyed, known to change no vector, or refused by its name, like those of config.json.
-//! The module deliberately knows no tokenizer and runs nothing: [`TextSettings`] says what a caller has to do to a
-//! text. Read `generate/preparer.rs` next, which does it.
+//! They are in modules.json and the files that it names. As for config.json, a field that is not supported and might
+//! change a vector is an error that names the field. This module deliberately knows no tokenizer and runs nothing: it
+//! returns [`TextSettings`]. Read `generate/preparer.rs` next, which applies them to a text.
 
 use crate::import::ImportError;
 use crate::import::files::config::Config;
@@ -13,7 +13,8 @@ use crate::model::Pooling;
 use crate::model::TextSettings;
 use serde_json::Value;
 
-/// The file names that a Transformer module's settings may have, the present one first.
+/// The names that the settings file of a Transformer module can have. Current versions of sentence-transformers write
+/// the first one, older versions wrote one of the others.
 pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -24,9 +25,10 @@ pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
-/// Whether transformers 5 gives a model token types: it does if `model_input_names` lists them, or else if the
-/// tokenizer's class does. A tokenizer.json may produce types all the same; a class that belongs to no model, such as
-/// `PreTrainedTokenizerFast`, drops them.
+/// Whether the two texts of a pair get different token types (segment ids), as transformers 5 decides: they do if
+/// tokenizer_config.json lists `token_type_ids` in `model_input_names`. Without `model_input_names` they do if the
+/// tokenizer's class, such as `BertTokenizer`, has them, or if no class is named. Under a general class such as
+/// `PreTrainedTokenizerFast` the types that tokenizer.json produces are dropped.
 fn tells_pairs_apart(tokenizer: &Config) -> Result<bool, ImportError> {
     const CLASSES: [&str; 3] = ["Bert", "Electra", "DebertaV2"];
     let inputs = tokenizer.strings("model_input_names")?;
@@ -37,37 +39,40 @@ fn tells_pairs_apart(tokenizer: &Config) -> Result<bool, ImportError> {
     Ok(class.is_none_or(|class| CLASSES.iter().any(|known| class.strip_prefix(known).is_some_and(is_tokenizer))))
 }
 
-/// Whether `suffix` is an ending of tokenizer class names.
+/// Whether `suffix` is what follows the model's name in the name of a tokenizer class: `BertTokenizerFast`.
 fn is_tokenizer(suffix: &str) -> bool {
     ["Tokenizer", "TokenizerFast"].contains(&suffix)
 }
 
-/// Everything that the folder states.
+/// The settings of a sentence-transformers folder. All are empty for another folder.
 #[derive(Default)]
 pub(crate) struct Sentence {
     pub(crate) pooling: Pooling,
     pub(crate) normalize: bool,
-    /// How many of a vector's first dimensions are kept: `truncate_dim`.
+    /// The number of dimensions to which vectors are truncated: `truncate_dim`. `None` keeps all.
     pub(crate) dimensions: Option<usize>,
-    /// The width of the hidden states that the pooling is for, and the field that says so.
+    /// The width of hidden states that the Pooling module's settings state, and these settings, for messages.
     width: Option<(Config, usize)>,
-    /// Whether this is a sentence-transformers folder.
+    /// Whether the folder has a modules.json, so that it is a sentence-transformers folder.
     modules: bool,
-    /// Whether the folder was saved as a CrossEncoder, which scores pairs, and not as a model that embeds.
+    /// Whether the folder was saved as a CrossEncoder, a model that scores pairs of texts. Otherwise it embeds texts.
     cross_encoder: bool,
-    /// `max_seq_length`, before the tokenizer's own limit is considered.
+    /// The longest text in tokens, from the Transformer module's settings. `None` if they state no limit; the
+    /// tokenizer's limit then applies.
     max_tokens: Option<usize>,
     texts: TextSettings,
 }
 
-/// Reads modules.json and the files that it names. For a folder without modules.json the result is empty.
+/// Reads modules.json and the files that it names. Returns empty settings for a folder without modules.json. Errors on
+/// modules, and on fields, that are not supported.
 pub(crate) fn read(folder: &Folder) -> Result<Sentence, ImportError> {
     let mut sentence = Sentence::default();
     let Some(modules) = folder.json_list(MODULES)? else { return Ok(sentence) };
     sentence.modules = true;
     for (at, module) in modules.iter().enumerate() {
         let class = module.str("type")?;
-        // A class from the folder's own code may have the same last name and compute something else.
+        // Only classes of the package itself are known. A folder may name a class in its own Python code, which may be
+        // called `Pooling` too and compute something else.
         let known = class.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next());
         let settings = || match module.str_or("path", "")?.trim_matches('/') {
             "" => Ok(None),
@@ -79,7 +84,7 @@ pub(crate) fn read(folder: &Folder) -> Result<Sentence, ImportError> {
                 let missing = || module.error("path", "holds no config.json, which says how to pool");
                 sentence.pooled(settings()?.ok_or_else(missing)?)?;
             }
-            // Dropout does something only in training.
+            // Dropout has an effect only in training.
             (1.., Some("Dropout")) => {
                 if let Some(settings) = settings()? {
                     settings.opt_f64("dropout")?;
@@ -105,7 +110,7 @@ pub(crate) fn read(folder: &Folder) -> Result<Sentence, ImportError> {
                 });
             }
         }
-        // `kwargs` names options of a call, which are all off unless a caller sets them.
+        // `kwargs` lists optional arguments that a caller may pass to the module. fanfold never passes any.
         ["idx", "name", "path", "kwargs"].iter().for_each(|field| _ = module.value(*field));
         module.wholly_understood()?;
     }
@@ -118,7 +123,8 @@ pub(crate) fn read(folder: &Folder) -> Result<Sentence, ImportError> {
 }
 
 impl Sentence {
-    /// Errors when the pooling is for hidden states of another width than `hidden`.
+    /// Errors when the Pooling module's settings state a width other than `hidden`, the width of the model's hidden
+    /// states.
     pub(crate) fn check_width(&self, hidden: usize) -> Result<(), ImportError> {
         match &self.width {
             Some((config, width)) if *width != hidden => {
@@ -129,8 +135,11 @@ impl Sentence {
         }
     }
 
-    /// How a text has to be prepared. `context` is the model's number of positions. `scores` says whether the graph
-    /// ends in the head that a CrossEncoder uses, which truncates pairs in any folder.
+    /// How a text has to be prepared. `context` is the model's number of positions. `scores` is true if the graph ends
+    /// in a classification head, as a CrossEncoder's does. Without modules.json, only such a model gets settings: its
+    /// pairs are truncated to the model's limit.
+    ///
+    /// Errors when a file cannot be read or a field of it has a wrong value.
     pub(crate) fn texts(&self, folder: &Folder, context: usize, scores: bool) -> Result<TextSettings, ImportError> {
         if !self.modules && !scores {
             return Ok(TextSettings::default());
@@ -152,23 +161,24 @@ impl Sentence {
                 return Err(error(tokenizer.as_ref().unwrap_or(folder.config())));
             }
         };
-        // A model that states no limit takes texts as long as its configuration allows.
+        // The tokenizer's `model_max_length` applies, but at most the model's number of positions, which is also the
+        // limit where the tokenizer states none.
         let max =
             folder.config().opt_usize(["max_position_embeddings", "n_positions"])?.unwrap_or(context).min(context);
         let max = told.unwrap_or(max).min(max);
-        // The settings of a CrossEncoder folder do not apply to a model that embeds, nor the reverse:
-        // sentence-transformers then builds the other kind from the model alone.
+        // The settings of a folder that was saved as a CrossEncoder do not apply when the model embeds, nor the other
+        // way round: sentence-transformers then ignores the modules and builds the other kind from the model alone.
         if self.cross_encoder != scores {
             return Ok(TextSettings { max_tokens: Some(max), cut_start, one_segment, ..TextSettings::default() });
         }
         Ok(TextSettings { max_tokens: self.max_tokens.or(Some(max)), cut_start, one_segment, ..self.texts.clone() })
     }
 
-    /// The settings of the Transformer module.
+    /// Reads the settings of the Transformer module.
     fn transformer(&mut self, folder: &Folder) -> Result<(), ImportError> {
         for file in TRANSFORMER_SETTINGS {
             match folder.json(file)? {
-                // An empty settings file is skipped, and an older one is looked for.
+                // A settings file without fields counts as missing, so that the next name is tried.
                 Some(config) if config.fields().next().is_some() => return self.transformer_settings(&config),
                 _ => {}
             }
@@ -190,12 +200,12 @@ impl Sentence {
                 let reason = "texts are sent through the chat template as messages, which is not supported";
                 return Err(modalities.error("message", reason));
             }
-            // fanfold never passes other kinds of input.
+            // Settings for other kinds of input are ignored: fanfold passes only text.
             ["image", "audio", "video"].iter().for_each(|kind| _ = modalities.value(*kind));
         }
-        // This field only affects the memory layout of texts.
+        // `unpad_inputs` affects only how a batch is laid out in memory.
         config.opt_bool("unpad_inputs")?;
-        // Arguments for loading: they change where and in which type things are computed, and no text.
+        // Arguments for loading a model or tokenizer. They choose where and in which type it runs, and change no text.
         const LOADING: [&str; 10] = [
             "attn_implementation",
             "cache_dir",
@@ -218,7 +228,7 @@ impl Sentence {
         arguments(["model_kwargs", "model_args"])?;
         arguments(["config_kwargs", "config_args"])?;
         if let Some(tokenizer) = arguments(["processor_kwargs", "tokenizer_args"])? {
-            // Attention never sees padding, so its side does not matter.
+            // Attention masks padding out, so the side on which a text is padded does not matter.
             only(&tokenizer, ["padding_side"], &["left", "right"])?;
             self.max_tokens = length(&tokenizer, ["model_max_length"])?.or(self.max_tokens);
         }
@@ -226,7 +236,7 @@ impl Sentence {
         config.wholly_understood()
     }
 
-    /// The settings of the Pooling module.
+    /// Reads the settings of the Pooling module.
     fn pooled(&mut self, config: Config) -> Result<(), ImportError> {
         self.pooling = pooling(&config)?;
         self.texts.skip_prompt = !config.bool_or("include_prompt", true)?;
@@ -241,15 +251,16 @@ impl Sentence {
         Ok(())
     }
 
-    /// config_sentence_transformers.json: prompts, and what is done to vectors.
+    /// Reads config_sentence_transformers.json: the prompts, the dimensions that vectors are truncated to, and whether
+    /// the folder is a CrossEncoder's.
     fn model(&mut self, folder: &Folder) -> Result<(), ImportError> {
         let Some(config) = folder.outer_json("config_sentence_transformers.json")? else { return Ok(()) };
         only(&config, ["model_type"], &["SentenceTransformer", "CrossEncoder"])?;
         self.cross_encoder = config.opt_str("model_type")? == Some("CrossEncoder");
-        // This field says how vectors are compared, and changes none.
+        // `similarity_fn_name` says how vectors are to be compared, and changes no vector.
         only(&config, ["similarity_fn_name"], &["cosine", "dot", "dot_product", "euclidean", "manhattan"])?;
-        // `classifier::activation` reads the first field. The others are about Python packages and about the types of
-        // sums, which are f32 here.
+        // `classifier::activation` reads `activation_fn`. `requirements` lists Python packages. `keep_in_fp32_modules`
+        // lists modules that compute in f32, as all modules do here.
         ["activation_fn", "requirements", "keep_in_fp32_modules"].iter().for_each(|field| _ = config.value(*field));
         self.dimensions = config.opt_usize("truncate_dim")?;
         if let Some(prompts) = config.object("prompts")? {
@@ -260,8 +271,8 @@ impl Sentence {
         }
         if let Some(name) = config.opt_str("default_prompt_name")? {
             let named = self.texts.prompts.iter().any(|(known, _)| known == name);
-            // sentence-transformers defines these two prompts in every folder; they are empty where the file does not
-            // set them.
+            // sentence-transformers defines the prompts "query" and "document" for every model. Where the file does not
+            // set them they are empty, which is the same as no prompt.
             if !named && !["query", "document"].contains(&name) {
                 return Err(config.error("default_prompt_name", format!("{name:?} is none of the prompts")));
             }
@@ -271,10 +282,10 @@ impl Sentence {
     }
 }
 
-/// The names of the field that gives the width of the hidden states.
+/// The names of the field that states the width of the hidden states, the newer one first.
 const WIDTH: [&str; 2] = ["embedding_dimension", "word_embedding_dimension"];
 
-/// Errors when one of `fields` exists with a value that is not in `known`.
+/// Reads the strings `fields`, and errors when one of them is present with a value that is not in `known`.
 fn only<const N: usize>(config: &Config, fields: [&str; N], known: &[&str]) -> Result<(), ImportError> {
     for field in fields {
         if let Some(found) = config.opt_str(field)?.filter(|found| !known.contains(found)) {
@@ -284,8 +295,8 @@ fn only<const N: usize>(config: &Config, fields: [&str; N], known: &[&str]) -> R
     Ok(())
 }
 
-/// A length in tokens that may be absent. A tokenizer without a limit states a number beyond all lengths, which counts
-/// as absent.
+/// A length in tokens, or `None` if it is absent. transformers writes a number like 1e30 for a tokenizer without a
+/// limit, so a number above 2^31 counts as absent.
 fn length<const N: usize>(config: &Config, fields: [&str; N]) -> Result<Option<usize>, ImportError> {
     match config.value(fields).and_then(Value::as_f64) {
         Some(beyond) if beyond > crate::import::files::config::MAX_SIZE as f64 => Ok(None),
@@ -293,8 +304,9 @@ fn length<const N: usize>(config: &Config, fields: [&str; N]) -> Result<Option<u
     }
 }
 
-/// The pooling that a Pooling module's settings choose: by `pooling_mode` (since sentence-transformers 5.4) or by a
-/// truth value per mode (before). The mean if they choose none. Several would be concatenated, which is not supported.
+/// The pooling that a Pooling module's settings choose: in `pooling_mode` (since sentence-transformers 5.4), or with
+/// one boolean per mode (before). If they choose none it is the mean. If they choose several, sentence-transformers
+/// concatenates the results; that is not supported and an error.
 fn pooling(config: &Config) -> Result<Pooling, ImportError> {
     const MODES: [(&str, &str, Option<Pooling>); 6] = [
         ("mean", "pooling_mode_mean_tokens", Some(Pooling::Mean)),

@@ -1,8 +1,8 @@
-//! What a folder states about special tokens and conversations: names of tokens, end tokens, and the chat template's
-//! source.
+//! Reads from a folder what a conversation needs: the special tokens' names, the ids of end tokens, and the source of
+//! the chat template.
 //!
-//! It deliberately knows no tokenizer and no template language: strings and ids are passed on as the files have them.
-//! Read [`super::folder`] for where files come from; `text::ChatTemplate` runs the template.
+//! This module deliberately knows no tokenizer and no template language: it returns strings and ids as the files have
+//! them. Read [`super::folder`] for how files are found, and `text::ChatTemplate` for how a template is run.
 
 use crate::import::ImportError;
 use crate::import::files::bytes::{json_error, python_json};
@@ -14,15 +14,15 @@ use std::path::PathBuf;
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// The files that may hold a chat template by itself, in transformers' order of preference.
+/// The files that can hold a chat template and nothing else, in transformers' order of preference.
 const TEMPLATES: [&str; 2] = ["chat_template.jinja", "additional_chat_templates/default.jinja"];
 
-/// The variables that name special tokens in a chat template, such as `bos_token`, with the tokens.
+/// The special tokens by the variable names that chat templates use for them: `("bos_token", "<s>")`.
 ///
-/// Errors when a file cannot be read.
+/// Errors when a file cannot be read or parsed.
 pub(crate) fn names(folder: &Folder) -> Result<Vec<(String, String)>, ImportError> {
     let mut names: Vec<(String, String)> = Vec::new();
-    // Older folders have the second file.
+    // Older folders state the tokens in special_tokens_map.json. tokenizer_config.json takes precedence.
     for file in [TOKENIZER_CONFIG, "special_tokens_map.json"] {
         let Some(bytes) = folder.bytes(file)? else { continue };
         let path = folder.path().join(file);
@@ -36,14 +36,15 @@ pub(crate) fn names(folder: &Folder) -> Result<Vec<(String, String)>, ImportErro
     Ok(names)
 }
 
-/// A token's text. A file states a token as a string or as an object around one.
+/// The text of a token, which a file states as a string or as an object with the field `content`.
 fn token(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// The chat template's file and source, if the folder has a template.
+/// The path of the file that holds the chat template and the template's source, or `None` if the folder has none.
 ///
-/// Errors when a file cannot be read, and when there are several templates and none is the default.
+/// Errors when a file cannot be read, and when tokenizer_config.json lists templates by name and none is called
+/// `default`.
 pub(crate) fn chat_template(folder: &Folder) -> Result<Option<(PathBuf, String)>, ImportError> {
     for name in TEMPLATES {
         if let Some(bytes) = folder.bytes(name)? {
@@ -77,11 +78,12 @@ fn named(config: &Config, list: &Value) -> Result<String, ImportError> {
     Ok(found.ok_or_else(missing)?.template.clone())
 }
 
-/// The ids that end a generation: those of generation_config.json, or else of config.json, and in addition the
-/// tokenizer's own end token.
+/// The ids of the tokens that end a generation.
 ///
-/// As in transformers, an id outside the vocabulary stands for a token that is never produced. Errors when a file
-/// cannot be read.
+/// They are `eos_token_id` of generation_config.json, or else of `config`, or else `inner`, which is that of a nested
+/// configuration (Gemma 3); in addition, the tokenizer's `eos_token` if tokenizer.json lists it as an added token. As
+/// in transformers, an id outside the `vocabulary` stands for a token that is never produced, so it is dropped. Errors
+/// when a file cannot be read.
 pub(crate) fn end_tokens(
     folder: &Folder,
     config: &Config,
@@ -96,7 +98,8 @@ pub(crate) fn end_tokens(
     let told = if told.is_empty() { inner.to_vec() } else { told };
     let known = |id: &i64| u32::try_from(*id).ok().filter(|id| (*id as usize) < vocabulary);
     let mut ends: Vec<u32> = told.iter().filter_map(known).collect();
-    // The tokenizer of a chat model names the token that ends a turn; generation_config.json may lack it.
+    // A chat model's tokenizer often names the token that ends a turn as its `eos_token`, while generation_config.json
+    // may state only the token that ends a text.
     if let Some((_, text)) = names(folder)?.into_iter().find(|(name, _)| name == "eos_token") {
         let id = added_id(folder, &text)?.filter(|id| (*id as usize) < vocabulary);
         ends.extend(id.filter(|id| !ends.contains(id)));
@@ -104,11 +107,11 @@ pub(crate) fn end_tokens(
     Ok(ends)
 }
 
-/// Errors when tokenizer_config.json and tokenizer.json disagree on upper and lower case, in folders with BERT's
-/// tokenizer.
+/// Errors when tokenizer_config.json and tokenizer.json disagree on how BERT's tokenizer normalises text: lower case,
+/// accents, Chinese characters.
 ///
-/// transformers follows tokenizer_config.json, which is read for nothing else here: tokens, and so vectors, would
-/// differ from transformers'.
+/// transformers follows tokenizer_config.json there, while fanfold normalises as tokenizer.json says. Where the two
+/// files disagree, fanfold's tokens, and so its results, would differ from those of transformers.
 pub(crate) fn check_letters(folder: &Folder) -> Result<(), ImportError> {
     const SAID: [(&str, &str); 3] = [
         ("do_lower_case", "lowercase"),
@@ -120,7 +123,7 @@ pub(crate) fn check_letters(folder: &Folder) -> Result<(), ImportError> {
         normalizer: Option<Map<String, Value>>,
     }
     let Some(config) = folder.json(TOKENIZER_CONFIG)? else { return Ok(()) };
-    // These classes follow tokenizer.json as it is.
+    // Under these classes transformers uses the normaliser in tokenizer.json unchanged.
     let plain = ["PreTrainedTokenizerFast", "TokenizersBackend"].contains(&config.str_or("tokenizer_class", "")?);
     if plain || SAID.iter().all(|(field, _)| !config.has(*field)) {
         return Ok(());
@@ -145,8 +148,8 @@ pub(crate) fn check_letters(folder: &Folder) -> Result<(), ImportError> {
     Ok(())
 }
 
-/// Whether tokenizer.json itself truncates long texts at their beginning. It decides when tokenizer_config.json does
-/// not.
+/// Whether the truncation settings in tokenizer.json cut off the beginning of a long text instead of its end. They
+/// apply when tokenizer_config.json has no `truncation_side`.
 pub(crate) fn cuts_start(folder: &Folder) -> Result<bool, ImportError> {
     #[derive(Deserialize)]
     struct Tokenizer {
@@ -158,7 +161,7 @@ pub(crate) fn cuts_start(folder: &Folder) -> Result<bool, ImportError> {
     Ok(file.truncation.is_some_and(|truncation| truncation.get("direction").is_some_and(|side| side == "Left")))
 }
 
-/// The id of an added token, looked up without building a tokenizer.
+/// The id of the token `text` in the list of added tokens in tokenizer.json, or `None` if it is not in the list.
 fn added_id(folder: &Folder, text: &str) -> Result<Option<u32>, ImportError> {
     #[derive(Deserialize)]
     struct Tokenizer {

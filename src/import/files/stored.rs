@@ -1,8 +1,8 @@
-//! The weights of a user's own graph, stored as safetensors: in mapped files or in memory.
+//! [`StoredWeights`]: the weights of a user's own graph, stored as safetensors in mapped files or in memory.
 //!
-//! A weight is the whole tensor of the same name, in its stored type. It deliberately knows no folder and no
-//! configuration.
-//! Read [`crate::model::Model::from_graph`] for who takes weights.
+//! A graph weight is the whole tensor of the same name, in the element type that it is stored in. This module
+//! deliberately knows no folder and no configuration. Read [`crate::model::Model::from_graph`] next, which takes
+//! weights.
 
 use super::bytes::Bytes;
 use super::safetensors::File;
@@ -14,14 +14,15 @@ use crate::weights::{SourceError, Weights};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Weights stored as safetensors, by the names of the tensors.
+/// Weights stored as safetensors. A weight is found by its tensor's name.
 #[derive(Debug)]
 pub struct StoredWeights(FileTensors);
 
 impl StoredWeights {
-    /// The tensors of the files at `paths`, which are mapped and must not be written to while they are in use.
+    /// Opens the safetensors files at `paths`. They are mapped, and must not be written to while they are in use.
     ///
-    /// Reads headers only. Errors when a file cannot be opened or is no safetensors file.
+    /// Reads only the headers. If several files have a tensor of the same name, the last file's counts. Errors when a
+    /// file cannot be opened or is not a valid safetensors file.
     pub fn open(paths: &[impl AsRef<Path>]) -> Result<StoredWeights, ImportError> {
         let files = paths.iter().map(|path| File::open(path.as_ref().to_owned()));
         let files = files.collect::<Result<Vec<_>, _>>()?;
@@ -29,17 +30,17 @@ impl StoredWeights {
         Ok(StoredWeights(FileTensors::new(path, files.into())))
     }
 
-    /// The tensors of a safetensors file that lies in memory.
+    /// Opens a safetensors file whose bytes are in memory.
     ///
-    /// Errors when it is no safetensors file.
+    /// Errors when `bytes` are not a valid safetensors file.
     pub fn from_bytes(bytes: Arc<[u8]>) -> Result<StoredWeights, ImportError> {
         let path = PathBuf::from("<memory>");
         let file = File::from_bytes(path.clone(), Bytes::Shared(bytes))?;
         Ok(StoredWeights(FileTensors::new(path, vec![file].into())))
     }
 
-    /// The names, shapes and types of the tensors, from which the weights of a graph can be declared. Tensors of a
-    /// type that no weight may have are left out.
+    /// The name, shape and element type of each tensor, with which a graph can declare its weights. Tensors of a type
+    /// that weights cannot have, such as I64, are left out.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize], DType)> {
         self.0.ids().filter_map(|id| Some((self.0.name(id).ok()?, self.0.shape(id).ok()?, self.0.dtype(id).ok()?)))
     }

@@ -1,7 +1,9 @@
-//! The tensors of a model, read through strided views: exactly the elements asked for, straight from the mapped file.
+//! Reads tensors through strided views. A [`View`] describes part of a tensor; reading it copies exactly these elements
+//! from the mapped file.
 //!
-//! This module deliberately knows nothing of what a tensor is for, nor of ranks: a shard is a [`View`] like any other.
-//! Read `random.rs` for tensors that no file holds, and `crate::graph` for the weights that these views become.
+//! This module deliberately knows neither the purpose of a tensor nor ranks: a rank's shard is a [`View`] like any
+//! other. Read `random.rs` for tensors that no file holds, and `joined.rs` for graph weights that consist of several
+//! views.
 
 use crate::import::ImportError;
 use crate::import::files::folder::Folder;
@@ -15,26 +17,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The side of the square blocks in which a transposed view is copied, so that each cache line fetched is used
-/// completely.
+/// The side, in elements, of the square blocks in which a transposed view is copied. Copying whole rows instead would
+/// fetch a cache line for each element and use it once.
 const TILE: usize = 32;
 
-/// One tensor of a [`FileTensors`].
+/// The number of a tensor in a set of [`Tensors`]. It has no meaning for another set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[doc(hidden)]
 pub struct TensorId(pub(crate) usize);
 
-/// Where the elements of one graph weight are: a strided view of a tensor.
+/// A strided view of a tensor: where in the tensor the elements of a graph weight, or of a part of it, are. Element
+/// `[i, j]` of a view of two dimensions is the tensor's element `offset + i * strides[0] + j * strides[1]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub struct View {
-    /// The tensor.
+    /// The tensor that this is a view of.
     pub tensor: TensorId,
-    /// The index in the tensor of the view's first element.
+    /// The index of the view's first element in the tensor, counted in elements, row-major.
     pub offset: usize,
     /// The dimensions of the view, outermost first.
     pub shape: Vec<usize>,
-    /// For each dimension, how many elements of the tensor separate neighbours.
+    /// For each dimension of the view, the distance in the tensor between neighbouring elements, in elements.
     pub strides: Vec<usize>,
 }
 
@@ -43,20 +46,21 @@ impl View {
     pub fn whole(tensor: TensorId, shape: &[usize]) -> View {
         let mut strides = vec![1usize; shape.len()];
         for d in (1..shape.len()).rev() {
-            // It saturates only for shapes that no tensor in a file has; reading such a view is refused.
+            // The product saturates only for a shape that no tensor in a file has. Reading such a view is an error.
             strides[d - 1] = strides[d].saturating_mul(shape[d].max(1));
         }
         View { tensor, offset: 0, shape: shape.to_vec(), strides }
     }
 
-    /// The range `range` of dimension `dim`. Errors when the view has no such range.
+    /// The part of the view with the indices `range` in dimension `dim`. Errors when the view has no such dimension or
+    /// `range` is not inside it.
     pub fn slice(&self, dim: usize, range: Range<usize>) -> Result<View, ImportError> {
         let mut region = Region::whole(&self.shape);
         *region.0.get_mut(dim).ok_or_else(|| self.no_dimension(dim))? = range;
         self.region(&region)
     }
 
-    /// The view with two dimensions swapped. Errors when it has no such dimension.
+    /// The view with the dimensions `a` and `b` swapped. Errors when the view has no such dimension.
     pub fn transpose(&self, a: usize, b: usize) -> Result<View, ImportError> {
         if let Some(&dim) = [a, b].iter().find(|d| **d >= self.shape.len()) {
             return Err(self.no_dimension(dim).into());
@@ -67,7 +71,8 @@ impl View {
         Ok(view)
     }
 
-    /// The same elements with a first dimension of length 1 in front, to be an element of a stack.
+    /// The same elements with an additional first dimension of length 1, so that several views can be concatenated
+    /// along it: the matrices `[n, k]` of all experts to one weight `[experts, n, k]`.
     pub fn stacked(&self) -> View {
         let mut view = self.clone();
         view.shape.insert(0, 1);
@@ -75,7 +80,7 @@ impl View {
         view
     }
 
-    /// The region `region` of the view, such as a rank's shard. Errors when it leaves the view.
+    /// The part of the view inside `region`, such as a rank's shard. Errors when `region` is not inside the view.
     pub fn region(&self, region: &Region) -> Result<View, ImportError> {
         let inside = region.0.len() == self.shape.len()
             && region.0.iter().zip(&self.shape).all(|(r, &n)| r.start <= r.end && r.end <= n);
@@ -87,12 +92,12 @@ impl View {
         Ok(View { tensor: self.tensor, offset, shape: region.shape(), strides: self.strides.clone() })
     }
 
-    /// The number of elements. Saturates for a view too large to exist.
+    /// The number of elements. `usize::MAX` if it overflows, which it does only for a view that cannot be read.
     pub fn numel(&self) -> usize {
         if self.shape.contains(&0) { 0 } else { checked_numel(&self.shape).unwrap_or(usize::MAX) }
     }
 
-    /// The index in the tensor of the view's element `at`, counted row-major.
+    /// The index in the tensor of element `at` of the view, where `at` counts the view's elements row-major.
     pub(crate) fn element(&self, mut at: usize) -> usize {
         let mut element = self.offset;
         for (&n, &stride) in self.shape.iter().zip(&self.strides).rev() {
@@ -102,10 +107,10 @@ impl View {
         element
     }
 
-    /// The number of elements, if they are all inside a tensor of `available` elements.
+    /// The number of elements, if all of them are inside a tensor of `available` elements.
     ///
-    /// `None` for a view that leaves the tensor, and for one that has more elements than the tensor because it repeats
-    /// some: no weight does.
+    /// `None` for a view that reaches beyond the tensor. Also `None` for a view with more elements than the tensor,
+    /// which repeats elements, for example with a stride of 0: no weight needs that.
     pub(crate) fn numel_within(&self, available: usize) -> Option<usize> {
         let numel = checked_numel(&self.shape).filter(|n| *n <= available)?;
         (numel == 0 || self.end().is_some_and(|end| end <= available)).then_some(numel)
@@ -115,8 +120,8 @@ impl View {
         TensorError::Dimension { shape: self.shape.clone(), dim }
     }
 
-    /// The index in the tensor one past the view's last element. `None` when that overflows or the view is
-    /// inconsistent.
+    /// One more than the index in the tensor of the view's last element. `None` when that overflows, when the view is
+    /// empty, or when `shape` and `strides` differ in length.
     fn end(&self) -> Option<usize> {
         if self.shape.len() != self.strides.len() {
             return None;
@@ -130,18 +135,20 @@ impl View {
     }
 }
 
-/// The tensors that a model's weights are views of.
+/// A set of tensors that the weights of a model are views of: those of files ([`FileTensors`]) or random ones
+/// (`RandomTensors`).
 ///
-/// All methods but `find` error when an id belongs to another model.
+/// Every method that takes a [`TensorId`] or a [`View`] errors when the set has no tensor of that number.
 #[doc(hidden)]
 pub trait Tensors: Send + Sync {
-    /// The tensor called `name`.
+    /// The tensor called `name`, or `None` if the set has none of that name.
     fn find(&self, name: &str) -> Option<TensorId>;
 
-    /// The tensor called `name`, which the caller needs in `shape`: a random tensor is created with that shape, one in
-    /// a file keeps its own.
+    /// The tensor called `name`, for a weight that needs it in `shape`. [`FileTensors`] returns the tensor in the file,
+    /// whose shape may differ, or `None` if there is none; the caller compares the shapes. `RandomTensors` creates the
+    /// tensor with `shape` if it does not exist yet.
     ///
-    /// Errors when no random tensor of that shape can be made.
+    /// Errors when a random tensor would have too many elements.
     fn wanted(&mut self, name: &str, shape: &[usize]) -> Result<Option<TensorId>, ImportError>;
 
     /// The tensor's name.
@@ -150,56 +157,60 @@ pub trait Tensors: Send + Sync {
     /// The tensor's shape.
     fn shape(&self, id: TensorId) -> Result<&[usize], ImportError>;
 
-    /// The file that holds the tensor; for a random tensor the configuration that it follows from.
+    /// The path of the file that holds the tensor, for messages. For a random tensor, that of the configuration.
     fn file(&self, id: TensorId) -> Result<&Path, ImportError>;
 
-    /// The type of the tensor's elements. Errors when it is one that no weight may have.
+    /// The type of the tensor's elements. Errors when it is a type that weights cannot have, such as I64.
     fn dtype(&self, id: TensorId) -> Result<DType, ImportError>;
 
-    /// The whole tensor as a view.
+    /// The view of the whole tensor.
     fn view(&self, id: TensorId) -> Result<View, ImportError> {
         Ok(View::whole(id, self.shape(id)?))
     }
 
-    /// Exactly the elements of `view`, row-major, in the tensor's type.
+    /// A tensor of the shape of `view`, row-major, in the type that the viewed tensor is stored in. Reads no element
+    /// outside the view.
     ///
-    /// Errors when the view leaves its tensor, before anything is allocated.
+    /// Errors, before it allocates memory, when the view reaches beyond its tensor. Also errors when there is not
+    /// enough memory, and when the file has changed since it was opened.
     fn read(&self, view: &View) -> Result<Tensor, ImportError>;
 
-    /// Whether there is no tensor called `name` and none can be made.
+    /// Whether the set has no tensor called `name` and cannot create one. `RandomTensors` can create any.
     fn lacks(&self, name: &str) -> bool {
         self.find(name).is_none()
     }
 
-    /// Whether two tensors have the same shape, type and elements, bit for bit. Stops at the first that differ.
+    /// Whether the tensors `a` and `b` have the same shape, element type and elements, bit for bit. Used to check
+    /// whether an embedding and a head that the configuration calls tied really are.
     fn same(&self, a: TensorId, b: TensorId) -> Result<bool, ImportError>;
 
-    /// Bytes of all tensors together.
+    /// The size in bytes of all tensors together.
     fn weight_bytes(&self) -> u64;
 
-    /// Bytes of weights read so far. Tests use it to show that a rank reads nothing outside its shard.
+    /// The number of bytes of elements that [`Tensors::read`] has returned so far. Tests use it to show that a rank
+    /// reads nothing outside its shard.
     fn bytes_read(&self) -> u64;
 }
 
-/// The tensors of a folder's files, which are mapped, and the number of bytes read from them.
+/// The tensors of mapped safetensors files, and the number of bytes read from them.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct FileTensors {
     path: PathBuf,
     files: Arc<[File]>,
-    /// For each tensor, the numbers of its file and of its entry there.
+    /// For each [`TensorId`], the index of its file in `files` and of its entry in that file.
     places: Vec<(usize, usize)>,
     by_name: HashMap<String, TensorId>,
     bytes_read: AtomicU64,
 }
 
 impl FileTensors {
-    /// The weights of `folder`. Nothing is read yet.
+    /// The tensors of `folder`. No element is read yet.
     pub fn open(folder: &Folder) -> FileTensors {
         FileTensors::new(folder.path().to_owned(), folder.files().clone())
     }
 
-    /// The tensors of `files`. `path` is the folder, for messages.
+    /// The tensors of `files`. `path` is the folder that error messages name.
     pub(super) fn new(path: PathBuf, files: Arc<[File]>) -> FileTensors {
         let mut places = Vec::new();
         let mut by_name = HashMap::new();
@@ -212,7 +223,7 @@ impl FileTensors {
         FileTensors { path, files, places, by_name, bytes_read: AtomicU64::new(0) }
     }
 
-    /// All tensors, in the order of their files and bytes.
+    /// All tensors: file by file, and within a file in the order in which their elements are stored.
     pub fn ids(&self) -> impl Iterator<Item = TensorId> + use<> {
         (0..self.places.len()).map(TensorId)
     }
@@ -299,8 +310,8 @@ fn copy<T: Copy>(source: &[T], view: &View, target: &mut [T]) {
     gather(view, target, |at, run| run.copy_from_slice(&source[at..at + run.len()]));
 }
 
-/// Fills `target` with the elements of `view`. `fetch` is given the index of a tensor element and a slice, and fills
-/// the slice with the elements from that one on.
+/// Fills `target` with the elements of `view`, row-major. `target` must have as many elements as the view. Each call
+/// `fetch(at, run)` must fill `run` with the tensor's contiguous elements from index `at` on.
 pub(crate) fn gather<T>(view: &View, target: &mut [T], fetch: impl Fn(usize, &mut [T])) {
     if target.is_empty() {
         return;
@@ -337,8 +348,9 @@ pub(crate) fn gather<T>(view: &View, target: &mut [T], fetch: impl Fn(usize, &mu
     }
 }
 
-/// The view's dimensions as (length, stride). Neighbouring dimensions that form one contiguous run are merged, so that
-/// copies are longer.
+/// The view's dimensions as (length, stride), without those of length 1. A dimension and the next one are merged where
+/// a step in the first equals a whole pass through the second: `[4, 6]` with strides `[6, 1]` becomes `[24]` with
+/// `[1]`. Copied runs are then longer.
 fn merged(view: &View) -> Vec<(usize, usize)> {
     let mut dims: Vec<(usize, usize)> = Vec::with_capacity(view.shape.len());
     for (&n, &stride) in view.shape.iter().zip(&view.strides).filter(|(n, _)| **n != 1) {
@@ -358,7 +370,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A FileTensors with one F16 or F32 tensor whose elements are their own indices.
+    /// A [`FileTensors`] with one F16 or F32 tensor `w` of `shape`, in which each element is its own row-major index.
     fn counted(shape: &[usize], dtype: DType) -> FileTensors {
         let n: usize = shape.iter().product();
         let data: Vec<u8> = match dtype {

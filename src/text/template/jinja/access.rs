@@ -11,7 +11,7 @@ use super::text_methods;
 use super::value::{Range, Value};
 use std::rc::Rc;
 
-/// `value.name`
+/// Evaluates `value.name`.
 pub(super) fn attribute(render: &dyn Runtime, value: &Value, name: &str) -> Result<Value> {
     render.limits().charge(1)?;
     value.defined()?;
@@ -26,7 +26,7 @@ pub(super) fn attribute(render: &dyn Runtime, value: &Value, name: &str) -> Resu
     Ok(missing(value, name))
 }
 
-/// `value[key]`
+/// Evaluates `value[key]`.
 pub(super) fn item(render: &dyn Runtime, value: &Value, key: &Value) -> Result<Value> {
     render.limits().charge(1)?;
     value.defined()?;
@@ -136,7 +136,7 @@ pub(super) fn own(render: &dyn Runtime, value: &Value, name: &str) -> Result<Opt
     })
 }
 
-/// `value[from:to:step]`
+/// Evaluates `value[from:to:step]`.
 pub(super) fn slice(render: &dyn Runtime, value: &Value, bounds: [Option<Value>; 3]) -> Result<Value> {
     let limits = render.limits();
     value.defined()?;

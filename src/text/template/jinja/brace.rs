@@ -11,7 +11,7 @@ use super::runtime::Runtime;
 use super::spec;
 use super::value::Value;
 
-/// `format.format(*positional, **named)`
+/// Evaluates `format.format(*positional, **named)`.
 pub(super) fn format(
     render: &dyn Runtime,
     format: &str,

@@ -1,7 +1,7 @@
 //! Equality, order, membership and sorting of values, as in Python.
 //!
 //! Each comparison of two values takes a step. Sorting does not use the standard library's: a comparison may fail, and
-//! one that is not a total order must not panic. Read `value.rs` first.
+//! one that is not a total order must not panic. Read `value/mod.rs` first.
 
 use super::fault::{Result, failed, refused};
 use super::limits::Limits;
@@ -60,7 +60,7 @@ fn unsure<T>() -> Result<T> {
     Err(refused("comparing views or methods"))
 }
 
-/// Python's test when it searches items: the same object, or equal.
+/// Whether two items are the same object or equal, which is how Python compares the items of containers.
 fn same_or_equal(limits: &Rc<Limits>, a: &Value, b: &Value) -> Result<bool> {
     if is(a, b) {
         // Python considers an object equal to itself without comparing its contents.
@@ -90,7 +90,7 @@ pub(super) fn is(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// The order of two numbers; `None` if one is nan. The result as a whole is `None` if one is not a number.
+/// The order of two numbers. The outer result is `None` if one value is not a number, the inner one if one is nan.
 fn numbers(a: &Value, b: &Value) -> Option<Result<Option<Ordering>>> {
     Some(Ok(match (a, b) {
         (Value::Float(a), Value::Float(b)) => a.partial_cmp(b),

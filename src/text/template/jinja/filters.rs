@@ -22,7 +22,7 @@ pub(super) fn exists(name: &str) -> bool {
     here || text_filters::NAMES.contains(&name) || list_filters::NAMES.contains(&name)
 }
 
-/// `value | name(arguments)`
+/// Evaluates `value | name(arguments)`.
 pub(super) fn call(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments) -> Result<Value> {
     let limits = render.limits();
     limits.charge(1)?;

@@ -10,7 +10,7 @@ use super::print;
 use super::value::Value;
 use std::rc::Rc;
 
-/// `value | tojson(ensure_ascii, indent, separators, sort_keys)`
+/// Evaluates `value | tojson(ensure_ascii, indent, separators, sort_keys)`.
 pub(super) fn to_json(limits: &Rc<Limits>, value: &Value, arguments: &Arguments) -> Result<Value> {
     let [ascii, indent, separators, sorted] =
         arguments.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"])?;

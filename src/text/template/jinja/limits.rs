@@ -2,23 +2,23 @@
 //!
 //! A step is one node of the template or 64 bytes of work, so that no single operation can be large and cheap. Memory
 //! is counted when a value is made and returned when it is dropped. The module deliberately knows nothing of values.
-//! Read `value.rs` for those.
+//! Read `value/mod.rs` for those.
 
 use super::fault::{Fault, Result, fault};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// The steps allowed for any template; the number of bytes of the conversation is added. Known templates take a few
+/// The steps allowed for any template; four more are allowed per byte of the conversation. Known templates take a few
 /// hundred steps per message.
 const STEPS: u64 = 1 << 20;
-/// The bytes of values that a template may hold at a time; a multiple of the conversation's bytes is added.
+/// The bytes of values that a template may hold at a time; 16 times the conversation's bytes are added.
 const MEMORY: usize = 64 << 20;
-/// The bytes that a template may print; a multiple of the conversation's bytes is added.
+/// The bytes that a template may print; 16 times the conversation's bytes are added.
 const PRINTED: usize = 1 << 20;
-/// The time allowed, a second guard for very slow machines. Otherwise steps run out within about a second.
+/// The time allowed. Steps normally run out within about a second; this limit is a second guard, for slow machines.
 const TIME: Duration = Duration::from_secs(30);
-/// The most nested evaluations: expressions in expressions, blocks in blocks, macros that call macros.
+/// The deepest nesting of evaluations: expressions in expressions, blocks in blocks, macros that call macros.
 const DEPTH: u32 = 2000;
 
 /// The counters of one rendering.

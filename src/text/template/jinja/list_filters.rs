@@ -1,8 +1,8 @@
 //! Filters of sequences: `map`, `selectattr`, `sort`, `groupby` and others.
 //!
 //! Where Jinja2 returns a generator, these return an iterator, whose items can be taken once. Jinja2 computes such
-//! items later; here they are computed at once, so items that could change in between are refused. Read `value.rs` for
-//! iterators.
+//! items later; here they are computed at once, so items that could change in between are refused. Read
+//! `value/mod.rs` for iterators.
 
 use super::access;
 use super::ast::Binary;

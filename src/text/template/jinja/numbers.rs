@@ -1,6 +1,6 @@
-//! What operators and formats share about numbers: a value as a float, and the limit of integers.
+//! Number helpers that operators and formats share: a value as a float, and the error of integers that are too large.
 //!
-//! It deliberately knows no operator. Read `operators.rs` next.
+//! This file deliberately knows no operator. Read `operators.rs` next.
 
 use super::fault::refused;
 use super::value::Value;
@@ -9,7 +9,7 @@ pub(super) fn too_large() -> Box<super::fault::Error> {
     refused("an integer of more than 128 bits")
 }
 
-/// A number as a float.
+/// The value of a number, or of a boolean, as a float; `None` for a value of another type.
 pub(super) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Float(value) => Some(*value),

@@ -1,8 +1,7 @@
 //! Python's arithmetic on numbers, strings and lists.
 //!
 //! Integers have 128 bits. A larger result is refused, although Python would compute it. The memory of a result is
-//! counted before it
-//! is made. Read `value.rs` first.
+//! counted before it is made. Read `value/mod.rs` first.
 
 use super::ast::Binary;
 use super::fault::{Result, failed, refused};

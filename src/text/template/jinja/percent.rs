@@ -11,7 +11,7 @@ use super::spec::{digits, float_as, pad, radix};
 use super::value::Value;
 use std::rc::Rc;
 
-/// `format % values`.
+/// Evaluates `format % values`.
 pub(super) fn format(limits: &Rc<Limits>, format: &str, values: &Value) -> Result<Value> {
     let mut out = Buffer::new(limits);
     let mut values = Values { values, taken: 0 };

@@ -59,7 +59,7 @@ pub(super) fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// `value is name(arguments)`
+/// Evaluates `value is name(arguments)`.
 pub(super) fn call(render: &dyn Runtime, name: &str, value: &Value, arguments: &Arguments) -> Result<bool> {
     let limits = render.limits();
     limits.charge(1)?;

@@ -1,7 +1,7 @@
 //! Values as text: Python's `str()` and `repr()`.
 //!
 //! Each value visited takes a step, and each string is counted before it grows. Values that Python prints with an
-//! address, which differs from run to run, are refused. Read `value.rs` first.
+//! address, which differs from run to run, are refused. Read `value/mod.rs` first.
 
 use super::fault::{Result, refused};
 use super::limits::{Buffer, Limits};

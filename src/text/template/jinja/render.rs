@@ -2,7 +2,7 @@
 //!
 //! Scopes are those of Jinja2: a loop, a macro, a `with` and a block set each have one, an `if` has none. Every node
 //! takes a step, and every level of nesting is counted, so that no template can overflow the stack. Read `ast.rs` and
-//! `value.rs` first.
+//! `value/mod.rs` first.
 
 use super::ast::{self, Comparison, Expr, ExprKind, For, Statement, StatementKind, Target};
 use super::call::Arguments;
@@ -204,7 +204,8 @@ impl<'t> Render<'t> {
         Ok(())
     }
 
-    /// The value that a target holds, for a loop with a test: Jinja2 passes on the unpacked value.
+    /// Reads the value back from a loop's target. A loop with a test assigns the target in order to test the item, and
+    /// Jinja2 then passes on the assigned value instead of the original item.
     fn unpacked(&self, target: &Target, scope: &Rc<Scope>) -> Result<Value> {
         match target {
             Target::Name(name) => self.name(name, scope),

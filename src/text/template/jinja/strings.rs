@@ -33,7 +33,8 @@ pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
     lines
 }
 
-/// The words between white space, split at most `max` times from the left; the rest is left as it is.
+/// The words between white space, as Python's `split` gives them: at most `max` splits from the left, and the rest as
+/// the last item.
 pub(super) fn words(text: &str, max: usize) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text.trim_start_matches(is_space);

@@ -8,7 +8,7 @@
 use super::ast::{Arguments, Expr, ExprKind, Statement, StatementKind, Target};
 use std::collections::BTreeSet;
 
-/// The names of a template for which this is the case.
+/// The names in `body` that may not be read from the given variables, by the rule at the top of this file.
 pub(super) fn hidden(body: &[Statement]) -> BTreeSet<String> {
     let mut hidden = BTreeSet::new();
     frame(body, Vec::new(), &mut Vec::new(), &mut hidden);
@@ -24,7 +24,7 @@ struct Frame<'t> {
     known: NameSet<'t>,
     /// The names that blocks inside it have read so far.
     read_within: NameSet<'t>,
-    /// The blocks inside it, with the names that they assign from outside.
+    /// The blocks inside it, each with the names that are assigned before it runs, such as a loop's target.
     blocks: Vec<(Vec<&'t str>, &'t [Statement])>,
 }
 

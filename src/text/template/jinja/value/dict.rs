@@ -1,6 +1,6 @@
 //! Python's dict: in the order of insertion, with keys that compare as Python's do.
 //!
-//! It deliberately never changes after it is made. Read `value.rs` for what it holds.
+//! A dict deliberately never changes after it is made. Read `value/mod.rs` for the values that it holds.
 
 use super::super::fault::{Result, failed, refused};
 use super::super::limits::Limits;
@@ -14,8 +14,8 @@ pub(in crate::text::template) struct Dict {
     inside: Inside,
 }
 
-/// The form of a key that is compared. Two are equal if Python's keys are equal and hash alike (`1`, `1.0` and
-/// `True`).
+/// A key in the form by which the dict finds it. Two forms are equal if Python treats the keys as the same: `1`, `1.0`
+/// and `True` are one key.
 #[derive(PartialEq, Eq, Hash)]
 pub(in crate::text::template) enum Key {
     Undefined,

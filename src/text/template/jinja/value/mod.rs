@@ -68,7 +68,7 @@ pub(in crate::text::template) struct Seq {
     inside: Inside,
 }
 
-/// The facts that a container knows about the values in it.
+/// Facts about the values in a container, computed when it is made.
 pub(in crate::text::template) struct Inside {
     /// The depth of nested containers, this one included.
     depth: u32,
@@ -283,7 +283,7 @@ impl Value {
         }
     }
 
-    /// Fails with the value's own reason if it is undefined.
+    /// Fails if the value is undefined, with the reason that it holds.
     pub(in crate::text::template) fn defined(&self) -> Result<()> {
         match self {
             Value::Undefined(reason) if reason.contains("undefined") => Err(failed(&**reason)),
@@ -292,7 +292,8 @@ impl Value {
         }
     }
 
-    /// Whether the result of using it can change, or depends on which object it is.
+    /// Whether using the value gives the same result at any time and does not depend on which object it is. False for
+    /// iterators, namespaces and functions, for example.
     pub(in crate::text::template) fn is_plain(&self) -> bool {
         !matches!(
             self,

@@ -1,7 +1,8 @@
 //! Scopes, which hold the names of a running template, one per block; and the state of a loop.
 //!
 //! A macro keeps the scope that it was defined in. The contents of a scope are dropped when its block ends, so that a
-//! macro stored in its own scope does not leak. The module deliberately decides no lookup. Read `render.rs` for that.
+//! macro stored in its own scope does not leak. The module deliberately does not decide which scope a statement uses.
+//! Read `render.rs` for that.
 
 use super::super::ast::For;
 use super::{Cursor, Value};
@@ -68,14 +69,14 @@ pub(in crate::text::template) struct LoopState {
     pub(in crate::text::template) depth0: usize,
     pub(in crate::text::template) before: RefCell<Option<Value>>,
     pub(in crate::text::template) current: RefCell<Option<Value>>,
-    /// The next item if it has been looked at; `Some(None)` if there is none.
+    /// The item after `current`, if the template has looked ahead; `Some(None)` if there is no further item.
     pub(in crate::text::template) after: RefCell<Option<Option<Value>>>,
     /// The last arguments of `changed`.
     pub(in crate::text::template) changed: RefCell<Option<Vec<Value>>>,
 }
 
 impl LoopState {
-    /// Drops its contents, since a namespace in them may contain the loop.
+    /// Drops the loop's contents. A namespace among them may contain the loop, and would keep it in memory.
     pub(in crate::text::template) fn leave(&self) {
         self.left.set(true);
         let _source = self.source.replace(Cursor::Empty);
