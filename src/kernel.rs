@@ -4,7 +4,7 @@
 //! This file deliberately knows no wgpu and no op: ops choose kernels, a device compiles them. Read `shaders/` next
 //! for the sources, and [`crate::device::gpu`] for who runs a [`Launch`].
 
-use crate::tensor::DType;
+use crate::format::Format;
 use serde::Serialize;
 use std::borrow::Cow;
 
@@ -91,20 +91,20 @@ impl std::hash::Hash for Shader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[doc(hidden)]
 pub enum Rows {
-    /// Of this dtype, each row padded to a multiple of four elements.
-    Padded(DType),
-    /// Of this 16-bit dtype, in rows whose length is a multiple of eight: a kernel may load eight elements at a time.
-    Wide(DType),
+    /// In this format, as [`Format::device_row`] lays out a row.
+    Stored(Format),
+    /// The same, in rows whose length is a multiple of eight: a kernel loads eight elements at a time.
+    Wide(Format),
     /// In f32 without padding, with rows whose length is not a multiple of four: an activation used as the matrix.
     Loose,
 }
 
 impl Rows {
-    fn module(self) -> String {
+    fn module(self) -> &'static str {
         match self {
-            Rows::Padded(dtype) => format!("weight_{dtype}"),
-            Rows::Wide(dtype) => format!("weight_{dtype}_wide"),
-            Rows::Loose => "weight_loose".to_string(),
+            Rows::Stored(format) => format.module(false),
+            Rows::Wide(format) => format.module(true),
+            Rows::Loose => "weight_loose",
         }
     }
 }
@@ -210,6 +210,7 @@ const COMMON: &[(&str, &str)] = &[
     ("weight_bf16", include_str!("../shaders/common/weight_bf16.wgsl")),
     ("weight_f16_wide", include_str!("../shaders/common/weight_f16_wide.wgsl")),
     ("weight_bf16_wide", include_str!("../shaders/common/weight_bf16_wide.wgsl")),
+    ("weight_q8_0", include_str!("../shaders/common/weight_q8_0.wgsl")),
     ("weight_loose", include_str!("../shaders/common/weight_loose.wgsl")),
     ("functions", include_str!("../shaders/common/functions.wgsl")),
     ("product", include_str!("../shaders/common/product.wgsl")),
@@ -266,7 +267,7 @@ impl Kernel {
                 Some(import) => {
                     let name = match (import.trim(), self.weight) {
                         ("weight", Some(rows)) => rows.module(),
-                        (name, _) => name.to_string(),
+                        (name, _) => name,
                     };
                     let module = COMMON.iter().find(|(n, _)| *n == name);
                     text += module.ok_or_else(|| format!("{}: unknown import {name:?}", self.shader.name))?.1;
@@ -295,35 +296,27 @@ pub fn linear_grid(n: usize, size: usize) -> [u32; 3] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[doc(hidden)]
 pub enum Layout {
-    /// In the file's dtype, each row padded to a multiple of four elements, the vector width of every kernel. It may
-    /// be split over several buffers. Only ops that read a matrix four elements at a time accept it.
-    Padded,
+    /// In its format, row by row as [`Format::device_row`] lays them out. It may be split between rows over several
+    /// buffers. Only ops that read a matrix through `#import weight` accept it.
+    Rows,
     /// In f32 (indices in u32) without padding in one buffer, like an activation. Every op reads it.
     Dense,
 }
 
-/// The dtype and shape in which a weight of `dtype` and `shape` lies in a device's memory.
+/// The number of rows of a weight of `format` and `shape` in a device's memory, and the bytes of each.
 #[doc(hidden)]
-pub fn weight_layout(dtype: DType, shape: &[usize], layout: Layout) -> (DType, Vec<usize>) {
-    let mut shape = shape.to_vec();
-    match (layout, shape.as_mut_slice()) {
-        (Layout::Padded, [.., row]) => {
-            *row = row.next_multiple_of(4);
-            (dtype, shape)
-        }
-        _ => (dense(dtype), shape),
-    }
-}
-
-/// The dtype of a weight laid out like an activation: u32 for indices, f32 for everything else.
-#[doc(hidden)]
-pub fn dense(dtype: DType) -> DType {
-    if dtype == DType::U32 { DType::U32 } else { DType::F32 }
+pub fn weight_rows(format: Format, shape: &[usize], layout: Layout) -> (usize, usize) {
+    let (row, lead) = shape.split_last().map_or((1, &[][..]), |(&row, lead)| (row, lead));
+    let bytes = match layout {
+        Layout::Rows => format.device_row(row),
+        Layout::Dense => row.saturating_mul(format.dtype().size()),
+    };
+    (lead.iter().fold(1, |n: usize, &d| n.saturating_mul(d)), bytes)
 }
 
 /// The bytes that a weight takes in a device's memory.
 #[doc(hidden)]
-pub fn weight_bytes(dtype: DType, shape: &[usize], layout: Layout) -> u64 {
-    let (dtype, shape) = weight_layout(dtype, shape, layout);
-    shape.iter().fold(dtype.size() as u64, |n, &d| n.saturating_mul(d as u64))
+pub fn weight_bytes(format: Format, shape: &[usize], layout: Layout) -> u64 {
+    let (rows, row) = weight_rows(format, shape, layout);
+    (rows as u64).saturating_mul(row as u64)
 }

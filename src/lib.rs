@@ -64,6 +64,7 @@ pub mod chat;
 pub mod comm;
 pub mod device;
 pub mod error;
+pub mod format;
 pub mod generate;
 pub mod graph;
 #[doc(hidden)]

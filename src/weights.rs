@@ -4,6 +4,7 @@
 //! This module deliberately knows no graph and no file format. Read [`crate::import`] for the weights of model folders,
 //! and [`crate::device`] next, which reads weights.
 
+use crate::format::{Format, FormatError, Stored};
 use crate::shape::display_shape;
 use crate::tensor::{Region, Tensor, TensorError};
 use std::collections::HashMap;
@@ -20,6 +21,16 @@ pub trait Weights: Send + Sync {
     /// Reads no element outside the region. Errors when the source has no such weight, has it in another shape, or
     /// cannot read it.
     fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor, SourceError>;
+
+    /// Reads the same region in `format`: the one that the graph declares. The region's rows are whole blocks of it.
+    ///
+    /// Unless a source overrides it, the elements are read and encoded. A source that stores blocks returns them as they are.
+    /// Errors as [`Weights::read`], and when an element cannot be stored in the format.
+    fn read_stored(&self, name: &str, shape: &[usize], region: &Region, format: Format) -> Result<Stored, SourceError> {
+        let encode = |tensor| Stored::encode(tensor, format);
+        let encoded = |cause| SourceError::Format { name: name.to_string(), cause };
+        encode(self.read(name, shape, region)?).map_err(encoded)
+    }
 }
 
 impl Weights for HashMap<String, Tensor> {
@@ -60,6 +71,14 @@ pub enum SourceError {
         name: String,
         /// The element's value: NaN or an infinity.
         value: f32,
+    },
+    /// A weight cannot be stored in the format that was asked for.
+    #[error("weight {name:?}: {cause}")]
+    Format {
+        /// The weight's name.
+        name: String,
+        /// The reason.
+        cause: FormatError,
     },
     /// The region asked for is not inside the weight, or there is not enough memory for it.
     #[error("{0}")]

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["message", "shape", "trace", "wait"],
     &["tensor"],
+    &["format"],
     &["random", "weights"],
     &["sharding", "kernel"],
     &["ops"],

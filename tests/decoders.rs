@@ -37,7 +37,7 @@ fn fused_weights_are_read_by_the_shard() {
             let shards = program.ranks.iter().flat_map(|rank| &rank.weights).filter(read);
             let bytes = shards
                 .filter(|shard| !shard.name.starts_with("rope."))
-                .map(|shard| shard.local_shape(&Env::prompt(1)).iter().product::<usize>() * shard.dtype.size());
+                .map(|shard| shard.format.bytes(shard.local_shape(&Env::prompt(1)).iter().product::<usize>()) as usize);
             let expected: usize = bytes.sum();
             drop(engine(&model, strategy, &ratios(5), hosts(5)));
             assert_eq!(model.bytes_read(), expected as u64, "{name} {strategy}");

@@ -75,7 +75,7 @@ impl Cases {
             let name = format!("{prefix}.{i}");
             ids.push(match role {
                 Role::Input => graph.input(&name, shape, tensor.dtype()).unwrap(),
-                Role::Weight => graph.weight(&name, shape, tensor.dtype()).unwrap(),
+                Role::Weight(format) => graph.weight(&name, shape, *format).unwrap(),
                 Role::State => graph.state(&name, shape).unwrap(),
             });
         }
@@ -84,12 +84,12 @@ impl Cases {
         for (i, (&id, (_, tensor))) in ids.iter().zip(&sample.inputs).enumerate() {
             let value = graph.value(id);
             let place = match value.source {
-                Source::Weight => {
+                Source::Weight(format) => {
                     self.weights.insert(value.name.clone(), tensor.clone());
                     self.program.weights.push(WeightShard {
                         name: value.name.clone(),
                         shape: value.shape.clone(),
-                        dtype: value.dtype,
+                        format,
                         layout: sample.op.operand(i).layout(),
                         part: WeightPart::Region(SymbolicRegion::default()),
                     });
@@ -102,7 +102,7 @@ impl Cases {
                 _ => None,
             };
             let index = self.value(&value.name, &value.shape, value.dtype, place);
-            if value.source != Source::Weight {
+            if value.format().is_none() {
                 self.program.instrs.push(Instr::Input { name: value.name.clone(), value: index });
                 writes.push((index, tensor.clone()));
             }
@@ -212,7 +212,7 @@ fn blocks_do_not_change_the_order_of_sums() {
             let rows = |rows: usize| {
                 let mut cases = Cases::new();
                 let part = x.slice(&Region(vec![0..1, 0..rows, 0..k])).unwrap();
-                cases.add("Linear", Sample::new(Linear, vec![(Role::Input, part), (Role::Weight, w.clone())]));
+                cases.add("Linear", Sample::new(Linear, vec![(Role::Input, part), weight(w.clone())]));
                 let options = GpuOptions { numerics: Some(numerics), ..GpuOptions::default() };
                 let mut gpu = GpuDevice::open(&info, &options).unwrap();
                 cases.load(&mut gpu);
@@ -255,7 +255,7 @@ fn a_large_weight_is_loaded_block_by_block() {
     let (mut cases, mut random) = (Cases::new(), Random::new(7));
     for (dtype, n) in [(DType::F32, 9_001), (DType::BF16, 17_003)] {
         let x = (Role::Input, random.tensor(DType::F32, &[1, 1, 501]));
-        cases.add("Linear", Sample::new(Linear, vec![x, (Role::Weight, random.tensor(dtype, &[n, 501]))]));
+        cases.add("Linear", Sample::new(Linear, vec![x, weight(random.tensor(dtype, &[n, 501]))]));
     }
     for info in adapters() {
         compare(&info, &cases, &GpuOptions::default());
@@ -267,10 +267,8 @@ fn a_large_weight_is_loaded_block_by_block() {
 fn layer(rows: usize, k: usize) -> Cases {
     let mut random = Random::new(1);
     let mut cases = Cases::new();
-    let inputs = vec![
-        (Role::Input, random.tensor(DType::F32, &[1, rows, k])),
-        (Role::Weight, random.tensor(DType::BF16, &[k, k])),
-    ];
+    let inputs =
+        vec![(Role::Input, random.tensor(DType::F32, &[1, rows, k])), weight(random.tensor(DType::BF16, &[k, k]))];
     cases.add("layer", Sample::new(Linear, inputs));
     let output = cases.cases[0].output;
     cases.program.instrs.push(Instr::Exchange {

@@ -199,8 +199,9 @@ fn ranks_hold_their_experts() {
     let counts: Vec<Vec<usize>> = program.ranks.iter().map(held).collect();
     assert_eq!(counts, [vec![vec![1]; 7], vec![vec![0]; 2]].concat());
     let engine = engine_of(&model, &plan, hosts(9));
-    let local =
-        |shard: &fanfold::program::WeightShard| shard.local_shape(&env).iter().product::<usize>() * shard.dtype.size();
+    let local = |shard: &fanfold::program::WeightShard| {
+        shard.format.bytes(shard.local_shape(&env).iter().product::<usize>()) as usize
+    };
     let shards = program.ranks.iter().flat_map(|rank| &rank.weights).filter(|shard| !shard.name.starts_with("rope."));
     assert_eq!(model.bytes_read(), shards.map(local).sum::<usize>() as u64);
     drop(engine);

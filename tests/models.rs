@@ -302,7 +302,7 @@ fn weight_bytes_are_each_ranks_share() {
         .iter()
         .flat_map(|rank| &rank.weights)
         .filter(|shard| !shard.name.starts_with("rope."))
-        .map(|shard| shard.local_shape(&env).iter().product::<usize>() * shard.dtype.size())
+        .map(|shard| shard.format.bytes(shard.local_shape(&env).iter().product::<usize>()) as usize)
         .sum();
     assert_eq!(model.bytes_read(), expected as u64);
     drop(engine);

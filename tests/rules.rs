@@ -6,6 +6,7 @@ mod common;
 use common::{adapters, hosts, one_node, plan_of, run_graph};
 use fanfold::device::gpu::GpuOptions;
 use fanfold::device::select::{self, DeviceChoice};
+use fanfold::format::Format;
 use fanfold::graph::Graph;
 use fanfold::kernel::Numerics;
 use fanfold::ops::sample::Role;
@@ -235,12 +236,14 @@ fn a_decision_is_made_on_one_rank() {
 }
 
 #[test]
-fn every_role_is_sampled() {
-    let roles: Vec<Role> = fanfold::ops::samples()
-        .iter()
-        .flat_map(|(_, sample)| sample(&mut Random::new(1)).inputs.into_iter().map(|(role, _)| role))
-        .collect();
-    for role in [Role::Input, Role::Weight, Role::State] {
+fn every_role_is_sampled_and_every_format() {
+    let sampled = |seed| {
+        let samples = fanfold::ops::samples().into_iter();
+        samples.flat_map(move |(_, sample)| sample(&mut Random::new(seed)).inputs.into_iter().map(|(role, _)| role))
+    };
+    let roles: Vec<Role> = (0..40).flat_map(sampled).collect();
+    let weights = Format::NUMBERS.into_iter().chain([Format::U32]).map(Role::Weight);
+    for role in [Role::Input, Role::State].into_iter().chain(weights) {
         assert!(roles.contains(&role), "{role:?}");
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! It needs no GPU, so a machine with a single driver covers the languages of all four backends.
 
-use fanfold::kernel::{Kernel, Layout, Numerics, weight_layout};
+use fanfold::format::Format;
+use fanfold::kernel::{Kernel, Layout, Numerics};
 use fanfold::ops::sample::{Role, Sample};
 use fanfold::ops::{LaunchContext, samples};
 use fanfold::random::Random;
 use fanfold::shape::{Dim, Env, Shape, resolve};
-use fanfold::tensor::{DType, Tensor};
+use fanfold::tensor::Tensor;
 use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -22,22 +23,25 @@ fn kernels(sample: &Sample) -> Vec<Kernel> {
     let shapes: Vec<Shape> = whole.iter().map(|shape| shape.iter().map(|&d| Dim::Fixed(d)).collect()).collect();
     // A weight has the layout in which the op reads it: matrices keep their type, all others are widened.
     let layout = |(i, (role, _)): (usize, &(Role, Tensor))| match role {
-        Role::Weight => sample.op.operand(i).layout(),
+        Role::Weight(_) => sample.op.operand(i).layout(),
         Role::Input | Role::State => Layout::Dense,
     };
     let layouts: Vec<Layout> = sample.inputs.iter().enumerate().map(layout).collect();
-    let kept = |((_, t), &layout): (&(Role, Tensor), &Layout)| weight_layout(t.dtype(), t.shape(), layout).0;
-    let dtypes: Vec<DType> = sample.inputs.iter().zip(&layouts).map(kept).collect();
+    let kept = |((role, tensor), &layout): (&(Role, Tensor), &Layout)| match (role, layout) {
+        (Role::Weight(format), Layout::Rows) => *format,
+        _ => Format::from(tensor.dtype()).dtype().into(),
+    };
+    let formats: Vec<Format> = sample.inputs.iter().zip(&layouts).map(kept).collect();
     let rows = |shape: &Vec<usize>| shape.split_last().map_or(1, |(_, lead)| lead.iter().product::<usize>());
     let pieces: Vec<Vec<_>> = whole.iter().map(|shape| std::iter::once(0..rows(shape)).collect()).collect();
     let rule = sample.op.rule(&shapes).unwrap();
     let extents = rule.extents(None, 0);
     let env = Env { past: sample.past, ..Env::prompt(1) };
     let output = resolve(&rule.output_shape(), &env);
-    let (dtypes, layouts, pieces, extents) = (&dtypes, &layouts, &pieces, &extents);
+    let (formats, layouts, pieces, extents) = (&formats, &layouts, &pieces, &extents);
     let of = |numerics: Numerics| {
         let env = &env;
-        let site = LaunchContext { inputs: &whole, dtypes, layouts, pieces, extents, env, output: &output, numerics };
+        let site = LaunchContext { inputs: &whole, formats, layouts, pieces, extents, env, output: &output, numerics };
         sample.op.launches(&site).unwrap()
     };
     [Numerics::Sequential, Numerics::Lanes].into_iter().flat_map(of).map(|launch| launch.kernel).collect()

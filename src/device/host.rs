@@ -5,13 +5,14 @@
 
 use super::{Counters, Device};
 use crate::device::DeviceError;
+use crate::format::{FormatError, Stored};
 use crate::ops::{EvalContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart, WeightShard};
 use crate::shape::{Env, Limits, resolve};
 use crate::tensor::TensorError;
 use crate::tensor::{DType, Region, Tensor, copy_region};
 use crate::wait::Progress;
-use crate::weights::Weights;
+use crate::weights::{SourceError, Weights};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -47,7 +48,11 @@ impl HostDevice {
         Ok(match (place, &self.streamed) {
             (Place::Weight(i), Some(weights)) => {
                 let (program, env) = self.loaded()?;
-                Cow::Owned(read(&program.weights[i], &env, weights.as_ref())?.try_widened()?)
+                Cow::Owned(
+                    read(&program.weights[i], &env, weights.as_ref())?
+                        .values()
+                        .map_err(|cause| unstored(&program.weights[i], cause))?,
+                )
             }
             (Place::Weight(i), None) => Cow::Borrowed(&self.weights[i]),
             (Place::Buffer(i), _) => Cow::Borrowed(&self.buffers[i]),
@@ -97,12 +102,22 @@ fn views_what_is_kept(op: &Op, inputs: &[usize], output: usize, values: &[LocalV
     op.is_view() && !matches!(place, Place::Buffer(_)) && inputs.iter().all(|&input| values[input].place == place)
 }
 
-/// A rank's shard of a weight, in the type that it is stored in.
-fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Tensor, DeviceError> {
+/// A rank's shard of a weight, in its format.
+fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Stored, DeviceError> {
     let shape = resolve(&shard.shape, env);
     match &shard.part {
-        WeightPart::Zero => Ok(Tensor::try_zeros(DType::F32, shape)?),
-        WeightPart::Region(window) => Ok(weights.read(&shard.name, &shape, &window.resolve(&shape))?),
+        WeightPart::Zero => Ok(Tensor::try_zeros(DType::F32, shape)?.into()),
+        WeightPart::Region(window) => {
+            Ok(weights.read_stored(&shard.name, &shape, &window.resolve(&shape), shard.format)?)
+        }
+    }
+}
+
+/// The error of a shard that cannot be decoded.
+fn unstored(shard: &WeightShard, cause: FormatError) -> DeviceError {
+    match cause {
+        FormatError::Tensor(cause) => cause.into(),
+        cause => SourceError::Format { name: shard.name.clone(), cause }.into(),
     }
 }
 
@@ -141,10 +156,11 @@ impl Device for HostDevice {
             self.streamed = Some(weights.clone());
         } else {
             for shard in &program.weights {
-                let tensor = read(shard, limits, weights.as_ref()).map_err(|error| no_room(&shard.name, error))?;
-                progress(tensor.bytes().len() as u64);
-                self.counters.weight_bytes += tensor.bytes().len() as u64;
-                self.weights.push(tensor.try_widened().map_err(|error| no_room(&shard.name, error))?);
+                let stored = read(shard, limits, weights.as_ref()).map_err(|error| no_room(&shard.name, error))?;
+                progress(stored.bytes().len() as u64);
+                self.counters.weight_bytes += stored.bytes().len() as u64;
+                let values = stored.values().map_err(|cause| no_room(&shard.name, unstored(shard, cause)))?;
+                self.weights.push(values);
             }
         }
         self.buffers = program.buffers.iter().map(|_| Tensor::zeros(DType::F32, [0])).collect();

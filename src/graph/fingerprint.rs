@@ -4,6 +4,7 @@
 //! it with further outputs too. Read [`crate::plan::Plan`] for who holds one.
 
 use super::{Graph, Source};
+use crate::format::Format;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -16,7 +17,7 @@ const DIGITS: usize = 32;
 struct Value<'a> {
     name: &'a str,
     shape: &'a crate::shape::Shape,
-    dtype: crate::tensor::DType,
+    dtype: Format,
     source: &'static str,
 }
 
@@ -38,10 +39,10 @@ impl Graph {
         let values = self.values.iter().map(|value| Value {
             name: &value.name,
             shape: &value.shape,
-            dtype: value.dtype,
+            dtype: value.format().unwrap_or(value.dtype.into()),
             source: match value.source {
                 Source::Input => "input",
-                Source::Weight => "weight",
+                Source::Weight(_) => "weight",
                 Source::State => "state",
                 Source::Node(_) => "node",
             },

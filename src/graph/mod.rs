@@ -6,10 +6,11 @@
 
 mod error;
 mod fingerprint;
+mod matrices;
 
 pub use error::GraphError;
 
-use crate::kernel::dense;
+use crate::format::Format;
 use crate::ops::{Op, OpError, Operand};
 use crate::shape::{Dim, Shape, Symbol, display_shape};
 use crate::sharding::ShardingRule;
@@ -29,8 +30,8 @@ pub struct NodeId(pub usize);
 pub enum Source {
     /// Given with every call.
     Input,
-    /// Read once, when a session opens, from [`Weights`](crate::weights::Weights).
-    Weight,
+    /// Read once, when a session opens, from [`Weights`](crate::weights::Weights), and stored in this format.
+    Weight(Format),
     /// A state, such as a KV cache: zero at first, kept between calls, written in place.
     State,
     /// Computed by this node.
@@ -44,7 +45,7 @@ pub struct Value {
     pub name: String,
     /// Its whole shape.
     pub shape: Shape,
-    /// The type of its elements; weights keep the file's.
+    /// The type of its elements as ops see them: f32, or u32 for indices.
     pub dtype: DType,
     /// Where it comes from.
     pub source: Source,
@@ -74,6 +75,24 @@ pub struct Graph {
     names: HashMap<String, ValueId>,
     /// States that a node has overwritten in place, and which node.
     overwritten: HashMap<ValueId, String>,
+}
+
+impl Value {
+    /// The format that it is stored in; `None` if it is no weight.
+    pub fn format(&self) -> Option<Format> {
+        match self.source {
+            Source::Weight(format) => Some(format),
+            Source::Input | Source::State | Source::Node(_) => None,
+        }
+    }
+}
+
+/// Whether rows of this shape are whole blocks of `format`.
+fn fits(shape: &Shape, format: Format) -> bool {
+    match shape.last().copied().unwrap_or(Dim::Fixed(1)) {
+        Dim::Fixed(row) => format.holds(&[row]),
+        Dim::Symbol(_) => format.block() == 1,
+    }
 }
 
 /// The error for a value that cannot be used as asked.
@@ -110,15 +129,30 @@ impl Graph {
 
     /// Adds a value given with every call, in f32 or u32. Errors when the name is taken or the type is another.
     pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<ValueId, GraphError> {
-        if dense(dtype) != dtype {
+        if Format::from(dtype).dtype() != dtype {
             return Err(refused(name, format!("is given with every call in {dtype}: only weights may be; use f32")));
         }
         self.add(name, shape.into(), dtype, Source::Input)
     }
 
-    /// Adds a weight. Errors when the name is taken.
-    pub fn weight(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<ValueId, GraphError> {
-        self.add(name, shape.into(), dtype, Source::Weight)
+    /// Adds a weight that is stored in `format`: a [`DType`], or a [`Format`] with blocks.
+    ///
+    /// Errors when the name is taken, or when rows of this shape are not whole blocks.
+    pub fn weight(
+        &mut self,
+        name: &str,
+        shape: impl Into<Shape>,
+        format: impl Into<Format>,
+    ) -> Result<ValueId, GraphError> {
+        let (shape, format) = (shape.into(), format.into());
+        if !fits(&shape, format) {
+            let (shape, block) = (display_shape(&shape), format.block());
+            return Err(refused(
+                name,
+                format!("has rows of {shape}, which are not whole blocks of {block} in {format}"),
+            ));
+        }
+        self.add(name, shape, format.dtype(), Source::Weight(format))
     }
 
     /// Adds a state in f32. Its first dimension may be `batch`, any may be `capacity`.
@@ -153,7 +187,8 @@ impl Graph {
         inputs.iter().try_for_each(|&value| self.check_known(value)).map_err(wrap)?;
         let shapes: Vec<Shape> = inputs.iter().map(|&v| self.value(v).shape.clone()).collect();
         op.attributes().map_err(|error| wrap(unwritable(&op, &error)))?;
-        let rule = op.rule(&shapes).map_err(|cause| wrap(cause.into()))?;
+        let mut rule = op.rule(&shapes).map_err(|cause| wrap(cause.into()))?;
+        rule.set_blocks(&self.blocks(inputs));
         for (input, &value) in inputs.iter().enumerate() {
             self.check_current(value).map_err(wrap)?;
             let found = self.value(value).dtype;
@@ -165,7 +200,7 @@ impl Graph {
         let overwritten = overwritten.map_err(wrap)?;
         // An op that copies its input unchanged keeps its element type.
         let dtype = match inputs.first() {
-            Some(&value) if op.operand(0) == Operand::Either => dense(self.value(value).dtype),
+            Some(&value) if op.operand(0) == Operand::Either => self.value(value).dtype,
             _ => DType::F32,
         };
         let id = NodeId(self.nodes.len());

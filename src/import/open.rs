@@ -3,7 +3,7 @@
 //! This module deliberately knows no plan and no device: each rank later reads its own shards from the mapped files.
 //! Read `blocks/builder.rs` for how families build a graph, and `families/` for each family.
 
-use crate::graph::{Graph, Source};
+use crate::graph::Graph;
 use crate::import::ImportError;
 use crate::import::blocks::builder::Builder;
 use crate::import::blocks::classifier;
@@ -189,7 +189,7 @@ impl ModelSource for Imported {
     }
 
     fn parameters(&self, graph: &Graph) -> u64 {
-        let weights = graph.values().filter(|(_, v)| v.source == Source::Weight);
+        let weights = graph.values().filter(|(_, v)| v.format().is_some());
         weights
             .filter_map(|(_, v)| match &self.origins[&v.name] {
                 Origin::Tensor(joined) => Some(joined.numel() as u64),

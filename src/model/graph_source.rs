@@ -3,7 +3,8 @@
 //! It deliberately has neither a tokenizer nor a template. Read [`super::Model::from_graph`] for who makes one.
 
 use super::source::ModelSource;
-use crate::graph::{Graph, Source};
+use crate::format::{Format, Stored};
+use crate::graph::Graph;
 use crate::tensor::{Region, Tensor};
 use crate::weights::{SourceError, Weights};
 use std::path::Path;
@@ -31,6 +32,12 @@ impl Weights for GraphSource {
         self.bytes_read.fetch_add(tensor.bytes().len() as u64, Ordering::Relaxed);
         Ok(tensor)
     }
+
+    fn read_stored(&self, name: &str, shape: &[usize], region: &Region, format: Format) -> Result<Stored, SourceError> {
+        let stored = self.weights.read_stored(name, shape, region, format)?;
+        self.bytes_read.fetch_add(stored.bytes().len() as u64, Ordering::Relaxed);
+        Ok(stored)
+    }
 }
 
 impl ModelSource for GraphSource {
@@ -43,7 +50,7 @@ impl ModelSource for GraphSource {
     }
 
     fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<(), SourceError> {
-        for (_, value) in graph.values().filter(|(_, value)| value.source == Source::Weight) {
+        for (_, value) in graph.values().filter(|(_, value)| value.format().is_some()) {
             // A weight with a dimension that only a call knows cannot be stored, so it is skipped.
             let Some(shape) = value.shape.iter().map(|dim| dim.fixed()).collect::<Option<Vec<usize>>>() else {
                 continue;

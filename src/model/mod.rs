@@ -14,8 +14,10 @@ pub use info::ModelInfo;
 pub use pooling::Pooling;
 pub use scores::{Probability, ScoreActivation, Scores};
 pub(crate) use source::ModelSource;
+use source::stored_bytes;
 pub use texts::TextSettings;
 
+use crate::format::{Format, Stored};
 use crate::graph::{Graph, GraphError, Source, Value, ValueId};
 use crate::tensor::{Region, Tensor};
 use crate::weights::{SourceError, Weights};
@@ -126,6 +128,14 @@ impl Model {
         Ok(self)
     }
 
+    /// The same model with its matrices stored in `format` on the devices: they are encoded as ranks load them, shard by shard.
+    ///
+    /// A matrix whose rows are not whole blocks of the format keeps its own, and so do vectors, such as a norm's. Plans are made
+    /// for the model that this returns: where a format has blocks, they are never divided.
+    pub fn with_weights(self, format: Format) -> Model {
+        Model { graph: self.graph.with_matrices(format), ..self }
+    }
+
     /// The model's graph.
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -176,6 +186,12 @@ impl Model {
         self.source.weight_bytes(&self.graph)
     }
 
+    /// Bytes of all weights in the formats that the devices hold them in. A tied weight counts once.
+    #[doc(hidden)]
+    pub fn stored_bytes(&self) -> u64 {
+        stored_bytes(&self.graph)
+    }
+
     /// The number of parameters: all elements of its weights. A tied weight counts once.
     #[doc(hidden)]
     pub fn parameters(&self) -> u64 {
@@ -201,5 +217,9 @@ impl Model {
 impl Weights for Model {
     fn read(&self, name: &str, shape: &[usize], region: &Region) -> Result<Tensor, SourceError> {
         self.source.read(name, shape, region)
+    }
+
+    fn read_stored(&self, name: &str, shape: &[usize], region: &Region, format: Format) -> Result<Stored, SourceError> {
+        self.source.read_stored(name, shape, region, format)
     }
 }

@@ -3,7 +3,8 @@
 //! It deliberately knows no file format. Read `import/open.rs` for folders and `graph_source.rs` for weights without
 //! files.
 
-use crate::graph::{Graph, Source, Value};
+use crate::format::Format;
+use crate::graph::{Graph, Value};
 use crate::shape::Dim;
 use crate::weights::{SourceError, Weights};
 use std::borrow::Cow;
@@ -37,13 +38,12 @@ pub trait ModelSource: Weights {
 
     /// Bytes of all weights in the form in which the source stores them.
     fn weight_bytes(&self, graph: &Graph) -> u64 {
-        let fixed = |shape: &[Dim]| shape.iter().filter_map(|d| d.fixed()).fold(1, u64_times);
-        weights(graph).map(|value| fixed(&value.shape).saturating_mul(value.dtype.size() as u64)).sum()
+        stored_bytes(graph)
     }
 
     /// The number of parameters. A tied weight counts once, and a table that is computed does not count.
     fn parameters(&self, graph: &Graph) -> u64 {
-        weights(graph).map(|value| value.shape.iter().filter_map(|d| d.fixed()).fold(1, u64_times)).sum()
+        weights(graph).map(|(value, _)| value.shape.iter().filter_map(|d| d.fixed()).fold(1, u64_times)).sum()
     }
 
     /// Bytes of weights read so far, by all ranks together; 0 if the source does not count them.
@@ -55,11 +55,17 @@ pub trait ModelSource: Weights {
     fn check(&self, graph: &Graph, progress: &dyn Fn(u64)) -> Result<(), SourceError>;
 }
 
+/// Bytes of all weights of `graph` in their formats.
+pub fn stored_bytes(graph: &Graph) -> u64 {
+    let fixed = |shape: &[Dim]| shape.iter().filter_map(|d| d.fixed()).fold(1, usize::saturating_mul);
+    weights(graph).map(|(value, format)| format.bytes(fixed(&value.shape))).sum()
+}
+
 fn u64_times(product: u64, n: usize) -> u64 {
     product.saturating_mul(n as u64)
 }
 
-/// The weights of `graph`.
-fn weights(graph: &Graph) -> impl Iterator<Item = &Value> {
-    graph.values().map(|(_, value)| value).filter(|value| value.source == Source::Weight)
+/// The weights of `graph`, each with its format.
+fn weights(graph: &Graph) -> impl Iterator<Item = (&Value, Format)> {
+    graph.values().filter_map(|(_, value)| Some((value, value.format()?)))
 }

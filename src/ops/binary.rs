@@ -10,6 +10,7 @@ use crate::random::Random;
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
 
+use crate::format::Format;
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::{Extent, ShardingRule};
@@ -148,7 +149,7 @@ fn sample(random: &mut Random, function: BinaryFunction) -> Sample {
     let shape: Vec<usize> = (0..random.range(2, 4)).map(|_| random.range(1, 9)).collect();
     let (lead, last) = shape.split_at(shape.len() - 1);
     let (role, second) = match random.range(0, 3) {
-        0 => (Role::Weight, last.to_vec()),
+        0 => (Role::Weight(Format::F32), last.to_vec()),
         1 => (Role::Input, [lead, &[1]].concat()),
         _ => (Role::Input, shape.clone()),
     };

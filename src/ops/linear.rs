@@ -7,7 +7,7 @@ use super::error::OpError;
 use crate::random::Random;
 
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use super::sample::{Role, Sample, Samples};
+use super::sample::{Role, Sample, Samples, weight};
 
 use crate::kernel::{Binding, Kernel, Launch, Numerics, Rows, Shader};
 use crate::shape::Shape;
@@ -82,7 +82,7 @@ impl Operator for Linear {
         let Blocks { entry, columns, rows: block, constants } = blocks(context, rows);
         let mut kernel = Kernel::new(SHADER, entry)
             .weight(match (context.numerics, context.rows(1, k)) {
-                (Numerics::Lanes, Rows::Padded(dtype)) if dtype.size() == 2 && k.is_multiple_of(8) => Rows::Wide(dtype),
+                (Numerics::Lanes, Rows::Stored(format)) if format.is_wide(k) => Rows::Wide(format),
                 (_, rows) => rows,
             })
             .alias("X", if scalar { "f32" } else { "vec4<f32>" })
@@ -146,17 +146,18 @@ fn blocks(context: &LaunchContext<'_>, rows: usize) -> Blocks {
 }
 
 fn sample(random: &mut Random) -> Sample {
-    let (b, s, n, k) = match random.range(0, 7) {
+    let (b, s, n, k) = match random.range(0, 9) {
         // More than one tile of rows and columns, and more than one step of the lanes over k.
         0 => (random.range(1, 2), random.range(60, 90), random.range(60, 140), random.range(1, 40)),
         1 => (1, random.range(1, 9), random.range(1, 40), random.range(120, 400)),
+        // Rows that every format can store.
+        2 | 3 => (1, random.range(1, 12), random.range(1, 40), 32 * random.range(1, 9)),
         _ => (random.range(1, 3), random.range(1, 9), random.range(1, 40), random.range(1, 40)),
     };
     let dtype = random.pick(&[DType::F32, DType::F16, DType::BF16]);
-    let mut inputs =
-        vec![(Role::Input, random.tensor(DType::F32, &[b, s, k])), (Role::Weight, random.tensor(dtype, &[n, k]))];
+    let mut inputs = vec![(Role::Input, random.tensor(DType::F32, &[b, s, k])), weight(random.tensor(dtype, &[n, k]))];
     if random.range(0, 1) == 1 {
-        inputs.push((Role::Weight, random.tensor(dtype, &[n])));
+        inputs.push(weight(random.tensor(dtype, &[n])));
     }
     Sample::new(Linear, inputs).mixed(random)
 }

@@ -7,7 +7,7 @@ use super::error::OpError;
 use crate::random::Random;
 
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
-use super::sample::{Role, Sample, Samples};
+use super::sample::{Role, Sample, Samples, weight};
 
 use crate::kernel::{Binding, Kernel, Launch, Numerics, Shader, linear_grid};
 use crate::shape::Shape;
@@ -135,10 +135,9 @@ fn sample(random: &mut Random, kind: NormalizationKind) -> Sample {
     let d = if random.range(0, 5) == 0 { random.range(250, 800) } else { random.range(1, 70) };
     let rank = shape.len();
     shape[rank - 1] = d;
-    let mut inputs =
-        vec![(Role::Input, random.tensor(DType::F32, &shape)), (Role::Weight, random.tensor(DType::F32, &[d]))];
+    let mut inputs = vec![(Role::Input, random.tensor(DType::F32, &shape)), weight(random.tensor(DType::F32, &[d]))];
     if kind == NormalizationKind::Layer {
-        inputs.push((Role::Weight, random.tensor(DType::F16, &[d])));
+        inputs.push(weight(random.tensor(DType::F16, &[d])));
     }
     Sample::new(Normalization { kind, epsilon: 1e-5, offset: random.pick(&[0.0, 1.0]) }, inputs).mixed(random)
 }

@@ -4,6 +4,7 @@
 //! an op states.
 
 use super::error::OpError;
+use crate::format::Format;
 use crate::kernel::{Launch, Layout, Numerics, Rows};
 use crate::shape::{Env, Shape};
 use crate::sharding::{Extent, ShardingRule};
@@ -32,7 +33,7 @@ impl Operand {
     /// How a weight lies that stands here.
     pub fn layout(self) -> Layout {
         match self {
-            Operand::Matrix => Layout::Padded,
+            Operand::Matrix => Layout::Rows,
             Operand::Numbers | Operand::Indices | Operand::Either => Layout::Dense,
         }
     }
@@ -173,8 +174,8 @@ pub struct EvalContext<'a> {
 pub struct LaunchContext<'a> {
     /// The shapes of the rank's part of every input.
     pub inputs: &'a [Vec<usize>],
-    /// The element types of the inputs as they lie on the device.
-    pub dtypes: &'a [DType],
+    /// The formats of the inputs as they lie on the device; f32 or u32 for all but weights that the op reads as a matrix.
+    pub formats: &'a [Format],
     /// For each input how it lies: dense unless it is a weight that the op reads as a matrix.
     pub layouts: &'a [Layout],
     /// For each input the row ranges by which it is split over buffers: one range unless it is a wide weight.
@@ -233,7 +234,7 @@ impl LaunchContext<'_> {
     pub fn rows(&self, input: usize, len: usize) -> Rows {
         match self.layouts[input] {
             Layout::Dense if !len.is_multiple_of(4) => Rows::Loose,
-            Layout::Dense | Layout::Padded => Rows::Padded(self.dtypes[input]),
+            Layout::Dense | Layout::Rows => Rows::Stored(self.formats[input]),
         }
     }
 

@@ -7,7 +7,7 @@ use super::error::OpError;
 use crate::random::Random;
 
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity};
-use super::sample::{Role, Sample, Samples};
+use super::sample::{Role, Sample, Samples, weight};
 use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
@@ -115,8 +115,8 @@ fn sample(random: &mut Random) -> Sample {
         RotaryEmbedding { heads: h },
         vec![
             (Role::Input, random.tensor(DType::F32, &[b, s, h * d])),
-            (Role::Weight, random.tensor(DType::F32, &[c, r])),
-            (Role::Weight, random.tensor(DType::F32, &[c, r])),
+            weight(random.tensor(DType::F32, &[c, r])),
+            weight(random.tensor(DType::F32, &[c, r])),
             (Role::Input, random.indices(c, &[b, s])),
         ],
     )

@@ -4,6 +4,7 @@
 //! nothing of how it will be split or where it will run.
 
 use super::operator::Op;
+use crate::format::Format;
 use crate::random::Random;
 use crate::tensor::{DType, Tensor};
 
@@ -12,10 +13,15 @@ use crate::tensor::{DType, Tensor};
 pub enum Role {
     /// Given with the context.
     Input,
-    /// Held by the ranks.
-    Weight,
+    /// Held by the ranks, in this format.
+    Weight(Format),
     /// Held by the ranks and written in place.
     State,
+}
+
+/// `tensor` as a weight that is stored in its own type.
+pub fn weight(tensor: Tensor) -> (Role, Tensor) {
+    (Role::Weight(tensor.dtype().into()), tensor)
 }
 
 /// One case: an op on inputs.
@@ -45,18 +51,18 @@ impl Sample {
         }
         for (i, (role, tensor)) in self.inputs.iter_mut().enumerate() {
             let numbers = tensor.dtype() != DType::U32;
+            // A format with blocks where the rows are made of them; a weight in another type than its source's is encoded when
+            // it is loaded.
+            let formats = Format::NUMBERS.into_iter().filter(|format| format.holds(tensor.shape())).collect::<Vec<_>>();
+            let stored = Role::Weight(if numbers { random.pick(&formats) } else { Format::U32 });
             *role = match self.op.in_place() {
                 // A weight is never written; what is no state is copied first.
                 Some(written) if written == i => random.pick(&[Role::Input, Role::State]),
-                _ if numbers => random.pick(&[Role::Input, Role::Weight, Role::State]),
-                _ => random.pick(&[Role::Input, Role::Weight]),
-            };
-            let dtype = match role {
-                Role::Weight => random.pick(&[DType::F32, DType::F16, DType::BF16]),
-                Role::Input | Role::State => DType::F32,
+                _ if numbers => random.pick(&[Role::Input, stored, Role::State]),
+                _ => random.pick(&[Role::Input, stored]),
             };
             if numbers {
-                *tensor = tensor.clone().widened().rounded(dtype);
+                *tensor = tensor.clone().widened();
             }
         }
         self

@@ -114,11 +114,12 @@ impl PlanBuilder<'_> {
         let cut = match shares {
             Shares::Intervals(cut) => cut,
             Shares::Ratios(ratios) => {
+                let granule = rule.factors()[index].granule;
                 let extent = rule.factors()[index].extent.fixed();
                 let extent = extent.ok_or_else(|| {
                     unknown(format!("the factor {factor:?} has a length that only a call knows, and cannot be cut"))
                 })?;
-                Cut::by_ratio(extent, &ratios).map_err(|cause| fail(cause.into()))?
+                Cut::by_ratio(extent / granule, &ratios).map_err(|cause| fail(cause.into()))?.scale(granule)
             }
         };
         rule.check(index, &cut, self.plan.world_size).map_err(|cause| fail(cause.into()))?;

@@ -5,9 +5,9 @@
 //! with 6 heads over 192 columns there are 6. This module deliberately does not decide which class is cut. Read
 //! `strategy.rs` next for who does.
 
-use crate::graph::{Graph, Source, ValueId};
+use crate::graph::{Graph, ValueId};
 use crate::plan::PlanError;
-use crate::sharding::Cut;
+use crate::sharding::{Cut, gcd};
 use std::collections::HashMap;
 
 /// A member of a class, `(number of the node, number of the factor in its rule)`.
@@ -18,8 +18,8 @@ pub type Member = (usize, usize);
 pub struct Class {
     /// The members, in the order of their nodes.
     pub members: Vec<Member>,
-    /// How many granules there are: the greatest common divisor of the members' lengths. 0 when a length is known
-    /// only in a call.
+    /// How many granules there are: the greatest common divisor of the members' lengths, a length along which a stored weight
+    /// has blocks counted in blocks. 0 when a length is known only in a call.
     pub granules: usize,
     /// `(class, member of it, group, member of this)`: this class follows the cut of another one, divided by `group`,
     /// as KV heads follow query heads.
@@ -35,10 +35,6 @@ pub struct Class {
 pub struct Classes {
     classes: Vec<Class>,
     of: HashMap<Member, usize>,
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 impl Classes {
@@ -66,7 +62,7 @@ impl Classes {
                             lead.insert((value, dim), (n, f));
                         }
                     }
-                    if graph.value(value).source == Source::Weight {
+                    if graph.value(value).format().is_some() {
                         weighted.push((n, f));
                     }
                 }
@@ -79,7 +75,8 @@ impl Classes {
             let cuttable = node.rule.cuttable();
             for (f, factor) in node.rule.factors().iter().enumerate() {
                 // The factor of a discrete choice is not divided: it is one granule, whatever its length.
-                let granules = if factor.decided { Some(1) } else { factor.extent.fixed() };
+                let length = factor.extent.fixed().map(|length| length / factor.granule);
+                let granules = if factor.decided { Some(1) } else { length };
                 let class = *by_root.entry(union.root((n, f))).or_insert_with(|| {
                     let granules = granules.unwrap_or(0);
                     let new = Class { members: Vec::new(), granules, follows: None, weighted: false, whole: false };
@@ -138,8 +135,10 @@ impl Classes {
                 (cut.image(group), extent(image))
             }
         };
-        let extent = extent(member);
-        Ok((pieces > 0 && extent.is_multiple_of(pieces)).then(|| cut.scale(extent / pieces)))
+        let (length, granule) = (extent(member), graph.nodes()[member.0].rule.factors()[member.1].granule);
+        let cut = (pieces > 0 && length.is_multiple_of(pieces)).then(|| cut.scale(length / pieces));
+        // The image of another class's cut may fall into a block.
+        Ok(cut.filter(|cut| cut.keeps(granule)))
     }
 }
 

@@ -55,9 +55,7 @@ fn of_matrix(graph: &Graph, n: usize, f: usize) -> bool {
     let node = &graph.nodes()[n];
     node.inputs.iter().enumerate().any(|(i, &value)| {
         let value = graph.value(value);
-        value.source == Source::Weight
-            && value.shape.len() > 1
-            && node.rule.leading(Some(i)).iter().any(|&(_, g, _)| g == f)
+        value.format().is_some() && value.shape.len() > 1 && node.rule.leading(Some(i)).iter().any(|&(_, g, _)| g == f)
     })
 }
 

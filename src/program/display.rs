@@ -21,7 +21,7 @@ impl fmt::Display for RankProgram {
             let dense = weight.layout == Layout::Dense && weight.shape.len() > 1;
             let dense = if dense { " dense" } else { "" };
             let shape = display_shape(&weight.shape);
-            writeln!(f, "weight {id:<3} {} {}{shape}{dense}{part}", weight.name, weight.dtype)?;
+            writeln!(f, "weight {id:<3} {} {}{shape}{dense}{part}", weight.name, weight.format)?;
         }
         for instr in &self.instrs {
             match instr {

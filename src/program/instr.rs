@@ -4,6 +4,7 @@
 //! who runs them.
 
 use super::size::Size;
+use crate::format::Format;
 use crate::kernel::Layout;
 use crate::ops::Op;
 use crate::shape::{Env, Shape, resolve};
@@ -85,8 +86,8 @@ pub struct WeightShard {
     pub name: String,
     /// Its shape, before it is divided over ranks.
     pub shape: Shape,
-    /// The type that it is stored in.
-    pub dtype: DType,
+    /// The format that it is stored in.
+    pub format: Format,
     /// The layout on the device, for the ops that read it.
     pub layout: Layout,
     /// Which part of it the rank loads.

@@ -55,7 +55,7 @@ impl RankProgram {
             }
         }
         Memory {
-            weights: sum(self.weights.iter().map(|w| weight_bytes(w.dtype, &w.local_shape(limits), w.layout))),
+            weights: sum(self.weights.iter().map(|w| weight_bytes(w.format, &w.local_shape(limits), w.layout))),
             state: sum(self.states.iter().map(elements)),
             activations: sum(self.buffers.iter().map(|b| (b.max(limits) as u64).saturating_mul(4))),
             staging: sum([inputs, inputs, received, received, sent].into_iter()),

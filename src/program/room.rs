@@ -8,9 +8,8 @@ use super::error::{ProgramError, Shortfall, TooWide};
 use super::instr::{Place, Program, RankProgram, WeightShard};
 use super::memory::Memory;
 use super::size::Size;
-use crate::kernel::{Layout, weight_bytes, weight_layout};
+use crate::kernel::{Layout, weight_bytes, weight_rows};
 use crate::shape::{Limits, Shape, Symbol};
-use crate::tensor::DType;
 
 /// How a device holds weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,12 +108,12 @@ impl RankProgram {
     /// What the rank needs in sessions whose calls are at most `limits`, on a device that holds weights as `holding`.
     #[doc(hidden)]
     pub fn memory_as(&self, limits: &Limits, holding: Holding) -> Memory {
-        let dense = |dtype: DType, shape: &[usize]| weight_bytes(dtype, shape, Layout::Dense);
+        let dense = |w: &WeightShard, shape: &[usize]| weight_bytes(w.format, shape, Layout::Dense);
         let each = self.weights.iter().map(|w| (w, w.local_shape(limits)));
         let weights = match holding {
             Holding::Laid => return self.memory(limits),
-            Holding::Widened => each.map(|(w, shape)| dense(w.dtype, &shape)).fold(0, u64::saturating_add),
-            Holding::Streamed => each.map(|(w, shape)| dense(w.dtype, &shape)).max().unwrap_or(0),
+            Holding::Widened => each.map(|(w, shape)| dense(w, &shape)).fold(0, u64::saturating_add),
+            Holding::Streamed => each.map(|(w, shape)| dense(w, &shape)).max().unwrap_or(0),
         };
         Memory { weights, ..self.memory(limits) }
     }
@@ -149,12 +148,9 @@ impl RankProgram {
         let weight = |w: &WeightShard| {
             let shape = w.local_shape(limits);
             let piece = match w.layout {
-                Layout::Dense => ("", weight_bytes(w.dtype, &shape, Layout::Dense)),
+                Layout::Dense => ("", weight_bytes(w.format, &shape, Layout::Dense)),
                 // A weight is split between rows over several buffers, so that one row is the smallest piece.
-                Layout::Padded => {
-                    let (dtype, shape) = weight_layout(w.dtype, &shape, w.layout);
-                    ("a row of ", (shape.last().copied().unwrap_or(1) as u64).saturating_mul(dtype.size() as u64))
-                }
+                Layout::Rows => ("a row of ", weight_rows(w.format, &shape, Layout::Rows).1 as u64),
             };
             (format!("{}the weight {}", piece.0, w.name), piece.1, advice(&w.shape, limits))
         };

@@ -229,7 +229,7 @@ pub fn random_cut(random: &mut Random, factor: &Factor, world: usize) -> Cut {
         let owner = random.range(0, world - 1);
         (1..world).map(|rank| if rank <= owner { 0 } else { extent }).collect()
     } else {
-        (1..world).map(|_| random.range(0, extent)).collect()
+        (1..world).map(|_| factor.granule * random.range(0, extent / factor.granule)).collect()
     };
     bounds.sort_unstable();
     let starts = [vec![0], bounds.clone()].concat();
@@ -266,11 +266,11 @@ impl Case {
             let name = format!("in{i}");
             let shape: Vec<Dim> = tensor.shape().iter().map(|&n| n.into()).collect();
             // A KV cache starts as zeros. A case needs random contents, so it passes them as an input.
-            ids.push(match role {
-                Role::Weight => self.graph.weight(&name, shape, tensor.dtype())?,
-                Role::Input | Role::State => self.graph.input(&name, shape, tensor.dtype())?,
-            });
-            let tensors = if *role == Role::Weight { &mut self.weights } else { &mut self.inputs };
+            let (id, tensors) = match *role {
+                Role::Weight(format) => (self.graph.weight(&name, shape, format)?, &mut self.weights),
+                Role::Input | Role::State => (self.graph.input(&name, shape, tensor.dtype())?, &mut self.inputs),
+            };
+            ids.push(id);
             tensors.insert(name, tensor.clone());
         }
         let output = self.graph.node(NODE, sample.op.clone(), &ids)?;

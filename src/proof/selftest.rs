@@ -7,10 +7,11 @@
 use crate::device::host::HostDevice;
 use crate::device::{Device, DeviceError};
 use crate::error::{Error, Result};
+use crate::format::Format;
 use crate::generate::{Engine, EngineOptions};
 use crate::graph::{Graph, ValueId};
 use crate::model::Model;
-use crate::ops::sample::{Role, Sample};
+use crate::ops::sample::{Role, Sample, weight};
 use crate::ops::{Linear, Unary, UnaryFunction, samples};
 use crate::plan::{Plan, Strategy, plan};
 use crate::program::lower;
@@ -104,8 +105,8 @@ impl Trial {
         let shape: Shape = tensor.shape().iter().map(|&n| Dim::Fixed(n)).collect();
         let dtype = tensor.dtype();
         match role {
-            Role::Weight => {
-                let id = self.graph.weight(&name, shape, dtype);
+            Role::Weight(format) => {
+                let id = self.graph.weight(&name, shape, format);
                 self.weights.insert(name, tensor);
                 Ok(id?)
             }
@@ -207,7 +208,7 @@ fn ops(open: &Open<'_>, until: Instant) -> Result<Finding> {
 
 fn product(random: &mut Random, dtype: DType, rows: usize, n: usize, k: usize) -> Sample {
     let x = random.tensor(DType::F32, &[1, rows, k]);
-    Sample::new(Linear, vec![(Role::Input, x), (Role::Weight, random.tensor(dtype, &[n, k]))])
+    Sample::new(Linear, vec![(Role::Input, x), weight(random.tensor(dtype, &[n, k]))])
 }
 
 /// Runs matrix products of every weight dtype and several shapes, and measures the speed of a large one.
@@ -242,7 +243,7 @@ fn rate(device: Box<dyn Device>, until: Instant) -> Result<f64> {
     let (rows, width) = (64, 1024);
     let (mut random, mut trial) = (Random::new(2), Trial::default());
     let mut x = trial.value("x".into(), Role::Input, random.tensor(DType::F32, &[1, rows, width]))?;
-    let weight = trial.value("w".into(), Role::Weight, random.tensor(DType::F32, &[width, width]))?;
+    let weight = trial.value("w".into(), Role::Weight(Format::F32), random.tensor(DType::F32, &[width, width]))?;
     for layer in 0..DEPTH {
         x = trial.graph.node(&format!("product {layer}"), Linear, &[x, weight])?;
     }
@@ -288,7 +289,7 @@ fn exchange(open: &Open<'_>, until: Instant) -> Result<Finding> {
     const FLOATS: usize = 16 << 10;
     let (mut random, mut trial) = (Random::new(3), Trial::default());
     let x = trial.value("x".into(), Role::Input, random.tensor(DType::F32, &[1, 1, 8]))?;
-    let weight = trial.value("w".into(), Role::Weight, random.tensor(DType::F32, &[FLOATS, 8]))?;
+    let weight = trial.value("w".into(), Role::Weight(Format::F32), random.tensor(DType::F32, &[FLOATS, 8]))?;
     let sum = trial.graph.node("product", Linear, &[x, weight])?;
     // Relu is not linear, so the partial sums must be exchanged and added before it.
     let output = trial.graph.node("after", Unary { function: UnaryFunction::Relu }, &[sum])?;

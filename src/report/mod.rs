@@ -65,7 +65,7 @@ pub fn picture(graph: &Graph, plan: &Plan, width: usize) -> String {
     let columns = width.saturating_sub(BESIDE_BAR).max(NARROWEST_BAR);
     let mut rows: Vec<(String, String, String, usize)> = Vec::new();
     for node in graph.nodes() {
-        let holds = node.inputs.iter().any(|&v| matches!(graph.value(v).source, Source::Weight | Source::State));
+        let holds = node.inputs.iter().any(|&v| matches!(graph.value(v).source, Source::Weight(_) | Source::State));
         let Some(entry) = plan.nodes.iter().find(|entry| entry.node == node.name).filter(|_| holds) else { continue };
         let name = pattern(&node.name);
         let contracted = node.rule.factor(&entry.factor).is_some_and(|f| node.rule.contracted(f));
@@ -144,7 +144,7 @@ pub fn held_twice(program: &Program, limits: &Limits) -> String {
     let mut text = String::new();
     let Some(first) = program.ranks.first() else { return text };
     let bytes_of = |rank: &RankProgram, w: usize| {
-        rank.weights.get(w).map_or(0, |w| weight_bytes(w.dtype, &w.local_shape(limits), w.layout))
+        rank.weights.get(w).map_or(0, |w| weight_bytes(w.format, &w.local_shape(limits), w.layout))
     };
     let mut seen: Vec<&str> = Vec::new();
     for weight in &first.weights {

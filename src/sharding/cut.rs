@@ -38,6 +38,11 @@ impl fmt::Display for Cut {
     }
 }
 
+/// The greatest common divisor.
+pub fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 impl Cut {
     /// A cut with these intervals, by rank. Whether it is legal for a factor is checked by
     /// [`super::ShardingRule::check`].
@@ -114,6 +119,13 @@ impl Cut {
     #[doc(hidden)]
     pub fn scale(&self, n: usize) -> Cut {
         Cut::new(self.ranges.iter().map(|r| r.start * n..r.end * n).collect())
+    }
+
+    /// Whether every interval that is not empty begins and ends at a multiple of `granule`.
+    #[doc(hidden)]
+    pub fn keeps(&self, granule: usize) -> bool {
+        let aligned = |r: &Range<usize>| r.start.is_multiple_of(granule) && r.end.is_multiple_of(granule);
+        self.ranges.iter().all(|r| r.is_empty() || aligned(r))
     }
 
     /// The image of the cut under division by `group`: a cut of query heads as a cut of the KV heads that they read.

@@ -15,6 +15,7 @@ mod cut;
 mod rule;
 
 pub use cut::Cut;
+pub(crate) use cut::gcd;
 pub use rule::{Extent, Factor, RuleBuilder, ShardingRule};
 
 use crate::shape::{Dim, Shape};

@@ -4,6 +4,7 @@
 //! factor, an image follows the cut of another factor, and cutting a factor that is contracted away makes the output
 //! Partial. Read [`crate::ops`] next for the rules that ops state.
 
+use super::cut::gcd;
 use super::{Cut, Placement};
 use crate::sharding::ShardingError;
 
@@ -26,6 +27,8 @@ pub struct Factor {
     pub decided: bool,
     /// `(f, group)`: its intervals are those of factor `f`, divided by `group`. KV heads follow query heads.
     pub image: Option<(usize, usize)>,
+    /// Its intervals begin and end at multiples of this: 1, unless a stored weight's blocks lie along it.
+    pub granule: usize,
 }
 
 /// The part of one factor that a rank works on, as kernels and the host evaluation receive it.
@@ -89,7 +92,7 @@ impl RuleBuilder {
         let known = self.rule.factors.iter().position(|f| f.name == name);
         known.unwrap_or_else(|| {
             let (name, extent) = (name.to_string(), Dim::Fixed(1));
-            self.rule.factors.push(Factor { name, extent, whole: false, decided: false, image: None });
+            self.rule.factors.push(Factor { name, extent, whole: false, decided: false, image: None, granule: 1 });
             self.sizes.push(None);
             self.rule.factors.len() - 1
         })
@@ -390,10 +393,19 @@ impl ShardingRule {
             _ if cut.world_size() != world_size => {
                 Some(format!("has {} intervals for {world_size} ranks", cut.world_size()))
             }
-            Dim::Fixed(extent) => cut.problem(extent, self.contracted(f)).or_else(|| {
-                let divided = self.factors[f].decided && !cut.is_undivided(extent);
-                divided.then(|| "divides a decision: one rank has all of it, the others nothing".to_string())
-            }),
+            Dim::Fixed(extent) => cut
+                .problem(extent, self.contracted(f))
+                .or_else(|| {
+                    let divided = self.factors[f].decided && !cut.is_undivided(extent);
+                    divided.then(|| "divides a decision: one rank has all of it, the others nothing".to_string())
+                })
+                .or_else(|| {
+                    let granule = self.factors[f].granule;
+                    let reason = format!(
+                        "divides a block of a stored weight: intervals begin and end at multiples of {granule}"
+                    );
+                    (!cut.keeps(granule)).then_some(reason)
+                }),
             Dim::Symbol(_) => Some("is of a size that only the call knows".to_string()),
         };
         match reason {
@@ -427,6 +439,24 @@ impl ShardingRule {
             None => Placement::Partial,
         };
         (inputs.collect(), output)
+    }
+
+    /// Takes the blocks of stored inputs into the cuts that are legal: `blocks[i]` is the number of elements along the last
+    /// dimension of input `i` that are never divided, 1 where each stands by itself.
+    #[doc(hidden)]
+    pub fn set_blocks(&mut self, blocks: &[usize]) {
+        self.factors.iter_mut().for_each(|factor| factor.granule = 1);
+        for (i, &block) in blocks.iter().enumerate().filter(|(_, block)| **block > 1) {
+            let Some(last) = self.inputs.get(i).and_then(|axes| axes.len().checked_sub(1)) else { continue };
+            for (_, f, minor) in self.leading(Some(i)).into_iter().filter(|(dim, ..)| *dim == last) {
+                // One unit of the factor spans `minor` elements of the dimension.
+                let granule = block / gcd(block, minor);
+                // The intervals of an image are those of another factor, divided by a group.
+                let (f, granule) = self.factors[f].image.map_or((f, granule), |(of, group)| (of, granule * group));
+                let factor = &mut self.factors[f];
+                factor.granule = factor.granule / gcd(factor.granule, granule) * granule;
+            }
+        }
     }
 
     /// The part of every factor that `rank` works on under `cut`; `None` means that every rank works on the whole.

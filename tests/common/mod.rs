@@ -106,9 +106,9 @@ pub fn one_node(sample: &Sample) -> (Graph, HashMap<String, Tensor>, HashMap<Str
         let name = format!("in{i}");
         let shape: Vec<Dim> = tensor.shape().iter().map(|&n| n.into()).collect();
         ids.push(match role {
-            Role::Weight => {
+            Role::Weight(format) => {
                 weights.insert(name.clone(), tensor.clone());
-                graph.weight(&name, shape, tensor.dtype()).unwrap()
+                graph.weight(&name, shape, *format).unwrap()
             }
             // A state starts as zeros, so the test passes its contents with the call.
             Role::Input | Role::State => {

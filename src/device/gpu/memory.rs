@@ -1,19 +1,19 @@
 //! The memory of one rank on a GPU: scratch buffers, KV caches, and weights, which are read, repacked and uploaded
 //! block by block.
 //!
-//! It deliberately does not know what ops do with them, and [`crate::kernel::weight_layout`] decides the layout of
-//! weights. Read `prepared` next for how buffers are bound.
+//! It deliberately does not know what ops do with them, and [`crate::kernel::weight_rows`] decides the layout of weights. Read `prepared` next for how buffers are bound.
 
 use super::context::Context;
 use super::options::ALIGNMENT;
 use super::staging::Writer;
 use crate::device::DeviceError;
 
-use crate::kernel::{Layout, weight_layout};
+use crate::format::{Format, Stored};
+use crate::kernel::{Layout, weight_rows};
 use crate::program::{Place, RankProgram, WeightPart, WeightShard};
 use crate::shape::{Limits, resolve};
-use crate::tensor::{DType, Region};
-use crate::weights::Weights;
+use crate::tensor::Region;
+use crate::weights::{SourceError, Weights};
 use bytesize::ByteSize;
 use std::ops::Range;
 use wgpu::BufferUsages;
@@ -22,9 +22,9 @@ use wgpu::BufferUsages;
 const BLOCK: usize = 16 << 20;
 
 /// A weight on the device.
-pub(super) struct Stored {
-    /// The dtype in which it is stored.
-    pub(super) dtype: DType,
+pub(super) struct Held {
+    /// The format in which ops find it.
+    pub(super) format: Format,
     /// Its layout in memory.
     pub(super) layout: Layout,
     /// Length of one row in bytes, padding included.
@@ -37,7 +37,7 @@ pub(super) struct Stored {
 pub(super) struct Memory {
     buffers: Vec<wgpu::Buffer>,
     states: Vec<wgpu::Buffer>,
-    pub(super) weights: Vec<Stored>,
+    pub(super) weights: Vec<Held>,
 }
 
 impl Memory {
@@ -55,12 +55,13 @@ impl Memory {
         let states = program.states.iter().map(|shape| resolve(shape, limits).iter().product::<usize>() as u64);
         let states = states.map(|n| tensor(context, "state", n)).collect::<Result<_, DeviceError>>()?;
         let stored = program.weights.iter().map(|shard| allocate(context, shard, limits));
-        let stored: Vec<Stored> = stored.collect::<Result<_, DeviceError>>()?;
+        let stored: Vec<Held> = stored.collect::<Result<_, DeviceError>>()?;
         let mut uploads = Uploads::new(context, &program.weights, limits)?;
         for (shard, stored) in program.weights.iter().zip(&stored) {
             if let WeightPart::Region(window) = &shard.part {
                 let shape = resolve(&shard.shape, limits);
-                uploads.weight(context, stored, (&shard.name, &shape, window.resolve(&shape)), weights, progress)?;
+                let source = |region: &Region| weights.read_stored(&shard.name, &shape, region, shard.format);
+                uploads.weight(context, stored, shard, window.resolve(&shape), &source, progress)?;
             }
         }
         uploads.finish(context)?;
@@ -90,15 +91,13 @@ fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buff
     context.buffer(what, bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST, false)
 }
 
-/// The dtype, the number of rows and the length of a row in bytes of a weight's shard, as stored on the device.
-fn rows(shard: &WeightShard, limits: &Limits) -> (DType, usize, usize) {
-    let (dtype, layout) = weight_layout(shard.dtype, &shard.local_shape(limits), shard.layout);
-    let (row, rows) = layout.split_last().map_or((1, 1), |(&row, lead)| (row, lead.iter().product()));
-    (dtype, rows, row * dtype.size())
+/// The number of rows of a weight's shard and the length of a row in bytes, as stored on the device.
+fn rows(shard: &WeightShard, limits: &Limits) -> (usize, usize) {
+    weight_rows(shard.format, &shard.local_shape(limits), shard.layout)
 }
 
-fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Result<Stored, DeviceError> {
-    let (dtype, rows, row) = rows(shard, limits);
+fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Result<Held, DeviceError> {
+    let (rows, row) = rows(shard, limits);
     let largest = context.options.max_binding.map_or(u64::MAX, |b| b - b % ALIGNMENT).min(context.largest_binding());
     let dense = shard.layout == Layout::Dense;
     // The dense layout is never split over buffers.
@@ -119,7 +118,8 @@ fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Resu
         pieces.push((start..end, buffer));
         start = end;
         if start >= rows {
-            return Ok(Stored { dtype, layout: shard.layout, row, pieces });
+            let format = if dense { shard.format.dtype().into() } else { shard.format };
+            return Ok(Held { format, layout: shard.layout, row, pieces });
         }
     }
 }
@@ -157,8 +157,8 @@ struct Uploads {
 impl Uploads {
     fn new(context: &mut Context, shards: &[WeightShard], limits: &Limits) -> Result<Uploads, DeviceError> {
         let shards: Vec<_> = shards.iter().map(|shard| rows(shard, limits)).collect();
-        let total: usize = shards.iter().map(|(_, rows, row)| (rows * row).next_multiple_of(ALIGNMENT as usize)).sum();
-        let longest = shards.iter().map(|&(_, _, row)| row).max().unwrap_or(0);
+        let total: usize = shards.iter().map(|(rows, row)| (rows * row).next_multiple_of(ALIGNMENT as usize)).sum();
+        let longest = shards.iter().map(|&(_, row)| row).max().unwrap_or(0);
         let writer = Writer::new(context, 1, total.min(BLOCK).max(longest) as u64)?;
         Ok(Uploads { writer, encoder: None })
     }
@@ -167,24 +167,26 @@ impl Uploads {
     fn weight(
         &mut self,
         context: &mut Context,
-        stored: &Stored,
-        (name, shape, region): (&str, &[usize], Region),
-        weights: &dyn Weights,
+        held: &Held,
+        shard: &WeightShard,
+        region: Region,
+        read: &dyn Fn(&Region) -> Result<Stored, SourceError>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), DeviceError> {
-        if region.0.len() < 2 {
-            let tensor = weights.read(name, shape, &region)?;
-            progress(tensor.bytes().len() as u64);
-            let tensor = tensor.widened();
-            return self.rows(context, stored, 0, 1, tensor.bytes());
-        }
+        // A vector is one row, and so is a number.
+        let parts = if region.0.len() < 2 { vec![region] } else { blocks(&region, BLOCK) };
         let mut at = 0;
-        for block in blocks(&region, BLOCK) {
-            let tensor = weights.read(name, shape, &block)?;
-            progress(tensor.bytes().len() as u64);
-            let tensor = if stored.layout == Layout::Dense { tensor.widened() } else { tensor };
-            let count = block.0[..block.0.len() - 1].iter().map(|r| r.len()).product();
-            self.rows(context, stored, at, count, tensor.bytes())?;
+        for part in parts {
+            let stored = read(&part)?;
+            progress(stored.bytes().len() as u64);
+            let count = part.0.split_last().map_or(1, |(_, lead)| lead.iter().map(|r| r.len()).product());
+            match held.layout {
+                Layout::Rows => self.rows(context, held, at, count, &stored.device_rows())?,
+                Layout::Dense => {
+                    let unstored = |cause| SourceError::Format { name: shard.name.clone(), cause };
+                    self.rows(context, held, at, count, stored.values().map_err(unstored)?.bytes())?;
+                }
+            }
             at += count;
         }
         Ok(())
@@ -194,34 +196,30 @@ impl Uploads {
     fn rows(
         &mut self,
         context: &mut Context,
-        stored: &Stored,
+        held: &Held,
         at: usize,
         count: usize,
         bytes: &[u8],
     ) -> Result<(), DeviceError> {
-        const ZEROS: [u8; ALIGNMENT as usize] = [0; ALIGNMENT as usize];
-        let length = bytes.len() / count.max(1);
-        if length == 0 {
-            return Ok(());
+        let length = held.row;
+        if bytes.len() != count * length {
+            let (found, expected) = (bytes.len(), count * length);
+            return Err(context.refused(format!("{found} bytes for {count} rows of a weight, expected {expected}")));
         }
-        let padded = stored.row;
-        // Rows that need no padding are copied in one go.
-        let line = |rows: usize| if padded == length { rows * length } else { length };
-        let max = (BLOCK / padded).max(1);
-        for (range, buffer) in &stored.pieces {
+        let max = (BLOCK / length.max(1)).max(1);
+        for (range, buffer) in &held.pieces {
             let (mut row, end) = (range.start.max(at), range.end.min(at + count));
-            while row < end {
+            while row < end && length > 0 {
                 let n = max.min(end - row);
-                let size = (n * padded) as u64;
+                let size = (n * length) as u64;
                 if !self.writer.takes(size) {
                     self.finish(context)?;
                 }
-                let lines = bytes[(row - at) * length..][..n * length].chunks(line(n));
-                let parts = lines.flat_map(|line| [line, &ZEROS[..padded - length]]);
-                let (source, offset) = self.writer.put(context, size, parts)?;
+                let rows = &bytes[(row - at) * length..][..n * length];
+                let (source, offset) = self.writer.put(context, size, std::iter::once(rows))?;
                 let encoder =
                     self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
-                encoder.copy_buffer_to_buffer(source, offset, buffer, ((row - range.start) * padded) as u64, size);
+                encoder.copy_buffer_to_buffer(source, offset, buffer, ((row - range.start) * length) as u64, size);
                 context.counters.weight_bytes += size;
                 row += n;
             }

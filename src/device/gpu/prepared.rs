@@ -8,6 +8,7 @@ use super::context::{Context, aligned};
 use super::memory::Memory;
 use super::pipeline::{Pipeline, Pipelines};
 use crate::device::DeviceError;
+use crate::format::Format;
 use crate::kernel::{Binding, Launch, Layout, Numerics};
 use crate::ops::OpError;
 use crate::ops::{LaunchContext, Op};
@@ -206,11 +207,11 @@ fn launches(
         return Ok(Vec::new());
     }
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|&v| resolve(&value(v).shape, env)).collect();
-    let dtypes: Vec<_> = inputs.iter().map(|&v| dtype(rank, value(v))).collect();
+    let formats: Vec<_> = inputs.iter().map(|&v| format(rank, value(v))).collect();
     let pieces: Vec<Vec<_>> = inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect();
     let layouts: Vec<Layout> = inputs.iter().map(|&v| layout(rank, value(v))).collect();
-    let (dtypes, layouts, pieces) = (dtypes.as_slice(), layouts.as_slice(), pieces.as_slice());
-    let context = LaunchContext { inputs: &shapes, dtypes, layouts, pieces, extents, env, output: &shape, numerics };
+    let (formats, layouts, pieces) = (formats.as_slice(), layouts.as_slice(), pieces.as_slice());
+    let context = LaunchContext { inputs: &shapes, formats, layouts, pieces, extents, env, output: &shape, numerics };
     let launches = op.launches(&context)?;
     for (input, pieces) in pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
         let last = Binding::Input { input, piece: pieces.len() - 1 };
@@ -223,10 +224,10 @@ fn launches(
     Ok(launches)
 }
 
-fn dtype(rank: Rank<'_>, value: &LocalValue) -> crate::tensor::DType {
+fn format(rank: Rank<'_>, value: &LocalValue) -> Format {
     match value.place {
-        Place::Weight(w) => rank.memory.weights[w].dtype,
-        Place::Buffer(_) | Place::State(_) => value.dtype,
+        Place::Weight(w) => rank.memory.weights[w].format,
+        Place::Buffer(_) | Place::State(_) => value.dtype.into(),
     }
 }
 
@@ -239,7 +240,7 @@ fn layout(rank: Rank<'_>, value: &LocalValue) -> Layout {
 
 fn pieces(rank: Rank<'_>, value: &LocalValue, shape: &[usize]) -> Vec<std::ops::Range<usize>> {
     match (value.place, layout(rank, value)) {
-        (Place::Weight(w), Layout::Padded) => {
+        (Place::Weight(w), Layout::Rows) => {
             rank.memory.weights[w].pieces.iter().map(|(range, _)| range.clone()).collect()
         }
         // A value in one buffer. Count the rows of its own shape: a view may have other rows than the weight behind

@@ -12,7 +12,7 @@ use super::error::ProgramError;
 use super::instr::{Instr, Place, Port, Program, RankProgram, WeightPart, WeightShard};
 use super::passes;
 use crate::graph::{Graph, Source, ValueId};
-use crate::kernel::{Layout, dense};
+use crate::kernel::Layout;
 use crate::ops::{Op, Slice};
 use crate::plan::Plan;
 use crate::shape::{Dim, Shape};
@@ -51,7 +51,7 @@ pub fn lower(graph: &Graph, plan: &Plan) -> Result<Program, ProgramError> {
         lowering.output(name, *value)?;
         let value = graph.value(*value);
         // A weight that is an output is returned as devices hold it, widened to f32.
-        outputs.push(Port { name: name.clone(), shape: value.shape.clone(), dtype: dense(value.dtype) });
+        outputs.push(Port { name: name.clone(), shape: value.shape.clone(), dtype: value.dtype });
     }
     let inputs = graph.values().filter(|(_, v)| v.source == Source::Input);
     let inputs = inputs.map(|(_, v)| Port { name: v.name.clone(), shape: v.shape.clone(), dtype: v.dtype });
@@ -141,13 +141,13 @@ impl Lowering<'_> {
             let len = shape(r).first().copied().unwrap_or(Dim::Fixed(1));
             Op::from(Slice { axis: 0, start: Some(0), len })
         };
-        self.local((&value.name, dense(value.dtype)), locals, shape, whole)
+        self.local((&value.name, value.dtype), locals, shape, whole)
     }
 
     /// The value `id` in `placement`, redistributed if it is held in others only. A weight is loaded in `layout`.
     fn obtain(&mut self, id: ValueId, placement: &Placement, layout: Layout) -> Result<Locals, ProgramError> {
         let value = self.graph.value(id);
-        if value.source == Source::Weight {
+        if value.format().is_some() {
             let held = self.weights.get(&(id, layout)).and_then(|held| held.iter().find(|(p, _)| p == placement));
             if let Some((_, locals)) = held {
                 return Ok(locals.clone());
@@ -175,10 +175,7 @@ impl Lowering<'_> {
 
     fn weight(&mut self, id: ValueId, placement: &Placement, layout: Layout) -> Locals {
         let value = self.graph.value(id);
-        let dtype = match layout {
-            Layout::Padded => value.dtype,
-            Layout::Dense => dense(value.dtype),
-        };
+        let format = value.format().unwrap_or(value.dtype.into());
         let place = |(r, rank): (usize, &mut Draft)| {
             let part = match placement {
                 Placement::Shard { dim, cut } => WeightPart::Region(SymbolicRegion(vec![(*dim, cut.range(r))])),
@@ -186,9 +183,9 @@ impl Lowering<'_> {
                 Placement::Partial | Placement::Replicate => WeightPart::Region(SymbolicRegion::default()),
             };
             let (name, shape) = (value.name.clone(), value.shape.clone());
-            rank.program.weights.push(WeightShard { name, shape, dtype: value.dtype, layout, part });
+            rank.program.weights.push(WeightShard { name, shape, format, layout, part });
             let place = Place::Weight(rank.program.weights.len() - 1);
-            rank.value(&value.name, dtype, placement.local_shape(&value.shape, r), place)
+            rank.value(&value.name, value.dtype, placement.local_shape(&value.shape, r), place)
         };
         self.ranks.iter_mut().enumerate().map(place).collect()
     }

@@ -4,6 +4,8 @@
 
 use super::devices::Placing;
 use super::numbers::context;
+use super::words::format;
+use fanfold::format::Format;
 use fanfold::generate::EngineOptions;
 use std::path::PathBuf;
 
@@ -22,6 +24,9 @@ pub struct Target {
     /// Fields that are read as if they were not there: of config.json by name, of another file as FILE:FIELD
     #[arg(long, value_delimiter = ',', value_name = "FIELD,..")]
     pub ignore_config: Vec<String>,
+    /// Stores the matrices in this format on the devices, whatever their files hold; without it they stay as they are
+    #[arg(long, value_parser = format(), value_name = "FORMAT")]
+    pub weights: Option<Format>,
     #[command(flatten)]
     pub placing: Placing,
 }

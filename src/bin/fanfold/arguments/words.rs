@@ -3,6 +3,7 @@
 //! The words stand in the help and in shells' completions. Read `numbers.rs` for values that are numbers.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use fanfold::format::Format;
 use fanfold::kernel::Numerics;
 use fanfold::plan::Strategy;
 use fanfold::tensor::DType;
@@ -39,7 +40,18 @@ pub fn numerics() -> impl TypedValueParser<Value = Numerics> + 'static {
     word(known.map(|numerics| (PossibleValue::new(numerics.name()).help(help(numerics)), numerics)).into())
 }
 
-/// The name of a type that weights have.
+/// The name of a format that weights are stored in.
+pub fn format() -> impl TypedValueParser<Value = Format> + 'static {
+    let help = |format: Format| match format {
+        Format::Q8_0 => "blocks of 32 whole numbers of 8 bits with a scale: about half of f16",
+        Format::F16 => "16 bits: IEEE half precision",
+        Format::BF16 => "16 bits: the upper half of an f32",
+        Format::F32 | Format::U32 => "32 bits",
+    };
+    word(Format::NUMBERS.map(|format| (PossibleValue::new(format.name()).help(help(format)), format)).into())
+}
+
+/// The name of a type that random weights have.
 pub fn dtype() -> impl TypedValueParser<Value = DType> + 'static {
     let known = [("f16", DType::F16), ("bf16", DType::BF16), ("f32", DType::F32)];
     word(known.map(|(name, dtype)| (PossibleValue::new(name), dtype)).into())

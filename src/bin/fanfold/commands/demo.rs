@@ -46,8 +46,14 @@ pub fn main(args: &Args) -> Result<()> {
     {
         placing.ratios = vec![5.0, 2.0, 1.0];
     }
-    let target =
-        Target { model: PathBuf::from("demo"), context: 256, check: false, ignore_config: Vec::new(), placing };
+    let target = Target {
+        model: PathBuf::from("demo"),
+        context: 256,
+        check: false,
+        ignore_config: Vec::new(),
+        weights: None,
+        placing,
+    };
     let model = open_model(&target, Head::Default)?;
     let tokenizer = tokenizer(&model)?;
     let decision = decide(&model, &target, true)?;

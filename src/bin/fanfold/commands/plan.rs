@@ -52,7 +52,7 @@ pub fn main(args: &Args) -> Result<()> {
         say(json.trim_end())?;
     } else {
         let token = Env { seq: 1, keep: 1, ..*decision.limits };
-        let (parameters, size) = (model.parameters(), ByteSize::b(model.weight_bytes()));
+        let (parameters, size) = (model.parameters(), ByteSize::b(model.stored_bytes()));
         let (family, plan) = (&model.info().family, &decision.plan);
         let ratios: Vec<String> = plan.ratios.iter().map(f64::to_string).collect();
         let ratios = ratios.join(",");

@@ -6,9 +6,11 @@ use crate::arguments::sampling::TalkArgs;
 use crate::arguments::target::Target;
 use crate::files::input::text_within;
 use crate::machine::huggingface;
+use crate::terminal::print::tell;
 use crate::terminal::progress::progress_bar;
 use crate::usage::usage;
 use anyhow::{Context as _, Result};
+use fanfold::format::Format;
 use fanfold::hub::ModelId;
 use fanfold::import::{Folder, Head, demo};
 use fanfold::model::Model;
@@ -21,7 +23,7 @@ use std::time::SystemTime;
 /// Opens the model of `target` and reads the headers of its files, not its weights. `demo` is the embedded model, unless there
 /// is a folder of that name.
 pub fn open_model(target: &Target, head: Head) -> Result<Arc<Model>> {
-    Ok(Arc::new(read_model(target, head)?))
+    Ok(Arc::new(stored(read_model(target, head)?, target.weights)))
 }
 
 /// As [`open_model`], for a model that predicts tokens. Errors with exit code 2 where it does not.
@@ -42,7 +44,25 @@ pub fn open_compared(target: &Target, layers: bool) -> Result<Arc<Model>> {
     if !model.info().generates && model.info().scores.is_none() {
         model = model.with_hidden_states()?;
     }
+    let model = stored(model, target.weights);
     Ok(Arc::new(if layers { model.with_layer_outputs()? } else { model }))
+}
+
+/// The model with its matrices stored in `format`, if one is given. Tells which matrices keep their own format.
+pub fn stored(model: Model, format: Option<Format>) -> Model {
+    let Some(format) = format else { return model };
+    let model = model.with_weights(format);
+    let all = model.graph().matrices().count();
+    let kept: Vec<_> = model.graph().matrices().filter(|matrix| matrix.format() != Some(format)).collect();
+    if let Some(first) = kept.first() {
+        let (count, block) = (kept.len(), format.block());
+        let of = first.format().map_or("their format", Format::name);
+        let name = &first.name;
+        tell(format!(
+            "note: {count} of {all} matrices stay in {of}, since their rows are not blocks of {block} elements: {name} is one"
+        ));
+    }
+    model
 }
 
 fn read_model(target: &Target, head: Head) -> Result<Model> {

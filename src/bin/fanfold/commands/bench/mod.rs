@@ -9,10 +9,10 @@ use self::results::{Placement, table};
 use crate::arguments::devices::Placing;
 use crate::arguments::numbers::{count, positive};
 use crate::arguments::target::Target;
-use crate::arguments::words::{dtype, strategy};
+use crate::arguments::words::{dtype, format, strategy};
 use crate::engine::decision::decide_as;
 use crate::engine::load::open;
-use crate::engine::models::{SEED, check_weights, open_model};
+use crate::engine::models::{SEED, check_weights, open_model, stored};
 use crate::terminal::print::{say, tell};
 use crate::terminal::progress::progress_bar;
 use crate::usage::usage;
@@ -46,6 +46,9 @@ pub struct Args {
     /// The type of the random weights
     #[arg(long, value_parser = dtype(), default_value = "f16", value_name = "TYPE")]
     dtype: DType,
+    /// Stores the matrices in this format on the devices, whatever their files hold; without it they stay as they are
+    #[arg(long, value_parser = format(), value_name = "FORMAT")]
+    weights: Option<fanfold::format::Format>,
     /// Fields of config.json that are read as if they were not there
     #[arg(long, value_delimiter = ',', value_name = "FIELD,..")]
     ignore_config: Vec<String>,
@@ -131,7 +134,8 @@ fn tests(args: &Args, model: &Model) -> Result<Vec<Test>> {
 /// The arguments of `path` as the commands have them that run a model once.
 fn target(args: &Args, path: &Path, context: usize, placing: Placing) -> Target {
     // `check` is off: the weights are checked once, and not once per strategy.
-    Target { model: path.to_owned(), context, check: false, ignore_config: args.ignore_config.clone(), placing }
+    let (model, ignore_config, weights) = (path.to_owned(), args.ignore_config.clone(), args.weights);
+    Target { model, context, check: false, ignore_config, weights, placing }
 }
 
 /// The model to measure, and its path.
@@ -142,7 +146,7 @@ fn model(args: &Args) -> Result<(Arc<Model>, PathBuf)> {
     let read = |head: Head| match &args.random {
         Some(config) => {
             let folder = Folder::bare(config)?.ignoring(&args.ignore_config)?;
-            Ok(Arc::new(Model::random_from(folder, args.dtype, SEED, head)?))
+            Ok(Arc::new(stored(Model::random_from(folder, args.dtype, SEED, head)?, args.weights)))
         }
         None => open_model(&target(args, path, 1, args.placing.clone()), head),
     };

@@ -8,12 +8,11 @@ use anyhow::Result;
 use bytesize::ByteSize;
 use csv::QuoteStyle;
 use fanfold::device::select::DeviceChoice;
-use fanfold::graph::Source;
+use fanfold::format::Format;
 use fanfold::measure::{Phase, Test, Timing, mean_and_deviation, peak_memory};
 use fanfold::model::Model;
 use fanfold::plan::Strategy;
 use fanfold::shape::Dim;
-use fanfold::tensor::DType;
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -34,15 +33,15 @@ pub fn table(tests: &[Test]) -> MarkdownTable {
     ])
 }
 
-/// The model's family, and the type that most of its weights have: `llama f16`.
+/// The model's family, and the format that most of its weights have: `llama f16`.
 fn model_type(model: &Model) -> String {
-    let weights = || model.graph().values().filter(|(_, value)| value.source == Source::Weight);
-    let elements = |dtype: DType| -> usize {
+    let elements = |format: Format| -> usize {
         let numel = |shape: &[Dim]| shape.iter().map(|d| d.fixed().unwrap_or(0)).product::<usize>();
-        weights().filter(|(_, value)| value.dtype == dtype).map(|(_, value)| numel(&value.shape)).sum()
+        let stored = model.graph().values().filter(|(_, value)| value.format() == Some(format));
+        stored.map(|(_, value)| numel(&value.shape)).sum()
     };
-    let max = [DType::F16, DType::BF16, DType::F32].into_iter().max_by_key(|dtype| elements(*dtype));
-    format!("{} {}", model.info().family, max.unwrap_or(DType::F32))
+    let max = Format::NUMBERS.into_iter().max_by_key(|format| elements(*format));
+    format!("{} {}", model.info().family, max.unwrap_or(Format::F32))
 }
 
 /// The devices' names, with neighbours that are alike counted: `2x llvmpipe, host`.
@@ -124,7 +123,7 @@ impl Placement {
         Placement {
             model: path.display().to_string(),
             model_type: model_type(model),
-            size: model.weight_bytes(),
+            size: model.stored_bytes(),
             parameters: model.parameters(),
             backends,
             devices: decision.choices.iter().map(ToString::to_string).collect(),
