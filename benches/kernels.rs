@@ -1,10 +1,11 @@
 //! The rates of single kernels on every adapter: products in GB/s of weights and in GFLOP/s, norms and attention in µs.
 //!
-//! `cargo bench --bench kernels -- [ADAPTER] [sequential|lanes]`. A case is a chain of equal ops, each of which reads the one before, over weights
+//! `cargo bench --bench kernels -- [ADAPTER] [sequential|lanes] [NAME]`: of the cases those whose name begins with NAME. A case is a chain of equal ops, each of which reads the one before, over weights
 //! of their own, so that no cache holds them; its time is that of a long chain less that of a short one, so that what a call
 //! costs beside its ops falls out. Numbers are the median of the rounds and their range. Nothing here is a test.
 
 use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions, adapters};
+use fanfold::format::Format;
 use fanfold::graph::{Graph, ValueId};
 use fanfold::kernel::Numerics;
 use fanfold::ops::{Attention, Linear, Normalization, NormalizationKind};
@@ -22,23 +23,21 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 7;
 
 /// Weights of any name and shape, all of the same small numbers, made when they are asked for.
-struct Made(DType);
+struct Made;
 
 impl Weights for Made {
     fn read(&self, _: &str, _: &[usize], region: &Region) -> Result<Tensor, SourceError> {
-        let n = region.numel();
-        let dtype = if region.0.len() < 2 { DType::F32 } else { self.0 };
-        let mut random = Random::new(n as u64);
-        let some = random.tensor(dtype, &[1024]);
-        let bytes: Vec<u8> = some.bytes().iter().copied().cycle().take(n * dtype.size()).collect();
-        Ok(Tensor::from_bytes(dtype, region.shape(), &bytes)?)
+        let some = Random::new(1).tensor(DType::F32, &[1024]);
+        let values = some.as_f32()?.iter().copied().cycle().take(region.numel()).collect();
+        Ok(Tensor::f32(region.shape(), values)?)
     }
 }
 
-/// One case: the name, the type of its weights, the shape of the chain's value, and how a link is added to it.
+/// One case: the name, the format of its weights, the shape of the chain's value, and how a link is added to it.
+#[derive(Clone)]
 struct Case {
     name: String,
-    dtype: DType,
+    format: Format,
     shape: [usize; 3],
     /// Positions that a cache holds, for attention; else 0.
     positions: usize,
@@ -69,24 +68,24 @@ fn chain(case: &Case, links: usize) -> Graph {
 fn link(graph: &mut Graph, case: &Case, i: usize, x: ValueId) -> ValueId {
     let k = case.shape[2];
     let name = format!("node{i}");
-    let mut weight = |part: &str, shape: &[usize], dtype: DType| {
+    let mut weight = |part: &str, shape: &[usize], format: Format| {
         let dims: Vec<_> = shape.iter().map(|&n| n.into()).collect();
-        graph.weight(&format!("{name}.{part}"), dims, dtype).unwrap()
+        graph.weight(&format!("{name}.{part}"), dims, format).unwrap()
     };
     match case.link {
         Link::Product => {
-            let w = weight("w", &[k, k], case.dtype);
+            let w = weight("w", &[k, k], case.format);
             graph.node(&name, Linear, &[x, w]).unwrap()
         }
         Link::Norm => {
-            let w = weight("w", &[k], DType::F32);
+            let w = weight("w", &[k], Format::F32);
             let op = Normalization { kind: NormalizationKind::Rms, epsilon: 1e-5, offset: 0.0 };
             graph.node(&name, op, &[x, w]).unwrap()
         }
         Link::Attention(op) => {
             let width = k / op.heads * op.kv_heads;
             let shape = [case.shape[0], case.positions, width];
-            let (keys, values) = (weight("k", &shape, case.dtype), weight("v", &shape, case.dtype));
+            let (keys, values) = (weight("k", &shape, case.format), weight("v", &shape, case.format));
             graph.node(&name, op, &[x, keys, values]).unwrap()
         }
     }
@@ -103,7 +102,7 @@ fn times(info: &AdapterInfo, numerics: Numerics, case: &Case, links: usize) -> V
     let device = Box::new(GpuDevice::open(info, &options).unwrap());
     let limits: Limits = Env { past: 0, ..env }.into();
     let options = Options::new(limits).deadline(Duration::from_secs(120));
-    let weights = Arc::new(Made(case.dtype));
+    let weights = Arc::new(Made);
     let mut session = Session::open(program, vec![device], weights, options, Arc::new(|_| ())).unwrap();
     let x = Random::new(1).tensor(DType::F32, &case.shape);
     let inputs: Tensors = [("x".to_string(), x)].into();
@@ -118,62 +117,86 @@ fn times(info: &AdapterInfo, numerics: Numerics, case: &Case, links: usize) -> V
     (0..ROUNDS).map(|_| run()).collect()
 }
 
-fn cases(width: usize) -> Vec<Case> {
-    let product = |rows: usize, dtype: DType| Case {
-        name: format!("Linear {rows} x {width} x {width} {dtype}"),
-        dtype,
+fn product(rows: usize, width: usize, format: Format) -> Case {
+    Case {
+        name: format!("Linear {rows} x {width} x {width} {format}"),
+        format,
         shape: [1, rows, width],
         positions: 0,
         link: Link::Product,
-        bytes: (width * width * dtype.size()) as f64,
+        bytes: format.bytes(width * width) as f64,
         operations: 2.0 * (rows * width * width) as f64,
-    };
-    let norm = |rows: usize| Case {
+    }
+}
+
+fn norm(rows: usize, width: usize) -> Case {
+    Case {
         name: format!("RMSNormalization {rows} x {width}"),
-        dtype: DType::F32,
+        format: Format::F32,
         shape: [1, rows, width],
         positions: 0,
         link: Link::Norm,
         bytes: (2 * rows * width * 4) as f64,
         operations: 0.0,
+    }
+}
+
+/// Attention of `rows` queries over `positions`, with `heads` heads of `d` elements, of which each `group` share keys and values.
+fn attention(rows: usize, positions: usize, d: usize, heads: usize, group: usize) -> Case {
+    let (width, kv_heads) = (heads * d, heads / group);
+    let (window, softcap) = (None, None);
+    let op = Attention { heads, kv_heads, scale: 0.1, causal: true, window, softcap };
+    Case {
+        name: format!("Attention {rows} queries, {positions} positions, {heads} heads of {d} over {kv_heads}"),
+        format: Format::F32,
+        shape: [1, rows, width],
+        positions,
+        link: Link::Attention(op),
+        bytes: (2 * positions * kv_heads * d * 4) as f64,
+        operations: 4.0 * (rows * positions * width) as f64,
+    }
+}
+
+/// The shapes of a model of 8 B parameters for a GPU, and smaller ones for a software driver.
+fn cases(software: bool) -> Vec<Case> {
+    use Format::{F16, F32, Q8_0};
+    let matrix_vector = [1, 2, 4, 8].into_iter().flat_map(|rows| [F16, Q8_0].map(|format| product(rows, 4096, format)));
+    let (norms, products, attentions) = match software {
+        true => (
+            [norm(1, 896), norm(64, 896)],
+            [(64, 2048, F16), (64, 2048, Q8_0), (64, 2048, F32)].to_vec(),
+            [attention(1, 4096, 64, 14, 7), attention(1, 512, 64, 14, 7), attention(64, 512, 64, 14, 7)].to_vec(),
+        ),
+        false => (
+            [norm(1, 4096), norm(512, 4096)],
+            [(64, 4096, F16), (512, 4096, F16), (512, 4096, Q8_0), (1, 4096, F32), (512, 4096, F32)].to_vec(),
+            [
+                attention(1, 512, 64, 64, 4),
+                attention(1, 4096, 64, 64, 4),
+                attention(1, 4096, 128, 32, 4),
+                attention(512, 512, 64, 64, 4),
+            ]
+            .to_vec(),
+        ),
     };
-    let attention = |rows: usize, positions: usize, d: usize| {
-        let heads = width / d;
-        let kv_heads = (heads / 4).max(1);
-        let (window, softcap) = (None, None);
-        let op = Attention { heads, kv_heads, scale: 0.1, causal: true, window, softcap };
-        Case {
-            name: format!("Attention {rows} queries, {positions} positions, {heads} heads of {d} over {kv_heads}"),
-            dtype: DType::F32,
-            shape: [1, rows, width],
-            positions,
-            link: Link::Attention(op),
-            bytes: (2 * positions * kv_heads * d * 4) as f64,
-            operations: 4.0 * (rows * positions * width) as f64,
-        }
-    };
-    let rows = [1, 2, 4, 8].map(|rows| product(rows, DType::F16));
-    let many = [(64, DType::F16), (512, DType::F16), (1, DType::F32), (512, DType::F32)];
-    let attentions = [(1, 512, 64), (1, 4096, 64), (1, 4096, 128), (512, 512, 64)];
-    rows.into_iter()
-        .chain(many.map(|(rows, dtype)| product(rows, dtype)))
-        .chain([norm(1), norm(512)])
-        .chain(attentions.map(|(rows, positions, d)| attention(rows, positions, d)))
-        .collect()
+    let products = products.into_iter().map(|(rows, width, format)| product(rows, width, format));
+    matrix_vector.chain(products).chain(norms).chain(attentions).collect()
 }
 
 fn main() {
     // Cargo adds an option of its own.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let chosen: Option<usize> = words.iter().find_map(|word| word.parse().ok());
+    let orders = [Numerics::Sequential, Numerics::Lanes];
+    let order = words.iter().find(|word| orders.iter().any(|numerics| numerics.name() == **word));
+    let name = words.iter().find(|word| word.parse::<usize>().is_err() && Some(*word) != order);
     for info in adapters().into_iter().filter(|info| chosen.is_none_or(|index| info.index == index)) {
         println!("{info}");
-        let (width, short, long) = if info.is_software() { (1024, 1, 5) } else { (4096, 4, 36) };
-        for case in cases(width) {
-            for numerics in [Numerics::Sequential, Numerics::Lanes] {
-                if words.iter().any(|word| word != numerics.name() && word.parse::<usize>().is_err()) {
-                    continue;
-                }
+        let (short, long) = if info.is_software() { (1, 5) } else { (4, 36) };
+        for case in
+            cases(info.is_software()).into_iter().filter(|case| name.is_none_or(|name| case.name.starts_with(name)))
+        {
+            for numerics in orders.into_iter().filter(|numerics| order.is_none_or(|order| order == numerics.name())) {
                 let (few, many) = (times(&info, numerics, &case, short), times(&info, numerics, &case, long));
                 let median = |mut times: Vec<f64>| {
                     times.sort_by(f64::total_cmp);

@@ -22,13 +22,17 @@ struct Params {
 @group(0) @binding(3) var<storage, read> gates: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-// 1 if k is not a multiple of four: x is then bound as single elements.
-override SCALAR: u32;
-
 // Tokens among which one invocation of `down_many` searches for four that have an expert in common.
 const TOKENS = 32u;
 
+// Rows of x that an invocation computes at a time.
+override ROWS: u32;
+
+#import terms
+
 #import weight
+
+#import spread
 
 #import product
 
@@ -66,18 +70,18 @@ fn up_one(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     let n = 4u * (8u * group.x + lane);
     var sums = vec4<f32>();
     if (gate(0u, e) != 0.0) {
-        sums = one_by_four(0u, row(e, n));
+        sums = rows_by_four(Rows(), row(e, n), lane).a[0];
     }
     store(0u, e, n, sums);
 }
 
-// For several tokens: eight columns of one expert per invocation. Of the tokens that chose the expert, workgroup y
+// For several tokens: four columns of one expert per invocation. Of the tokens that chose the expert, workgroup y
 // computes the eight from number 8 * y on, wherever they are in the call. It also writes the zeros of those among
 // tokens 8 * y to 8 * y + 7 of the call that did not choose the expert.
 @compute @workgroup_size(8)
 fn up_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let e = expert_of(group);
-    let n = 8u * (8u * group.x + lane);
+    let n = 4u * (8u * group.x + lane);
     let first = 8u * group.y;
     var found = array<u32, 8>();
     var seen = 0u;
@@ -85,7 +89,6 @@ fn up_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
         if (gate(token, e) == 0.0) {
             if (token / 8u == group.y) {
                 store(token, e, n, vec4<f32>());
-                store(token, e, n + 4u, vec4<f32>());
             }
         } else {
             if (seen >= first && seen < first + 8u) {
@@ -99,14 +102,12 @@ fn up_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     }
     let a = vec4<u32>(found[0], found[1], found[2], found[3]);
     let b = vec4<u32>(found[4], found[5], found[6], found[7]);
-    var sums = eight_by_eight(a, b, row(e, n));
+    var sums = rows_by_four(Rows(a, b), row(e, n), lane);
     for (var i = 0u; i < min(seen - first, 8u); i++) {
         if (i < 4u) {
             store(found[i], e, n, sums.a[i]);
-            store(found[i], e, n + 4u, sums.b[i]);
         } else {
-            store(found[i], e, n, sums.c[i - 4u]);
-            store(found[i], e, n + 4u, sums.d[i - 4u]);
+            store(found[i], e, n, sums.b[i - 4u]);
         }
     }
 }
@@ -139,7 +140,7 @@ fn down_one(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     clear(0u, n);
     for (var e = params.start / params.width; e < experts_end(); e++) {
         if (gate(0u, e) != 0.0) {
-            add(0u, e, n, one_by_four(e, row(e, n)));
+            add(0u, e, n, rows_by_four(Rows(vec4<u32>(e), vec4<u32>()), row(e, n), lane).a[0]);
         }
     }
 }
@@ -162,7 +163,7 @@ fn down_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                 count++;
             }
             if (count == 4u || (count > 0u && token + 1u == end)) {
-                var sums = four_by_four(found * params.experts + e, row(e, n));
+                var sums = rows_by_four(Rows(in_x(found * params.experts + e), vec4<u32>()), row(e, n), lane).a;
                 for (var i = 0u; i < count; i++) {
                     add(found[i], e, n, sums[i]);
                 }

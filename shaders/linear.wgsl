@@ -19,10 +19,15 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-// 1 if k is not a multiple of four: x is then bound as single elements.
-override SCALAR: u32;
+// Rows of the output that an invocation of `sequential`, or a group of lanes of `gemv_lanes`, computes. It does not change the order of
+// sums.
+override ROWS: u32 = 1u;
+
+#import terms
 
 #import weight
+
+#import spread
 
 #import product
 
@@ -47,31 +52,23 @@ fn store_four(row: u32, n: u32, sums: mat4x4<f32>) {
     store(row + 3u, n, sums[3]);
 }
 
-// For one row: four columns per invocation.
+// For software drivers: ROWS rows and four columns per invocation.
 @compute @workgroup_size(8)
-fn gemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn sequential(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = 4u * (8u * group.x + lane);
-    store(group.y, n, one_by_four(group.y, n));
-}
-
-// For few rows: four rows, four columns per invocation.
-@compute @workgroup_size(8)
-fn skinny(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = 4u * (8u * group.x + lane);
-    let row = 4u * group.y;
-    store_four(row, n, four_by_four(row + FOUR, n));
-}
-
-// For many rows: eight rows, eight columns per invocation.
-@compute @workgroup_size(8)
-fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = 8u * (8u * group.x + lane);
-    let row = 8u * group.y;
-    let sums = eight_by_eight(row + FOUR, row + 4u + FOUR, n);
-    store_four(row, n, sums.a);
-    store_four(row, n + 4u, sums.b);
-    store_four(row + 4u, n, sums.c);
-    store_four(row + 4u, n + 4u, sums.d);
+    let row = ROWS * group.y;
+    let sums = rows_by_four(rows_from(row), n, lane);
+    store(row, n, sums.a[0]);
+    if (ROWS > 1u) {
+        store(row + 1u, n, sums.a[1]);
+    }
+    if (ROWS > 2u) {
+        store(row + 2u, n, sums.a[2]);
+        store(row + 3u, n, sums.a[3]);
+    }
+    if (ROWS > 4u) {
+        store_four(row + 4u, n, sums.b);
+    }
 }
 
 // ---- By lanes: the lanes of a workgroup share one sum, or stage a tile of both inputs in workgroup memory. ----
@@ -79,9 +76,7 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 // Lanes that share the sum of one output. Another number would change the order of sums, and with it the last bits.
 const LANES = 32u;
 
-// Rows and columns of the output that each group of lanes computes. Their product is at most 8. They do not change the
-// order of sums.
-override ROWS: u32 = 1u;
+// Columns of the output that each group of lanes computes: COLUMNS * ROWS is at most 8. It does not change the order of sums.
 override COLUMNS: u32 = 1u;
 
 // One partial sum per lane of the workgroup, for each row and column of its group.
@@ -154,14 +149,19 @@ var<workgroup> tile_w: array<vec4<f32>, 512>;
 // registers while the previous terms are added, which hides the wait for memory.
 fn terms_of_x(first: u32, j: u32) -> mat4x4<f32> {
     if (j < (params.k + 3u) / 4u) {
-        return transpose(four_of_x(in_x(first + FOUR), j));
+        let r = in_x(first + FOUR);
+        return transpose(mat4x4<f32>(row_of_x(r.x, j), row_of_x(r.y, j), row_of_x(r.z, j), row_of_x(r.w, j)));
     }
     return mat4x4<f32>();
 }
 
 fn terms_of_w(first: u32, j: u32) -> mat4x4<f32> {
     if (j < (params.k + 3u) / 4u) {
-        return four_of_w(in_w(first), j);
+        let n = in_w(first);
+        let k = params.k;
+        return transpose(mat4x4<f32>(
+            four_of_row(n.x, j, k), four_of_row(n.y, j, k), four_of_row(n.z, j, k), four_of_row(n.w, j, k),
+        ));
     }
     return mat4x4<f32>();
 }

@@ -17,8 +17,10 @@ use std::borrow::Cow;
 /// |---|---|
 /// | `grid` | `number_of(group, groups, lane)`: the number of an invocation, 64 to a workgroup, in the grid of [`linear_grid`] |
 /// | `functions` | `hyperbolic_tangent`, `sigmoid`, `relu`, `silu`, `gelu`, `gelu_tanh`, with no overflow on any driver |
-/// | `weight` | `four_of_row(row, j, len)` and `eight_of_row(row, j, len)`: elements of a matrix's row as f32, however its elements lie, see [`Kernel::weight`] |
-/// | `product` | sums over `k` of blocks of rows, in an order that depends on `k` alone; needs `weight` |
+/// | `weight` | `four_of_row(row, j, len)` and `eight_of_row(row, j, len)`: elements of a matrix's row as f32, however its elements lie; `unscaled_of_row` and `scale_of_row`: the same in two factors; see [`Kernel::weight`] |
+/// | `terms` | `row_of_x(r, j)`: four terms of a row of an activation |
+/// | `spread` | `hold` and `term`: the terms of a row that the eight lanes of a workgroup need in turn, loaded once where subgroups allow it |
+/// | `product` | sums over `k` of blocks of rows, in an order that depends on `k` and the format alone; needs `weight`, `terms` and `spread` |
 /// | `online_softmax` | a softmax over scores that come sixteen at a time; needs `functions` |
 ///
 /// The head of each file says which names it expects the shader to define.
@@ -153,9 +155,9 @@ pub struct Kernel {
     pub shader: Shader,
     /// The name of the entry point.
     pub entry: Cow<'static, str>,
-    /// How the matrix lies in memory that the kernel reads four elements at a time, if there is one: see
+    /// The modules of `shaders/common/` that stand behind an import with several: `(import, module)`. See
     /// [`Kernel::weight`].
-    pub weight: Option<Rows>,
+    pub modules: Vec<(&'static str, &'static str)>,
     /// The elementwise function that `apply` calls, if any: one of the shader's own functions, or one of
     /// `shaders/common/functions.wgsl`.
     pub function: Option<Cow<'static, str>>,
@@ -210,6 +212,10 @@ const COMMON: &[(&str, &str)] = &[
     ("weight_bf16", include_str!("../shaders/common/weight_bf16.wgsl")),
     ("weight_f16_wide", include_str!("../shaders/common/weight_f16_wide.wgsl")),
     ("weight_bf16_wide", include_str!("../shaders/common/weight_bf16_wide.wgsl")),
+    ("terms_by_four", include_str!("../shaders/common/terms_by_four.wgsl")),
+    ("terms_by_one", include_str!("../shaders/common/terms_by_one.wgsl")),
+    ("spread_by_lanes", include_str!("../shaders/common/spread_by_lanes.wgsl")),
+    ("spread_none", include_str!("../shaders/common/spread_none.wgsl")),
     ("weight_q8_0", include_str!("../shaders/common/weight_q8_0.wgsl")),
     ("weight_loose", include_str!("../shaders/common/weight_loose.wgsl")),
     ("functions", include_str!("../shaders/common/functions.wgsl")),
@@ -220,13 +226,28 @@ const COMMON: &[(&str, &str)] = &[
 impl Kernel {
     /// A kernel without specialisation.
     pub fn new(shader: Shader, entry: impl Into<Cow<'static, str>>) -> Kernel {
-        let (weight, function, aliases, constants) = Default::default();
-        Kernel { shader, entry: entry.into(), weight, function, aliases, constants }
+        let (modules, function, aliases, constants) = Default::default();
+        Kernel { shader, entry: entry.into(), modules, function, aliases, constants }
     }
 
     /// Makes `#import weight` bring in the module that reads a matrix laid out as `rows`.
     pub fn weight(mut self, rows: Rows) -> Kernel {
-        self.weight = Some(rows);
+        self.modules.push(("weight", rows.module()));
+        self
+    }
+
+    /// Makes `#import terms` bring in the module that reads rows of `len` elements of f32 in groups of four.
+    #[doc(hidden)]
+    pub fn terms(mut self, len: usize) -> Kernel {
+        self.modules.push(("terms", if len.is_multiple_of(4) { "terms_by_four" } else { "terms_by_one" }));
+        self
+    }
+
+    /// Makes `#import spread` bring in the module by which the eight lanes of a workgroup share the terms that they load, on a
+    /// device whose subgroups have at least `subgroup` lanes.
+    #[doc(hidden)]
+    pub fn spread(mut self, subgroup: u32) -> Kernel {
+        self.modules.push(("spread", if subgroup >= 8 { "spread_by_lanes" } else { "spread_none" }));
         self
     }
 
@@ -265,10 +286,9 @@ impl Kernel {
             match line.strip_prefix("#import ") {
                 None => text += line,
                 Some(import) => {
-                    let name = match (import.trim(), self.weight) {
-                        ("weight", Some(rows)) => rows.module(),
-                        (name, _) => name,
-                    };
+                    let import = import.trim();
+                    let chosen = self.modules.iter().find(|(of, _)| *of == import);
+                    let name = chosen.map_or(import, |(_, module)| *module);
                     let module = COMMON.iter().find(|(n, _)| *n == name);
                     text += module.ok_or_else(|| format!("{}: unknown import {name:?}", self.shader.name))?.1;
                 }

@@ -35,7 +35,8 @@ fn random(name: &str, changes: &[(&str, usize)], format: Format) -> Arc<Model> {
 
 /// Models all of whose matrices have rows of whole blocks, and each with another kind of layer.
 fn models(format: Format) -> Vec<Arc<Model>> {
-    let narrow = [("hidden_size", 64), ("intermediate_size", 96), ("num_attention_heads", 4), ("num_key_value_heads", 2)];
+    let narrow =
+        [("hidden_size", 64), ("intermediate_size", 96), ("num_attention_heads", 4), ("num_key_value_heads", 2)];
     vec![
         random("llama-uneven", &[("intermediate_size", 256)], format),
         random("mixtral", &[narrow.as_slice(), &[("head_dim", 24)]].concat(), format),
@@ -141,13 +142,7 @@ impl Weights for Blocks {
         Err(SourceError::Missing { name: name.to_string() })
     }
 
-    fn read_stored(
-        &self,
-        _: &str,
-        shape: &[usize],
-        region: &Region,
-        format: Format,
-    ) -> Result<Stored, SourceError> {
+    fn read_stored(&self, _: &str, shape: &[usize], region: &Region, format: Format) -> Result<Stored, SourceError> {
         assert_eq!(format, Format::Q8_0);
         let row = format.bytes(shape[1]) as usize;
         let (start, end) = (format.bytes(region.0[1].start) as usize, format.bytes(region.0[1].end) as usize);

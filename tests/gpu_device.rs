@@ -11,7 +11,7 @@ use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
 use fanfold::graph::{Graph, Source};
 use fanfold::kernel::Numerics;
-use fanfold::ops::sample::{Role, Sample};
+use fanfold::ops::sample::{Role, Sample, weight};
 use fanfold::ops::{Linear, samples};
 use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, WeightPart, WeightShard};
 use fanfold::random::Random;

@@ -12,7 +12,7 @@ use fanfold::tensor::Tensor;
 use naga::back::{PipelineConstants, glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 /// Seeds per op, enough for each op to show all of its variants, the number of which the test below pins.
@@ -39,12 +39,26 @@ fn kernels(sample: &Sample) -> Vec<Kernel> {
     let env = Env { past: sample.past, ..Env::prompt(1) };
     let output = resolve(&rule.output_shape(), &env);
     let (formats, layouts, pieces, extents) = (&formats, &layouts, &pieces, &extents);
-    let of = |numerics: Numerics| {
+    let of = |(numerics, subgroup): (Numerics, u32)| {
         let env = &env;
-        let site = LaunchContext { inputs: &whole, formats, layouts, pieces, extents, env, output: &output, numerics };
+        let site = LaunchContext {
+            inputs: &whole,
+            formats,
+            layouts,
+            pieces,
+            extents,
+            env,
+            output: &output,
+            numerics,
+            subgroup,
+        };
         sample.op.launches(&site).unwrap()
     };
-    [Numerics::Sequential, Numerics::Lanes].into_iter().flat_map(of).map(|launch| launch.kernel).collect()
+    [(Numerics::Sequential, 0), (Numerics::Sequential, 8), (Numerics::Lanes, 32)]
+        .into_iter()
+        .flat_map(of)
+        .map(|launch| launch.kernel)
+        .collect()
 }
 
 fn variants() -> HashSet<Kernel> {
@@ -59,9 +73,13 @@ fn write(kernel: &Kernel) {
         |stage: &str, error: &dyn std::fmt::Debug| -> ! { panic!("{source}\n{}: {stage}: {error:?}", kernel.entry) };
     let module =
         naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
-    // No optional feature is allowed, so that a kernel runs on any adapter. unpack2x16float is part of WebGPU; only
-    // wgpu's downlevel adapters may lack it.
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+    // No optional feature is allowed, so that a kernel runs on any adapter, but for kernels whose modules are chosen by a feature.
+    // unpack2x16float is part of WebGPU; only wgpu's downlevel adapters may lack it.
+    let subgroups = kernel.modules.contains(&("spread", "spread_by_lanes"));
+    let optional = if subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32 | optional)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(&module)
         .unwrap_or_else(|error| fail("validation", &error));
     let constants: PipelineConstants =
@@ -72,11 +90,14 @@ fn write(kernel: &Kernel) {
 
     let entry_point = kernel.entry.to_string();
     let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: entry_point.clone() };
-    spv::write_vec(&module, &info, &spv::Options::default(), Some(&pipeline))
-        .unwrap_or_else(|error| fail("SPIR-V", &error));
-    msl::write_string(&module, &info, &msl::Options::default(), &msl::PipelineOptions::default())
+    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+    spv::write_vec(&module, &info, &options, Some(&pipeline)).unwrap_or_else(|error| fail("SPIR-V", &error));
+    let options = msl::Options { lang_version: (2, 1), ..Default::default() };
+    msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
         .unwrap_or_else(|error| fail("MSL", &error));
-    let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
+    let model = hlsl::ShaderModel::V6_0;
+    let (options, pipeline) =
+        (hlsl::Options { shader_model: model, ..Default::default() }, hlsl::PipelineOptions::default());
     hlsl::Writer::new(&mut String::new(), &options, &pipeline)
         .write(&module, &info, None)
         .unwrap_or_else(|error| fail("HLSL", &error));
@@ -105,12 +126,10 @@ fn every_variant_is_written_for_every_backend() {
         "experts/up_one",
         "gather/gather",
         "layout/strided",
-        "linear/gemm",
         "linear/gemm_tiles_128",
         "linear/gemm_tiles_64",
-        "linear/gemv",
         "linear/gemv_lanes",
-        "linear/skinny",
+        "linear/sequential",
         "normalization/layer",
         "normalization/layer_lanes",
         "normalization/rms",
@@ -123,11 +142,30 @@ fn every_variant_is_written_for_every_backend() {
         "unary/map",
     ];
     assert!(entries.iter().eq(expected.iter()), "{entries:?}");
-    // 8 of attention (orders of sums, d and e by fours or not), 4 of gather (types, and rows without padding), 75 of
-    // linear (9 shapes of blocks; for each the types, k by fours or not, and rows without padding; those by lanes read
-    // 16-bit types by eights as well), 28 of experts (likewise), 8 of unary, 6 of binary (how the second input is
-    // repeated), 4 of normalization, one for each other op.
-    assert_eq!(variants.len(), 8 + 4 + 75 + 28 + 8 + 6 + 11);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    variants.iter().for_each(|kernel| *counts.entry(kernel.shader.name().to_string()).or_default() += 1);
+    let expected = [
+        // Orders of sums, and d and e by fours or not.
+        ("attention", 8),
+        // The function, and how the second input is repeated.
+        ("binary", 6),
+        ("cache", 1),
+        // Each of four entries with x shared by lanes or not, for each of ten layouts: the formats, each with k by fours or not and
+        // 16-bit types by eights as well, and rows without padding.
+        ("experts", 4 * 2 * 10),
+        // The formats, and rows without padding.
+        ("gather", 5),
+        ("layout", 1),
+        // The same layouts: four numbers of rows with x shared or not, the same four by lanes, and two tiles.
+        ("linear", (4 * 2 + 4 + 2) * 10),
+        ("normalization", 4),
+        ("reduce", 2),
+        ("rotary", 1),
+        ("routing", 1),
+        ("softmax", 1),
+        ("unary", 8),
+    ];
+    assert_eq!(counts, expected.map(|(shader, count)| (shader.to_string(), count)).into());
 }
 
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {

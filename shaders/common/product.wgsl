@@ -1,35 +1,20 @@
-// Sums over k of a block of rows of x times a block of rows of w, which are laid out as `weight` defines. Where a
-// block extends beyond the last row, it computes some other row, whose sums are not stored.
-// The order of reduction is ascending over k in groups of four: it depends only on k, never on the block.
-// Needs `x: array<X>`, `w: array<Packed>`, `weight`, SCALAR, and in `params` the numbers of rows of x and w, `rows`
-// and `columns`, and the length `k` of both.
+// Sums over k of a block of rows of x times four rows of w, which are laid out as `weight` defines. Where a block extends
+// beyond the last row, it computes some other row, whose sums are not stored.
+// The order of reduction is ascending over k in groups of four, within blocks of 32 terms where the weight has a scale for
+// each: it depends only on k and the format, never on the block of rows.
+// The eight lanes of a workgroup compute the same rows of x, and reach each function here together: `spread` may let them share
+// what they load of x.
+// Needs `x: array<X>` and `terms`, `w: array<Packed>` and `weight`, `spread`, ROWS (1, 2, 4 or 8 rows of x), and in `params` the numbers of
+// rows of x and w, `rows` and `columns`, and the length `k` of both.
 const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
 
-fn element(start: u32, i: u32) -> f32 {
-    return select(0.0, vec4<f32>(x[start + min(i, params.k - 1u)]).x, i < params.k);
-}
+// Groups of four terms, and pairs of groups, in a block of 32 terms.
+const GROUPS = 8u;
+const PAIRS = 4u;
 
-fn row_of_x(r: u32, j: u32) -> vec4<f32> {
-    if (SCALAR == 0u) {
-        return vec4<f32>(x[r * (params.k / 4u) + j]);
-    }
-    let s = r * params.k;
-    let i = 4u * j;
-    return vec4<f32>(element(s, i), element(s, i + 1u), element(s, i + 2u), element(s, i + 3u));
-}
-
-// Four rows of x at packed column j, as the columns of a matrix.
-fn four_of_x(r: vec4<u32>, j: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(row_of_x(r.x, j), row_of_x(r.y, j), row_of_x(r.z, j), row_of_x(r.w, j));
-}
-
-fn row_of_w(n: u32, j: u32) -> vec4<f32> {
-    return four_of_row(n, j, params.k);
-}
-
-// Four rows of w at packed column j, transposed: multiplied by a row of x it gives four terms.
-fn four_of_w(n: vec4<u32>, j: u32) -> mat4x4<f32> {
-    return transpose(mat4x4<f32>(row_of_w(n.x, j), row_of_w(n.y, j), row_of_w(n.z, j), row_of_w(n.w, j)));
+// The number of groups of four terms.
+fn groups_of_k() -> u32 {
+    return (params.k + 3u) / 4u;
 }
 
 fn in_x(rows: vec4<u32>) -> vec4<u32> {
@@ -41,53 +26,120 @@ fn in_w(n: u32) -> vec4<u32> {
     return min(n + FOUR, vec4<u32>(params.columns - 1u));
 }
 
-// The sums of one row of x by four rows of w from n on.
-fn one_by_four(row: u32, n: u32) -> vec4<f32> {
-    let columns = in_w(n);
-    var sums = vec4<f32>();
-    for (var j = 0u; j < (params.k + 3u) / 4u; j++) {
-        sums += four_of_w(columns, j) * row_of_x(row, j);
-    }
-    return sums;
+// Eight terms of four rows of w, transposed: multiplied by four terms of a row of x, each half gives a sum for each row of w.
+struct Pair {
+    first: mat4x4<f32>,
+    second: mat4x4<f32>,
 }
 
-// The sums of four rows of x by four rows of w from n on: one column of the matrix per row of x.
-fn four_by_four(r: vec4<u32>, n: u32) -> mat4x4<f32> {
-    let rows = in_x(r);
-    let columns = in_w(n);
-    var sums = mat4x4<f32>();
-    for (var j = 0u; j < (params.k + 3u) / 4u; j++) {
-        sums += four_of_w(columns, j) * four_of_x(rows, j);
-    }
-    return sums;
+fn pair_of_w(n: vec4<u32>, j: u32) -> Pair {
+    let a = unscaled_of_row(n.x, j, params.k);
+    let b = unscaled_of_row(n.y, j, params.k);
+    let c = unscaled_of_row(n.z, j, params.k);
+    let d = unscaled_of_row(n.w, j, params.k);
+    return Pair(transpose(mat4x4<f32>(a[0], b[0], c[0], d[0])), transpose(mat4x4<f32>(a[1], b[1], c[1], d[1])));
 }
 
-// The sums of eight rows of x by eight rows of w: the first four of x by both halves of w, then the second four.
-struct Eight {
+// The scales of a block of 32 terms of four rows of w.
+fn scales_of_w(n: vec4<u32>, block: u32) -> vec4<f32> {
+    let k = params.k;
+    return vec4<f32>(
+        scale_of_row(n.x, block, k), scale_of_row(n.y, block, k), scale_of_row(n.z, block, k), scale_of_row(n.w, block, k),
+    );
+}
+
+// A number for each of up to eight rows of x by four rows of w, or four terms of each row of x: a column for each row of x.
+struct Block {
     a: mat4x4<f32>,
     b: mat4x4<f32>,
-    c: mat4x4<f32>,
-    d: mat4x4<f32>,
 }
 
-fn eight_by_eight(r0: vec4<u32>, r1: vec4<u32>, n: u32) -> Eight {
-    let rows0 = in_x(r0);
-    let rows1 = in_x(r1);
-    let columns0 = in_w(n);
-    let columns1 = in_w(n + 4u);
-    var a = mat4x4<f32>();
-    var b = mat4x4<f32>();
-    var c = mat4x4<f32>();
-    var d = mat4x4<f32>();
-    for (var j = 0u; j < (params.k + 3u) / 4u; j++) {
-        let x0 = four_of_x(rows0, j);
-        let x1 = four_of_x(rows1, j);
-        let w0 = four_of_w(columns0, j);
-        let w1 = four_of_w(columns1, j);
-        a += w0 * x0;
-        b += w1 * x0;
-        c += w0 * x1;
-        d += w1 * x1;
+// The first four rows of x, and the second four. Only the first ROWS of the eight are read.
+struct Rows {
+    a: vec4<u32>,
+    b: vec4<u32>,
+}
+
+// Rows of x from r on.
+fn rows_from(r: u32) -> Rows {
+    return Rows(in_x(r + FOUR), in_x(r + 4u + FOUR));
+}
+
+// Adds eight terms, pair number `pair` of a block of 32, to the sums.
+fn add_pair(sums: Block, held: Block, rows: Rows, n: vec4<u32>, block: u32, pair: u32) -> Block {
+    let w = pair_of_w(n, PAIRS * block + pair);
+    let i = 2u * pair;
+    var s = sums;
+    s.a[0] = s.a[0] + w.first * term(held.a[0], rows.a.x, block, i) + w.second * term(held.a[0], rows.a.x, block, i + 1u);
+    if (ROWS > 1u) {
+        s.a[1] = s.a[1] + w.first * term(held.a[1], rows.a.y, block, i) + w.second * term(held.a[1], rows.a.y, block, i + 1u);
     }
-    return Eight(a, b, c, d);
+    if (ROWS > 2u) {
+        s.a[2] = s.a[2] + w.first * term(held.a[2], rows.a.z, block, i) + w.second * term(held.a[2], rows.a.z, block, i + 1u);
+        s.a[3] = s.a[3] + w.first * term(held.a[3], rows.a.w, block, i) + w.second * term(held.a[3], rows.a.w, block, i + 1u);
+    }
+    if (ROWS > 4u) {
+        s.b[0] = s.b[0] + w.first * term(held.b[0], rows.b.x, block, i) + w.second * term(held.b[0], rows.b.x, block, i + 1u);
+        s.b[1] = s.b[1] + w.first * term(held.b[1], rows.b.y, block, i) + w.second * term(held.b[1], rows.b.y, block, i + 1u);
+        s.b[2] = s.b[2] + w.first * term(held.b[2], rows.b.z, block, i) + w.second * term(held.b[2], rows.b.z, block, i + 1u);
+        s.b[3] = s.b[3] + w.first * term(held.b[3], rows.b.w, block, i) + w.second * term(held.b[3], rows.b.w, block, i + 1u);
+    }
+    return s;
+}
+
+// What this lane holds of a block of 32 terms of each row of x.
+fn hold_rows(rows: Rows, block: u32, lane: u32) -> Block {
+    var held = Block();
+    held.a[0] = hold(rows.a.x, block, lane);
+    if (ROWS > 1u) {
+        held.a[1] = hold(rows.a.y, block, lane);
+    }
+    if (ROWS > 2u) {
+        held.a[2] = hold(rows.a.z, block, lane);
+        held.a[3] = hold(rows.a.w, block, lane);
+    }
+    if (ROWS > 4u) {
+        held.b[0] = hold(rows.b.x, block, lane);
+        held.b[1] = hold(rows.b.y, block, lane);
+        held.b[2] = hold(rows.b.z, block, lane);
+        held.b[3] = hold(rows.b.w, block, lane);
+    }
+    return held;
+}
+
+// `sums` plus the products of a block, each row of w times its scale.
+fn add_scaled(sums: mat4x4<f32>, part: mat4x4<f32>, scales: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        sums[0] + part[0] * scales, sums[1] + part[1] * scales, sums[2] + part[2] * scales, sums[3] + part[3] * scales,
+    );
+}
+
+// The sums of ROWS rows of x by four rows of w from n on.
+fn rows_by_four(rows: Rows, n: u32, lane: u32) -> Block {
+    let columns = in_w(n);
+    var sums = Block();
+    let whole = params.k / 32u;
+    for (var block = 0u; block < whole; block++) {
+        let held = hold_rows(rows, block, lane);
+        var part = sums;
+        if (SCALED) {
+            part = Block();
+        }
+        part = add_block(part, held, rows, columns, block);
+        if (SCALED) {
+            let scales = scales_of_w(columns, block);
+            sums.a = add_scaled(sums.a, part.a, scales);
+            sums.b = add_scaled(sums.b, part.b, scales);
+        } else {
+            sums = part;
+        }
+    }
+    // Rows of a format with scales are whole blocks.
+    if (!SCALED && whole * 32u < params.k) {
+        let held = hold_rows(rows, whole, lane);
+        for (var pair = 0u; pair < (groups_of_k() + 1u) / 2u - PAIRS * whole; pair++) {
+            sums = add_pair(sums, held, rows, columns, whole, pair);
+        }
+    }
+    return sums;
 }

@@ -15,3 +15,14 @@ fn eight_of_row(row: u32, j: u32, len: u32) -> mat2x4<f32> {
     let second = four_of_row(row, min(2u * j + 1u, last), len);
     return mat2x4<f32>(four_of_row(row, 2u * j, len), select(vec4<f32>(), second, 2u * j < last));
 }
+
+// No block has a scale: `unscaled_of_row` gives the elements themselves.
+const SCALED = false;
+
+fn unscaled_of_row(row: u32, j: u32, len: u32) -> mat2x4<f32> {
+    return eight_of_row(row, j, len);
+}
+
+fn scale_of_row(row: u32, block: u32, len: u32) -> f32 {
+    return 1.0;
+}

@@ -176,6 +176,7 @@ mod tests {
             memory: None,
             max_binding: 1 << 27,
             max_buffer: 1 << 28,
+            subgroup: 0,
             features: Vec::new(),
             ordinal: 0,
         };

@@ -16,6 +16,9 @@ use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
 use std::ops::Range;
 
+/// Columns of the output that a workgroup computes: four in each of eight lanes.
+const COLUMNS: usize = 32;
+
 const SHADER: Shader = Shader::built_in("experts", include_str!("../../shaders/experts.wgsl"));
 
 /// The two layers of an expert.
@@ -117,17 +120,17 @@ impl Operator for Experts {
             ExpertsKind::Up => (k, n, tokens),
             ExpertsKind::Down => (n, k, tokens * e),
         };
-        let (entry, columns, block) = match (self.kind, tokens) {
-            (ExpertsKind::Up, 1) => ("up_one", 4, 1),
+        let (entry, rows_at_once, block) = match (self.kind, tokens) {
+            (ExpertsKind::Up, 1) => ("up_one", 1, 1),
             (ExpertsKind::Up, _) => ("up_many", 8, 8),
-            (ExpertsKind::Down, 1) => ("down_one", 4, 1),
+            (ExpertsKind::Down, 1) => ("down_one", 1, 1),
             (ExpertsKind::Down, _) => ("down_many", 4, 32),
         };
-        let scalar = !len.is_multiple_of(4);
         let kernel = Kernel::new(SHADER, entry)
-            .weight(context.rows(1, len))
-            .alias("X", if scalar { "f32" } else { "vec4<f32>" })
-            .constant("SCALAR", scalar as u32);
+            .weight(context.wide_rows(1, len))
+            .spread(context.subgroup)
+            .constant("ROWS", rows_at_once)
+            .terms(len);
         let launch = |(piece, range): (usize, &Range<usize>)| {
             let experts = match self.kind {
                 ExpertsKind::Up => range.end.div_ceil(width) - range.start / width,
@@ -143,7 +146,7 @@ impl Operator for Experts {
                     Binding::input(2),
                     Binding::Output,
                 ],
-                groups: [width.div_ceil(8 * columns), tokens.div_ceil(block), experts].map(|n| n as u32),
+                groups: [width.div_ceil(COLUMNS), tokens.div_ceil(block), experts].map(|n| n as u32),
             }
         };
         Ok(context.pieces[1].iter().enumerate().map(launch).collect())
@@ -151,7 +154,9 @@ impl Operator for Experts {
 }
 
 fn sample(random: &mut Random, kind: ExpertsKind) -> Sample {
-    let (b, s, e) = (random.range(1, 3), random.range(1, 9), random.range(1, 7));
+    // One token has kernels of its own.
+    let (b, s) = if random.range(0, 4) == 0 { (1, 1) } else { (random.range(1, 3), random.range(1, 9)) };
+    let e = random.range(1, 7);
     // The reduced length is `n` or `k`. Some of the time rows have a length that every format can store.
     let mut length = || random.pick(&[32, 64, 1, 2, 3, 5, 8, 13, 20, 24]);
     let (n, k) = (length(), length());

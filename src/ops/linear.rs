@@ -9,7 +9,7 @@ use crate::random::Random;
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples, weight};
 
-use crate::kernel::{Binding, Kernel, Launch, Numerics, Rows, Shader};
+use crate::kernel::{Binding, Kernel, Launch, Numerics, Shader};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -78,15 +78,11 @@ impl Operator for Linear {
             return Ok(Vec::new());
         }
         let rows = context.numel() / n;
-        let scalar = !k.is_multiple_of(4);
         let Blocks { entry, columns, rows: block, constants } = blocks(context, rows);
         let mut kernel = Kernel::new(SHADER, entry)
-            .weight(match (context.numerics, context.rows(1, k)) {
-                (Numerics::Lanes, Rows::Stored(format)) if format.is_wide(k) => Rows::Wide(format),
-                (_, rows) => rows,
-            })
-            .alias("X", if scalar { "f32" } else { "vec4<f32>" })
-            .constant("SCALAR", scalar as u32);
+            .weight(context.wide_rows(1, k))
+            .spread(if context.numerics == Numerics::Sequential { context.subgroup } else { 0 })
+            .terms(k);
         for (name, value) in constants {
             kernel = kernel.constant(*name, *value);
         }
@@ -132,9 +128,10 @@ fn blocks(context: &LaunchContext<'_>, rows: usize) -> Blocks {
     let lead = context.output.len() - 1;
     let all: usize = leading(lead).split_whitespace().map(|factor| context.extent(factor).global).product();
     let (entry, columns, rows, constants): (_, _, _, &'static [_]) = match (context.numerics, all, rows) {
-        (Numerics::Sequential, _, 1) => ("gemv", 32, 1, &[]),
-        (Numerics::Sequential, _, 2..=4) => ("skinny", 32, 4, &[]),
-        (Numerics::Sequential, ..) => ("gemm", 64, 8, &[]),
+        (Numerics::Sequential, _, 1) => ("sequential", 32, 1, &[("ROWS", 1)]),
+        (Numerics::Sequential, _, 2) => ("sequential", 32, 2, &[("ROWS", 2)]),
+        (Numerics::Sequential, _, 3..=4) => ("sequential", 32, 4, &[("ROWS", 4)]),
+        (Numerics::Sequential, ..) => ("sequential", 32, 8, &[("ROWS", 8)]),
         (Numerics::Lanes, ..=8, 1) => ("gemv_lanes", 16, 1, MATRIX_VECTOR[0]),
         (Numerics::Lanes, ..=8, 2) => ("gemv_lanes", 16, 2, MATRIX_VECTOR[1]),
         (Numerics::Lanes, ..=8, 3..=4) => ("gemv_lanes", 16, 4, MATRIX_VECTOR[2]),
@@ -146,10 +143,13 @@ fn blocks(context: &LaunchContext<'_>, rows: usize) -> Blocks {
 }
 
 fn sample(random: &mut Random) -> Sample {
-    let (b, s, n, k) = match random.range(0, 9) {
+    let (b, s, n, k) = match random.range(0, 13) {
         // More than one tile of rows and columns, and more than one step of the lanes over k.
         0 => (random.range(1, 2), random.range(60, 90), random.range(60, 140), random.range(1, 40)),
+        // The same, with rows that every format can store.
+        4 => (random.range(1, 2), random.range(60, 90), random.range(60, 140), 32),
         1 => (1, random.range(1, 9), random.range(1, 40), random.range(120, 400)),
+        5 | 6 => (1, 1, random.range(1, 40), random.range(1, 40)),
         // Rows that every format can store.
         2 | 3 => (1, random.range(1, 12), random.range(1, 40), 32 * random.range(1, 9)),
         _ => (random.range(1, 3), random.range(1, 9), random.range(1, 40), random.range(1, 40)),

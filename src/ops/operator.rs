@@ -189,6 +189,9 @@ pub struct LaunchContext<'a> {
     /// The order in which the device adds up sums. An op that has no kernel for it may launch another one, as long as the
     /// choice depends on the whole op alone and never on a shard.
     pub numerics: Numerics,
+    /// The fewest lanes of a subgroup, which can exchange values without memory; 0 where the device has no subgroup operations.
+    /// It may decide how a kernel loads, and never the order of its sums.
+    pub subgroup: u32,
 }
 
 /// The rank's part of one factor, resolved.
@@ -235,6 +238,15 @@ impl LaunchContext<'_> {
         match self.layouts[input] {
             Layout::Dense if !len.is_multiple_of(4) => Rows::Loose,
             Layout::Dense | Layout::Rows => Rows::Stored(self.formats[input]),
+        }
+    }
+
+    /// As [`LaunchContext::rows`], eight elements at a time where the format and the length allow it.
+    #[doc(hidden)]
+    pub fn wide_rows(&self, input: usize, len: usize) -> Rows {
+        match self.rows(input, len) {
+            Rows::Stored(format) if format.is_wide(len) => Rows::Wide(format),
+            rows => rows,
         }
     }
 

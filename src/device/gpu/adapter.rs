@@ -100,6 +100,8 @@ pub struct AdapterInfo {
     pub max_binding: u64,
     /// The largest buffer, in bytes.
     pub max_buffer: u64,
+    /// The fewest lanes of a subgroup; 0 where it has no subgroup operations.
+    pub subgroup: u32,
     /// Optional wgpu features that it supports, of those that kernels may use.
     pub features: Vec<&'static str>,
     /// Its number among adapters that have the same name, backend and bus address.
@@ -200,10 +202,14 @@ pub(super) fn open(info: &AdapterInfo) -> Result<(wgpu::Device, wgpu::Queue), De
         return Err(DeviceError::NotFound { wanted: info.name.clone(), present });
     };
     // Request all that the adapter supports: wgpu's default limits allow bindings of 128 MiB only.
-    let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
+    let (required_limits, required_features) = (adapter.limits(), adapter.features() & USED);
+    let descriptor = wgpu::DeviceDescriptor { required_limits, required_features, ..Default::default() };
     pollster::block_on(adapter.request_device(&descriptor))
         .map_err(|error| DeviceError::Refused { device: info.name.clone(), reason: error.to_string() })
 }
+
+/// The optional features that kernels use where an adapter has them.
+const USED: wgpu::Features = wgpu::Features::SUBGROUP;
 
 /// The adapters of one API, on a new wgpu instance.
 fn found(backend: Backend) -> Vec<(AdapterInfo, wgpu::Adapter)> {
@@ -248,6 +254,7 @@ fn describe(backend: Backend, adapter: &wgpu::Adapter) -> AdapterInfo {
         memory: if info.device_type == wgpu::DeviceType::Cpu { None } else { memory(adapter) },
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
+        subgroup: if features.contains(wgpu::Features::SUBGROUP) { info.subgroup_min_size } else { 0 },
         features: named.into_iter().filter(|(bit, _)| features.contains(*bit)).map(|(_, name)| name).collect(),
         ordinal: 0,
     }
@@ -291,6 +298,7 @@ mod tests {
             memory: None,
             max_binding: 1 << 27,
             max_buffer: 1 << 28,
+            subgroup: 0,
             features: Vec::new(),
             ordinal: 0,
         }

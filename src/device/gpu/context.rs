@@ -80,6 +80,8 @@ pub(super) struct Context {
     pub(super) options: GpuOptions,
     /// The order in which kernels add up sums.
     pub(super) numerics: Numerics,
+    /// The fewest lanes of a subgroup, 0 without subgroup operations.
+    pub(super) subgroup: u32,
     pub(super) counters: Counters,
     /// Counts finished submissions and created pipelines and buffers, because each may take long within one call.
     pub(super) progress: Progress,
@@ -102,7 +104,8 @@ impl Context {
         let (limits, counters, progress) = (device.limits(), Counters::default(), Progress::default());
         let (name, options) = (info.name.clone(), options.clone());
         let numerics = options.numerics.unwrap_or_else(|| first_guess(info, &limits));
-        Ok(Context { name, device, queue, limits, options, numerics, counters, progress, faults })
+        let subgroup = info.subgroup;
+        Ok(Context { name, device, queue, limits, options, numerics, subgroup, counters, progress, faults })
     }
 
     pub(super) fn refused(&self, reason: impl Into<String>) -> DeviceError {

@@ -9,7 +9,7 @@ use super::memory::Memory;
 use super::pipeline::{Pipeline, Pipelines};
 use crate::device::DeviceError;
 use crate::format::Format;
-use crate::kernel::{Binding, Launch, Layout, Numerics};
+use crate::kernel::{Binding, Launch, Layout};
 use crate::ops::OpError;
 use crate::ops::{LaunchContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram};
@@ -104,7 +104,7 @@ fn prepare(
         if let Instr::Compute { node, op, inputs, output, extents } = &program.instrs[instr] {
             let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
             step.operations = op.operations().saturating_mul(space);
-            let launches = launches(rank, &env, op, inputs, *output, extents, context.numerics);
+            let launches = launches(context, rank, &env, op, inputs, *output, extents);
             for mut launch in launches.map_err(|cause| of_node(node, op, cause))? {
                 check(context, node, &launch)?;
                 if !op.is_built_in() {
@@ -192,13 +192,13 @@ fn rehearse(context: &Context, dispatch: &Dispatch) {
 
 /// The launches of an op for the rank's shard; none if the shard is empty.
 fn launches(
+    device: &Context,
     rank: Rank<'_>,
     env: &Env,
     op: &Op,
     inputs: &[usize],
     output: usize,
     extents: &[Extent],
-    numerics: Numerics,
 ) -> Result<Vec<Launch>, DeviceError> {
     let value = |v: usize| &rank.program.values[v];
     let shape = resolve(&value(output).shape, env);
@@ -211,7 +211,17 @@ fn launches(
     let pieces: Vec<Vec<_>> = inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect();
     let layouts: Vec<Layout> = inputs.iter().map(|&v| layout(rank, value(v))).collect();
     let (formats, layouts, pieces) = (formats.as_slice(), layouts.as_slice(), pieces.as_slice());
-    let context = LaunchContext { inputs: &shapes, formats, layouts, pieces, extents, env, output: &shape, numerics };
+    let context = LaunchContext {
+        inputs: &shapes,
+        formats,
+        layouts,
+        pieces,
+        extents,
+        env,
+        output: &shape,
+        numerics: device.numerics,
+        subgroup: device.subgroup,
+    };
     let launches = op.launches(&context)?;
     for (input, pieces) in pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
         let last = Binding::Input { input, piece: pieces.len() - 1 };

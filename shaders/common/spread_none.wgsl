@@ -1,0 +1,21 @@
+// The terms of a row of x, which each lane loads by itself: for devices without subgroups of eight lanes.
+
+fn hold(row: u32, block: u32, lane: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
+// Group i of a block of 32 terms; past the end of the row the last group, which is multiplied by zeros.
+fn term(held: vec4<f32>, row: u32, block: u32, i: u32) -> vec4<f32> {
+    let j = 8u * block + i;
+    let last = (params.k + 3u) / 4u - 1u;
+    return row_of_x(row, min(j, last));
+}
+
+// Adds the 32 terms of a block.
+fn add_block(sums: Block, held: Block, rows: Rows, n: vec4<u32>, block: u32) -> Block {
+    var s = sums;
+    for (var pair = 0u; pair < PAIRS; pair++) {
+        s = add_pair(s, held, rows, n, block, pair);
+    }
+    return s;
+}
