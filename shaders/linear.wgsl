@@ -23,6 +23,8 @@ struct Params {
 // sums.
 override ROWS: u32 = 1u;
 
+#import put
+
 #import terms
 
 #import weight
@@ -41,7 +43,7 @@ fn store(row: u32, n: u32, sums: vec4<f32>) {
         if (params.biased == 1u) {
             sum += bias[column];
         }
-        y[row * params.stride + column] = sum;
+        put(row * params.stride + column, sum);
     }
 }
 
@@ -135,7 +137,7 @@ fn store_one(row: u32, n: u32, sum: f32) {
         if (params.biased == 1u) {
             total += bias[column];
         }
-        y[row * params.stride + column] = total;
+        put(row * params.stride + column, total);
     }
 }
 

@@ -13,6 +13,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(0) @binding(3) var<storage, read> weights: array<f32>;
 
+#import put
+
 #import grid
 
 @compute @workgroup_size(64)
@@ -30,7 +32,7 @@ fn reduce(
     for (var j = 0u; j < params.len; j++) {
         sum += x[start + j * params.inner];
     }
-    y[i] = sum / params.divisor;
+    put(i, sum / params.divisor);
 }
 
 @compute @workgroup_size(64)
@@ -49,5 +51,5 @@ fn reduce_weighted(
     for (var j = 0u; j < params.len; j++) {
         sum += weights[outer * params.len + j] * x[start + j * params.inner];
     }
-    y[i] = sum;
+    put(i, sum);
 }

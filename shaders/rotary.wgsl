@@ -18,6 +18,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read> positions: array<u32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
+#import put
+
 #import grid
 
 @compute @workgroup_size(64)
@@ -32,14 +34,14 @@ fn rotate(
     }
     let dim = i % params.width % params.dims;
     if (dim >= 2u * params.rotated) {
-        y[i] = x[i];
+        put(i, x[i]);
         return;
     }
     let position = min(positions[i / params.width], params.positions - 1u);
     let angle = position * params.rotated + dim % params.rotated;
     if (dim < params.rotated) {
-        y[i] = x[i] * cosines[angle] - x[i + params.rotated] * sines[angle];
+        put(i, x[i] * cosines[angle] - x[i + params.rotated] * sines[angle]);
     } else {
-        y[i] = x[i] * cosines[angle] + x[i - params.rotated] * sines[angle];
+        put(i, x[i] * cosines[angle] + x[i - params.rotated] * sines[angle]);
     }
 }

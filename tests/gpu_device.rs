@@ -118,6 +118,7 @@ impl Cases {
             inputs,
             output,
             extents: graph.nodes()[0].rule.extents(None, 0),
+            joined: false,
         });
         self.program.instrs.push(Instr::Output {
             name: prefix.clone(),

@@ -45,6 +45,10 @@ pub trait Device: Send {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), DeviceError>;
 
+    /// Says whether [`Device::read`] may be called for every value in the calls that begin from now on, and not only for outputs
+    /// and what is exchanged. A device that computes joined instructions in one kernel then computes each by itself.
+    fn observe(&mut self, _every_value: bool) {}
+
     /// Begins a call with the dimensions `env`. Errors when nothing is loaded, when `env` exceeds the limits, or when
     /// the device was lost.
     fn begin(&mut self, env: &Env) -> Result<(), DeviceError>;

@@ -2,8 +2,7 @@
 //!
 //! It deliberately knows no format. Read `q8_0.rs` for one with blocks.
 
-use super::error::FormatError;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, TensorError};
 
 /// The encoding of one format on the host, and its layout in a device's memory.
 pub(super) trait Codec: Sync {
@@ -16,7 +15,7 @@ pub(super) trait Codec: Sync {
     /// Encodes all elements of `tensor`, whose rows are whole blocks, row by row.
     ///
     /// Errors when an element cannot be represented.
-    fn encode(&self, tensor: Tensor) -> Result<Encoded, FormatError>;
+    fn encode(&self, tensor: Tensor) -> Result<Encoded, Unfit>;
 
     /// Decodes `bytes`, which are whole blocks, into `values`: f32 exactly as kernels decode it.
     fn decode(&self, bytes: &[u8], values: &mut [f32]);
@@ -29,6 +28,21 @@ pub(super) trait Codec: Sync {
 
     /// The module of `shaders/common/` that decodes such rows; `wide` asks for loads of eight elements.
     fn module(&self, wide: bool) -> &'static str;
+}
+
+/// Why elements cannot be encoded.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// This element is too large, or not finite.
+    Value(f32),
+    /// There is not enough memory.
+    Tensor(TensorError),
+}
+
+impl From<TensorError> for Unfit {
+    fn from(error: TensorError) -> Unfit {
+        Unfit::Tensor(error)
+    }
 }
 
 /// Elements in their encoding.

@@ -2,9 +2,7 @@
 //!
 //! It deliberately leaves the conversion of elements to [`Tensor`]. Read `q8_0.rs` for a format with blocks.
 
-use super::Format;
-use super::codec::{Codec, Encoded};
-use super::error::FormatError;
+use super::codec::{Codec, Encoded, Unfit};
 use crate::tensor::{DType, Tensor};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -21,7 +19,7 @@ impl Codec for Plain {
         self.0.size()
     }
 
-    fn encode(&self, tensor: Tensor) -> Result<Encoded, FormatError> {
+    fn encode(&self, tensor: Tensor) -> Result<Encoded, Unfit> {
         if tensor.dtype() == self.0 {
             return Ok(Encoded::Elements(tensor));
         }
@@ -29,7 +27,7 @@ impl Codec for Plain {
         let rounded = tensor.rounded(self.0);
         // A number that is finite in its source and infinite here was too large for this type.
         match rounded.first_not_finite() {
-            Some((_, value)) if finite => Err(FormatError::Value { format: Format::from(self.0), value }),
+            Some((_, value)) if finite => Err(Unfit::Value(value)),
             _ => Ok(Encoded::Elements(rounded)),
         }
     }

@@ -3,7 +3,7 @@
 //! It deliberately knows no encoding. Read `codec.rs` for what it asks of a format.
 
 use super::Format;
-use super::codec::Encoded;
+use super::codec::{Encoded, Unfit};
 use super::error::FormatError;
 use crate::shape::checked_numel;
 use crate::tensor::{DType, Tensor};
@@ -45,7 +45,11 @@ impl Stored {
         if (tensor.dtype() == DType::U32) != (format == Format::U32) {
             return Err(FormatError::DType { format, found: tensor.dtype() });
         }
-        Ok(Stored { format, shape, elements: format.codec().encode(tensor)? })
+        let elements = format.codec().encode(tensor).map_err(|unfit| match unfit {
+            Unfit::Value(value) => FormatError::Value { format, value },
+            Unfit::Tensor(cause) => cause.into(),
+        })?;
+        Ok(Stored { format, shape, elements })
     }
 
     /// The format.

@@ -11,7 +11,7 @@ use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, lead
 use super::sample::{Role, Sample, Samples};
 
 use crate::format::Format;
-use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::kernel::{Binding, Kernel, Launch, Shader, Step, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::{Extent, ShardingRule};
 use crate::tensor::{DType, Tensor};
@@ -98,6 +98,13 @@ impl Operator for Binary {
             BinaryFunction::Mul => rule.linear(&[0]).linear(&[1]),
         }
         .bind(inputs)?)
+    }
+
+    fn step(&self) -> Option<Step> {
+        Some(match self.function {
+            BinaryFunction::Add => Step::Add,
+            BinaryFunction::Mul => Step::Mul,
+        })
     }
 
     fn operand(&self, _: usize) -> Operand {

@@ -8,7 +8,7 @@ use crate::random::Random;
 
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity};
 use super::sample::{Role, Sample, Samples};
-use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::kernel::{Binding, Kernel, Launch, Shader, Step, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Region, Tensor, copy_region};
@@ -57,6 +57,15 @@ impl Operator for TensorScatter {
 
     fn operations(&self) -> u64 {
         0
+    }
+
+    fn step(&self) -> Option<Step> {
+        Some(Step::Scatter)
+    }
+
+    fn step_words(&self, context: &LaunchContext<'_>) -> Vec<u32> {
+        let (update, capacity) = (&context.inputs[1], context.inputs[0][1]);
+        [update[1], capacity, update[2]].map(|word| word as u32).to_vec()
     }
 
     fn operand(&self, _: usize) -> Operand {

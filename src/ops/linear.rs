@@ -9,7 +9,7 @@ use crate::random::Random;
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples, weight};
 
-use crate::kernel::{Binding, Kernel, Launch, Numerics, Shader};
+use crate::kernel::{Binding, Kernel, Launch, Numerics, Shader, Step};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -51,6 +51,10 @@ impl Operator for Linear {
 
     fn operations(&self) -> u64 {
         2
+    }
+
+    fn takes_tail(&self, _first: Step) -> bool {
+        true
     }
 
     fn operand(&self, input: usize) -> Operand {

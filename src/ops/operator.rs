@@ -5,7 +5,7 @@
 
 use super::error::OpError;
 use crate::format::Format;
-use crate::kernel::{Launch, Layout, Numerics, Rows};
+use crate::kernel::{Launch, Layout, Numerics, Rows, Step};
 use crate::shape::{Env, Shape};
 use crate::sharding::{Extent, ShardingRule};
 use crate::tensor::{DType, Tensor};
@@ -98,6 +98,25 @@ pub trait Operator: Attributes + fmt::Debug + Send + Sync + Any {
 
     /// The dispatches that evaluate its part on a GPU.
     fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError>;
+
+    /// How the op is computed element by element on one of its inputs, inside the kernel of the op that makes that input;
+    /// `None` for an op that needs a kernel of its own. Only for inputs of the output's own shape.
+    #[doc(hidden)]
+    fn step(&self) -> Option<Step> {
+        None
+    }
+
+    /// The words that [`Operator::step`] reads, in a part of the op of which `context` tells.
+    #[doc(hidden)]
+    fn step_words(&self, _context: &LaunchContext<'_>) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// Whether its kernels store through `#import put`, so that an op whose step is `first` may be joined to them.
+    #[doc(hidden)]
+    fn takes_tail(&self, _first: Step) -> bool {
+        false
+    }
 
     /// The input that the output overwrites in place, if any.
     fn in_place(&self) -> Option<usize> {

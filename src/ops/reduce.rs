@@ -9,7 +9,7 @@ use crate::random::Random;
 
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
-use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::kernel::{Binding, Kernel, Launch, Shader, Step, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -91,6 +91,10 @@ impl Operator for Reduce {
             return Ok(rule.linear(&[0]).linear(&[1]).bind(inputs)?);
         }
         Ok(ShardingRule::of(self.name(), &format!("{dims} -> {kept}")).linear(&[0]).bind(inputs)?)
+    }
+
+    fn takes_tail(&self, _first: Step) -> bool {
+        true
     }
 
     fn operand(&self, _: usize) -> Operand {

@@ -8,7 +8,7 @@ use crate::random::Random;
 
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity};
 use super::sample::{Role, Sample, Samples, weight};
-use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::kernel::{Binding, Kernel, Launch, Shader, Step, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -64,6 +64,11 @@ impl Operator for RotaryEmbedding {
 
     fn operations(&self) -> u64 {
         3
+    }
+
+    fn takes_tail(&self, first: Step) -> bool {
+        // Not an addition: a rotation ends in products.
+        first == Step::Scatter
     }
 
     fn operand(&self, input: usize) -> Operand {

@@ -9,7 +9,7 @@ use crate::random::Random;
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples};
 
-use crate::kernel::{Binding, Kernel, Launch, Shader, linear_grid};
+use crate::kernel::{Binding, Kernel, Launch, Shader, Step, linear_grid};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -88,6 +88,22 @@ fn erf(x: f64) -> f64 {
     }
 }
 
+impl Unary {
+    /// The function of the shader that computes it, and the constant that the function reads.
+    fn kernel(&self) -> (&'static str, f32) {
+        match self.function {
+            UnaryFunction::Gelu => ("gelu", 0.0),
+            UnaryFunction::GeluTanh => ("gelu_tanh", 0.0),
+            UnaryFunction::Relu => ("relu", 0.0),
+            UnaryFunction::Silu => ("silu", 0.0),
+            UnaryFunction::Sigmoid => ("sigmoid", 0.0),
+            UnaryFunction::Tanh => ("hyperbolic_tangent", 0.0),
+            UnaryFunction::Softcap(cap) => ("softcap", cap),
+            UnaryFunction::Scale(scale) => ("scale", scale),
+        }
+    }
+}
+
 impl Operator for Unary {
     fn family(&self) -> &'static str {
         "Unary"
@@ -121,6 +137,21 @@ impl Operator for Unary {
         8
     }
 
+    fn step(&self) -> Option<Step> {
+        Some(match self.function {
+            UnaryFunction::Softcap(_) => Step::Softcap,
+            UnaryFunction::Scale(_) => Step::Scale,
+            _ => Step::Map(self.kernel().0),
+        })
+    }
+
+    fn step_words(&self, _context: &LaunchContext<'_>) -> Vec<u32> {
+        match self.function {
+            UnaryFunction::Softcap(constant) | UnaryFunction::Scale(constant) => vec![constant.to_bits()],
+            _ => Vec::new(),
+        }
+    }
+
     fn operand(&self, _: usize) -> Operand {
         Operand::Numbers
     }
@@ -150,16 +181,7 @@ impl Operator for Unary {
         if n == 0 {
             return Ok(Vec::new());
         }
-        let (function, constant) = match self.function {
-            UnaryFunction::Gelu => ("gelu", 0.0),
-            UnaryFunction::GeluTanh => ("gelu_tanh", 0.0),
-            UnaryFunction::Relu => ("relu", 0.0),
-            UnaryFunction::Silu => ("silu", 0.0),
-            UnaryFunction::Sigmoid => ("sigmoid", 0.0),
-            UnaryFunction::Tanh => ("hyperbolic_tangent", 0.0),
-            UnaryFunction::Softcap(cap) => ("softcap", cap),
-            UnaryFunction::Scale(scale) => ("scale", scale),
-        };
+        let (function, constant) = self.kernel();
         Ok(vec![Launch {
             kernel: Kernel::new(SHADER, "map").function(function),
             params: vec![n as u32, constant.to_bits()],

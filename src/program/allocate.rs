@@ -16,7 +16,7 @@ pub(super) fn share_buffers(program: &mut RankProgram) {
     };
     let mut last: Vec<usize> = vec![0; program.buffers.len()];
     let mut touched: Vec<Vec<usize>> = Vec::new();
-    for (at, instr) in program.instrs.iter().enumerate() {
+    for instr in &program.instrs {
         let values = match instr {
             Instr::Input { value, .. } | Instr::Output { value, .. } => vec![*value],
             Instr::Zero { output } => vec![*output],
@@ -24,10 +24,14 @@ pub(super) fn share_buffers(program: &mut RankProgram) {
             Instr::Exchange { from, to, .. } => vec![*from, *to],
         };
         let buffers: Vec<usize> = values.into_iter().filter_map(place).collect();
-        for &b in &buffers {
-            last[b] = at;
+        // Joined instructions run as one, so that all they touch must be there at once.
+        match (instr, touched.last_mut()) {
+            (Instr::Compute { joined: true, .. }, Some(run)) => run.extend(buffers),
+            _ => touched.push(buffers),
         }
-        touched.push(buffers);
+        for &b in touched.last().into_iter().flatten() {
+            last[b] = touched.len() - 1;
+        }
     }
     let mut shared: Vec<Size> = Vec::new();
     let mut free: Vec<usize> = Vec::new();

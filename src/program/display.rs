@@ -29,7 +29,7 @@ impl fmt::Display for RankProgram {
                 Instr::Zero { output } => {
                     writeln!(f, "{:<5}= zero # {}", value(*output), self.values[*output].name)?;
                 }
-                Instr::Compute { node, op, inputs, output, extents } => {
+                Instr::Compute { node, op, inputs, output, extents, joined } => {
                     let inputs: Vec<String> = inputs
                         .iter()
                         .map(|&v| match self.values[v].place {
@@ -40,7 +40,9 @@ impl fmt::Display for RankProgram {
                         .collect();
                     let extents: Vec<String> = extents.iter().map(|e| e.to_string()).collect();
                     let (inputs, extents) = (inputs.join(", "), extents.join(" "));
-                    writeln!(f, "{:<5}= {} {inputs} [{extents}] # {node}", value(*output), op.name())?;
+                    // A joined op is computed with the one before it.
+                    let joined = if *joined { "+ " } else { "" };
+                    writeln!(f, "{:<5}= {joined}{} {inputs} [{extents}] # {node}", value(*output), op.name())?;
                 }
                 Instr::Exchange { node, kind, from, to, .. } => {
                     writeln!(

@@ -139,6 +139,9 @@ pub enum Instr {
         output: usize,
         /// The rank's part of every factor.
         extents: Vec<Extent>,
+        /// Whether it is elementwise on the result of the instruction before it, which nothing else reads. A device may then
+        /// compute both in one kernel, which leaves the result between them unstored.
+        joined: bool,
     },
     /// Fills a value with zeros.
     Zero {
@@ -172,6 +175,13 @@ pub enum Instr {
 }
 
 impl RankProgram {
+    /// How many instructions from number `first` on are joined to it, itself not counted.
+    #[doc(hidden)]
+    pub fn joined(&self, first: usize) -> usize {
+        let after = self.instrs.iter().skip(first + 1);
+        after.take_while(|instr| matches!(instr, Instr::Compute { joined: true, .. })).count()
+    }
+
     /// The name of the graph's node, input or output that the instruction of this number belongs to, or of the value
     /// that it redistributes. `None` when there is no such instruction.
     #[doc(hidden)]

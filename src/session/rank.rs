@@ -206,6 +206,7 @@ impl Rank {
         mut watched: Option<&mut Option<NotFinite>>,
     ) -> Result<Vec<OutputShard>, SessionError> {
         let program = self.program.clone();
+        self.device.observe(watched.is_some());
         self.device.begin(env)?;
         self.progress.step();
         let mut shards = Vec::new();

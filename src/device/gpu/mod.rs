@@ -52,6 +52,8 @@ struct Loaded {
     recorder: Recorder,
     /// For every value, whether an exchange writes it.
     exchanged: Vec<bool>,
+    /// Whether every value may be read.
+    observed: bool,
 }
 
 impl GpuDevice {
@@ -139,8 +141,15 @@ impl Device for GpuDevice {
         let reader = Reader::new(context, sent)?;
         let recorder = Recorder::new(context, writer, reader);
         let (limits, calls) = (*limits, Calls::default());
-        self.loaded = Some(Loaded { program, limits, env: None, memory, run, calls, recorder, exchanged });
+        self.loaded =
+            Some(Loaded { program, limits, env: None, memory, run, calls, recorder, exchanged, observed: false });
         Ok(())
+    }
+
+    fn observe(&mut self, every_value: bool) {
+        if let Some(loaded) = &mut self.loaded {
+            loaded.observed = every_value;
+        }
     }
 
     fn begin(&mut self, env: &Env) -> Result<(), DeviceError> {
@@ -152,7 +161,8 @@ impl Device for GpuDevice {
             return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {max:?}")));
         }
         let rank = Rank { program: &loaded.program, memory: &loaded.memory, run: &loaded.run };
-        loaded.calls.begin(context, rank, &env)?;
+        let join = context.options.join && !loaded.observed;
+        loaded.calls.begin(context, rank, &env, join)?;
         loaded.env = Some(env);
         let past = u32::try_from(env.past).map_err(|_| context.refused("past exceeds 32 bits"))?;
         loaded.recorder.write(context, &loaded.run, bytemuck::cast_slice(&[past, 0, 0, 0]))?;

@@ -23,6 +23,8 @@ pub struct GpuOptions {
     /// The order in which kernels add up sums. `None` means what suits the adapter: sequential on a software driver, by
     /// lanes on a GPU.
     pub numerics: Option<Numerics>,
+    /// Whether joined instructions are computed in one kernel: true. The bits are the same either way.
+    pub join: bool,
 }
 
 impl Default for GpuOptions {
@@ -34,6 +36,7 @@ impl Default for GpuOptions {
             submission: 1 << 30,
             spin: Duration::from_micros(50),
             numerics: None,
+            join: true,
         }
     }
 }

@@ -13,8 +13,11 @@ use std::collections::HashMap;
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
-    kinds: Vec<wgpu::BufferBindingType>,
+    kinds: Kinds,
 }
+
+/// The number of each binding, and its type in the shader.
+type Kinds = Vec<(u32, wgpu::BufferBindingType)>;
 
 /// The pipelines of one device.
 #[derive(Default)]
@@ -23,9 +26,9 @@ pub(super) struct Pipelines(HashMap<Kernel, Pipeline>);
 /// The type that a binding has in the shader.
 fn kind(binding: &Binding) -> wgpu::BufferBindingType {
     match binding {
-        Binding::Input { .. } => wgpu::BufferBindingType::Storage { read_only: true },
+        Binding::Input { .. } | Binding::TailValue(_) => wgpu::BufferBindingType::Storage { read_only: true },
         Binding::Output => wgpu::BufferBindingType::Storage { read_only: false },
-        Binding::Run => wgpu::BufferBindingType::Uniform,
+        Binding::Run | Binding::TailWords => wgpu::BufferBindingType::Uniform,
     }
 }
 
@@ -33,8 +36,8 @@ impl Pipelines {
     /// The pipeline of a launch's kernel, compiled if this is its first launch. Errors when the kernel does not
     /// compile, or when its bindings have other types than in its first launch.
     pub(super) fn get(&mut self, context: &mut Context, launch: &Launch) -> Result<&Pipeline, DeviceError> {
-        let kinds: Vec<_> =
-            std::iter::once(wgpu::BufferBindingType::Uniform).chain(launch.bindings.iter().map(kind)).collect();
+        let own = launch.numbered().into_iter().map(|(number, binding)| (number, kind(&binding)));
+        let kinds: Kinds = std::iter::once((0, wgpu::BufferBindingType::Uniform)).chain(own).collect();
         if !self.0.contains_key(&launch.kernel) {
             let pipeline = compile(context, &launch.kernel, kinds.clone())?;
             self.0.insert(launch.kernel.clone(), pipeline);
@@ -49,16 +52,12 @@ impl Pipelines {
     }
 }
 
-fn compile(
-    context: &mut Context,
-    kernel: &Kernel,
-    kinds: Vec<wgpu::BufferBindingType>,
-) -> Result<Pipeline, DeviceError> {
+fn compile(context: &mut Context, kernel: &Kernel, kinds: Kinds) -> Result<Pipeline, DeviceError> {
     let name = format!("{}/{}", kernel.shader.name(), kernel.entry);
     let source = kernel.source().map_err(|reason| context.refused(format!("kernel {reason}")))?;
-    let entries: Vec<_> = (0u32..)
-        .zip(&kinds)
-        .map(|(binding, &ty)| wgpu::BindGroupLayoutEntry {
+    let entries: Vec<_> = kinds
+        .iter()
+        .map(|&(binding, ty)| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },

@@ -9,7 +9,7 @@ use super::memory::Memory;
 use super::pipeline::{Pipeline, Pipelines};
 use crate::device::DeviceError;
 use crate::format::Format;
-use crate::kernel::{Binding, Launch, Layout};
+use crate::kernel::{Binding, Launch, Layout, Tail};
 use crate::ops::OpError;
 use crate::ops::{LaunchContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram};
@@ -38,7 +38,8 @@ pub(super) struct Step {
 
 /// A prepared call.
 pub(super) struct Prepared {
-    sizes: (usize, usize, usize),
+    /// The batch, the tokens and the positions kept of a call, and whether joined instructions run in one kernel.
+    sizes: (usize, usize, usize, bool),
     pub(super) steps: Vec<Step>,
 }
 
@@ -64,16 +65,22 @@ impl Calls {
     }
 
     /// Makes the prepared call for the sizes in `env` the current one; prepares it if it is not kept.
-    pub(super) fn begin(&mut self, context: &mut Context, rank: Rank<'_>, env: &Env) -> Result<(), DeviceError> {
-        let sizes = (env.batch, env.seq, env.keep);
+    pub(super) fn begin(
+        &mut self,
+        context: &mut Context,
+        rank: Rank<'_>,
+        env: &Env,
+        join: bool,
+    ) -> Result<(), DeviceError> {
+        let sizes = (env.batch, env.seq, env.keep, join);
         let call = match self.calls.iter().position(|call| call.sizes == sizes) {
             Some(at) => self.calls.remove(at),
-            None => prepare(context, &mut self.pipelines, rank, env)?,
+            None => prepare(context, &mut self.pipelines, rank, env, join)?,
         };
         self.calls.insert(0, call);
         if self.calls.len() > KEPT {
             // The call that decodes one token is never evicted: decoding resumes after any number of prompts.
-            let last = self.calls.iter().rposition(|call| call.sizes != (1, 1, 1)).unwrap_or(KEPT);
+            let last = self.calls.iter().rposition(|call| call.sizes != (1, 1, 1, true)).unwrap_or(KEPT);
             self.calls.remove(last);
         }
         Ok(())
@@ -85,6 +92,8 @@ struct Planned {
     instr: usize,
     launch: Launch,
     params: u64,
+    /// Where the words of its tail are, and how many.
+    tail: (u64, usize),
 }
 
 fn prepare(
@@ -92,6 +101,7 @@ fn prepare(
     pipelines: &mut Pipelines,
     rank: Rank<'_>,
     env: &Env,
+    join: bool,
 ) -> Result<Prepared, DeviceError> {
     // Kernels read `past` from the run uniform. An op that put it into its parameters would be wrong from the next
     // step on; passing 0 here makes that fail in the first test.
@@ -101,18 +111,26 @@ fn prepare(
     let mut blocks = Blocks::new(context);
     let mut planned = Vec::new();
     for (instr, step) in steps.iter_mut().enumerate() {
-        if let Instr::Compute { node, op, inputs, output, extents } = &program.instrs[instr] {
+        if let Instr::Compute { node, op, inputs, output, extents, joined } = &program.instrs[instr] {
             let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
             step.operations = op.operations().saturating_mul(space);
+            if *joined && join {
+                // The kernels of an instruction before it compute it too.
+                continue;
+            }
+            let tail = if join { program.joined(instr) } else { 0 };
+            let (tail, words) = tail_of(context, rank, &env, instr, tail);
             let launches = launches(context, rank, &env, op, inputs, *output, extents);
             for mut launch in launches.map_err(|cause| of_node(node, op, cause))? {
+                launch.kernel.tail.clone_from(&tail);
                 check(context, node, &launch)?;
                 if !op.is_built_in() {
                     launch.kernel.shader.distrust();
                 }
                 if !launch.groups.contains(&0) {
                     let params = blocks.add(&launch.params);
-                    planned.push(Planned { instr, launch, params });
+                    let tail = if words.is_empty() { 0 } else { blocks.add(&words) };
+                    planned.push(Planned { instr, launch, params, tail: (tail, words.len()) });
                 }
             }
         }
@@ -125,7 +143,7 @@ fn prepare(
         steps[planned.instr].dispatches.push(dispatch);
     }
     context.check()?;
-    Ok(Prepared { sizes: (env.batch, env.seq, env.keep), steps })
+    Ok(Prepared { sizes: (env.batch, env.seq, env.keep, join), steps })
 }
 
 /// Wraps `cause` with the node, and with the op when the device refused a launch.
@@ -148,18 +166,30 @@ fn bind(
     params: &wgpu::Buffer,
     planned: &Planned,
 ) -> Result<Dispatch, DeviceError> {
-    let Planned { instr, launch, params: offset } = planned;
-    let (inputs, output) = match &rank.program.instrs[*instr] {
-        Instr::Compute { inputs, output, .. } => (inputs.as_slice(), Some(*output)),
-        _ => (&[][..], None),
+    let Planned { instr, launch, params: offset, tail } = planned;
+    let inputs = match &rank.program.instrs[*instr] {
+        Instr::Compute { inputs, .. } => inputs.as_slice(),
+        _ => &[],
+    };
+    // A kernel with a tail writes the output of the last instruction that it computes.
+    let steps = launch.kernel.tail.as_ref().map_or(0, |tail| tail.0.len());
+    let output = match &rank.program.instrs[instr + steps] {
+        Instr::Compute { output, .. } => Some(*output),
+        _ => None,
     };
     let Pipeline { pipeline, layout, .. } = pipelines.get(context, launch)?.clone();
-    let size = wgpu::BufferSize::new(aligned(launch.params.len() as u64 * 4));
-    let block = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: params, offset: *offset, size });
-    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: block }];
-    for (at, binding) in (1u32..).zip(&launch.bindings) {
-        let resource = match *binding {
+    let block = |offset: u64, words: usize| {
+        let size = wgpu::BufferSize::new(aligned(words as u64 * 4));
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: params, offset, size })
+    };
+    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: block(*offset, launch.params.len()) }];
+    for (at, binding) in launch.numbered() {
+        let resource = match binding {
             Binding::Run => Some(rank.run.as_entire_binding()),
+            Binding::TailWords => Some(block(tail.0, tail.1)),
+            Binding::TailValue(step) => {
+                other_operand(rank.program, instr + 1 + step).and_then(|v| resource(rank, env, v, 0))
+            }
             Binding::Output => output.and_then(|v| resource(rank, env, v, 0)),
             Binding::Input { input, piece } => inputs.get(input).and_then(|&v| resource(rank, env, v, piece)),
         };
@@ -190,6 +220,66 @@ fn rehearse(context: &Context, dispatch: &Dispatch) {
     drop(encoder.finish());
 }
 
+/// The operand that a joined instruction reads beside the result of the one before it.
+fn other_operand(program: &RankProgram, instr: usize) -> Option<usize> {
+    let (Instr::Compute { output, .. }, Instr::Compute { inputs, .. }) =
+        (program.instrs.get(instr.checked_sub(1)?)?, program.instrs.get(instr)?)
+    else {
+        return None;
+    };
+    inputs.iter().copied().find(|input| input != output)
+}
+
+/// The tail that computes the `count` instructions that are joined to instruction `first`, and the words that it reads.
+fn tail_of(device: &Context, rank: Rank<'_>, env: &Env, first: usize, count: usize) -> (Option<Tail>, Vec<u32>) {
+    let (mut steps, mut words) = (Vec::new(), Vec::new());
+    for instr in &rank.program.instrs[first + 1..][..count] {
+        if let Instr::Compute { op, inputs, output, extents, .. } = instr {
+            let site = Site::new(rank, env, inputs, *output);
+            steps.extend(op.step());
+            words.extend(op.step_words(&site.context(device, env, extents)));
+        }
+    }
+    ((!steps.is_empty()).then_some(Tail(steps)), words)
+}
+
+/// The shapes, formats, layouts and pieces of an instruction's operands, and the shape of its output.
+struct Site {
+    shapes: Vec<Vec<usize>>,
+    formats: Vec<Format>,
+    layouts: Vec<Layout>,
+    pieces: Vec<Vec<std::ops::Range<usize>>>,
+    output: Vec<usize>,
+}
+
+impl Site {
+    fn new(rank: Rank<'_>, env: &Env, inputs: &[usize], output: usize) -> Site {
+        let value = |v: usize| &rank.program.values[v];
+        let shapes: Vec<Vec<usize>> = inputs.iter().map(|&v| resolve(&value(v).shape, env)).collect();
+        Site {
+            formats: inputs.iter().map(|&v| format(rank, value(v))).collect(),
+            layouts: inputs.iter().map(|&v| layout(rank, value(v))).collect(),
+            pieces: inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect(),
+            output: resolve(&value(output).shape, env),
+            shapes,
+        }
+    }
+
+    fn context<'a>(&'a self, device: &Context, env: &'a Env, extents: &'a [Extent]) -> LaunchContext<'a> {
+        LaunchContext {
+            inputs: &self.shapes,
+            formats: &self.formats,
+            layouts: &self.layouts,
+            pieces: &self.pieces,
+            extents,
+            env,
+            output: &self.output,
+            numerics: device.numerics,
+            subgroup: device.subgroup,
+        }
+    }
+}
+
 /// The launches of an op for the rank's shard; none if the shard is empty.
 fn launches(
     device: &Context,
@@ -206,24 +296,9 @@ fn launches(
     if alias || shape.iter().product::<usize>() == 0 {
         return Ok(Vec::new());
     }
-    let shapes: Vec<Vec<usize>> = inputs.iter().map(|&v| resolve(&value(v).shape, env)).collect();
-    let formats: Vec<_> = inputs.iter().map(|&v| format(rank, value(v))).collect();
-    let pieces: Vec<Vec<_>> = inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect();
-    let layouts: Vec<Layout> = inputs.iter().map(|&v| layout(rank, value(v))).collect();
-    let (formats, layouts, pieces) = (formats.as_slice(), layouts.as_slice(), pieces.as_slice());
-    let context = LaunchContext {
-        inputs: &shapes,
-        formats,
-        layouts,
-        pieces,
-        extents,
-        env,
-        output: &shape,
-        numerics: device.numerics,
-        subgroup: device.subgroup,
-    };
-    let launches = op.launches(&context)?;
-    for (input, pieces) in pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
+    let site = Site::new(rank, env, inputs, output);
+    let launches = op.launches(&site.context(device, env, extents))?;
+    for (input, pieces) in site.pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
         let last = Binding::Input { input, piece: pieces.len() - 1 };
         // An op that launched nothing on the last buffer of a split weight would be silently wrong.
         if !launches.iter().any(|launch| launch.bindings.contains(&last)) {
@@ -273,7 +348,8 @@ fn resource<'a>(rank: Rank<'a>, env: &Env, value: usize, piece: usize) -> Option
 
 /// Errors when a launch exceeds a limit of the adapter.
 fn check(context: &Context, node: &str, launch: &Launch) -> Result<(), DeviceError> {
-    let storage = launch.bindings.iter().filter(|b| !matches!(b, Binding::Run)).count();
+    let uniform = |binding: &Binding| matches!(binding, Binding::Run | Binding::TailWords);
+    let storage = launch.numbered().iter().filter(|(_, binding)| !uniform(binding)).count();
     let (max, groups) =
         (context.limits.max_storage_buffers_per_shader_stage, context.limits.max_compute_workgroups_per_dimension);
     let reason = if storage as u64 > max as u64 {

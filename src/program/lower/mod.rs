@@ -111,6 +111,7 @@ impl Lowering<'_> {
                     inputs: inputs.iter().map(|locals| locals[r]).collect(),
                     output,
                     extents,
+                    joined: false,
                 });
                 output
             })

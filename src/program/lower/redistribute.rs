@@ -133,6 +133,7 @@ impl Lowering<'_> {
                 inputs: vec![locals[r]],
                 output,
                 extents: rule.extents(None, r),
+                joined: false,
             });
             outputs.push(output);
         }

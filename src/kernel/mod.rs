@@ -8,6 +8,10 @@ use crate::format::Format;
 use serde::Serialize;
 use std::borrow::Cow;
 
+mod tail;
+
+pub use tail::{Step, Tail};
+
 /// A WGSL shader: its name, for messages, and its text.
 ///
 /// Two shaders are equal when their texts are, whatever they are called. A line `#import NAME` stands for a module of
@@ -21,6 +25,7 @@ use std::borrow::Cow;
 /// | `terms` | `row_of_x(r, j)`: four terms of a row of an activation |
 /// | `spread` | `hold` and `term`: the terms of a row that the eight lanes of a workgroup need in turn, loaded once where subgroups allow it |
 /// | `product` | sums over `k` of blocks of rows, in an order that depends on `k` and the format alone; needs `weight`, `terms` and `spread` |
+/// | `put` | `put(i, value)`: stores element `i` of the output `y`, after the elementwise ops that were joined to the kernel |
 /// | `online_softmax` | a softmax over scores that come sixteen at a time; needs `functions` |
 ///
 /// The head of each file says which names it expects the shader to define.
@@ -165,6 +170,8 @@ pub struct Kernel {
     pub aliases: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     /// WGSL `override` constants: `(name, value)`.
     pub constants: Vec<(Cow<'static, str>, u32)>,
+    /// Elementwise ops that are applied to each result before it is stored, for a shader that stores through `#import put`.
+    pub tail: Option<Tail>,
 }
 
 /// The buffer that one binding of a launch refers to.
@@ -181,6 +188,12 @@ pub enum Binding {
     Output,
     /// The uniform that changes with every call: `past`, the positions that the KV cache already holds.
     Run,
+    /// The parameter block of the kernel's tail.
+    #[doc(hidden)]
+    TailWords,
+    /// The value that the step of this number of the kernel's tail reads.
+    #[doc(hidden)]
+    TailValue(usize),
 }
 
 impl Binding {
@@ -205,29 +218,37 @@ pub struct Launch {
     pub groups: [u32; 3],
 }
 
+impl Launch {
+    /// All its bindings, those of its kernel's tail included, each with its number in the shader.
+    pub(crate) fn numbered(&self) -> Vec<(u32, Binding)> {
+        let own = (1u32..).zip(self.bindings.iter().copied());
+        own.chain(self.kernel.tail.iter().flat_map(Tail::bindings)).collect()
+    }
+}
+
 const COMMON: &[(&str, &str)] = &[
-    ("grid", include_str!("../shaders/common/grid.wgsl")),
-    ("weight_f32", include_str!("../shaders/common/weight_f32.wgsl")),
-    ("weight_f16", include_str!("../shaders/common/weight_f16.wgsl")),
-    ("weight_bf16", include_str!("../shaders/common/weight_bf16.wgsl")),
-    ("weight_f16_wide", include_str!("../shaders/common/weight_f16_wide.wgsl")),
-    ("weight_bf16_wide", include_str!("../shaders/common/weight_bf16_wide.wgsl")),
-    ("terms_by_four", include_str!("../shaders/common/terms_by_four.wgsl")),
-    ("terms_by_one", include_str!("../shaders/common/terms_by_one.wgsl")),
-    ("spread_by_lanes", include_str!("../shaders/common/spread_by_lanes.wgsl")),
-    ("spread_none", include_str!("../shaders/common/spread_none.wgsl")),
-    ("weight_q8_0", include_str!("../shaders/common/weight_q8_0.wgsl")),
-    ("weight_loose", include_str!("../shaders/common/weight_loose.wgsl")),
-    ("functions", include_str!("../shaders/common/functions.wgsl")),
-    ("product", include_str!("../shaders/common/product.wgsl")),
-    ("online_softmax", include_str!("../shaders/common/online_softmax.wgsl")),
+    ("grid", include_str!("../../shaders/common/grid.wgsl")),
+    ("weight_f32", include_str!("../../shaders/common/weight_f32.wgsl")),
+    ("weight_f16", include_str!("../../shaders/common/weight_f16.wgsl")),
+    ("weight_bf16", include_str!("../../shaders/common/weight_bf16.wgsl")),
+    ("weight_f16_wide", include_str!("../../shaders/common/weight_f16_wide.wgsl")),
+    ("weight_bf16_wide", include_str!("../../shaders/common/weight_bf16_wide.wgsl")),
+    ("terms_by_four", include_str!("../../shaders/common/terms_by_four.wgsl")),
+    ("terms_by_one", include_str!("../../shaders/common/terms_by_one.wgsl")),
+    ("spread_by_lanes", include_str!("../../shaders/common/spread_by_lanes.wgsl")),
+    ("spread_none", include_str!("../../shaders/common/spread_none.wgsl")),
+    ("weight_q8_0", include_str!("../../shaders/common/weight_q8_0.wgsl")),
+    ("weight_loose", include_str!("../../shaders/common/weight_loose.wgsl")),
+    ("functions", include_str!("../../shaders/common/functions.wgsl")),
+    ("product", include_str!("../../shaders/common/product.wgsl")),
+    ("online_softmax", include_str!("../../shaders/common/online_softmax.wgsl")),
 ];
 
 impl Kernel {
     /// A kernel without specialisation.
     pub fn new(shader: Shader, entry: impl Into<Cow<'static, str>>) -> Kernel {
-        let (modules, function, aliases, constants) = Default::default();
-        Kernel { shader, entry: entry.into(), modules, function, aliases, constants }
+        let (modules, function, aliases, constants, tail) = Default::default();
+        Kernel { shader, entry: entry.into(), modules, function, aliases, constants, tail }
     }
 
     /// Makes `#import weight` bring in the module that reads a matrix laid out as `rows`.
@@ -276,21 +297,29 @@ impl Kernel {
     #[doc(hidden)]
     pub fn source(&self) -> Result<String, String> {
         let mut text = String::new();
+        // A module that the tail needs may be imported by the shader as well: each is brought in once.
+        let mut imported: Vec<&str> = Vec::new();
         for (name, ty) in &self.aliases {
             text += &format!("alias {name} = {ty};\n");
         }
         if let Some(function) = &self.function {
             text += &format!("fn apply(x: f32) -> f32 {{ return {function}(x); }}\n");
         }
-        for line in self.shader.source.lines() {
-            match line.strip_prefix("#import ") {
+        let maps = self.tail.as_ref().is_some_and(|tail| tail.0.iter().any(|step| step.calls_functions()));
+        let needed = maps.then_some("#import functions");
+        for line in self.shader.source.lines().chain(needed) {
+            match line.strip_prefix("#import ").map(str::trim) {
                 None => text += line,
+                Some("put") => text += &self.tail.as_ref().map_or(tail::PLAIN.to_string(), Tail::source),
                 Some(import) => {
-                    let import = import.trim();
                     let chosen = self.modules.iter().find(|(of, _)| *of == import);
                     let name = chosen.map_or(import, |(_, module)| *module);
                     let module = COMMON.iter().find(|(n, _)| *n == name);
-                    text += module.ok_or_else(|| format!("{}: unknown import {name:?}", self.shader.name))?.1;
+                    let module = module.ok_or_else(|| format!("{}: unknown import {name:?}", self.shader.name))?;
+                    if !imported.contains(&module.0) {
+                        imported.push(module.0);
+                        text += module.1;
+                    }
                 }
             }
             text.push('\n');

@@ -1,0 +1,137 @@
+//! Tails: elementwise ops that a kernel of another op applies to each of its results before it stores them.
+//!
+//! It generates the WGSL function `put`, through which kernels that can have a tail store. It deliberately does not decide
+//! which ops are joined: read `program/passes/join.rs` for that.
+
+use super::Binding;
+use std::fmt::Write as _;
+
+/// One step of a tail: what is done to each element of a result.
+///
+/// A step changes no bit: it computes what a kernel of its own would, on the same f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[doc(hidden)]
+pub enum Step {
+    /// A function of the element, with a name of `shaders/common/functions.wgsl`.
+    Map(&'static str),
+    /// The element times a constant: one word, the bits of an f32.
+    Scale,
+    /// `constant * tanh(element / constant)`: one word, the bits of an f32.
+    Softcap,
+    /// Plus the element of the same index of another value.
+    Add,
+    /// Times the element of the same index of another value.
+    Mul,
+    /// Stored into a state of `[batch, capacity, width]`, at the position of its row of `[batch, seq, width]` after those that
+    /// the state already holds: three words, `seq`, `capacity` and `width`. It is the last step.
+    Scatter,
+}
+
+impl Step {
+    /// Words of the tail's parameter block that it reads.
+    pub(crate) const fn words(self) -> usize {
+        match self {
+            Step::Map(_) | Step::Add | Step::Mul => 0,
+            Step::Scale | Step::Softcap => 1,
+            Step::Scatter => 3,
+        }
+    }
+
+    /// Whether it calls a function of `shaders/common/functions.wgsl`.
+    pub(super) const fn calls_functions(self) -> bool {
+        matches!(self, Step::Map(_) | Step::Softcap)
+    }
+
+    /// Whether it reads another value.
+    pub(crate) const fn reads(self) -> bool {
+        matches!(self, Step::Add | Step::Mul)
+    }
+
+    /// Whether its result is a product. A driver may round a product and a sum that follows it together, so that an addition in
+    /// the same kernel could change bits.
+    pub(crate) const fn is_product(self) -> bool {
+        match self {
+            Step::Map(_) | Step::Scale | Step::Softcap | Step::Mul => true,
+            Step::Add | Step::Scatter => false,
+        }
+    }
+}
+
+/// The number of a tail's first binding. Shaders that can have a tail have fewer bindings of their own.
+const FIRST: u32 = 8;
+
+/// The steps of a tail, in their order.
+///
+/// Its bindings are the parameter block, if any step has words, then the uniform of the call, if it scatters, then the value of each
+/// step that reads one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[doc(hidden)]
+pub struct Tail(pub Vec<Step>);
+
+impl Tail {
+    /// The bindings of a kernel with this tail, each with its number.
+    pub(super) fn bindings(&self) -> Vec<(u32, Binding)> {
+        let words = self.has_words().then_some(Binding::TailWords);
+        let run = self.scatters().then_some(Binding::Run);
+        let values = self.0.iter().enumerate().filter(|(_, step)| step.reads()).map(|(n, _)| Binding::TailValue(n));
+        (FIRST..).zip(words.into_iter().chain(run).chain(values)).collect()
+    }
+
+    /// Whether any step has words.
+    pub(crate) fn has_words(&self) -> bool {
+        self.0.iter().any(|step| step.words() > 0)
+    }
+
+    /// Whether the last step scatters.
+    pub(crate) fn scatters(&self) -> bool {
+        self.0.contains(&Step::Scatter)
+    }
+
+    /// The WGSL of its bindings and of `put`.
+    pub(super) fn source(&self) -> String {
+        let (mut text, mut body) = (String::new(), String::new());
+        let mut binding = FIRST;
+        let mut bind = |text: &mut String, declaration: &str| {
+            let _ = writeln!(text, "@group(0) @binding({binding}) var{declaration};");
+            binding += 1;
+        };
+        if self.has_words() {
+            let words: usize = self.0.iter().map(|step| step.words()).sum();
+            let fields: Vec<String> = (0..words).map(|word| format!("w{word}: u32")).collect();
+            let _ = writeln!(text, "struct TailWords {{ {} }}", fields.join(", "));
+            bind(&mut text, "<uniform> tail: TailWords");
+        }
+        if self.scatters() {
+            text += "struct TailRun { past: u32 }\n";
+            bind(&mut text, "<uniform> tail_run: TailRun");
+        }
+        let mut word = 0;
+        let mut stores = "    y[i] = v;\n".to_string();
+        for (n, step) in self.0.iter().enumerate() {
+            if step.reads() {
+                bind(&mut text, &format!("<storage, read> other{n}: array<f32>"));
+            }
+            let constant = format!("bitcast<f32>(tail.w{word})");
+            match step {
+                Step::Map(function) => _ = writeln!(body, "    v = {function}(v);"),
+                Step::Scale => _ = writeln!(body, "    v = {constant} * v;"),
+                Step::Softcap => _ = writeln!(body, "    v = {constant} * hyperbolic_tangent(v / {constant});"),
+                Step::Add => _ = writeln!(body, "    v = v + other{n}[i];"),
+                Step::Mul => _ = writeln!(body, "    v = v * other{n}[i];"),
+                Step::Scatter => {
+                    let [seq, capacity, width] = [word, word + 1, word + 2].map(|word| format!("tail.w{word}"));
+                    stores = format!(
+                        "    let row = i / {width};\n    let position = tail_run.past + row % {seq};\n    \
+                         if (position < {capacity}) {{\n        \
+                         y[(row / {seq} * {capacity} + position) * {width} + i % {width}] = v;\n    }}\n"
+                    );
+                }
+            }
+            word += step.words();
+        }
+        text + "fn put(i: u32, value: f32) {\n    var v = value;\n" + &body + &stores + "}\n"
+    }
+}
+
+/// The WGSL of `put` without a tail.
+pub(super) const PLAIN: &str = "fn put(i: u32, value: f32) {\n    y[i] = value;\n}\n";

@@ -1,0 +1,95 @@
+//! Joined ops: what one kernel computes together has the bits of kernels of their own, in every family and however a model is
+//! cut, and a layer takes few dispatches.
+
+mod common;
+
+use common::{adapters, all_logits, fixture, ratios};
+use fanfold::device::Device;
+use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions};
+use fanfold::generate::Engine;
+use fanfold::kernel::Numerics;
+use fanfold::model::Model;
+use fanfold::plan::{Strategy, plan};
+use fanfold::program::{Instr, RankProgram, lower};
+use std::sync::Arc;
+
+/// Decoders with every kind of layer: gated and plain MLPs, biases, parallel blocks, caps, factors, mixtures.
+const MODELS: [&str; 8] = ["llama-uneven", "gpt2", "gpt-neox", "falcon", "gemma2", "olmo2", "qwen3-moe", "starcoder2"];
+
+fn engine(model: &Arc<Model>, strategy: Strategy, n: usize, info: &AdapterInfo, options: &GpuOptions) -> Engine {
+    let plan = plan(model.graph(), strategy, &ratios(n)).unwrap();
+    let devices = (0..n).map(|_| Box::new(GpuDevice::open(info, options).unwrap()) as Box<dyn Device>).collect();
+    Engine::open(model.clone(), &plan, devices, all_logits(), Arc::new(|_| ())).unwrap()
+}
+
+/// The logits of a prompt in two chunks and of two decode steps, one after another.
+fn logits(engine: &mut Engine, vocabulary: usize) -> Vec<f32> {
+    let token = |i: usize| (i * 37 + 5) as u32 % vocabulary as u32;
+    let calls = [(0..17).map(token).collect::<Vec<_>>(), vec![token(17)], vec![token(18)]];
+    calls.iter().flat_map(|tokens| engine.feed(tokens).unwrap().as_f32().unwrap().to_vec()).collect()
+}
+
+#[test]
+fn joined_ops_have_the_bits_of_single_ones() {
+    let mut models: Vec<Arc<Model>> = MODELS.iter().map(|name| Arc::new(Model::open(fixture(name)).unwrap())).collect();
+    models.push(Arc::new(Model::demo().unwrap()));
+    for info in adapters() {
+        for model in &models {
+            let vocabulary = model.info().vocabulary;
+            for numerics in [Numerics::Sequential, Numerics::Lanes] {
+                // By lanes every kernel but the products is the same, so that one cut is enough there.
+                let cuts: &[(Strategy, usize)] = match numerics {
+                    Numerics::Sequential => &[(Strategy::Single, 1), (Strategy::Tensor, 2), (Strategy::Column, 2)],
+                    Numerics::Lanes => &[(Strategy::Single, 1)],
+                };
+                for &(strategy, n) in cuts {
+                    let of = |join: bool| {
+                        let options = GpuOptions { numerics: Some(numerics), join, ..GpuOptions::default() };
+                        logits(&mut engine(model, strategy, n, &info, &options), vocabulary)
+                    };
+                    let family = &model.info().family;
+                    assert!(of(true) == of(false), "{family}, {strategy} over {n}, {numerics} on {info}");
+                }
+            }
+        }
+    }
+}
+
+/// Instructions that a device runs for one layer of the demo model by themselves, and with those that are joined to them.
+fn per_layer(program: &RankProgram) -> (usize, usize) {
+    let of = |layer: &str, alone: bool| {
+        let computed = |instr: &&Instr| match instr {
+            Instr::Compute { node, joined, .. } => node.starts_with(layer) && !(alone && *joined),
+            _ => false,
+        };
+        program.instrs.iter().filter(computed).count()
+    };
+    (of("model.layers.1.", true), of("model.layers.1.", false))
+}
+
+#[test]
+fn a_layer_takes_twelve_dispatches() {
+    let model = Model::demo().unwrap();
+    let single = lower(model.graph(), &plan(model.graph(), Strategy::Single, &[1.0]).unwrap()).unwrap();
+    assert_eq!(per_layer(&single.ranks[0]), (12, 18));
+    // Cut, the two sums after the exchanges take the residuals with them.
+    let cut = lower(model.graph(), &plan(model.graph(), Strategy::Tensor, &[1.0, 1.0]).unwrap()).unwrap();
+    assert_eq!(per_layer(&cut.ranks[1]), (14, 20));
+}
+
+/// The dispatches of one decode step are the instructions that are not joined.
+#[test]
+fn a_step_dispatches_what_is_not_joined() {
+    let model = Arc::new(Model::demo().unwrap());
+    for info in adapters() {
+        let mut engine = engine(&model, Strategy::Single, 1, &info, &GpuOptions::default());
+        engine.feed(&[5, 6, 7]).unwrap();
+        engine.feed(&[8]).unwrap();
+        let before = engine.report().unwrap()[0].counters.dispatches;
+        engine.feed(&[9]).unwrap();
+        let dispatches = engine.report().unwrap()[0].counters.dispatches - before;
+        let program = lower(model.graph(), &plan(model.graph(), Strategy::Single, &[1.0]).unwrap()).unwrap();
+        let alone = |instr: &&Instr| matches!(instr, Instr::Compute { op, joined: false, .. } if !op.is_view());
+        assert_eq!(dispatches as usize, program.ranks[0].instrs.iter().filter(alone).count(), "{info}");
+    }
+}
