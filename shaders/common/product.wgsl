@@ -118,27 +118,25 @@ fn add_scaled(sums: mat4x4<f32>, part: mat4x4<f32>, scales: vec4<f32>) -> mat4x4
 fn rows_by_four(rows: Rows, n: u32, lane: u32) -> Block {
     let columns = in_w(n);
     var sums = Block();
-    let whole = params.k / 32u;
-    for (var block = 0u; block < whole; block++) {
+    let pairs = (groups_of_k() + 1u) / 2u;
+    for (var first = 0u; first < pairs; first += PAIRS) {
+        let block = first / PAIRS;
         let held = hold_rows(rows, block, lane);
         var part = sums;
         if (SCALED) {
             part = Block();
         }
-        part = add_block(part, held, rows, columns, block);
+        for (var pair = 0u; pair < min(pairs - first, PAIRS); pair++) {
+            part = add_pair(part, held, rows, columns, block, pair);
+        }
         if (SCALED) {
             let scales = scales_of_w(columns, block);
             sums.a = add_scaled(sums.a, part.a, scales);
-            sums.b = add_scaled(sums.b, part.b, scales);
+            if (ROWS > 4u) {
+                sums.b = add_scaled(sums.b, part.b, scales);
+            }
         } else {
             sums = part;
-        }
-    }
-    // Rows of a format with scales are whole blocks.
-    if (!SCALED && whole * 32u < params.k) {
-        let held = hold_rows(rows, whole, lane);
-        for (var pair = 0u; pair < (groups_of_k() + 1u) / 2u - PAIRS * whole; pair++) {
-            sums = add_pair(sums, held, rows, columns, whole, pair);
         }
     }
     return sums;

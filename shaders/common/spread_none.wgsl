@@ -10,12 +10,3 @@ fn term(held: vec4<f32>, row: u32, block: u32, i: u32) -> vec4<f32> {
     let last = (params.k + 3u) / 4u - 1u;
     return row_of_x(row, min(j, last));
 }
-
-// Adds the 32 terms of a block.
-fn add_block(sums: Block, held: Block, rows: Rows, n: vec4<u32>, block: u32) -> Block {
-    var s = sums;
-    for (var pair = 0u; pair < PAIRS; pair++) {
-        s = add_pair(s, held, rows, n, block, pair);
-    }
-    return s;
-}
