@@ -542,6 +542,8 @@ fn weights_from_memory_and_from_files_give_the_same_model() {
     std::fs::write(file.path(), &bytes).unwrap();
     let stored = StoredWeights::from_bytes(bytes.clone().into()).unwrap();
     assert_eq!(stored.tensors().count(), 2);
+    let error = StoredWeights::open(&[file.path(), file.path()]).unwrap_err().to_string();
+    assert!(error.contains("has a tensor of this name, too"), "{error}");
     let sources: [Arc<dyn Weights>; 3] =
         [Arc::new(map.clone()), Arc::new(stored), Arc::new(StoredWeights::open(&[file.path()]).unwrap())];
     let mut answers = Vec::new();

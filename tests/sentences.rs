@@ -217,6 +217,8 @@ fn a_field_of_any_file_can_be_left_out_by_a_person_who_knows() {
         (vec!["1_Pooling/config.json:rank"], "modules.json: these fields are not understood"),
         (vec!["1_Pooling/config.json:size"], "1_Pooling/config.json: size: is to be ignored, and is not there"),
         (vec!["modules.json:1.rank"], "modules.json: 1.rank: is to be ignored, and is not there"),
+        (vec!["modules.json:9.rank"], "modules.json: 9.rank: is to be ignored, and is not there"),
+        (vec!["modules.json:rank"], "modules.json: rank: is to be ignored, and is not there"),
         (vec!["2_Pooling/config.json:rank"], "holds no 2_Pooling/config.json"),
         (vec!["../config.json:rank"], "leads out of the folder"),
     ] {

@@ -214,17 +214,21 @@ impl Puller<'_> {
         let path = incomplete(blob, file);
         let mut partial = Partial::open(path.clone(), file)?;
         let access = self.client.access;
+        // How many connections in a row have delivered nothing.
         let mut failures = 0;
         loop {
             let before = partial.length;
             match self.stream(file, &mut partial) {
                 Ok(()) => break,
                 Err(error @ HubError::Network { .. }) => {
-                    failures = if partial.length > before { 0 } else { failures + 1 };
+                    if partial.length > before {
+                        failures = 0;
+                    }
                     if failures >= access.retries {
                         return Err(error);
                     }
                     self.sleep(access.pause * 2u32.saturating_pow(failures.min(10)))?;
+                    failures += 1;
                 }
                 Err(error) => return Err(error),
             }
@@ -311,9 +315,11 @@ impl Partial {
         let mut left = (&partial.file).take(length);
         let mut block = vec![0; BLOCK];
         loop {
-            match left.read(&mut block).map_err(|error| disk(&partial.path, &error))? {
-                0 => return Ok(partial),
-                n => partial.digest.update(&block[..n]),
+            match left.read(&mut block) {
+                Ok(0) => return Ok(partial),
+                Ok(n) => partial.digest.update(&block[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(disk(&partial.path, &error)),
             }
         }
     }

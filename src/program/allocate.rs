@@ -1,6 +1,6 @@
 //! Allocation: scratch values whose lives do not meet come to share a buffer.
 //!
-//! It reads a rank's finished list of instructions and deliberately knows neither graph nor plan. Read `passes.rs` for
+//! It reads a rank's finished list of instructions and deliberately knows neither graph nor plan. Read `passes/` for
 //! what happens to the list before.
 
 use super::instr::{Instr, Place, RankProgram};

@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_box_is_copied_to_another_place() {
+    fn a_region_is_copied_to_another_place() {
         let t = Tensor::u32([2, 3, 4], (0..24).collect()).unwrap();
         let part = t.slice(&Region(vec![0..2, 1..2, 1..3])).unwrap();
         assert_eq!(part.as_u32().unwrap(), [5, 6, 17, 18]);

@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why a device cannot be used any more.
 #[derive(Clone, Debug)]
@@ -102,7 +102,12 @@ impl Context {
             });
         }));
         let (limits, counters, progress) = (device.limits(), Counters::default(), Progress::default());
-        let (name, options) = (info.name.clone(), options.clone());
+        let (name, mut options) = (info.name.clone(), options.clone());
+        options.join.get_or_insert(!info.is_software());
+        if info.is_software() {
+            // Its work is done by threads of this process, which a loop would keep from running.
+            options.spin = Duration::ZERO;
+        }
         let numerics = options.numerics.unwrap_or_else(|| first_guess(info, &limits));
         let subgroup = info.subgroup;
         Ok(Context { name, device, queue, limits, options, numerics, subgroup, counters, progress, faults })
@@ -283,8 +288,6 @@ pub(super) fn aligned(bytes: u64) -> u64 {
 mod tests {
     use super::super::adapter::adapters;
     use super::*;
-
-    use std::time::Duration;
 
     #[test]
     fn a_lost_device_ends_a_wait_and_refuses_what_follows() {

@@ -18,13 +18,14 @@ pub struct GpuOptions {
     pub max_binding: Option<u64>,
     /// About how many arithmetic operations one submission holds. The device lowers it when submissions take long.
     pub submission: u64,
-    /// How long a wait polls in a loop before it sleeps between polls.
+    /// How long a wait polls in a loop before it sleeps between polls. A software adapter's wait never polls.
     pub spin: Duration,
     /// The order in which kernels add up sums. `None` means what suits the adapter: sequential on a software driver, by
     /// lanes on a GPU.
     pub numerics: Option<Numerics>,
-    /// Whether joined instructions are computed in one kernel: true. The bits are the same either way.
-    pub join: bool,
+    /// Whether joined instructions are computed in one kernel; the bits are the same either way. `None` means on GPUs only: on a
+    /// software driver a dispatch costs less than compiling each kernel with every tail.
+    pub join: Option<bool>,
 }
 
 impl Default for GpuOptions {
@@ -36,7 +37,7 @@ impl Default for GpuOptions {
             submission: 1 << 30,
             spin: Duration::from_micros(50),
             numerics: None,
-            join: true,
+            join: None,
         }
     }
 }

@@ -183,7 +183,18 @@ impl Folder {
     #[doc(hidden)]
     pub fn json_list(&self, name: &str) -> Result<Option<Vec<Config>>, ImportError> {
         let Some(json) = read(&self.root, self.place, name)? else { return Ok(None) };
-        let entries = Config::parse_list(&self.root.join(name), &json)?.into_iter().enumerate();
+        let entries = Config::parse_list(&self.root.join(name), &json)?;
+        let known = |field: &str| {
+            let at = field.split_once('.').and_then(|(at, _)| at.parse::<usize>().ok());
+            at.is_some_and(|at| at < entries.len())
+        };
+        if let Some((_, field)) = self.ignored.iter().find(|(file, field)| file == name && !known(field)) {
+            let count = entries.len();
+            let reason =
+                format!("is to be ignored, and is not there: of {count} entries the first one's are named 0.FIELD");
+            return Err(ImportError::Config { path: self.root.join(name), field: field.clone(), reason });
+        }
+        let entries = entries.into_iter().enumerate();
         let entry = |(i, config): (usize, Config)| {
             let own = self.ignored.iter().filter(|(file, _)| file == name);
             let ignored: Vec<&str> = own.filter_map(|(_, field)| field.strip_prefix(&format!("{i}."))).collect();

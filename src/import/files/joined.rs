@@ -82,7 +82,7 @@ mod tests {
         /// Reading a region of joined views gives the same values as copying these rows and columns from the tensor
         /// that the views are slices of, and reads no other element.
         #[test]
-        fn any_box_of_joined_rows_is_those_rows(
+        fn any_region_of_joined_rows_is_those_rows(
             parts in prop::collection::vec((0usize..12, 0usize..5), 1..6),
             rows in any::<[prop::sample::Index; 2]>(),
             columns in any::<[prop::sample::Index; 2]>(),

@@ -292,6 +292,6 @@ fn tensor_error(path: &Path, name: &str, offset: usize, reason: String) -> Impor
 }
 
 /// A tensor name shortened for a message, because a damaged header may contain a name of up to 100 MB.
-fn display_name(name: &str) -> String {
+pub(super) fn display_name(name: &str) -> String {
     shortened(name, 200)
 }

@@ -5,12 +5,13 @@
 //! weights.
 
 use super::bytes::Bytes;
-use super::safetensors::File;
+use super::safetensors::{File, display_name};
 use super::tensors::{FileTensors, Tensors};
 use crate::import::ImportError;
 use crate::shape::display_shape;
 use crate::tensor::{DType, Region, Tensor};
 use crate::weights::{SourceError, Weights};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,11 +22,22 @@ pub struct StoredWeights(FileTensors);
 impl StoredWeights {
     /// Opens the safetensors files at `paths`. They are mapped, and must not be written to while they are in use.
     ///
-    /// Reads only the headers. If several files have a tensor of the same name, the last file's counts. Errors when a
-    /// file cannot be opened or is not a valid safetensors file.
+    /// Reads only the headers. Errors when a file cannot be opened or is not a valid safetensors file, and when two files have a
+    /// tensor of the same name.
     pub fn open(paths: &[impl AsRef<Path>]) -> Result<StoredWeights, ImportError> {
         let files = paths.iter().map(|path| File::open(path.as_ref().to_owned()));
         let files = files.collect::<Result<Vec<_>, _>>()?;
+        let mut first: HashMap<&str, &Path> = HashMap::new();
+        for file in &files {
+            for entry in &file.entries {
+                if let Some(other) = first.insert(&entry.name, &file.path) {
+                    let (path, tensor, offset) =
+                        (file.path.clone(), display_name(&entry.name), entry.range.start as u64);
+                    let reason = format!("{} has a tensor of this name, too", other.display());
+                    return Err(ImportError::Tensor { path, tensor, offset, reason });
+                }
+            }
+        }
         let path = paths.first().map(|path| path.as_ref().to_owned()).unwrap_or_default();
         Ok(StoredWeights(FileTensors::new(path, files.into())))
     }

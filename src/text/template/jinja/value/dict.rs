@@ -38,7 +38,8 @@ impl Key {
             Value::Bool(value) => Key::Int(i128::from(*value)),
             Value::Int(value) => Key::Int(*value),
             Value::Float(value) if value.is_nan() => return Err(refused("nan as a key")),
-            Value::Float(value) if value.fract() == 0.0 && value.abs() < 1e38 => Key::Int(*value as i128),
+            // A whole number below 2^127 is one that an integer holds.
+            Value::Float(value) if value.fract() == 0.0 && value.abs() < 2f64.powi(127) => Key::Int(*value as i128),
             Value::Float(value) => Key::Float(value.to_bits()),
             Value::Str(text) | Value::Markup(text) => {
                 limits.charge_bytes(text.as_str().len())?;
