@@ -84,7 +84,7 @@ override COLUMNS: u32 = 1u;
 // One partial sum per lane of the workgroup, for each row and column of its group.
 var<workgroup> partial: array<array<f32, 256>, 8>;
 
-// For calls of up to eight rows. A lane adds every 32nd group of eight terms with fused multiply-adds. Then the sums
+// For calls of up to eight rows. A lane adds two groups of four terms of every 64, with fused multiply-adds. Then the sums
 // of the lanes are added in halves: lane 0 adds that of lane 16, then that of lane 8, and so on.
 @compute @workgroup_size(256)
 fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -92,13 +92,20 @@ fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     let n = COLUMNS * (8u * group.x + local / LANES);
     let row = ROWS * group.y;
     var sums = array<vec4<f32>, 8>();
-    for (var j = lane; j < (params.k + 7u) / 8u; j += LANES) {
+    let groups = groups_of_k();
+    for (var first = 0u; first < groups; first += 2u * LANES) {
+        // This lane's two groups of four terms in a step.
+        let one = first + select(2u * lane, lane, SPLIT);
+        let two = one + select(1u, LANES, SPLIT);
+        if (one >= groups) {
+            continue;
+        }
         var eight = array<mat2x4<f32>, 8>();
         for (var r = 0u; r < ROWS; r++) {
-            eight[r] = eight_of_x(min(row + r, params.rows - 1u), j);
+            eight[r] = two_of_x(min(row + r, params.rows - 1u), one, two);
         }
         for (var c = 0u; c < COLUMNS; c++) {
-            let weights = eight_of_row(min(n + c, params.columns - 1u), j, params.k);
+            let weights = two_of_w(min(n + c, params.columns - 1u), one, two);
             for (var r = 0u; r < ROWS; r++) {
                 let sum = fma(weights[0], eight[r][0], sums[c * ROWS + r]);
                 sums[c * ROWS + r] = fma(weights[1], eight[r][1], sum);
@@ -123,11 +130,20 @@ fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
 }
 
-// Eight elements of a row of x, with zeros past its end.
-fn eight_of_x(row: u32, j: u32) -> mat2x4<f32> {
-    let last = (params.k + 3u) / 4u - 1u;
-    let second = row_of_x(row, min(2u * j + 1u, last));
-    return mat2x4<f32>(row_of_x(row, 2u * j), select(vec4<f32>(), second, 2u * j < last));
+// Two groups of four terms of a row of x, the second with zeros past the row's end.
+fn two_of_x(row: u32, one: u32, two: u32) -> mat2x4<f32> {
+    let last = groups_of_k() - 1u;
+    return mat2x4<f32>(row_of_x(row, one), select(vec4<f32>(), row_of_x(row, min(two, last)), two <= last));
+}
+
+// The same of a row of w.
+fn two_of_w(n: u32, one: u32, two: u32) -> mat2x4<f32> {
+    if (SPLIT) {
+        let last = groups_of_k() - 1u;
+        let second = four_of_row(n, min(two, last), params.k);
+        return mat2x4<f32>(four_of_row(n, one, params.k), select(vec4<f32>(), second, two <= last));
+    }
+    return eight_of_row(n, one / 2u, params.k);
 }
 
 fn store_one(row: u32, n: u32, sum: f32) {

@@ -14,7 +14,7 @@ use fanfold::program::{Instr, RankProgram, lower};
 use std::sync::Arc;
 
 /// Decoders with gated and plain MLPs, biases, caps and factors.
-const MODELS: [&str; 3] = ["llama-uneven", "gpt2", "gemma2"];
+const MODELS: [&str; 2] = ["gemma2", "gpt2"];
 
 fn engine(model: &Arc<Model>, strategy: Strategy, n: usize, info: &AdapterInfo, options: &GpuOptions) -> Engine {
     let plan = plan(model.graph(), strategy, &ratios(n)).unwrap();

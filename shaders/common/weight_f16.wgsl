@@ -27,3 +27,7 @@ fn unscaled_of_row(row: u32, j: u32, len: u32) -> mat2x4<f32> {
 fn scale_of_row(row: u32, block: u32, len: u32) -> f32 {
     return 1.0;
 }
+
+// Eight neighbouring elements are more than one load: lanes that share a row take fours instead, so that neighbouring lanes load
+// neighbouring fours.
+const SPLIT = true;

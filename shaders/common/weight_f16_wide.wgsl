@@ -28,3 +28,6 @@ fn unscaled_of_row(row: u32, j: u32, len: u32) -> mat2x4<f32> {
 fn scale_of_row(row: u32, block: u32, len: u32) -> f32 {
     return 1.0;
 }
+
+// Eight neighbouring elements are one load.
+const SPLIT = false;

@@ -1,10 +1,10 @@
-// Elements of a row in Q8_0: all signed bytes of the row, then one scale in f16 for each 32 of them, padded to eight bytes.
+// Elements of a row in Q8_0: all signed bytes of the row, then one scale in f16 for each 32 of them, padded to 32 bytes.
 // Rows have a multiple of 32 elements. An element is its byte times its scale, which f32 holds exactly.
 alias Packed = vec2<u32>;
 
 // Where a row starts, in groups of eight bytes, and where its scales do.
 fn start_of_row(row: u32, len: u32) -> u32 {
-    return row * (len / 8u + (len / 32u + 3u) / 4u);
+    return row * ((len + len / 16u + 31u) / 32u * 4u);
 }
 
 // Blocks have a scale, by which what `unscaled_of_row` gives is to be multiplied.
@@ -37,3 +37,6 @@ fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {
     let p = w[start_of_row(row, len) + j / 2u];
     return scale_of_row(row, j / 8u, len) * unpack(select(p.x, p.y, j % 2u == 1u));
 }
+
+// Eight neighbouring elements are one load.
+const SPLIT = false;

@@ -10,13 +10,16 @@ use half::f16;
 /// Elements of a block.
 const BLOCK: usize = 32;
 
+/// Bytes of a memory sector of a GPU, at whose multiples rows start on a device.
+const SECTOR: usize = 32;
+
 /// Bytes of a scale.
 const SCALE: usize = 2;
 
 /// A block is the scale in f16, then 32 signed bytes: an element is the scale times its byte, which f32 holds exactly.
 ///
-/// On a device a row is all bytes of its blocks, then all scales, padded to a multiple of eight bytes: neighbouring lanes
-/// then load neighbouring bytes. Source of the encoding: `quantize_row_q8_0_ref` of ggml.
+/// On a device a row is all bytes of its blocks, then all scales, padded to whole sectors: neighbouring lanes then
+/// load neighbouring bytes. Source of the encoding: `quantize_row_q8_0_ref` of ggml.
 pub(super) struct Q8_0;
 
 impl Codec for Q8_0 {
@@ -60,7 +63,7 @@ impl Codec for Q8_0 {
     }
 
     fn device_row(&self, len: usize) -> usize {
-        len + (len / BLOCK * SCALE).next_multiple_of(8)
+        (len + len / BLOCK * SCALE).next_multiple_of(SECTOR)
     }
 
     fn lay(&self, stored: &[u8], row: &mut [u8]) {
