@@ -17,6 +17,7 @@
 //! | to | read |
 //! |---|---|
 //! | run a model | [`Model`], [`mod@plan`], [`Engine`] |
+//! | store its matrices in fewer bits | [`Model::with_weights`], [`mod@format`] |
 //! | find a model by its name | [`hub`] |
 //! | find and open GPUs | [`device::gpu::adapters`], [`device::select`] |
 //! | turn text into tokens and back | [`text`] |

@@ -128,7 +128,7 @@ impl Operator for Experts {
         };
         let kernel = Kernel::new(SHADER, entry)
             .weight(context.wide_rows(1, len))
-            .spread(context.subgroup)
+            .spread(context.sharing_lanes())
             .constant("ROWS", rows_at_once)
             .terms(len);
         let launch = |(piece, range): (usize, &Range<usize>)| {

@@ -83,10 +83,8 @@ impl Operator for Linear {
         }
         let rows = context.numel() / n;
         let Blocks { entry, columns, rows: block, constants } = blocks(context, rows);
-        let mut kernel = Kernel::new(SHADER, entry)
-            .weight(context.wide_rows(1, k))
-            .spread(if context.numerics == Numerics::Sequential { context.subgroup } else { 0 })
-            .terms(k);
+        let mut kernel =
+            Kernel::new(SHADER, entry).weight(context.wide_rows(1, k)).spread(context.sharing_lanes()).terms(k);
         for (name, value) in constants {
             kernel = kernel.constant(*name, *value);
         }

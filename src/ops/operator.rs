@@ -269,6 +269,18 @@ impl LaunchContext<'_> {
         }
     }
 
+    /// The lanes that may share what they load, for [`Kernel::spread`]; 0 for none. Only where one invocation adds up a sum: a GPU
+    /// gives neighbouring lanes that load one address the same transaction.
+    ///
+    /// [`Kernel::spread`]: crate::kernel::Kernel::spread
+    #[doc(hidden)]
+    pub fn sharing_lanes(&self) -> u32 {
+        match self.numerics {
+            Numerics::Sequential => self.subgroup,
+            Numerics::Lanes => 0,
+        }
+    }
+
     /// Elements of the output.
     pub fn numel(&self) -> usize {
         self.output.iter().product()

@@ -18,7 +18,9 @@ pub enum PlanError {
     #[error("the plan was made by an older fanfold, which named models by 16 digits: make a new one for this model")]
     Older,
     /// A plan was made for another model.
-    #[error("the plan is for model {plan}, this is {model}: make a plan for this one")]
+    #[error(
+        "the plan is for model {plan}, this is {model}: make a plan for this one, with its weights in the same format"
+    )]
     Model {
         /// The plan's model.
         plan: String,
