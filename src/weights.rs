@@ -27,9 +27,7 @@ pub trait Weights: Send + Sync {
     /// Unless a source overrides it, the elements are read and encoded. A source that stores blocks returns them as they are.
     /// Errors as [`Weights::read`], and when an element cannot be stored in the format.
     fn read_stored(&self, name: &str, shape: &[usize], region: &Region, format: Format) -> Result<Stored, SourceError> {
-        let encode = |tensor| Stored::encode(tensor, format);
-        let encoded = |cause| SourceError::Format { name: name.to_string(), cause };
-        encode(self.read(name, shape, region)?).map_err(encoded)
+        Stored::encode(self.read(name, shape, region)?, format).map_err(|cause| SourceError::unstored(name, cause))
     }
 }
 
@@ -89,6 +87,14 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// The error of the weight called `name`, which cannot be encoded or decoded because of `cause`.
+    pub(crate) fn unstored(name: &str, cause: FormatError) -> SourceError {
+        match cause {
+            FormatError::Tensor(cause) => cause.into(),
+            cause => SourceError::Format { name: name.to_string(), cause },
+        }
+    }
+
     /// Wraps an error of the source's own type as [`SourceError::Other`].
     pub fn other(error: impl std::error::Error + Send + Sync + 'static) -> SourceError {
         SourceError::Other(Arc::new(error))

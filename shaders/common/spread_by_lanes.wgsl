@@ -3,8 +3,8 @@
 
 // The group of a block that lane `lane` holds; zeros past the end of the row.
 fn hold(row: u32, block: u32, lane: u32) -> vec4<f32> {
-    let j = 8u * block + lane;
-    let last = (params.k + 3u) / 4u - 1u;
+    let j = GROUPS * block + lane;
+    let last = groups_of_k() - 1u;
     return select(vec4<f32>(), row_of_x(row, min(j, last)), j <= last);
 }
 

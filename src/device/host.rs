@@ -5,7 +5,7 @@
 
 use super::{Counters, Device};
 use crate::device::DeviceError;
-use crate::format::{FormatError, Stored};
+use crate::format::Stored;
 use crate::ops::{EvalContext, Op};
 use crate::program::{Instr, LocalValue, Place, RankProgram, WeightPart, WeightShard};
 use crate::shape::{Env, Limits, resolve};
@@ -51,7 +51,7 @@ impl HostDevice {
                 Cow::Owned(
                     read(&program.weights[i], &env, weights.as_ref())?
                         .values()
-                        .map_err(|cause| unstored(&program.weights[i], cause))?,
+                        .map_err(|cause| SourceError::unstored(&program.weights[i].name, cause))?,
                 )
             }
             (Place::Weight(i), None) => Cow::Borrowed(&self.weights[i]),
@@ -113,14 +113,6 @@ fn read(shard: &WeightShard, env: &Env, weights: &dyn Weights) -> Result<Stored,
     }
 }
 
-/// The error of a shard that cannot be decoded.
-fn unstored(shard: &WeightShard, cause: FormatError) -> DeviceError {
-    match cause {
-        FormatError::Tensor(cause) => cause.into(),
-        cause => SourceError::Format { name: shard.name.clone(), cause }.into(),
-    }
-}
-
 /// Turns a refusal of memory into the device's own error, which says for what the memory was.
 fn no_room(what: &str, error: impl Into<DeviceError>) -> DeviceError {
     match error.into() {
@@ -159,7 +151,8 @@ impl Device for HostDevice {
                 let stored = read(shard, limits, weights.as_ref()).map_err(|error| no_room(&shard.name, error))?;
                 progress(stored.bytes().len() as u64);
                 self.counters.weight_bytes += stored.bytes().len() as u64;
-                let values = stored.values().map_err(|cause| no_room(&shard.name, unstored(shard, cause)))?;
+                let values =
+                    stored.values().map_err(|cause| no_room(&shard.name, SourceError::unstored(&shard.name, cause)))?;
                 self.weights.push(values);
             }
         }

@@ -233,6 +233,8 @@ const COMMON: &[(&str, &str)] = &[
     ("weight_bf16", include_str!("../../shaders/common/weight_bf16.wgsl")),
     ("weight_f16_wide", include_str!("../../shaders/common/weight_f16_wide.wgsl")),
     ("weight_bf16_wide", include_str!("../../shaders/common/weight_bf16_wide.wgsl")),
+    ("unscaled", include_str!("../../shaders/common/unscaled.wgsl")),
+    ("eight_by_fours", include_str!("../../shaders/common/eight_by_fours.wgsl")),
     ("terms_by_four", include_str!("../../shaders/common/terms_by_four.wgsl")),
     ("terms_by_one", include_str!("../../shaders/common/terms_by_one.wgsl")),
     ("spread_by_lanes", include_str!("../../shaders/common/spread_by_lanes.wgsl")),
@@ -297,7 +299,7 @@ impl Kernel {
     #[doc(hidden)]
     pub fn source(&self) -> Result<String, String> {
         let mut text = String::new();
-        // A module that the tail needs may be imported by the shader as well: each is brought in once.
+        // Several may need one module: each is brought in once.
         let mut imported: Vec<&str> = Vec::new();
         for (name, ty) in &self.aliases {
             text += &format!("alias {name} = {ty};\n");
@@ -307,24 +309,32 @@ impl Kernel {
         }
         let maps = self.tail.as_ref().is_some_and(|tail| tail.0.iter().any(|step| step.calls_functions()));
         let needed = maps.then_some("#import functions");
-        for line in self.shader.source.lines().chain(needed) {
+        self.expand(&self.shader.source, &mut text, &mut imported)?;
+        self.expand(needed.unwrap_or_default(), &mut text, &mut imported)?;
+        Ok(text)
+    }
+
+    /// Appends `source` to `text`, each import in it expanded, which may import others, unless it is among `imported`.
+    fn expand<'a>(&self, source: &'a str, text: &mut String, imported: &mut Vec<&'a str>) -> Result<(), String> {
+        for line in source.lines() {
             match line.strip_prefix("#import ").map(str::trim) {
-                None => text += line,
-                Some("put") => text += &self.tail.as_ref().map_or(tail::PLAIN.to_string(), Tail::source),
+                None => *text += line,
+                Some("put") => *text += &self.tail.as_ref().map_or(tail::PLAIN.to_string(), Tail::source),
                 Some(import) => {
                     let chosen = self.modules.iter().find(|(of, _)| *of == import);
                     let name = chosen.map_or(import, |(_, module)| *module);
                     let module = COMMON.iter().find(|(n, _)| *n == name);
-                    let module = module.ok_or_else(|| format!("{}: unknown import {name:?}", self.shader.name))?;
-                    if !imported.contains(&module.0) {
-                        imported.push(module.0);
-                        text += module.1;
+                    let &(name, module) =
+                        module.ok_or_else(|| format!("{}: unknown import {name:?}", self.shader.name))?;
+                    if !imported.contains(&name) {
+                        imported.push(name);
+                        self.expand(module, text, imported)?;
                     }
                 }
             }
             text.push('\n');
         }
-        Ok(text)
+        Ok(())
     }
 }
 

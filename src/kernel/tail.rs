@@ -29,7 +29,7 @@ pub enum Step {
 
 impl Step {
     /// Words of the tail's parameter block that it reads.
-    pub(crate) const fn words(self) -> usize {
+    const fn words(self) -> usize {
         match self {
             Step::Map(_) | Step::Add | Step::Mul => 0,
             Step::Scale | Step::Softcap => 1,
@@ -43,7 +43,7 @@ impl Step {
     }
 
     /// Whether it reads another value.
-    pub(crate) const fn reads(self) -> bool {
+    const fn reads(self) -> bool {
         matches!(self, Step::Add | Step::Mul)
     }
 
@@ -78,39 +78,38 @@ impl Tail {
     }
 
     /// Whether any step has words.
-    pub(crate) fn has_words(&self) -> bool {
+    fn has_words(&self) -> bool {
         self.0.iter().any(|step| step.words() > 0)
     }
 
     /// Whether the last step scatters.
-    pub(crate) fn scatters(&self) -> bool {
+    fn scatters(&self) -> bool {
         self.0.contains(&Step::Scatter)
     }
 
     /// The WGSL of its bindings and of `put`.
     pub(super) fn source(&self) -> String {
         let (mut text, mut body) = (String::new(), String::new());
-        let mut binding = FIRST;
-        let mut bind = |text: &mut String, declaration: &str| {
-            let _ = writeln!(text, "@group(0) @binding({binding}) var{declaration};");
-            binding += 1;
-        };
-        if self.has_words() {
-            let words: usize = self.0.iter().map(|step| step.words()).sum();
-            let fields: Vec<String> = (0..words).map(|word| format!("w{word}: u32")).collect();
-            let _ = writeln!(text, "struct TailWords {{ {} }}", fields.join(", "));
-            bind(&mut text, "<uniform> tail: TailWords");
-        }
-        if self.scatters() {
-            text += "struct TailRun { past: u32 }\n";
-            bind(&mut text, "<uniform> tail_run: TailRun");
+        for (number, binding) in self.bindings() {
+            let declaration = match binding {
+                Binding::TailWords => {
+                    let words: usize = self.0.iter().map(|step| step.words()).sum();
+                    let fields: Vec<String> = (0..words).map(|word| format!("w{word}: u32")).collect();
+                    let _ = writeln!(text, "struct TailWords {{ {} }}", fields.join(", "));
+                    "<uniform> tail: TailWords".to_string()
+                }
+                Binding::Run => {
+                    text += "struct TailRun { past: u32 }\n";
+                    "<uniform> tail_run: TailRun".to_string()
+                }
+                Binding::TailValue(n) => format!("<storage, read> other{n}: array<f32>"),
+                Binding::Input { .. } | Binding::Output => continue,
+            };
+            let _ = writeln!(text, "@group(0) @binding({number}) var{declaration};");
         }
         let mut word = 0;
         let mut stores = "    y[i] = v;\n".to_string();
         for (n, step) in self.0.iter().enumerate() {
-            if step.reads() {
-                bind(&mut text, &format!("<storage, read> other{n}: array<f32>"));
-            }
             let constant = format!("bitcast<f32>(tail.w{word})");
             match step {
                 Step::Map(function) => _ = writeln!(body, "    v = {function}(v);"),

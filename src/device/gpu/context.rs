@@ -82,6 +82,8 @@ pub(super) struct Context {
     pub(super) numerics: Numerics,
     /// The fewest lanes of a subgroup, 0 without subgroup operations.
     pub(super) subgroup: u32,
+    /// Whether joined instructions are computed in one kernel.
+    pub(super) join: bool,
     pub(super) counters: Counters,
     /// Counts finished submissions and created pipelines and buffers, because each may take long within one call.
     pub(super) progress: Progress,
@@ -103,14 +105,14 @@ impl Context {
         }));
         let (limits, counters, progress) = (device.limits(), Counters::default(), Progress::default());
         let (name, mut options) = (info.name.clone(), options.clone());
-        options.join.get_or_insert(!info.is_software());
+        let join = options.join.unwrap_or(!info.is_software());
         if info.is_software() {
             // Its work is done by threads of this process, which a loop would keep from running.
             options.spin = Duration::ZERO;
         }
         let numerics = options.numerics.unwrap_or_else(|| first_guess(info, &limits));
         let subgroup = info.subgroup;
-        Ok(Context { name, device, queue, limits, options, numerics, subgroup, counters, progress, faults })
+        Ok(Context { name, device, queue, limits, options, numerics, subgroup, join, counters, progress, faults })
     }
 
     pub(super) fn refused(&self, reason: impl Into<String>) -> DeviceError {

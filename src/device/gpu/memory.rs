@@ -1,7 +1,8 @@
 //! The memory of one rank on a GPU: scratch buffers, KV caches, and weights, which are read, repacked and uploaded
 //! block by block.
 //!
-//! It deliberately does not know what ops do with them, and [`crate::kernel::weight_rows`] decides the layout of weights. Read `prepared` next for how buffers are bound.
+//! It deliberately does not know what ops do with them, and [`crate::kernel::weight_rows`] decides the layout of weights.
+//! Read `prepared` next for how buffers are bound.
 
 use super::context::Context;
 use super::options::ALIGNMENT;
@@ -183,7 +184,7 @@ impl Uploads {
             match held.layout {
                 Layout::Rows => self.rows(context, held, at, count, &stored.device_rows())?,
                 Layout::Dense => {
-                    let unstored = |cause| SourceError::Format { name: shard.name.clone(), cause };
+                    let unstored = |cause| SourceError::unstored(&shard.name, cause);
                     self.rows(context, held, at, count, stored.values().map_err(unstored)?.bytes())?;
                 }
             }
@@ -216,7 +217,7 @@ impl Uploads {
                     self.finish(context)?;
                 }
                 let rows = &bytes[(row - at) * length..][..n * length];
-                let (source, offset) = self.writer.put(context, size, std::iter::once(rows))?;
+                let (source, offset) = self.writer.put(context, rows)?;
                 let encoder =
                     self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
                 encoder.copy_buffer_to_buffer(source, offset, buffer, ((row - range.start) * length) as u64, size);

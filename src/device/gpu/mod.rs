@@ -161,7 +161,7 @@ impl Device for GpuDevice {
             return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {max:?}")));
         }
         let rank = Rank { program: &loaded.program, memory: &loaded.memory, run: &loaded.run };
-        let join = context.options.join.unwrap_or(true) && !loaded.observed;
+        let join = context.join && !loaded.observed;
         loaded.calls.begin(context, rank, &env, join)?;
         loaded.env = Some(env);
         let past = u32::try_from(env.past).map_err(|_| context.refused("past exceeds 32 bits"))?;

@@ -81,7 +81,7 @@ impl Recorder {
         if !self.writer.takes(size) {
             self.submit(context)?;
         }
-        let (source, offset) = self.writer.put(context, size, std::iter::once(bytes))?;
+        let (source, offset) = self.writer.put(context, bytes)?;
         let encoder = self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
         encoder.copy_buffer_to_buffer(source, offset, target, 0, size);
         Ok(())

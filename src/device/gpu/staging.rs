@@ -41,29 +41,21 @@ impl Writer {
         self.slots[self.current].used + bytes <= self.capacity
     }
 
-    /// Copies `parts`, `bytes` long in all, one after the other into the current slot. Returns the slot's buffer and
-    /// the offset. Errors when the slot lacks room, or does not become free within the deadline.
-    pub(super) fn put<'a>(
-        &mut self,
-        context: &Context,
-        bytes: u64,
-        parts: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<(&wgpu::Buffer, u64), DeviceError> {
-        if !self.takes(bytes) {
-            return Err(context.refused(format!("{bytes} bytes exceed the staging of {}", self.capacity)));
+    /// Copies `bytes` into the current slot. Returns the slot's buffer and the offset. Errors when the slot lacks room, or does
+    /// not become free within the deadline.
+    pub(super) fn put(&mut self, context: &Context, bytes: &[u8]) -> Result<(&wgpu::Buffer, u64), DeviceError> {
+        let size = bytes.len() as u64;
+        if !self.takes(size) {
+            return Err(context.refused(format!("{size} bytes exceed the staging of {}", self.capacity)));
         }
         let slot = &mut self.slots[self.current];
         context.wait(&slot.mapping, slot.submission.as_ref())?;
         let start = slot.used;
-        let view = slot.buffer.get_mapped_range_mut(start..start + bytes);
+        let view = slot.buffer.get_mapped_range_mut(start..start + size);
         let mut view = view.map_err(|error| context.refused(error.to_string()))?;
-        let mut at = 0;
-        for part in parts {
-            view.slice(at..at + part.len()).copy_from_slice(part);
-            at += part.len();
-        }
+        view.slice(..).copy_from_slice(bytes);
         drop(view);
-        slot.used += bytes.next_multiple_of(super::options::ALIGNMENT);
+        slot.used += size.next_multiple_of(super::options::ALIGNMENT);
         Ok((&slot.buffer, start))
     }
 
