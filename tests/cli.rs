@@ -500,6 +500,19 @@ fn ratios_that_cannot_be_used() {
 }
 
 #[test]
+fn a_device_without_a_share_takes_no_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.json").to_str().unwrap().to_string();
+    let three = ["--devices", "hostx3"];
+    let idle = [&["plan", LLAMA, "-o", &file, "--ratios", "0,2,1", "--memory", "1B,1GiB,1GiB"], &three[..]].concat();
+    let (shown, told) = good(&idle);
+    assert!(shown.contains("over 2 ranks, ratios 2,1"), "{shown}");
+    assert!(told.contains("device 0 (host) has no share of the model and takes no part"), "{told}");
+    let run = [&["run", LLAMA, "-p", PROMPT, "--plan", &file], &three[..], GREEDY.as_slice()].concat();
+    assert_eq!(good(&run).0, greedy_text() + "\n");
+}
+
+#[test]
 fn a_model_that_does_not_fit() {
     let placing = ["--devices", "hostx3", "--memory", "1KiB,1GiB,2KB"];
     let fits_not = |said: String| {

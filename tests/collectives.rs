@@ -136,9 +136,9 @@ fn check(make: fn(usize) -> Vec<Box<dyn Communicator>>, seed: u64, world: usize)
         prop_assert_eq!(sum, &sums(addends.iter().map(|parts| &parts[q])));
     }
     let reduced = on_ranks(make(world), |end| {
-        let mut values = addends[end.rank()][0].clone();
-        end.all_reduce(&mut values).unwrap();
-        values
+        let mut sum = vec![f32::NAN; lengths[0]];
+        end.all_reduce(&addends[end.rank()][0], &mut sum).unwrap();
+        sum
     });
     for sum in &reduced {
         let naive = sums(addends.iter().map(|parts| &parts[0]));
@@ -204,4 +204,7 @@ fn misuse_is_an_error_of_its_own_type() {
     assert_eq!(ends[0].receive(1, &mut [0; 2]).unwrap_err().to_string(), expected.to_string());
     let own = ends[0].all_to_all(&[Some(&[1]), None], &mut [Some(&mut [0, 0]), None]);
     assert!(matches!(own, Err(CommError::Length { peer: 0, .. })));
+    let own = ends[0].all_reduce(&[1.0], &mut [0.0; 2]);
+    assert!(matches!(own, Err(CommError::Length { peer: 0, .. })));
+    assert!(matches!(ends[0].reduce_scatter(&[&[]], &mut []), Err(CommError::Parts { found: 1, .. })));
 }

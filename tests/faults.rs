@@ -159,9 +159,9 @@ impl Device for LostAt {
         self.host.write(value, bytes)
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), fanfold::device::DeviceError> {
+    fn read(&mut self, value: usize, with: &mut dyn FnMut(&[u8])) -> Result<(), fanfold::device::DeviceError> {
         self.lose(|instr| matches!(instr, Instr::Output { value: v, .. } if *v == value))?;
-        self.host.read(value, bytes)
+        self.host.read(value, with)
     }
 
     fn counters(&self) -> Counters {

@@ -61,7 +61,7 @@ impl Device for Unlike {
         match &program.instrs[index] {
             Instr::Compute { node, output, .. } if node.ends_with(".gate") => {
                 let mut bytes = Vec::new();
-                self.device.read(*output, &mut bytes)?;
+                self.device.read(*output, &mut |found| bytes.extend_from_slice(found))?;
                 let experts = *resolve(&program.values[*output].shape, &self.env.unwrap()).last().unwrap();
                 let mut logits: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
                 logits.iter_mut().step_by(experts.max(1)).for_each(|logit| *logit += 9.0);
@@ -75,8 +75,8 @@ impl Device for Unlike {
         self.device.write(value, bytes)
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), fanfold::device::DeviceError> {
-        self.device.read(value, bytes)
+    fn read(&mut self, value: usize, with: &mut dyn FnMut(&[u8])) -> Result<(), fanfold::device::DeviceError> {
+        self.device.read(value, with)
     }
 
     fn counters(&self) -> Counters {

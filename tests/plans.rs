@@ -252,3 +252,34 @@ fn ranks_that_share_a_memory_are_counted_together() {
     assert!(weights(Holding::Widened) > weights(Holding::Laid) * 19 / 10);
     assert!(weights(Holding::Streamed) < weights(Holding::Widened) / 2);
 }
+
+/// Ranks without a share take no part: the others give the bits that they give alone, and one of them owns what a single rank
+/// must, such as biases of sums, decisions, and outputs that all hold.
+#[test]
+fn a_rank_without_a_share_takes_no_part() {
+    let tokens: Vec<u32> = (1..9).collect();
+    for (name, strategy) in [
+        ("qwen2-moe", Strategy::Tensor),
+        ("qwen2-moe", Strategy::Column),
+        ("gpt2", Strategy::Tensor),
+        ("gpt2", Strategy::Row),
+        ("llama-uneven", Strategy::Column),
+    ] {
+        let model = Arc::new(open(name));
+        let run = |ratios: &[f64]| {
+            let plan = plan(model.graph(), strategy, ratios).unwrap();
+            let mut engine =
+                Engine::open(model.clone(), &plan, hosts(ratios.len()), all_logits(), Arc::new(|_| ())).unwrap();
+            let logits = engine.feed(&tokens).unwrap();
+            (logits, engine.report().unwrap().len())
+        };
+        let (expected, _) = run(&[2.0, 1.0]);
+        for ratios in [[0.0, 2.0, 1.0], [2.0, 0.0, 1.0], [2.0, 1.0, 0.0]] {
+            let (found, ranks) = run(&ratios);
+            assert_eq!((&found, ranks), (&expected, 2), "{name} {strategy} {ratios:?}");
+        }
+    }
+    let model = open("llama-uneven");
+    let whole = Plan::whole(model.graph(), 3).build().unwrap();
+    assert_eq!(whole.taking_part().1, [0], "what every rank would repeat is computed once");
+}

@@ -99,16 +99,18 @@ pub trait Communicator: Send {
         // An empty sum has no bytes to exchange, but every rank takes part in the collective.
         received.resize_with(world, || Some(&mut []));
         self.all_to_all(&parts, &mut received)?;
-        fold(&given, sum);
+        for (rank, part) in given.chunks(sum.len().max(1)).enumerate() {
+            add(rank, part, sum);
+        }
         Ok(())
     }
 
-    /// Replaces `values` by their sum over all ranks, added in the order of ranks: every rank gets the same bits.
+    /// Fills `sum` with the sum of `mine` over all ranks, added in the order of ranks: every rank gets the same bits.
     ///
-    /// Errors when a rank sends another number of elements, and as [`all_to_all`](Communicator::all_to_all).
-    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), CommError> {
-        let mine = values.to_vec();
-        self.reduce_scatter(&vec![mine.as_slice(); self.world_size()], values)
+    /// Errors when a rank sends another number of elements than `sum` has, and as
+    /// [`all_to_all`](Communicator::all_to_all).
+    fn all_reduce(&mut self, mine: &[f32], sum: &mut [f32]) -> Result<(), CommError> {
+        self.reduce_scatter(&vec![mine; self.world_size()], sum)
     }
 
     /// Copies `bytes` of rank `root` into `bytes` of every other rank.
@@ -151,11 +153,12 @@ fn keep_own(rank: usize, parts: &[Option<&[u8]>], received: &mut [Option<&mut [u
     Ok(())
 }
 
-/// Fills `sum` with the sum of the parts in `given`, each as long as `sum`, added in their order.
-fn fold(given: &[f32], sum: &mut [f32]) {
-    for (n, part) in given.chunks(sum.len().max(1)).enumerate() {
-        for (sum, x) in sum.iter_mut().zip(part) {
-            *sum = if n == 0 { *x } else { *sum + x };
-        }
+/// Adds the part of rank `rank` to `sum`. Called for the ranks in their order; the first part replaces what was there.
+fn add(rank: usize, part: &[f32], sum: &mut [f32]) {
+    if rank == 0 {
+        return sum.copy_from_slice(part);
+    }
+    for (sum, x) in sum.iter_mut().zip(part) {
+        *sum += x;
     }
 }

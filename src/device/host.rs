@@ -201,10 +201,9 @@ impl Device for HostDevice {
         Ok(())
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), DeviceError> {
+    fn read(&mut self, value: usize, with: &mut dyn FnMut(&[u8])) -> Result<(), DeviceError> {
         let (program, env) = self.loaded()?;
-        bytes.clear();
-        bytes.extend_from_slice(self.shaped(&program.values[value], &env)?.bytes());
+        with(self.shaped(&program.values[value], &env)?.bytes());
         Ok(())
     }
 

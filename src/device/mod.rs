@@ -60,9 +60,11 @@ pub trait Device: Send {
     /// Writes all elements of a value, row-major and little-endian. Errors when their number is not the value's.
     fn write(&mut self, value: usize, bytes: &[u8]) -> Result<(), DeviceError>;
 
-    /// Replaces `bytes` by all elements of a value, row-major and little-endian. Waits for the instructions that
-    /// compute it. Errors when there was no progress for the device's deadline, and when the device was lost.
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), DeviceError>;
+    /// Calls `with` once, with all elements of a value, row-major and little-endian. Waits for the instructions that compute it.
+    ///
+    /// The bytes may be memory that the device shares with the host, and are only lent. Errors when there was no progress for
+    /// the device's deadline, and when the device was lost.
+    fn read(&mut self, value: usize, with: &mut dyn FnMut(&[u8])) -> Result<(), DeviceError>;
 
     /// What the device has done since it was opened.
     fn counters(&self) -> Counters;

@@ -41,7 +41,8 @@ pub struct Engine {
 impl Engine {
     /// Lowers `plan` and loads every rank's shard onto its device.
     ///
-    /// `plan` has one rank per device, in the order of `devices`. `progress` is told how many bytes of a shard have been loaded
+    /// `plan` has one rank per device, in the order of `devices`. A device whose rank has an empty share of everything is dropped:
+    /// ranks are numbered without it. `progress` is told how many bytes of a shard have been loaded
     /// since it was told last, by several threads at once. Errors when the plan is for another model or another number of
     /// devices, when a device lacks memory, or when a weight cannot be read.
     pub fn open(
@@ -65,12 +66,19 @@ impl Engine {
         options: EngineOptions,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Engine, GenerateError> {
+        if devices.len() != plan.world_size {
+            let (plan, devices) = (plan.world_size, devices.len());
+            return Err(SessionError::WorldSize { plan, devices }.into());
+        }
+        let (plan, ranks) = plan.taking_part();
+        let taking = |(rank, device)| ranks.contains(&rank).then_some(device);
+        let devices: Vec<Box<dyn Device>> = devices.into_iter().enumerate().filter_map(taking).collect();
         let room = |(i, device): (usize, &dyn Device)| Room {
             largest: device.largest_tensor(),
             ..Room::new(device.name(), None, i)
         };
         let rooms: Vec<Room> = devices.iter().map(AsRef::as_ref).enumerate().map(room).collect();
-        let (program, limits) = prepare(&model, plan, &options, &rooms)?;
+        let (program, limits) = prepare(&model, &plan, &options, &rooms)?;
         program.check(&limits, &rooms)?;
         let session_options = Options::new(limits).deadline(options.deadline);
         let session = Session::open(program, devices, weights, session_options, progress)?;

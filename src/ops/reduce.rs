@@ -1,8 +1,7 @@
 //! ReduceMean, ReduceSum and a weighted sum over one dimension.
 //!
-//! Their dimension is contracted: cut, each rank adds its part, and a mean divides by the global length. Folding what
-//! the ranks contributed is the same ReduceSum, over the ranks, in their order; pooling the positions of padded texts is
-//! the weighted sum. Read `shaders/reduce.wgsl` next.
+//! Their dimension is contracted: cut, each rank adds its part, and a mean divides by the global length. Pooling the
+//! positions of padded texts is the weighted sum. Read `shaders/reduce.wgsl` next.
 
 use super::error::OpError;
 use crate::random::Random;

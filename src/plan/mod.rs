@@ -124,6 +124,28 @@ impl Plan {
         )
     }
 
+    /// The plan of the ranks that take part, and their numbers in this one: of the ratios 0 : 2 : 1 the ranks 1 and 2.
+    ///
+    /// A rank with an empty share of every node that is cut would only repeat what others compute. An engine leaves it out, so
+    /// that the first of the others owns what one rank must: decisions, biases of sums, and outputs that all hold.
+    #[doc(hidden)]
+    pub fn taking_part(&self) -> (Plan, Vec<usize>) {
+        let fits = self.nodes.iter().all(|node| node.cut.world_size() == self.world_size);
+        let has_share = |rank: &usize| self.nodes.iter().any(|node| !node.cut.range(*rank).is_empty());
+        let mut ranks: Vec<usize> = (0..self.world_size).filter(|rank| !fits || has_share(rank)).collect();
+        if ranks.is_empty() {
+            // Nothing is cut: one rank computes everything.
+            ranks = (0..self.world_size.min(1)).collect();
+        }
+        let mut plan = self.clone();
+        plan.world_size = ranks.len();
+        plan.ratios = ranks.iter().filter_map(|&rank| self.ratios.get(rank).copied()).collect();
+        if fits {
+            plan.nodes.iter_mut().for_each(|node| node.cut = node.cut.of_ranks(&ranks));
+        }
+        (plan, ranks)
+    }
+
     /// The factor and cut of every node of `graph`, `None` where a node runs whole.
     ///
     /// Errors when the plan is for another graph or of an older fanfold, names a node or factor that does not exist, or cuts what its rule

@@ -1,104 +1,213 @@
-//! One rank's side of an exchange: packs the regions that it sends, calls the communicator's collective, and unpacks
-//! the regions that arrive.
+//! One rank's side of an exchange: which bytes of a value go to whom, the communicator's collective, and where the bytes
+//! that arrive belong.
 //!
-//! It deliberately knows no device: it works on bytes on the host. It adds nothing either: the addends of a sum are
-//! added by an instruction of the program that follows the exchange. Read `rank.rs` for who calls it.
+//! It deliberately knows no device: it works on bytes on the host. Regions that lie without gaps are handed to the communicator
+//! where they are; only others are packed and unpacked. Read `rank.rs` for who calls it.
 
 use super::error::SessionError;
 use crate::comm::Communicator;
+use crate::shape::{Env, Shape, resolve};
 use crate::sharding::Redistribute;
 use crate::tensor::{Region, SymbolicRegion, copy_region};
+use std::collections::HashMap;
+use std::ops::Range;
 
-/// The host buffers of a rank's exchanges. They are kept between exchanges, so that a decode step allocates nothing.
+/// The exchanges of a rank, prepared for the sizes of the last call, and their buffers on the host. Both are kept between
+/// calls, so that a decode step prepares nothing.
 #[derive(Default)]
 pub(super) struct Exchanger {
-    /// The whole local value that regions are sent from.
-    pub(super) source: Vec<u8>,
-    /// The whole local value that arriving regions are written into.
-    pub(super) target: Vec<u8>,
-    packed: Vec<u8>,
-    arrived: Vec<u8>,
+    sizes: Option<Env>,
+    routes: HashMap<usize, Route>,
+    // In words, so that the numbers in them are aligned.
+    packed: Vec<u32>,
+    arrived: Vec<u32>,
+    target: Vec<u32>,
+    /// The bytes of the value in `target`.
+    length: usize,
 }
 
-/// What a rank sends, or what it receives: the shape of its local value, and for each peer the region of that value
+/// What a rank sends, or what it receives: the symbolic shape of its local value, and for each peer the region of that value
 /// that travels, if any.
-pub(super) struct Side<'a> {
-    pub(super) shape: Vec<usize>,
-    pub(super) regions: &'a [Option<SymbolicRegion>],
+pub(super) type Side<'a> = (&'a Shape, &'a [Option<SymbolicRegion>]);
+
+/// An exchange at the sizes of one call.
+struct Route {
+    kind: Redistribute,
+    /// The bytes of an element.
+    size: usize,
+    sent: End,
+    received: End,
+    /// Bytes sent to other ranks.
+    bytes: u64,
 }
 
-impl Side<'_> {
-    /// The region of each peer, with the sizes of this call in place of symbols.
-    fn resolved(&self) -> Vec<Option<Region>> {
-        self.regions.iter().map(|region| region.as_ref().map(|region| region.resolve(&self.shape))).collect()
+/// One side of an exchange at the sizes of one call. All ranges are of bytes.
+struct End {
+    shape: Vec<usize>,
+    /// The bytes of the whole value.
+    bytes: usize,
+    parts: Vec<Option<Part>>,
+    /// Whether the parts lie in the value without gaps, one after the other in the order of ranks.
+    in_order: bool,
+    /// Whether the parts are all of the value.
+    complete: bool,
+}
+
+/// The region of a value that travels to a peer, or comes from it.
+struct Part {
+    region: Region,
+    /// Where it lies in the value, if without gaps.
+    place: Option<Range<usize>>,
+    /// Where it lies when it is packed. Equal regions are packed once.
+    packed: Range<usize>,
+}
+
+impl End {
+    fn new(env: &Env, size: usize, (shape, regions): Side<'_>, once: bool) -> End {
+        let shape = resolve(shape, env);
+        let bytes = shape.iter().product::<usize>() * size;
+        let mut parts: Vec<Option<Part>> = Vec::new();
+        let (mut packed, mut end, mut in_order, mut covered) = (0, 0, true, 0);
+        for region in regions {
+            parts.push(region.as_ref().map(|region| {
+                let region = region.resolve(&shape);
+                let place = region.contiguous(&shape).map(|range| range.start * size..range.end * size);
+                let length = region.numel() * size;
+                let known = parts.iter().flatten().find(|part| once && part.region == region);
+                let packed = match known {
+                    Some(part) => part.packed.clone(),
+                    None => {
+                        packed += length;
+                        packed - length..packed
+                    }
+                };
+                in_order &= place.as_ref().is_some_and(|place| place.start >= end);
+                end = place.as_ref().map_or(end, |place| place.end);
+                covered += length;
+                Part { region, place, packed }
+            }));
+        }
+        End { shape, bytes, parts, in_order, complete: covered >= bytes }
+    }
+
+    /// Where each part arrives: in its place of `buffer`, which is the value if the parts lie in order there, else the packed parts.
+    fn buffers<'a>(&self, buffer: &'a mut [u8]) -> Vec<Option<&'a mut [u8]>> {
+        let (mut rest, mut taken) = (buffer, 0);
+        let mut buffers = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            buffers.push(part.as_ref().map(|part| {
+                let place = part.place.as_ref().filter(|_| self.in_order).unwrap_or(&part.packed).clone();
+                let (before, after) = std::mem::take(&mut rest).split_at_mut(place.end - taken);
+                rest = after;
+                let start = place.start - taken;
+                taken = place.end;
+                &mut before[start..]
+            }));
+        }
+        buffers
+    }
+
+    /// The bytes that its parts take when they are packed.
+    fn packed(&self) -> usize {
+        self.parts.iter().flatten().map(|part| part.packed.end).max().unwrap_or(0)
     }
 }
 
+/// Makes `words` hold `bytes` bytes, of any value.
+fn sized(words: &mut Vec<u32>, bytes: usize) -> &mut [u8] {
+    words.resize(bytes.div_ceil(4), 0);
+    &mut bytemuck::cast_slice_mut(words)[..bytes]
+}
+
 impl Exchanger {
-    /// Sends regions of `source`, fills `target` with the regions that arrive, and returns the bytes sent to other
-    /// ranks.
+    /// Prepares the exchange of instruction `instr` for a call of the sizes in `env`, unless it is. Returns whether the rank
+    /// sends anything in it.
+    pub(super) fn prepare(
+        &mut self,
+        (instr, kind): (usize, Redistribute),
+        rank: usize,
+        env: &Env,
+        size: usize,
+        (send, receive): (Side<'_>, Side<'_>),
+    ) -> bool {
+        let sizes = Env { past: 0, ..*env };
+        if self.sizes != Some(sizes) {
+            self.routes.clear();
+            self.sizes = Some(sizes);
+        }
+        let route = self.routes.entry(instr).or_insert_with(|| {
+            let (sent, received) = (End::new(env, size, send, true), End::new(env, size, receive, false));
+            let others = sent.parts.iter().enumerate().filter(|(to, _)| *to != rank);
+            let bytes = others.filter_map(|(_, part)| Some(part.as_ref()?.packed.len() as u64)).sum();
+            Route { kind, size, sent, received, bytes }
+        });
+        route.sent.parts.iter().any(Option::is_some)
+    }
+
+    /// Performs the exchange of instruction `instr`, which was prepared: sends regions of `source`, the whole local value, and
+    /// fills [`Exchanger::target`]. Returns the bytes sent to other ranks.
     ///
-    /// `size` is the length of an element in bytes. Elements of `target` that no region covers become zero. Errors
-    /// when the communicator's collective does.
+    /// Elements of the target that no region covers become zero. Errors when the communicator's collective does.
     pub(super) fn exchange(
         &mut self,
         communicator: &mut dyn Communicator,
-        kind: Redistribute,
-        size: usize,
-        (send, receive): (Side<'_>, Side<'_>),
+        instr: usize,
+        source: &[u8],
     ) -> Result<u64, SessionError> {
-        let rank = communicator.rank();
-        let (sent, received) = (send.resolved(), receive.resolved());
-        // In an all-gather every peer is sent the same region: pack it once.
-        let mut places: Vec<Option<std::ops::Range<usize>>> = Vec::new();
-        self.packed.clear();
-        for (q, region) in sent.iter().enumerate() {
-            let known = sent[..q].iter().position(|other| other == region);
-            places.push(match (region, known) {
-                (None, _) => None,
-                (Some(_), Some(known)) => places[known].clone(),
-                (Some(region), None) => {
-                    let start = self.packed.len();
-                    self.packed.resize(start + region.numel() * size, 0);
-                    let shape = region.shape();
-                    let part = (&mut self.packed[start..], shape.as_slice(), &Region::whole(&shape));
-                    copy_region(size, (&self.source, &send.shape, region), part);
-                    Some(start..self.packed.len())
-                }
-            });
+        let Exchanger { routes, packed, arrived, target, length, .. } = self;
+        let Some(route) = routes.get(&instr) else { return Err(SessionError::NotLoaded) };
+        let Route { kind, size, sent, received, bytes } = route;
+        *length = received.bytes;
+        // Numbers are added where they are, so they must be aligned there.
+        let aligned = source.as_ptr().align_offset(align_of::<f32>()) == 0;
+        let packed = sized(packed, sent.packed());
+        for part in sent.parts.iter().flatten().filter(|part| !aligned || part.place.is_none()) {
+            let shape = part.region.shape();
+            let whole = (&mut packed[part.packed.clone()], shape.as_slice(), &Region::whole(&shape));
+            copy_region(*size, (source, &sent.shape, &part.region), whole);
         }
-        let parts: Vec<Option<&[u8]>> =
-            places.iter().map(|place| place.clone().map(|place| &self.packed[place])).collect();
-        let lengths = received.iter().map(|region| region.as_ref().map(|region| region.numel() * size));
-        self.arrived.resize(lengths.clone().flatten().sum(), 0);
-        let mut rest = self.arrived.as_mut_slice();
-        let mut buffers: Vec<Option<&mut [u8]>> = Vec::new();
-        for length in lengths {
-            buffers.push(length.map(|length| {
-                let (buffer, after) = std::mem::take(&mut rest).split_at_mut(length);
-                rest = after;
-                buffer
-            }));
+        let part = |part: &Part| match &part.place {
+            Some(place) if aligned => &source[place.clone()],
+            _ => &packed[part.packed.clone()],
+        };
+        let parts: Vec<Option<&[u8]>> = sent.parts.iter().map(|sent| sent.as_ref().map(part)).collect();
+        let target = sized(target, received.bytes);
+        match kind {
+            Redistribute::AllReduce => {
+                let mine = parts.first().copied().flatten().unwrap_or_default();
+                communicator.all_reduce(bytemuck::cast_slice(mine), bytemuck::cast_slice_mut(target))?;
+                return Ok(*bytes);
+            }
+            Redistribute::ReduceScatter => {
+                let parts: Vec<&[f32]> =
+                    parts.iter().map(|part| bytemuck::cast_slice(part.unwrap_or_default())).collect();
+                communicator.reduce_scatter(&parts, bytemuck::cast_slice_mut(target))?;
+                return Ok(*bytes);
+            }
+            _ if !received.complete => target.fill(0),
+            _ => {}
         }
+        let direct = received.in_order;
+        let arriving = if direct { &mut *target } else { sized(arrived, received.packed()) };
+        let mut buffers = received.buffers(arriving);
         match kind {
             Redistribute::AllGather => {
-                let mine = parts.iter().copied().flatten().next();
-                communicator.all_gather(mine, &mut buffers)?;
+                communicator.all_gather(parts.iter().copied().flatten().next(), &mut buffers)?;
             }
-            // All other kinds send each peer a region of its own. The addends of a sum are only exchanged here; the
-            // program adds them afterwards, in the order of ranks.
+            // All other kinds send each peer a region of its own.
             _ => communicator.all_to_all(&parts, &mut buffers)?,
         }
-        self.target.clear();
-        self.target.resize(receive.shape.iter().product::<usize>() * size, 0);
-        for (region, buffer) in received.iter().zip(&buffers) {
-            if let (Some(region), Some(buffer)) = (region, buffer) {
-                let shape = region.shape();
-                let part = (&**buffer, shape.as_slice(), &Region::whole(&shape));
-                copy_region(size, part, (&mut self.target, &receive.shape, region));
-            }
+        drop(buffers);
+        for part in received.parts.iter().flatten().filter(|_| !direct) {
+            let shape = part.region.shape();
+            let whole = (&bytemuck::cast_slice(arrived)[part.packed.clone()], shape.as_slice(), &Region::whole(&shape));
+            copy_region(*size, whole, (target, &received.shape, &part.region));
         }
-        let others = parts.iter().enumerate().filter(|(to, _)| *to != rank);
-        Ok(others.filter_map(|(_, part)| part.map(|part| part.len() as u64)).sum())
+        Ok(*bytes)
+    }
+
+    /// The bytes of the whole value that the last exchange made.
+    pub(super) fn target(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.target)[..self.length]
     }
 }

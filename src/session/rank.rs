@@ -6,13 +6,13 @@
 
 use super::check::{check_env, check_input};
 use super::error::SessionError;
-use super::exchange::{Exchanger, Side};
+use super::exchange::Exchanger;
 use super::position::Position;
 use super::shards::{OutputShard, Tensors};
 use crate::comm::Communicator;
 use crate::device::{Counters, Device};
 use crate::program::{Instr, RankProgram};
-use crate::shape::{Env, Limits, resolve};
+use crate::shape::{Env, Limits};
 use crate::tensor::{DType, Tensor};
 use crate::wait::Progress;
 use crate::weights::Weights;
@@ -224,14 +224,18 @@ impl Rank {
                     }
                 }
                 Instr::Zero { .. } => self.device.execute(index)?,
-                Instr::Exchange { .. } => {
+                Instr::Exchange { node, to, .. } => {
                     let started = Instant::now();
-                    self.exchange(env, instr)?;
+                    self.exchange(env, (index, instr))?;
                     self.exchange_time += started.elapsed();
+                    // A sum may overflow although none of its addends does.
+                    if let Some(found @ None) = &mut watched {
+                        **found = self.look(index, node, *to)?;
+                    }
                 }
                 Instr::Output { name, value, region } => {
                     let mut bytes = Vec::new();
-                    self.device.read(*value, &mut bytes)?;
+                    self.device.read(*value, &mut |found| bytes.extend_from_slice(found))?;
                     shards.push(OutputShard { name: name.clone(), region: region.clone(), bytes });
                 }
             }
@@ -245,33 +249,36 @@ impl Rank {
         if self.program.values[value].dtype != DType::F32 {
             return Ok(None);
         }
-        let bytes = &mut self.exchanger.source;
-        self.device.read(value, bytes)?;
-        let values = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let mut bad = None;
+        self.device.read(value, &mut |bytes| {
+            let values = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+            bad = { values }.find(|value| !value.is_finite());
+        })?;
         let (rank, device, node) = (self.program.rank, self.device.name().to_string(), node.to_string());
-        let bad = { values }.find(|value| !value.is_finite());
         Ok(bad.map(|value| NotFinite { rank, device, node, value, instr }))
     }
 
-    /// Runs an exchange instruction: reads the source value from the device, exchanges regions, and writes the target
-    /// value.
+    /// Runs an exchange instruction, `(number, instruction)`: the source value is sent from where the device hands it out, and
+    /// what arrives is written into the target value.
     #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "only the span names the node"))]
-    fn exchange(&mut self, env: &Env, instr: &Instr) -> Result<(), SessionError> {
+    fn exchange(&mut self, env: &Env, (index, instr): (usize, &Instr)) -> Result<(), SessionError> {
         let Instr::Exchange { node, kind, from, to, send, receive } = instr else { return Ok(()) };
         let (source, target) = (&self.program.values[*from], &self.program.values[*to]);
         let span = crate::trace::span!("exchange", rank = self.program.rank, node = node.as_str(), kind = %kind, bytes = crate::trace::Empty);
-        let (sent, received) = (
-            Side { shape: resolve(&source.shape, env), regions: send },
-            Side { shape: resolve(&target.shape, env), regions: receive },
-        );
-        if send.iter().any(Option::is_some) {
-            self.device.read(*from, &mut self.exchanger.source)?;
-        }
-        let (size, ends) = (source.dtype.size(), (sent, received));
-        let sent_bytes = self.exchanger.exchange(self.communicator.as_mut(), *kind, size, ends)?;
+        let ends = ((&source.shape, send.as_slice()), (&target.shape, receive.as_slice()));
+        let sends = self.exchanger.prepare((index, *kind), self.program.rank, env, source.dtype.size(), ends);
+        let Rank { exchanger, communicator, device, .. } = self;
+        let mut exchange = |source: &[u8]| exchanger.exchange(communicator.as_mut(), index, source);
+        let sent_bytes = if sends {
+            let mut sent = Ok(0);
+            device.read(*from, &mut |source| sent = exchange(source))?;
+            sent?
+        } else {
+            exchange(&[])?
+        };
         crate::trace::record!(span, "bytes", sent_bytes);
         self.sent_bytes += sent_bytes;
         self.exchanges += 1;
-        Ok(self.device.write(*to, &self.exchanger.target)?)
+        Ok(self.device.write(*to, self.exchanger.target())?)
     }
 }

@@ -101,6 +101,11 @@ impl Cut {
         self.ranges.len()
     }
 
+    /// The intervals of these ranks alone.
+    pub(crate) fn of_ranks(&self, ranks: &[usize]) -> Cut {
+        Cut::new(ranks.iter().map(|&rank| self.range(rank)).collect())
+    }
+
     /// The interval of `rank`.
     #[doc(hidden)]
     pub fn range(&self, rank: usize) -> Range<usize> {

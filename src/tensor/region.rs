@@ -30,6 +30,23 @@ impl Region {
     pub fn numel(&self) -> usize {
         self.0.iter().map(|r| r.len()).product()
     }
+
+    /// The elements of the region as one range of the elements of a row-major tensor of `shape`, or `None` when others lie
+    /// between them.
+    #[doc(hidden)]
+    pub fn contiguous(&self, shape: &[usize]) -> Option<Range<usize>> {
+        let (mut start, mut stride, mut part) = (0, 1, false);
+        for (range, &n) in self.0.iter().zip(shape).rev() {
+            // Of the dimensions before the last one that is covered in part, one index is left.
+            if part && range.len() != 1 {
+                return None;
+            }
+            part |= range.len() != n;
+            start += range.start * stride;
+            stride *= n;
+        }
+        Some(start..start + self.numel())
+    }
 }
 
 /// Copies the region `from` of `source`, a tensor of the shape `source_shape`, onto the region `to` of `target`, a
@@ -110,5 +127,34 @@ impl SymbolicRegion {
     #[doc(hidden)]
     pub fn is_empty(&self) -> bool {
         self.0.iter().any(|(_, range)| range.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contiguous_region_is_one_run_of_elements() {
+        let shape = [2, 3, 4];
+        let ranges = |n: usize| -> Vec<Range<usize>> { (0..=n).flat_map(|a| (a..=n).map(move |b| a..b)).collect() };
+        let all = ranges(2).into_iter().flat_map(|a| {
+            let pairs = ranges(3).into_iter().flat_map(|b| ranges(4).into_iter().map(move |c| (b.clone(), c)));
+            pairs.map(move |(b, c)| (a.clone(), b, c))
+        });
+        for (a, b, c) in all {
+            let region = Region(vec![a.clone(), b.clone(), c.clone()]);
+            let elements = a.flat_map(|i| {
+                let c = c.clone();
+                b.clone().flat_map(move |j| c.clone().map(move |k| (i * 3 + j) * 4 + k))
+            });
+            let elements: Vec<usize> = elements.collect();
+            let gapless = elements.windows(2).all(|pair| pair[1] == pair[0] + 1);
+            let found = region.contiguous(&shape);
+            match &found {
+                Some(range) => assert_eq!(range.clone().collect::<Vec<_>>(), elements, "{region:?}"),
+                None => assert!(!gapless || elements.is_empty(), "{region:?}"),
+            }
+        }
     }
 }

@@ -253,12 +253,15 @@ impl Device for Faulty {
         self.host.write(value, bytes)
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), fanfold::device::DeviceError> {
-        self.host.read(value, bytes)?;
-        if let (Fault::Lies, Some(first)) = (self.fault, bytes.first_chunk_mut::<4>()) {
-            *first = 7f32.to_le_bytes();
-        }
-        Ok(())
+    fn read(&mut self, value: usize, with: &mut dyn FnMut(&[u8])) -> Result<(), fanfold::device::DeviceError> {
+        let lies = matches!(self.fault, Fault::Lies);
+        self.host.read(value, &mut |found| {
+            let mut bytes = found.to_vec();
+            if let (true, Some(first)) = (lies, bytes.first_chunk_mut::<4>()) {
+                *first = 7f32.to_le_bytes();
+            }
+            with(&bytes);
+        })
     }
 
     fn counters(&self) -> Counters {
@@ -324,9 +327,9 @@ impl<F: FnMut(Hook<'_>) -> Result<(), DeviceError> + Send> Device for Hooked<F> 
         self.host.write(value, bytes)
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), DeviceError> {
+    fn read(&mut self, value: usize, with: &mut dyn FnMut(&[u8])) -> Result<(), DeviceError> {
         (self.hook)(Hook::Read(value))?;
-        self.host.read(value, bytes)
+        self.host.read(value, with)
     }
 
     fn counters(&self) -> Counters {

@@ -207,12 +207,11 @@ impl Device for GpuDevice {
         Ok(())
     }
 
-    fn read(&mut self, value: usize, bytes: &mut Vec<u8>) -> Result<(), DeviceError> {
+    fn read(&mut self, value: usize, with: &mut dyn FnMut(&[u8])) -> Result<(), DeviceError> {
         let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
         let size = loaded.bytes(context, value)?;
         let buffer = loaded.buffer(context, value)?.clone();
-        bytes.clear();
-        loaded.recorder.read(context, &buffer, size, bytes)?;
+        loaded.recorder.read(context, &buffer, size, with)?;
         context.counters.reads += 1;
         Ok(())
     }

@@ -147,28 +147,29 @@ impl Recorder {
         Ok(Some(submission))
     }
 
-    /// Submits, waits, and appends the first `bytes` of `source` to `out`.
+    /// Submits, waits, and calls `with` with the first `bytes` of `source`.
     pub(super) fn read(
         &mut self,
         context: &mut Context,
         source: &wgpu::Buffer,
         bytes: u64,
-        out: &mut Vec<u8>,
+        with: &mut dyn FnMut(&[u8]),
     ) -> Result<(), DeviceError> {
+        if bytes == 0 {
+            with(&[]);
+            return Ok(());
+        }
         if bytes > self.reader.buffer().size() {
             // Larger than any value that the program sends or returns: the caller reads back an activation in
             // between.
             self.reader = Reader::new(context, bytes)?;
         }
-        if bytes > 0 {
-            self.pass = None;
-            let encoder =
-                self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
-            encoder.copy_buffer_to_buffer(source, 0, self.reader.buffer(), 0, bytes);
-            if let Some(submission) = self.submit(context)? {
-                self.reader.take(context, &submission, bytes, out)?;
-                self.measure();
-            }
+        self.pass = None;
+        let encoder = self.encoder.get_or_insert_with(|| context.device.create_command_encoder(&Default::default()));
+        encoder.copy_buffer_to_buffer(source, 0, self.reader.buffer(), 0, bytes);
+        if let Some(submission) = self.submit(context)? {
+            self.reader.take(context, &submission, bytes, with)?;
+            self.measure();
         }
         Ok(())
     }

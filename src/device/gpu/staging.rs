@@ -96,18 +96,18 @@ impl Reader {
         &self.buffer
     }
 
-    /// Waits for `submission`, then appends the first `bytes` of the buffer to `out`.
+    /// Waits for `submission`, then calls `with` with the first `bytes` of the buffer.
     pub(super) fn take(
         &self,
         context: &Context,
         submission: &wgpu::SubmissionIndex,
         bytes: u64,
-        out: &mut Vec<u8>,
+        with: &mut dyn FnMut(&[u8]),
     ) -> Result<(), DeviceError> {
         let mapping = Mapping::request(&self.buffer, wgpu::MapMode::Read, bytes);
         context.wait(&mapping, Some(submission))?;
         let view = self.buffer.get_mapped_range(0..bytes).map_err(|error| context.refused(error.to_string()))?;
-        out.extend_from_slice(&view);
+        with(&view);
         drop(view);
         self.buffer.unmap();
         Ok(())

@@ -1,8 +1,8 @@
 //! Lowering: from a graph and a plan to one list of instructions per rank.
 //!
 //! It is written once, over sharding rules: a node's cut says in which placement it needs each input, and a value
-//! that is held in another placement is redistributed first. It names no op but the two that redistribution is made
-//! of, Slice and ReduceSum. Read [`crate::sharding`] first.
+//! that is held in another placement is redistributed first. It names no op but the one that redistribution needs,
+//! Slice. Read [`crate::sharding`] first.
 
 mod draft;
 mod redistribute;

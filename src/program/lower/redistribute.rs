@@ -1,13 +1,13 @@
 //! Redistribution: from the placement that a value is held in to the placement that a node needs.
 //!
 //! Each change of placement is one collective, or none where every rank already holds what it needs. No op is named but the
-//! two that redistribution is made of, Slice and ReduceSum. Read [`crate::sharding::Redistribute`] for the table of changes.
+//! one that redistribution needs, Slice. Read [`crate::sharding::Redistribute`] for the table of changes.
 
 use super::draft::Draft;
 use super::{Locals, Lowering};
 use crate::graph::ValueId;
 use crate::kernel::Layout;
-use crate::ops::{Op, Reduce, ReduceKind, Slice};
+use crate::ops::{Op, Slice};
 use crate::program::error::ProgramError;
 use crate::program::instr::Instr;
 use crate::shape::{Dim, Shape};
@@ -94,22 +94,19 @@ impl Lowering<'_> {
                 Ok(self.exchange((&name, value.dtype), kind, locals, target, send, receive))
             }
             (_, _, to) => {
-                // Partial: each rank collects the other ranks' addends of the part that it keeps, stacked in a new
-                // first dimension, and sums over that dimension in rank order.
-                let kept = |r: usize| to.local_shape(&shape, r);
-                let parts = |r: usize| [vec![Dim::Fixed(self.world)], kept(r)].concat();
-                let shapes: Vec<Shape> = (0..self.world).map(parts).collect();
+                // Partial: each rank sends every other one its addends of the part that this keeps. The communicator adds them
+                // in rank order.
                 let send = |_, q: usize| match to {
                     Placement::Shard { dim, cut } => SymbolicRegion(vec![(*dim, cut.range(q))]),
                     _ => SymbolicRegion::default(),
                 };
-                let receive = |r: usize, q: usize| {
-                    let empty = matches!(to, Placement::Shard { cut, .. } if cut.range(r).is_empty());
-                    SymbolicRegion(vec![(0, if empty { q..q } else { q..q + 1 })])
+                // What arrives from each rank is all of the part, unless that is empty.
+                let receive = |r: usize, _| match to {
+                    Placement::Shard { dim, cut } => SymbolicRegion(vec![(*dim, 0..cut.range(r).len())]),
+                    _ => SymbolicRegion::default(),
                 };
-                let gathered = self.exchange((&name, value.dtype), kind, locals, |r| shapes[r].clone(), send, receive);
-                let fold = |_| Op::from(Reduce { kind: ReduceKind::Sum, axis: 0 });
-                self.local((&name, value.dtype), &gathered, |r| shapes[r].clone(), fold)
+                let kept = |r: usize| to.local_shape(&shape, r);
+                Ok(self.exchange((&name, value.dtype), kind, locals, kept, send, receive))
             }
         }
     }

@@ -44,7 +44,7 @@ pub fn main(args: &Args) -> Result<()> {
     if args.target.check {
         check_weights(&model)?;
     }
-    let json = decision.plan.to_json();
+    let json = decision.given.to_json();
     if let Some(file) = output {
         file.write(&[json.as_bytes()])?;
     }
@@ -83,7 +83,7 @@ pub fn main(args: &Args) -> Result<()> {
         }
         say(text.trim_end())?;
     }
-    fits(&decision, &args.target)
+    fits(&decision)
 }
 
 /// What each rank holds, as a table of at most `width` columns.
@@ -104,8 +104,8 @@ fn memory(decision: &Decision, width: usize) -> String {
 ///
 /// The plan may be for another day or another machine, so that this machine's free memory is not held against it: where that
 /// is too small the person is warned.
-fn fits(decision: &Decision, target: &Target) -> Result<()> {
-    let elsewhere = select::rooms(&decision.choices, &target.placing.memory, None);
+fn fits(decision: &Decision) -> Result<()> {
+    let elsewhere = select::rooms(&decision.choices, &decision.memory, None);
     decision.program.check(&decision.limits, &elsewhere)?;
     if let Err(error) = decision.program.check(&decision.limits, &decision.rooms) {
         tell(format_args!("as much as this machine has free now is too little: {}", message(&error.into())));

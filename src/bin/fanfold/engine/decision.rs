@@ -26,7 +26,9 @@ const LONGEST_PLAN: usize = 64 << 20;
 
 /// Everything that is decided before a device is opened.
 pub struct Decision {
-    /// Which rank holds which part of every layer.
+    /// The plan for the devices as they were listed.
+    pub given: Plan,
+    /// Which rank holds which part of every layer, of those ranks that have a share.
     pub plan: Plan,
     /// The plan lowered to instructions, a list per rank.
     pub program: Program,
@@ -36,6 +38,8 @@ pub struct Decision {
     pub choices: Vec<DeviceChoice>,
     /// The memory of each rank's device, as far as it is known.
     pub rooms: Vec<Room>,
+    /// The memory of each rank's device as a person gave it; empty when nobody did.
+    pub memory: Vec<u64>,
     /// The options that the engine is opened with.
     pub options: EngineOptions,
     /// The order of sums that a person asked for.
@@ -78,7 +82,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
         }
         _ => error.into(),
     };
-    let plan = match &placing.plan {
+    let given = match &placing.plan {
         Some(file) => {
             let plan = Plan::from_json(&text_within(file, LONGEST_PLAN)?).map_err(|error| of_plan(error.into()))?;
             if plan.world_size != choices.len() {
@@ -102,7 +106,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     };
     one_each("--memory", "sizes", placing.memory.len(), listed, choices.len())?;
     if placing.exact {
-        plan.check_exact(model.graph()).map_err(|error| of_plan(error.into()))?;
+        given.check_exact(model.graph()).map_err(|error| of_plan(error.into()))?;
         if let Some(other) = choices.iter().find(|choice| *choice != &choices[0]) {
             let reason = format!("{} and {other} are different adapters, whose arithmetic may differ", choices[0]);
             return Err(usage(format!("--exact cannot be promised: {reason}")));
@@ -111,9 +115,18 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     let deadline = Duration::from_secs(placing.timeout);
     let options = options.deadline(deadline);
     let rooms = rooms(&choices, &placing.memory);
+    // A plan that does not fit the model is refused as it was given.
+    given.resolve(model.graph()).map_err(|error| of_plan(error.into()))?;
+    let (plan, ranks) = given.taking_part();
+    for (idle, choice) in choices.iter().enumerate().filter(|(rank, _)| !ranks.contains(rank)) {
+        tell(format_args!("device {idle} ({choice}) has no share of the model and takes no part"));
+    }
+    let choices: Vec<DeviceChoice> = ranks.iter().map(|&rank| choices[rank].clone()).collect();
+    let rooms: Vec<Room> = ranks.iter().map(|&rank| rooms[rank].clone()).collect();
+    let memory = ranks.iter().filter_map(|&rank| placing.memory.get(rank).copied()).collect();
     let (program, limits) = prepare(model, &plan, &options, &rooms).map_err(|error| of_plan(error.into()))?;
     let (numerics, made_for) = (placing.numerics, model.info().context);
-    Ok(Decision { plan, program, limits, choices, rooms, options, numerics, made_for })
+    Ok(Decision { given, plan, program, limits, choices, rooms, memory, options, numerics, made_for })
 }
 
 /// Refuses a list of numbers that is neither empty nor has one entry per device. Devices may be counted as listed or as used:

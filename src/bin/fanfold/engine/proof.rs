@@ -67,11 +67,13 @@ pub fn decide_single(model: &Model, decision: &Decision, target: &Target) -> Res
         let (program, limits) = prepare(model, &plan, &decision.options, &rooms)?;
         let choices = vec![choice.clone()];
         Ok(Decision {
+            given: plan.clone(),
             plan: plan.clone(),
             program,
             limits,
             choices,
             rooms,
+            memory: Vec::new(),
             options: decision.options,
             numerics: decision.numerics,
             made_for: decision.made_for,
