@@ -1,5 +1,5 @@
-//! How kernels for GPUs read weights, shown without a GPU: each load of a kernel is recorded on a software driver, with the lane
-//! that made it and the address. Every address must be inside the weight, and the 32 lanes that a GPU runs together must use
+//! How kernels for GPUs read weights, keys and values, shown without a GPU: each load of a kernel is recorded on a software driver, with the lane
+//! that made it and the address. Every address must be inside the tensor, and the 32 lanes that a GPU runs together must use
 //! nearly all bytes of the memory sectors that they touch.
 
 mod common;
@@ -7,8 +7,8 @@ mod common;
 use common::adapters;
 use fanfold::device::gpu::Backend;
 use fanfold::format::Format;
-use fanfold::kernel::{Kernel, Launch, Layout, Numerics, weight_rows};
-use fanfold::ops::{LaunchContext, Linear, Operator};
+use fanfold::kernel::{Binding, Kernel, Launch, Layout, Numerics, weight_rows};
+use fanfold::ops::{Attention, LaunchContext, Linear, Operator};
 use fanfold::shape::{Dim, Env};
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
@@ -41,13 +41,35 @@ fn product(rows: usize, n: usize, k: usize, format: Format) -> Launch {
     launches.unwrap().remove(0)
 }
 
-/// The kernel's WGSL in which every load `w[..]` is recorded: the index of the element, by the number of the invocation and of its
+/// The launch of attention of one query per head over `positions`, with 32 heads of `d` that share 8 KV heads.
+fn attention(positions: usize, d: usize) -> Launch {
+    let op = Attention { heads: 32, kv_heads: 8, scale: 0.1, causal: true, window: None, softcap: None };
+    let inputs = [vec![1, 1, 32 * d], vec![1, positions, 8 * d], vec![1, positions, 8 * d]];
+    let shapes = inputs.each_ref().map(|shape| shape.iter().map(|&d| Dim::Fixed(d)).collect());
+    let rule = op.rule(&shapes).unwrap();
+    let whole = |shape: &Vec<usize>| std::iter::once(0..shape[1]).collect::<Vec<_>>();
+    let launches = op.launches(&LaunchContext {
+        inputs: &inputs,
+        formats: &[Format::F32; 3],
+        layouts: &[Layout::Dense; 3],
+        pieces: &inputs.each_ref().map(whole),
+        extents: &rule.extents(None, 0),
+        env: &Env::prompt(1),
+        output: &[1, 1, 32 * d],
+        numerics: Numerics::Lanes,
+        subgroup: 32,
+    });
+    launches.unwrap().remove(0)
+}
+
+/// The kernel's WGSL in which every load `name[..]` is recorded: the index of the element, by the number of the invocation and of its
 /// load. The element is still loaded, so that the kernel goes on as it would.
-fn traced(kernel: &Kernel) -> String {
+fn traced(kernel: &Kernel, name: &str) -> String {
     let source = kernel.source().unwrap();
     let mut text = String::new();
     let mut rest = source.as_str();
-    while let Some(at) = rest.find("w[") {
+    let load = format!("{name}[");
+    while let Some(at) = rest.find(&load) {
         let (before, after) = rest.split_at(at);
         text += before;
         let whole_word = !before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.');
@@ -62,7 +84,7 @@ fn traced(kernel: &Kernel) -> String {
         });
         let end = end.unwrap();
         text += &match whole_word {
-            true => format!("w[recorded({})]", &after[2..end]),
+            true => format!("{load}recorded({})]", &after[load.len()..end]),
             false => after[..=end].to_string(),
         };
         rest = &after[end + 1..];
@@ -71,7 +93,8 @@ fn traced(kernel: &Kernel) -> String {
     // The entry point tells who it is before it does anything else.
     let entry = text.find(&format!("fn {}(", kernel.entry)).unwrap();
     let body = entry + text[entry..].find(") {\n").unwrap() + 4;
-    text.insert_str(body, "    invocation = group.x * 256u + local;\n");
+    let lane = if kernel.entry == "attend_lanes" { "lane" } else { "local" };
+    text.insert_str(body, &format!("    invocation = group.x * 256u + {lane};\n"));
     text + &format!(
         "
         var<private> invocation: u32;
@@ -87,9 +110,16 @@ fn traced(kernel: &Kernel) -> String {
     )
 }
 
-/// Runs the launch's first workgroups on `device` and returns what each invocation loaded, in its order, as element indices.
-fn run(device: &wgpu::Device, queue: &wgpu::Queue, launch: &Launch, weight: u64, x: u64, y: u64) -> Vec<Vec<u64>> {
-    let source = traced(&launch.kernel);
+/// Runs the launch's first workgroups on `device` and returns what each invocation loaded of `name`, in its order, as element
+/// indices. `sizes` are the bytes of each binding but the parameters, and `past` is how many positions a state holds.
+fn run(
+    (device, queue): (&wgpu::Device, &wgpu::Queue),
+    (launch, name): (&Launch, &str),
+    sizes: &[u64],
+    past: u32,
+) -> Vec<Vec<u64>> {
+    use wgpu::{BufferBindingType, BufferUsages};
+    let source = traced(&launch.kernel, name);
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: None,
         source: wgpu::ShaderSource::Wgsl(source.into()),
@@ -99,30 +129,35 @@ fn run(device: &wgpu::Device, queue: &wgpu::Queue, launch: &Launch, weight: u64,
     // A tile takes a software driver long, and one shows the pattern.
     let groups = if launch.kernel.entry.starts_with("gemm") { 1 } else { launch.groups[0].min(2) };
     let bytes = u64::from(groups) * 256 * MOST as u64 * 4;
-    let buffer = |size: u64, usage: wgpu::BufferUsages| {
+    let buffer = |size: u64, usage: BufferUsages| {
         device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
     };
-    let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-    let params = buffer(64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
-    queue.write_buffer(&params, 0, bytemuck::cast_slice(&launch.params));
-    let (x, w, y, trace) = (buffer(x, storage), buffer(weight, storage), buffer(y, storage), buffer(bytes, storage));
-    let bound = [(0, &params), (1, &x), (2, &w), (3, &x), (4, &y), (9, &trace)];
+    let storage = BufferUsages::STORAGE | BufferUsages::COPY_SRC;
+    let uniform = |words: &[u32]| {
+        let found =
+            buffer((words.len() as u64 * 4).next_multiple_of(16), BufferUsages::UNIFORM | BufferUsages::COPY_DST);
+        queue.write_buffer(&found, 0, bytemuck::cast_slice(words));
+        found
+    };
+    let trace = buffer(bytes, storage);
+    let mut bound = vec![(0, BufferBindingType::Uniform, uniform(&launch.params))];
+    for ((at, binding), &size) in (1..).zip(&launch.bindings).zip(sizes) {
+        bound.push(match binding {
+            Binding::Run => (at, BufferBindingType::Uniform, uniform(&[past, 0, 0, 0])),
+            Binding::Input { .. } => (at, BufferBindingType::Storage { read_only: true }, buffer(size, storage)),
+            _ => (at, BufferBindingType::Storage { read_only: false }, buffer(size, storage)),
+        });
+    }
+    bound.push((9, BufferBindingType::Storage { read_only: false }, trace.clone()));
+    let entry = |(binding, ty, _): &(u32, BufferBindingType, wgpu::Buffer)| wgpu::BindGroupLayoutEntry {
+        binding: *binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty: *ty, has_dynamic_offset: false, min_binding_size: NonZeroU64::new(0) },
+        count: None,
+    };
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
         label: None,
-        entries: &bound.map(|(binding, _)| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: match binding {
-                    0 => wgpu::BufferBindingType::Uniform,
-                    4 | 9 => wgpu::BufferBindingType::Storage { read_only: false },
-                    _ => wgpu::BufferBindingType::Storage { read_only: true },
-                },
-                has_dynamic_offset: false,
-                min_binding_size: NonZeroU64::new(0),
-            },
-            count: None,
-        }),
+        entries: &bound.iter().map(entry).collect::<Vec<_>>(),
     });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: None,
@@ -136,7 +171,10 @@ fn run(device: &wgpu::Device, queue: &wgpu::Queue, launch: &Launch, weight: u64,
         compilation_options: wgpu::PipelineCompilationOptions { constants: &constants, ..Default::default() },
         cache: None,
     });
-    let entries = bound.map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() });
+    let entries: Vec<_> = bound
+        .iter()
+        .map(|(binding, _, buffer)| wgpu::BindGroupEntry { binding: *binding, resource: buffer.as_entire_binding() })
+        .collect();
     let bindings =
         device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
     let back = buffer(bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
@@ -156,14 +194,14 @@ fn run(device: &wgpu::Device, queue: &wgpu::Queue, launch: &Launch, weight: u64,
     words.chunks(MOST).map(loaded).collect()
 }
 
-/// Bytes that lanes which run together use, over bytes of the sectors that they touch. Panics on an address outside the weight.
+/// Bytes that lanes which run together use, over bytes of the sectors that they touch. Panics on an address outside the tensor.
 fn efficiency(loads: &[Vec<u64>], element: u64, weight: u64) -> f64 {
     let (mut used, mut touched) = (0, 0);
     for lanes in loads.chunks(TOGETHER) {
         for load in 0..lanes.iter().map(Vec::len).max().unwrap_or(0) {
             let elements: BTreeSet<u64> = lanes.iter().filter_map(|lane| lane.get(load)).copied().collect();
             let last = elements.last().map_or(0, |last| (last + 1) * element);
-            assert!(last <= weight, "a load is outside the weight of {weight} bytes");
+            assert!(last <= weight, "a load is outside a tensor of {weight} bytes");
             used += elements.len() as u64 * element;
             // No element is larger than a sector or lies across two.
             touched += elements.iter().map(|i| i * element / SECTOR).collect::<BTreeSet<_>>().len() as u64 * SECTOR;
@@ -182,7 +220,7 @@ fn element(kernel: &Kernel) -> u64 {
 }
 
 #[test]
-fn lanes_that_run_together_read_whole_sectors_of_weights() {
+fn lanes_that_run_together_read_whole_sectors() {
     let Some(info) = adapters().into_iter().find(|info| info.backend == Backend::Vulkan) else { return };
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::VULKAN,
@@ -207,7 +245,7 @@ fn lanes_that_run_together_read_whole_sectors_of_weights() {
                 let (count, row) = weight_rows(format, &[n, k], Layout::Rows);
                 let weight = (count * row) as u64;
                 let (x, y) = ((rows * k * 4) as u64, (rows * n * 4) as u64);
-                let loads = run(&device, &queue, &launch, weight, x, y);
+                let loads = run((&device, &queue), (&launch, "w"), &[x, weight, x, y], 0);
                 assert!(loads.iter().all(|lane| lane.len() < MOST), "a lane has more loads than are recorded");
                 let found = efficiency(&loads, element(&launch.kernel), weight);
                 let name = format!("{} {rows} x {n} x {k} {format}", launch.kernel.entry);
@@ -215,6 +253,18 @@ fn lanes_that_run_together_read_whole_sectors_of_weights() {
                 let each = loads.iter().map(Vec::len).max().unwrap_or(0);
                 report.push(format!("{name}: {found:.2}, {each} loads of a lane"));
             }
+        }
+    }
+    for d in [64, 128] {
+        let launch = attention(4096, d);
+        let (q, state, y) = ((32 * d * 4) as u64, (4096 * 8 * d * 4) as u64, (32 * (d + 2) * 4 * 16) as u64);
+        for name in ["k", "v"] {
+            let loads = run((&device, &queue), (&launch, name), &[y, q, 16, q, state, state], 4095);
+            let found = efficiency(&loads, 16, state);
+            let name = format!("{} {name} of 4096 positions, heads of {d}", launch.kernel.entry);
+            assert!(found >= 0.9, "{name}: {found}");
+            let each = loads.iter().map(Vec::len).max().unwrap_or(0);
+            report.push(format!("{name}: {found:.2}, {each} loads of a lane"));
         }
     }
     insta::assert_snapshot!(report.join("\n"));

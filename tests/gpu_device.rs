@@ -12,11 +12,12 @@ use fanfold::device::{Counters, Device};
 use fanfold::graph::{Graph, Source};
 use fanfold::kernel::Numerics;
 use fanfold::ops::sample::{Role, Sample, weight};
-use fanfold::ops::{Linear, samples};
+use fanfold::ops::{Attention, Linear, samples};
+use fanfold::plan::NodeCut;
 use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, WeightPart, WeightShard};
 use fanfold::random::Random;
 use fanfold::shape::{Dim, Env, Shape};
-use fanfold::sharding::Redistribute;
+use fanfold::sharding::{Cut, Redistribute};
 use fanfold::tensor::SymbolicRegion;
 use fanfold::tensor::{DType, Region, Tensor, relative_error};
 use fanfold::weights::Weights;
@@ -230,6 +231,34 @@ fn blocks_do_not_change_the_order_of_sums() {
             for few in [9, 64, 65] {
                 assert!(large.starts_with(&rows(few)), "{info}, {numerics}: {few} rows of 130");
             }
+        }
+    }
+}
+
+/// Attention over a long state is computed in parts, and a cut over its heads leaves every bit as it is.
+#[test]
+fn parts_of_a_long_state_do_not_depend_on_the_share() {
+    let mut random = Random::new(5);
+    let (heads, kv_heads, d, past) = (7, 7, 12, 700);
+    let op = Attention { heads, kv_heads, scale: 0.3, causal: true, window: None, softcap: None };
+    let mut part = |positions: usize| random.tensor(DType::F32, &[1, positions, heads * d]);
+    let inputs = vec![(Role::Input, part(1)), (Role::Input, part(past + 1)), (Role::Input, part(past + 1))];
+    let sample = Sample { past, ..Sample::new(op, inputs) };
+    let (graph, weights, inputs, env) = common::one_node(&sample);
+    let node = graph.nodes()[0].name.clone();
+    for info in adapters() {
+        for numerics in [Numerics::Sequential, Numerics::Lanes] {
+            let run = |ends: &[usize]| {
+                let starts = [&[0], &ends[..ends.len() - 1]].concat();
+                let cut = Cut::new(starts.iter().zip(ends).map(|(&start, &end)| start..end).collect());
+                let cut = NodeCut { node: node.clone(), factor: "h".into(), cut };
+                let plan = common::plan_of(&graph, Some(cut), ends.len());
+                let options = GpuOptions { numerics: Some(numerics), ..GpuOptions::default() };
+                let open = |_| Box::new(GpuDevice::open(&info, &options).unwrap()) as Box<dyn Device>;
+                let devices = (0..ends.len()).map(open).collect();
+                common::run_plan(&graph, &weights, &inputs, env, &plan, devices)
+            };
+            assert_eq!(run(&[7]), run(&[4, 4, 7]), "{info}, {numerics}");
         }
     }
 }

@@ -117,6 +117,7 @@ fn every_variant_is_written_for_every_backend() {
     let expected = [
         "attention/attend",
         "attention/attend_lanes",
+        "attention/merge",
         "binary/add",
         "binary/mul",
         "cache/append",
@@ -145,8 +146,8 @@ fn every_variant_is_written_for_every_backend() {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     variants.iter().for_each(|kernel| *counts.entry(kernel.shader.name().to_string()).or_default() += 1);
     let expected = [
-        // Orders of sums, and d and e by fours or not.
-        ("attention", 8),
+        // Orders of sums, and d and e by fours or not; and what adds up parts.
+        ("attention", 8 + 1),
         // The function, and how the second input is repeated.
         ("binary", 6),
         ("cache", 1),

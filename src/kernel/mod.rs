@@ -186,6 +186,12 @@ pub enum Binding {
     },
     /// The output of the op, read and written.
     Output,
+    /// Memory that the launches of one op share, of the size that the op asked for. What is in it before is undefined.
+    #[doc(hidden)]
+    Scratch {
+        /// Whether the kernel writes it, or only reads what an earlier launch wrote.
+        written: bool,
+    },
     /// The uniform that changes with every call: `past`, the positions that the KV cache already holds.
     Run,
     /// The parameter block of the kernel's tail.

@@ -103,7 +103,7 @@ impl Tail {
                     "<uniform> tail_run: TailRun".to_string()
                 }
                 Binding::TailValue(n) => format!("<storage, read> other{n}: array<f32>"),
-                Binding::Input { .. } | Binding::Output => continue,
+                Binding::Input { .. } | Binding::Output | Binding::Scratch { .. } => continue,
             };
             let _ = writeln!(text, "@group(0) @binding({number}) var{declaration};");
         }

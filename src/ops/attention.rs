@@ -16,6 +16,15 @@ use crate::tensor::{DType, Tensor};
 
 const SHADER: Shader = Shader::built_in("attention", include_str!("../../shaders/attention.wgsl"));
 
+/// Queries of a call, over all sequences, up to which attention is computed in parts: with more there is work for every lane
+/// anyway.
+const FEW: usize = 16;
+
+/// Positions of a part where one invocation adds up all terms, and where the lanes of a workgroup share them. Both are
+/// multiples of the blocks in which the kernels read keys, and the first is the smaller one.
+const SPAN: usize = 128;
+const LANES_SPAN: usize = 256;
+
 /// Scaled dot-product attention: `softmax(mask(cap(q k^T * scale))) v` per head, over the first `past + seq` positions of `k` and
 /// `v`. Several query heads may share a KV head (grouped-query attention). A query that may attend to no position gives zeros.
 ///
@@ -126,28 +135,49 @@ impl Operator for Attention {
         let element = |len: usize| if len.is_multiple_of(4) { "vec4<f32>" } else { "f32" };
         // The lanes of the second kernel hold values of up to 256 elements.
         let by_lanes = context.numerics == Numerics::Lanes && e <= 256;
-        let kernel = Kernel::new(SHADER, if by_lanes { "attend_lanes" } else { "attend" })
-            .alias("Key", element(d))
-            .alias("Value", element(e))
-            .constant("SCALAR_D", !d.is_multiple_of(4) as u32)
-            .constant("SCALAR_E", !e.is_multiple_of(4) as u32);
+        // Numbers of the whole call decide on parts, so that a rank's share leaves the order of sums as it is.
+        let queries = context.extent("b").global * context.extent("s").global;
+        let span = if by_lanes { LANES_SPAN } else { SPAN };
+        let parts = if queries <= FEW { context.extent("t").global.div_ceil(span) } else { 1 };
+        let span = if parts > 1 { span } else { 0 };
+        let kernel = |entry: &'static str, (key, value): (usize, usize)| {
+            Kernel::new(SHADER, entry)
+                .alias("Key", element(key))
+                .alias("Value", element(value))
+                .constant("SCALAR_D", !key.is_multiple_of(4) as u32)
+                .constant("SCALAR_E", !value.is_multiple_of(4) as u32)
+        };
         let group = self.heads / self.kv_heads;
         let blocks = (s * group.min(h.len)).div_ceil(4);
         let counts = [b, s, t, h.len, h.offset, g.len, g.offset, group, blocks, d, e];
         let mut params: Vec<u32> = counts.iter().map(|&word| word as u32).collect();
         let ranged = context.inputs.len() == 4;
         params.extend([self.causal as u32, ranged as u32, self.window.unwrap_or(0) as u32]);
-        params.extend([self.softcap.unwrap_or(0.0).to_bits(), self.scale.to_bits()]);
-        Ok(vec![Launch {
-            kernel,
-            params,
-            bindings: [0, 1, 2, if ranged { 3 } else { 0 }]
-                .map(Binding::input)
-                .into_iter()
-                .chain([Binding::Output, Binding::Run])
-                .collect(),
-            groups: if by_lanes { linear_grid(b * s * h.len, 1) } else { linear_grid(b * g.len * blocks, 8) },
-        }])
+        params.extend([self.softcap.unwrap_or(0.0).to_bits(), self.scale.to_bits(), span as u32, parts as u32]);
+        let output = if span > 0 { Binding::Scratch { written: true } } else { Binding::Output };
+        let inputs = [0, 1, 2].map(Binding::input);
+        let mut launches = vec![Launch {
+            kernel: kernel(if by_lanes { "attend_lanes" } else { "attend" }, (d, e)),
+            params: params.clone(),
+            bindings: [&[output, Binding::input(if ranged { 3 } else { 0 }), Binding::Run], &inputs[..]].concat(),
+            groups: linear_grid(parts * b * g.len * blocks, if by_lanes { 1 } else { 8 }),
+        }];
+        if span > 0 {
+            launches.push(Launch {
+                // It reads neither keys nor values, so their shapes make no other kernel of it.
+                kernel: kernel("merge", (4, 4)),
+                params,
+                bindings: vec![Binding::Output, Binding::Scratch { written: false }, Binding::Run],
+                groups: linear_grid(context.numel(), 64),
+            });
+        }
+        Ok(launches)
+    }
+
+    fn scratch(&self, len: &dyn Fn(&str) -> usize) -> usize {
+        let parts = len("t").div_ceil(SPAN);
+        let rows = len("b").saturating_mul(len("s")).min(FEW).saturating_mul(len("h"));
+        if parts > 1 { rows.saturating_mul(parts).saturating_mul(len("e").saturating_add(2)) } else { 0 }
     }
 }
 
@@ -157,7 +187,9 @@ fn sample(random: &mut Random) -> Sample {
     let wide = if random.range(0, 5) == 0 { 140 } else { 20 };
     let (d, e) = (random.range(1, wide), random.range(1, wide));
     let causal = random.range(0, 3) > 0;
-    let past = if causal { random.range(0, 150) } else { 0 };
+    // Some states are long enough to be attended to in several parts.
+    let longest = if random.range(0, 2) == 0 { 600 } else { 150 };
+    let past = if causal { random.range(0, longest) } else { 0 };
     // Keys lie in a state that may hold more positions than are filled, or come straight from a projection.
     let (role, t) = if causal { (Role::State, past + s + random.range(0, 5)) } else { (Role::Input, s) };
     let op = Attention {
@@ -165,7 +197,7 @@ fn sample(random: &mut Random) -> Sample {
         kv_heads: g,
         scale: 1.0 / (d as f32).sqrt(),
         causal,
-        window: (causal && random.range(0, 2) == 0).then(|| random.range(1, 12)),
+        window: (causal && random.range(0, 2) == 0).then(|| random.range(1, if past > 150 { 300 } else { 12 })),
         softcap: (random.range(0, 2) == 0).then_some(2.0),
     };
     let mut inputs = vec![

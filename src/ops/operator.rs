@@ -118,6 +118,14 @@ pub trait Operator: Attributes + fmt::Debug + Send + Sync + Any {
         false
     }
 
+    /// The most 32-bit words that a launch of the op needs in [`Binding::Scratch`](crate::kernel::Binding::Scratch), whichever
+    /// kernels a device runs. `len` gives the rank's length of the factor of a name in the largest call; smaller calls must need
+    /// no more.
+    #[doc(hidden)]
+    fn scratch(&self, _len: &dyn Fn(&str) -> usize) -> usize {
+        0
+    }
+
     /// The input that the output overwrites in place, if any.
     fn in_place(&self) -> Option<usize> {
         None

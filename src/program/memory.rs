@@ -16,7 +16,7 @@ pub struct Memory {
     pub weights: u64,
     /// The rank's part of the states (KV cache), at the session's capacity.
     pub state: u64,
-    /// Scratch buffers for activations.
+    /// Scratch buffers: for activations, and for what the launches of an op pass to one another.
     pub activations: u64,
     /// Staging buffers, through which bytes pass between host and device.
     pub staging: u64,
@@ -34,12 +34,25 @@ impl Memory {
 }
 
 impl RankProgram {
+    /// The most 32-bit words that one of its ops needs beside its inputs and its output.
+    #[doc(hidden)]
+    pub fn scratch(&self, limits: &Limits) -> usize {
+        let of = |instr: &Instr| match instr {
+            Instr::Compute { op, extents, .. } => op.scratch(&|name| {
+                extents.iter().find(|extent| extent.name == name).map_or(1, |extent| extent.resolve(limits).1)
+            }),
+            _ => 0,
+        };
+        self.instrs.iter().map(of).max().unwrap_or(0)
+    }
+
     /// What the rank needs in sessions whose calls are at most `limits`.
     #[doc(hidden)]
     pub fn memory(&self, limits: &Limits) -> Memory {
         // Saturating, since a made-up configuration may ask for more than a u64 counts; it is then refused for lack
         // of memory.
-        let elements = |shape: &Shape| (Size::of(shape).max(limits) as u64).saturating_mul(4);
+        let bytes = |words: usize| (words as u64).saturating_mul(4);
+        let elements = |shape: &Shape| bytes(Size::of(shape).max(limits));
         // Staging holds a call's inputs and the largest exchange twice, since one buffer may be filled while the
         // other is read, and the largest value that is read back.
         let (mut inputs, mut received, mut sent) = (0, 0, 0);
@@ -57,7 +70,7 @@ impl RankProgram {
         Memory {
             weights: sum(self.weights.iter().map(|w| weight_bytes(w.format, &w.local_shape(limits), w.layout))),
             state: sum(self.states.iter().map(elements)),
-            activations: sum(self.buffers.iter().map(|b| (b.max(limits) as u64).saturating_mul(4))),
+            activations: sum(self.buffers.iter().map(|b| b.max(limits)).chain([self.scratch(limits)]).map(bytes)),
             staging: sum([inputs, inputs, received, received, sent].into_iter()),
         }
     }

@@ -39,6 +39,8 @@ pub(super) struct Memory {
     buffers: Vec<wgpu::Buffer>,
     states: Vec<wgpu::Buffer>,
     pub(super) weights: Vec<Held>,
+    /// What the launches of an op pass to one another. Ops run one after another, so that one buffer serves all.
+    pub(super) scratch: Option<wgpu::Buffer>,
 }
 
 impl Memory {
@@ -55,6 +57,8 @@ impl Memory {
         let buffers = buffers.map(|n| tensor(context, "activations", n)).collect::<Result<_, DeviceError>>()?;
         let states = program.states.iter().map(|shape| resolve(shape, limits).iter().product::<usize>() as u64);
         let states = states.map(|n| tensor(context, "state", n)).collect::<Result<_, DeviceError>>()?;
+        let words = program.scratch(limits);
+        let scratch = (words > 0).then(|| tensor(context, "scratch", words as u64)).transpose()?;
         let stored = program.weights.iter().map(|shard| allocate(context, shard, limits));
         let stored: Vec<Held> = stored.collect::<Result<_, DeviceError>>()?;
         let mut uploads = Uploads::new(context, &program.weights, limits)?;
@@ -66,7 +70,7 @@ impl Memory {
             }
         }
         uploads.finish(context)?;
-        Ok(Memory { buffers, states, weights: stored })
+        Ok(Memory { buffers, states, weights: stored, scratch })
     }
 
     /// The buffer of an activation, a KV cache, or a weight stored like an activation.

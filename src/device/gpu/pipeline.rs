@@ -26,8 +26,10 @@ pub(super) struct Pipelines(HashMap<Kernel, Pipeline>);
 /// The type that a binding has in the shader.
 fn kind(binding: &Binding) -> wgpu::BufferBindingType {
     match binding {
-        Binding::Input { .. } | Binding::TailValue(_) => wgpu::BufferBindingType::Storage { read_only: true },
-        Binding::Output => wgpu::BufferBindingType::Storage { read_only: false },
+        Binding::Input { .. } | Binding::TailValue(_) | Binding::Scratch { written: false } => {
+            wgpu::BufferBindingType::Storage { read_only: true }
+        }
+        Binding::Output | Binding::Scratch { written: true } => wgpu::BufferBindingType::Storage { read_only: false },
         Binding::Run | Binding::TailWords => wgpu::BufferBindingType::Uniform,
     }
 }

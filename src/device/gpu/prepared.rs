@@ -191,6 +191,7 @@ fn bind(
                 other_operand(rank.program, instr + 1 + step).and_then(|v| resource(rank, env, v, 0))
             }
             Binding::Output => output.and_then(|v| resource(rank, env, v, 0)),
+            Binding::Scratch { .. } => rank.memory.scratch.as_ref().map(wgpu::Buffer::as_entire_binding),
             Binding::Input { input, piece } => inputs.get(input).and_then(|&v| resource(rank, env, v, piece)),
         };
         let missing = || context.refused(format!("{}: {binding:?} does not exist", launch.kernel.shader.name()));
