@@ -119,6 +119,11 @@ fn sized(words: &mut Vec<u32>, bytes: usize) -> &mut [u8] {
     &mut bytemuck::cast_slice_mut(words)[..bytes]
 }
 
+/// The numbers of a part, none where nothing is sent. An empty slice of bytes may lie at any address, so it is not cast.
+fn floats(part: Option<&[u8]>) -> &[f32] {
+    part.filter(|part| !part.is_empty()).map_or(&[], bytemuck::cast_slice)
+}
+
 impl Exchanger {
     /// Prepares the exchange of instruction `instr` for a call of the sizes in `env`, unless it is. Returns whether the rank
     /// sends anything in it.
@@ -174,13 +179,11 @@ impl Exchanger {
         let target = sized(target, received.bytes);
         match kind {
             Redistribute::AllReduce => {
-                let mine = parts.first().copied().flatten().unwrap_or_default();
-                communicator.all_reduce(bytemuck::cast_slice(mine), bytemuck::cast_slice_mut(target))?;
+                communicator.all_reduce(floats(parts.first().copied().flatten()), bytemuck::cast_slice_mut(target))?;
                 return Ok(*bytes);
             }
             Redistribute::ReduceScatter => {
-                let parts: Vec<&[f32]> =
-                    parts.iter().map(|part| bytemuck::cast_slice(part.unwrap_or_default())).collect();
+                let parts: Vec<&[f32]> = parts.into_iter().map(floats).collect();
                 communicator.reduce_scatter(&parts, bytemuck::cast_slice_mut(target))?;
                 return Ok(*bytes);
             }
