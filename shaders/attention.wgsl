@@ -1,6 +1,6 @@
 // y[row, head] = softmax(mask(cap(q k^T * scale))) v over the positions in the state, with a running maximum and sum,
 // so that no score is stored. q is [batch, seq, heads * d], k is [batch, capacity, kv_heads * d], v is the same with e.
-// What computes is given four queries that share a KV head, so that each key and value is read once for the four.
+// An invocation, or a workgroup by lanes, computes four queries that share a KV head, and reads each key and value once for them.
 //
 // Few queries over a long state are computed in parts, by `span` positions each, so that many lanes have work (flash decoding,
 // Dao et al. 2023): a part stores its sums, its maximum and its sum of weights, and `merge` adds up the parts in their order. The
@@ -14,13 +14,13 @@ struct Params {
     head: u32,
     kv_heads: u32,
     kv_head: u32,
-    // Query heads per KV head, and invocations per KV head.
+    // Query heads per KV head, and groups of four queries per KV head.
     group: u32,
     blocks: u32,
     d: u32,
     e: u32,
     causal: u32,
-    // Whether `ranges` holds the positions of each sequence. Without ranges another buffer is bound in its place.
+    // Whether `words` holds the range of positions of each sequence. Without ranges another buffer is bound in its place.
     ranged: u32,
     // 0 means no window, or no cap.
     window: u32,
@@ -221,11 +221,11 @@ fn attend(@builtin(global_invocation_id) invocation: vec3<u32>, @builtin(num_wor
         var s2 = mat4x4<f32>();
         var s3 = mat4x4<f32>();
         for (var c = 0u; c < (params.d + 3u) / 4u; c++) {
-            let four = mat4x4<f32>(query(rows.x, c), query(rows.y, c), query(rows.z, c), query(rows.w, c));
-            s0 += keys(k0, c) * four;
-            s1 += keys(k1, c) * four;
-            s2 += keys(k2, c) * four;
-            s3 += keys(k3, c) * four;
+            let queries = mat4x4<f32>(query(rows.x, c), query(rows.y, c), query(rows.z, c), query(rows.w, c));
+            s0 += keys(k0, c) * queries;
+            s1 += keys(k1, c) * queries;
+            s2 += keys(k2, c) * queries;
+            s3 += keys(k3, c) * queries;
         }
         r0 = advance(r0, rule, mat4x4<f32>(s0[0], s1[0], s2[0], s3[0]), j, starts.x, ends.x);
         r1 = advance(r1, rule, mat4x4<f32>(s0[1], s1[1], s2[1], s3[1]), j, starts.y, ends.y);
@@ -326,7 +326,7 @@ fn attend_lanes(
     // The sum of the weights of this lane's keys, per query; and for each of this lane's columns, the sums over its group's
     // positions, a column per query.
     var total = vec4<f32>();
-    var sums = array<mat4x4<f32>, 4>();
+    var sums = array<mat4x4<f32>, PER_LANE>();
     for (var first = these.first / BLOCK * BLOCK; first < these.end; first += BLOCK) {
         products(these, first, lane);
         let j = vec4<u32>(first + lane);

@@ -281,5 +281,5 @@ fn a_rank_without_a_share_takes_no_part() {
     }
     let model = open("llama-uneven");
     let whole = Plan::whole(model.graph(), 3).build().unwrap();
-    assert_eq!(whole.taking_part().1, [0], "what every rank would repeat is computed once");
+    assert_eq!(whole.taking_part(model.graph()).unwrap().1, [0], "what every rank would repeat is computed once");
 }

@@ -4,7 +4,7 @@
 //! order. It deliberately knows nothing of what ranks do; a rank that drops its end ends every wait for it at once. Read
 //! [`crate::session`] for who holds the ends.
 
-use super::{CommError, Communicator, add, check, keep_own};
+use super::{CommError, Communicator, add, check, keep_own, same_length};
 use crate::wait::{Progress, Wait};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// A message, in 32-bit words so that numbers in it are aligned, and its length in bytes. Ranks that receive the same bytes
 /// share one copy.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Packet {
     words: Vec<u32>,
     bytes: usize,
@@ -66,13 +66,12 @@ pub fn channels(world_size: usize, deadline: Duration) -> Vec<ChannelCommunicato
 impl ChannelCommunicator {
     /// A message with these bytes.
     fn message(&mut self, bytes: &[u8]) -> Message {
-        let free = self.sent.iter_mut().position(|message| Arc::get_mut(message).is_some());
-        let mut message = free.map(|free| self.sent.swap_remove(free)).unwrap_or_default();
-        if let Some(packet) = Arc::get_mut(&mut message) {
-            packet.fill(bytes);
-        }
-        self.sent.push(message.clone());
-        message
+        let free = self.sent.iter().position(|message| Arc::strong_count(message) == 1).unwrap_or_else(|| {
+            self.sent.push(Message::default());
+            self.sent.len() - 1
+        });
+        Arc::make_mut(&mut self.sent[free]).fill(bytes);
+        self.sent[free].clone()
     }
 
     /// Sends `parts[q]` to each other rank `q`. A part that goes to several ranks is copied once.
@@ -95,21 +94,15 @@ impl ChannelCommunicator {
     fn fold(&mut self, mine: &[f32], sum: &mut [f32]) -> Result<(), CommError> {
         for from in 0..self.receivers.len() {
             if from == self.rank {
-                self.same_length(from, std::mem::size_of_val(mine), std::mem::size_of_val(sum))?;
+                same_length(self.rank, from, std::mem::size_of_val(mine), std::mem::size_of_val(sum))?;
                 add(from, mine, sum);
             } else {
                 let message = self.take(from)?;
-                self.same_length(from, message.bytes, std::mem::size_of_val(sum))?;
+                same_length(self.rank, from, message.bytes, std::mem::size_of_val(sum))?;
                 add(from, bytemuck::cast_slice(&message.words), sum);
             }
         }
         Ok(())
-    }
-
-    /// Errors unless a message has the length that is expected, both in bytes.
-    fn same_length(&self, peer: usize, found: usize, expected: usize) -> Result<(), CommError> {
-        let rank = self.rank;
-        if found == expected { Ok(()) } else { Err(CommError::Length { rank, peer, expected, found }) }
     }
 
     fn put(&self, to: usize, message: Message) -> Result<(), CommError> {
@@ -159,7 +152,7 @@ impl Communicator for ChannelCommunicator {
 
     fn receive(&mut self, from: usize, bytes: &mut [u8]) -> Result<(), CommError> {
         let message = self.take(from)?;
-        self.same_length(from, message.bytes, bytes.len())?;
+        same_length(self.rank, from, message.bytes, bytes.len())?;
         bytes.copy_from_slice(message.bytes());
         Ok(())
     }

@@ -142,12 +142,15 @@ fn check(
     }
 }
 
+/// Errors unless the message of `peer` to `rank` has the length that is expected, both in bytes.
+fn same_length(rank: usize, peer: usize, found: usize, expected: usize) -> Result<(), CommError> {
+    if found == expected { Ok(()) } else { Err(CommError::Length { rank, peer, expected, found }) }
+}
+
 /// Copies a rank's part for itself. Errors when the lengths differ.
 fn keep_own(rank: usize, parts: &[Option<&[u8]>], received: &mut [Option<&mut [u8]>]) -> Result<(), CommError> {
     if let (Some(part), Some(bytes)) = (parts[rank], &mut received[rank]) {
-        if part.len() != bytes.len() {
-            return Err(CommError::Length { rank, peer: rank, expected: bytes.len(), found: part.len() });
-        }
+        same_length(rank, rank, part.len(), bytes.len())?;
         bytes.copy_from_slice(part);
     }
     Ok(())

@@ -10,7 +10,7 @@ use super::pace::Pace;
 use crate::device::Device;
 use crate::model::Model;
 use crate::plan::Plan;
-use crate::program::Room;
+use crate::program::{ProgramError, Room};
 use crate::session::{NotFinite, Options, RankReport, Session, SessionError, Tensors};
 use crate::shape::{Env, Limits};
 use crate::tensor::{DType, Tensor};
@@ -70,7 +70,7 @@ impl Engine {
             let (plan, devices) = (plan.world_size, devices.len());
             return Err(SessionError::WorldSize { plan, devices }.into());
         }
-        let (plan, ranks) = plan.taking_part();
+        let (plan, ranks) = plan.taking_part(model.graph()).map_err(ProgramError::from)?;
         let taking = |(rank, device)| ranks.contains(&rank).then_some(device);
         let devices: Vec<Box<dyn Device>> = devices.into_iter().enumerate().filter_map(taking).collect();
         let room = |(i, device): (usize, &dyn Device)| Room {

@@ -128,22 +128,22 @@ impl Plan {
     ///
     /// A rank with an empty share of every node that is cut would only repeat what others compute. An engine leaves it out, so
     /// that the first of the others owns what one rank must: decisions, biases of sums, and outputs that all hold.
+    ///
+    /// Errors as [`Plan::resolve`], about this plan: in the other one ranks have other numbers.
     #[doc(hidden)]
-    pub fn taking_part(&self) -> (Plan, Vec<usize>) {
-        let fits = self.nodes.iter().all(|node| node.cut.world_size() == self.world_size);
+    pub fn taking_part(&self, graph: &Graph) -> Result<(Plan, Vec<usize>), PlanError> {
+        self.resolve(graph)?;
         let has_share = |rank: &usize| self.nodes.iter().any(|node| !node.cut.range(*rank).is_empty());
-        let mut ranks: Vec<usize> = (0..self.world_size).filter(|rank| !fits || has_share(rank)).collect();
+        let mut ranks: Vec<usize> = (0..self.world_size).filter(has_share).collect();
         if ranks.is_empty() {
             // Nothing is cut: one rank computes everything.
-            ranks = (0..self.world_size.min(1)).collect();
+            ranks.push(0);
         }
         let mut plan = self.clone();
         plan.world_size = ranks.len();
         plan.ratios = ranks.iter().filter_map(|&rank| self.ratios.get(rank).copied()).collect();
-        if fits {
-            plan.nodes.iter_mut().for_each(|node| node.cut = node.cut.of_ranks(&ranks));
-        }
-        (plan, ranks)
+        plan.nodes.iter_mut().for_each(|node| node.cut = node.cut.of_ranks(&ranks));
+        Ok((plan, ranks))
     }
 
     /// The factor and cut of every node of `graph`, `None` where a node runs whole.

@@ -4,8 +4,7 @@
 //! It deliberately knows no device: it works on bytes on the host. Regions that lie without gaps are handed to the communicator
 //! where they are; only others are packed and unpacked. Read `rank.rs` for who calls it.
 
-use super::error::SessionError;
-use crate::comm::Communicator;
+use crate::comm::{CommError, Communicator};
 use crate::shape::{Env, Shape, resolve};
 use crate::sharding::Redistribute;
 use crate::tensor::{Region, SymbolicRegion, copy_region};
@@ -18,12 +17,21 @@ use std::ops::Range;
 pub(super) struct Exchanger {
     sizes: Option<Env>,
     routes: HashMap<usize, Route>,
-    // In words, so that the numbers in them are aligned.
+    buffers: Buffers,
+}
+
+/// The bytes of an exchange on the host, in words so that the numbers in them are aligned.
+#[derive(Default)]
+struct Buffers {
     packed: Vec<u32>,
     arrived: Vec<u32>,
     target: Vec<u32>,
-    /// The bytes of the value in `target`.
-    length: usize,
+}
+
+/// An exchange that is prepared for the sizes of a call.
+pub(super) struct Exchange<'a> {
+    route: &'a Route,
+    buffers: &'a mut Buffers,
 }
 
 /// What a rank sends, or what it receives: the symbolic shape of its local value, and for each peer the region of that value
@@ -56,9 +64,9 @@ struct End {
 /// The region of a value that travels to a peer, or comes from it.
 struct Part {
     region: Region,
-    /// Where it lies in the value, if without gaps.
+    /// Its bytes in the value, where no others lie between them.
     place: Option<Range<usize>>,
-    /// Where it lies when it is packed. Equal regions are packed once.
+    /// Its bytes in the buffer of packed parts, which holds equal regions of a value that is sent once.
     packed: Range<usize>,
 }
 
@@ -107,6 +115,31 @@ impl End {
         buffers
     }
 
+    /// Has `collective` fill the parts of `target`, the value: in their places if they lie in order there, else in `arrived`, from
+    /// which they are copied.
+    fn fill(
+        &self,
+        size: usize,
+        arrived: &mut Vec<u32>,
+        target: &mut [u8],
+        collective: impl FnOnce(&mut [Option<&mut [u8]>]) -> Result<(), CommError>,
+    ) -> Result<(), CommError> {
+        if !self.complete {
+            target.fill(0);
+        }
+        if self.in_order {
+            return collective(&mut self.buffers(target));
+        }
+        let arrived = sized(arrived, self.packed());
+        collective(&mut self.buffers(arrived))?;
+        for part in self.parts.iter().flatten() {
+            let shape = part.region.shape();
+            let whole = (&arrived[part.packed.clone()], shape.as_slice(), &Region::whole(&shape));
+            copy_region(size, whole, (target, &self.shape, &part.region));
+        }
+        Ok(())
+    }
+
     /// The bytes that its parts take when they are packed.
     fn packed(&self) -> usize {
         self.parts.iter().flatten().map(|part| part.packed.end).max().unwrap_or(0)
@@ -125,8 +158,7 @@ fn floats(part: Option<&[u8]>) -> &[f32] {
 }
 
 impl Exchanger {
-    /// Prepares the exchange of instruction `instr` for a call of the sizes in `env`, unless it is. Returns whether the rank
-    /// sends anything in it.
+    /// The exchange of instruction `instr` of `rank` in a call of the sizes in `env`, of elements of `size` bytes.
     pub(super) fn prepare(
         &mut self,
         (instr, kind): (usize, Redistribute),
@@ -134,7 +166,7 @@ impl Exchanger {
         env: &Env,
         size: usize,
         (send, receive): (Side<'_>, Side<'_>),
-    ) -> bool {
+    ) -> Exchange<'_> {
         let sizes = Env { past: 0, ..*env };
         if self.sizes != Some(sizes) {
             self.routes.clear();
@@ -146,23 +178,26 @@ impl Exchanger {
             let bytes = others.filter_map(|(_, part)| Some(part.as_ref()?.packed.len() as u64)).sum();
             Route { kind, size, sent, received, bytes }
         });
-        route.sent.parts.iter().any(Option::is_some)
+        Exchange { route, buffers: &mut self.buffers }
+    }
+}
+
+impl Exchange<'_> {
+    /// Whether the rank sends anything, so that its value must be read.
+    pub(super) fn sends(&self) -> bool {
+        self.route.sent.parts.iter().any(Option::is_some)
     }
 
-    /// Performs the exchange of instruction `instr`, which was prepared: sends regions of `source`, the whole local value, and
-    /// fills [`Exchanger::target`]. Returns the bytes sent to other ranks.
-    ///
-    /// Elements of the target that no region covers become zero. Errors when the communicator's collective does.
-    pub(super) fn exchange(
-        &mut self,
-        communicator: &mut dyn Communicator,
-        instr: usize,
-        source: &[u8],
-    ) -> Result<u64, SessionError> {
-        let Exchanger { routes, packed, arrived, target, length, .. } = self;
-        let Some(route) = routes.get(&instr) else { return Err(SessionError::NotLoaded) };
-        let Route { kind, size, sent, received, bytes } = route;
-        *length = received.bytes;
+    /// The bytes sent to other ranks.
+    pub(super) fn bytes(&self) -> u64 {
+        self.route.bytes
+    }
+
+    /// Sends regions of `source`, the whole local value, and makes the value that [`Exchange::target`] returns. Its elements that
+    /// no region covers are zero. Errors when the communicator's collective does.
+    pub(super) fn run(&mut self, communicator: &mut dyn Communicator, source: &[u8]) -> Result<(), CommError> {
+        let Route { kind, size, sent, received, .. } = self.route;
+        let Buffers { packed, arrived, target } = &mut *self.buffers;
         // Numbers are added where they are, so they must be aligned there.
         let aligned = source.as_ptr().align_offset(align_of::<f32>()) == 0;
         let packed = sized(packed, sent.packed());
@@ -179,38 +214,23 @@ impl Exchanger {
         let target = sized(target, received.bytes);
         match kind {
             Redistribute::AllReduce => {
-                communicator.all_reduce(floats(parts.first().copied().flatten()), bytemuck::cast_slice_mut(target))?;
-                return Ok(*bytes);
+                communicator.all_reduce(floats(parts.first().copied().flatten()), bytemuck::cast_slice_mut(target))
             }
             Redistribute::ReduceScatter => {
                 let parts: Vec<&[f32]> = parts.into_iter().map(floats).collect();
-                communicator.reduce_scatter(&parts, bytemuck::cast_slice_mut(target))?;
-                return Ok(*bytes);
+                communicator.reduce_scatter(&parts, bytemuck::cast_slice_mut(target))
             }
-            _ if !received.complete => target.fill(0),
-            _ => {}
-        }
-        let direct = received.in_order;
-        let arriving = if direct { &mut *target } else { sized(arrived, received.packed()) };
-        let mut buffers = received.buffers(arriving);
-        match kind {
             Redistribute::AllGather => {
-                communicator.all_gather(parts.iter().copied().flatten().next(), &mut buffers)?;
+                let mine = parts.into_iter().flatten().next();
+                received.fill(*size, arrived, target, |buffers| communicator.all_gather(mine, buffers))
             }
             // All other kinds send each peer a region of its own.
-            _ => communicator.all_to_all(&parts, &mut buffers)?,
+            _ => received.fill(*size, arrived, target, |buffers| communicator.all_to_all(&parts, buffers)),
         }
-        drop(buffers);
-        for part in received.parts.iter().flatten().filter(|_| !direct) {
-            let shape = part.region.shape();
-            let whole = (&bytemuck::cast_slice(arrived)[part.packed.clone()], shape.as_slice(), &Region::whole(&shape));
-            copy_region(*size, whole, (target, &received.shape, &part.region));
-        }
-        Ok(*bytes)
     }
 
-    /// The bytes of the whole value that the last exchange made.
+    /// The bytes of the whole value that [`Exchange::run`] made.
     pub(super) fn target(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.target)[..self.length]
+        &bytemuck::cast_slice(&self.buffers.target)[..self.route.received.bytes]
     }
 }

@@ -266,19 +266,19 @@ impl Rank {
         let (source, target) = (&self.program.values[*from], &self.program.values[*to]);
         let span = crate::trace::span!("exchange", rank = self.program.rank, node = node.as_str(), kind = %kind, bytes = crate::trace::Empty);
         let ends = ((&source.shape, send.as_slice()), (&target.shape, receive.as_slice()));
-        let sends = self.exchanger.prepare((index, *kind), self.program.rank, env, source.dtype.size(), ends);
-        let Rank { exchanger, communicator, device, .. } = self;
-        let mut exchange = |source: &[u8]| exchanger.exchange(communicator.as_mut(), index, source);
-        let sent_bytes = if sends {
-            let mut sent = Ok(0);
-            device.read(*from, &mut |source| sent = exchange(source))?;
-            sent?
+        let size = source.dtype.size();
+        let mut exchange = self.exchanger.prepare((index, *kind), self.program.rank, env, size, ends);
+        let communicator = self.communicator.as_mut();
+        if exchange.sends() {
+            let mut done = Ok(());
+            self.device.read(*from, &mut |source| done = exchange.run(communicator, source))?;
+            done?;
         } else {
-            exchange(&[])?
-        };
-        crate::trace::record!(span, "bytes", sent_bytes);
-        self.sent_bytes += sent_bytes;
+            exchange.run(communicator, &[])?;
+        }
+        crate::trace::record!(span, "bytes", exchange.bytes());
+        self.sent_bytes += exchange.bytes();
         self.exchanges += 1;
-        Ok(self.device.write(*to, self.exchanger.target())?)
+        Ok(self.device.write(*to, exchange.target())?)
     }
 }

@@ -28,7 +28,7 @@ const LONGEST_PLAN: usize = 64 << 20;
 pub struct Decision {
     /// The plan for the devices as they were listed.
     pub given: Plan,
-    /// Which rank holds which part of every layer, of those ranks that have a share.
+    /// The plan that is run: `given` without the ranks that have no share of any layer.
     pub plan: Plan,
     /// The plan lowered to instructions, a list per rank.
     pub program: Program,
@@ -115,9 +115,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     let deadline = Duration::from_secs(placing.timeout);
     let options = options.deadline(deadline);
     let rooms = rooms(&choices, &placing.memory);
-    // A plan that does not fit the model is refused as it was given.
-    given.resolve(model.graph()).map_err(|error| of_plan(error.into()))?;
-    let (plan, ranks) = given.taking_part();
+    let (plan, ranks) = given.taking_part(model.graph()).map_err(|error| of_plan(error.into()))?;
     for (idle, choice) in choices.iter().enumerate().filter(|(rank, _)| !ranks.contains(rank)) {
         tell(format_args!("device {idle} ({choice}) has no share of the model and takes no part"));
     }
