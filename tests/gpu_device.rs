@@ -6,9 +6,10 @@ mod common;
 
 use common::adapters;
 use fanfold::device::DeviceError;
-use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions};
+use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions, Measured, Picks};
 use fanfold::device::host::HostDevice;
 use fanfold::device::{Counters, Device};
+use fanfold::format::Format;
 use fanfold::graph::{Graph, Source};
 use fanfold::kernel::Numerics;
 use fanfold::ops::sample::{Role, Sample, weight};
@@ -232,6 +233,86 @@ fn blocks_do_not_change_the_order_of_sums() {
                 assert!(large.starts_with(&rows(few)), "{info}, {numerics}: {few} rows of 130");
             }
         }
+    }
+}
+
+/// A device may pick any of the schedules that an op offers: all give the same bits.
+#[test]
+fn schedules_of_an_op_give_the_same_bits() {
+    let mut random = Random::new(8);
+    let mut cases = Cases::new();
+    for (rows, n, k, dtype) in
+        [(1, 70, 300, DType::F16), (3, 33, 64, DType::BF16), (7, 40, 96, DType::F32), (130, 140, 40, DType::F16)]
+    {
+        for format in [Format::from(dtype), Format::Q8_0].into_iter().filter(|format| k % format.block() == 0) {
+            let x = (Role::Input, random.tensor(DType::F32, &[1, rows, k]));
+            let w = (Role::Weight(format), random.tensor(dtype, &[n, k]));
+            cases.add("Linear", Sample::new(Linear, vec![x, w]));
+        }
+    }
+    for info in adapters() {
+        for numerics in [Numerics::Sequential, Numerics::Lanes] {
+            let run = |number: usize| {
+                let schedules = Picks::Number(number);
+                let options = GpuOptions { numerics: Some(numerics), schedules, ..GpuOptions::default() };
+                let mut gpu = GpuDevice::open(&info, &options).unwrap();
+                cases.load(&mut gpu);
+                (cases.run(&mut gpu), gpu.counters().pipelines)
+            };
+            let (guess, compiled) = run(0);
+            assert!(compiled > 0);
+            // No op offers more than eight. Beyond the last one the last is run, so that the numbers cover all of each case.
+            for number in 1..8 {
+                assert!(
+                    run(number).0 == guess,
+                    "{info}, {numerics}: schedule {number} gives other bits than the guess"
+                );
+            }
+        }
+    }
+}
+
+/// What was measured is data: a device that is given it runs the schedules that were the fastest, and gives the same bits.
+#[test]
+fn a_tuned_device_gives_the_bits_of_the_guess() {
+    let mut random = Random::new(9);
+    let mut cases = Cases::new();
+    for (rows, n, k) in [(2, 64, 128), (4, 64, 128), (20, 64, 128)] {
+        let x = (Role::Input, random.tensor(DType::F32, &[1, rows, k]));
+        cases.add("Linear", Sample::new(Linear, vec![x, weight(random.tensor(DType::F16, &[n, k]))]));
+    }
+    for info in adapters() {
+        let mut guess = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
+        cases.load(&mut guess);
+        let (expected, mut steps) = (cases.run(&mut guess), Vec::new());
+        let mut measured = guess.tune(&[env(0)], &mut |done, count| steps.push((done, count))).unwrap();
+        assert_eq!(steps, [(1, 3), (2, 3), (3, 3)]);
+        assert!(measured.iter().all(|case| case.schedules.len() > 1 && case.fastest().unwrap().nanoseconds > 0));
+        // It survives the file in which it is kept.
+        let text = serde_json::to_string(&measured).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<Measured>>(&text).unwrap(), measured);
+        // As if the last schedule of each were the fastest.
+        for case in &mut measured {
+            case.schedules.last_mut().unwrap().nanoseconds = 0;
+        }
+        let run = |measured: Vec<Measured>| {
+            let options = GpuOptions { schedules: Picks::Measured(Arc::new(measured)), ..GpuOptions::default() };
+            let mut gpu = GpuDevice::open(&info, &options).unwrap();
+            cases.load(&mut gpu);
+            assert!(cases.run(&mut gpu) == expected, "{info}");
+            gpu.counters().pipelines
+        };
+        let tuned = run(measured.clone());
+        assert!(tuned < guess.counters().pipelines, "{info}: the last schedule of each has the same kernel");
+        // What was measured of other shaders, or of a schedule that is gone, is not used.
+        let stale = |change: &dyn Fn(&mut Measured)| {
+            let mut changed = measured.clone();
+            changed.iter_mut().for_each(change);
+            run(changed)
+        };
+        let three = stale(&|case| case.shaders = "of another version".into());
+        assert!(three > tuned);
+        assert_eq!(stale(&|case| case.schedules.last_mut().unwrap().name = "gone".into()), three);
     }
 }
 

@@ -8,8 +8,11 @@ use crate::format::Format;
 use serde::Serialize;
 use std::borrow::Cow;
 
+mod schedule;
 mod tail;
 
+#[doc(hidden)]
+pub use schedule::{Schedule, Schedules, SizeClass};
 pub use tail::{Step, Tail};
 
 /// A WGSL shader: its name, for messages, and its text.
@@ -232,6 +235,9 @@ impl Launch {
     }
 }
 
+/// The fewest lanes of a subgroup with which the eight lanes of a workgroup can share what they load.
+pub(crate) const SHARING: u32 = 8;
+
 const COMMON: &[(&str, &str)] = &[
     ("grid", include_str!("../../shaders/common/grid.wgsl")),
     ("weight_f32", include_str!("../../shaders/common/weight_f32.wgsl")),
@@ -276,7 +282,7 @@ impl Kernel {
     /// device whose subgroups have at least `subgroup` lanes.
     #[doc(hidden)]
     pub fn spread(mut self, subgroup: u32) -> Kernel {
-        self.modules.push(("spread", if subgroup >= 8 { "spread_by_lanes" } else { "spread_none" }));
+        self.modules.push(("spread", if subgroup >= SHARING { "spread_by_lanes" } else { "spread_none" }));
         self
     }
 

@@ -9,7 +9,7 @@ use crate::random::Random;
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples, weight};
 
-use crate::kernel::{Binding, Kernel, Launch, Numerics, Shader, Step};
+use crate::kernel::{Binding, Kernel, Launch, Numerics, SHARING, Schedule, Schedules, Shader, SizeClass, Step};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -77,30 +77,18 @@ impl Operator for Linear {
     }
 
     fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
+        let mut offered = self.schedules(context)?.offered;
+        Ok(if offered.is_empty() { Vec::new() } else { offered.swap_remove(0).launches })
+    }
+
+    fn schedules(&self, context: &LaunchContext<'_>) -> Result<Schedules, OpError> {
         let (n, k) = (context.extent("n").len, context.extent("k").len);
         if context.numel() == 0 {
-            return Ok(Vec::new());
+            return Ok(Schedules::only(Vec::new()));
         }
         let rows = context.numel() / n;
-        let Blocks { entry, columns, rows: block, constants } = blocks(context, rows);
-        let mut kernel =
-            Kernel::new(SHADER, entry).weight(context.wide_rows(1, k)).spread(context.sharing_lanes()).terms(k);
-        for (name, value) in constants {
-            kernel = kernel.constant(*name, *value);
-        }
-        let biased = context.inputs.len() == 3;
-        let launch = |(piece, range): (usize, &Range<usize>)| Launch {
-            kernel: kernel.clone(),
-            params: [rows, range.len(), range.start, n, k, biased as usize].map(|word| word as u32).to_vec(),
-            bindings: vec![
-                Binding::input(0),
-                Binding::Input { input: 1, piece },
-                Binding::input(if biased { 2 } else { 0 }),
-                Binding::Output,
-            ],
-            groups: [range.len().div_ceil(columns) as u32, rows.div_ceil(block) as u32, 1],
-        };
-        Ok(context.pieces[1].iter().enumerate().map(launch).collect())
+        let offered = blocks(context, rows).into_iter().map(|blocks| schedule(context, rows, &blocks)).collect();
+        Ok(Schedules { class: SizeClass::new(k, rows, n), offered })
     }
 }
 
@@ -113,35 +101,92 @@ struct Blocks {
     /// Rows of the output to a workgroup.
     rows: usize,
     /// The entry point's constants.
-    constants: &'static [(&'static str, u32)],
+    constants: Vec<(&'static str, u32)>,
+    /// Whether the lanes of a workgroup share what they load of `x`, where their subgroups allow it.
+    shared: bool,
 }
 
-/// Chooses the blocks for `rows` rows on this rank.
+impl Blocks {
+    /// `rows` rows and four columns to an invocation, eight of which are a workgroup.
+    fn sequential(rows: usize, shared: bool) -> Blocks {
+        Blocks { entry: "sequential", columns: 32, rows, constants: vec![("ROWS", rows as u32)], shared }
+    }
+
+    /// `rows` rows and `columns` columns to each of the eight groups of lanes of a workgroup.
+    fn lanes(rows: usize, columns: usize) -> Blocks {
+        let constants = vec![("ROWS", rows as u32), ("COLUMNS", columns as u32)];
+        Blocks { entry: "gemv_lanes", columns: 8 * columns, rows, constants, shared: false }
+    }
+
+    /// Tiles of `edge` rows by as many columns.
+    fn tiles(entry: &'static str, edge: usize) -> Blocks {
+        Blocks { entry, columns: edge, rows: edge, constants: Vec::new(), shared: false }
+    }
+
+    fn name(&self) -> String {
+        let shared = if self.shared { " shared" } else { "" };
+        format!("{} {}x{}{shared}", self.entry, self.rows, self.columns)
+    }
+}
+
+/// The blocks that are offered for `rows` rows on this rank, the best guess first.
 ///
 /// The order of sums depends on the device's numerics and on the rows of the whole call, so that a rank that holds a share
-/// of the rows adds up as the whole does. Within one order the blocks follow the rank's own rows.
-fn blocks(context: &LaunchContext<'_>, rows: usize) -> Blocks {
-    const MATRIX_VECTOR: &[&[(&str, u32)]] = &[
-        &[("ROWS", 1), ("COLUMNS", 2)],
-        &[("ROWS", 2), ("COLUMNS", 2)],
-        &[("ROWS", 4), ("COLUMNS", 2)],
-        &[("ROWS", 8), ("COLUMNS", 1)],
-    ];
+/// of the rows adds up as the whole does. All blocks that are offered together have one order.
+fn blocks(context: &LaunchContext<'_>, rows: usize) -> Vec<Blocks> {
     let lead = context.output.len() - 1;
     let all: usize = leading(lead).split_whitespace().map(|factor| context.extent(factor).global).product();
-    let (entry, columns, rows, constants): (_, _, _, &'static [_]) = match (context.numerics, all, rows) {
-        (Numerics::Sequential, _, 1) => ("sequential", 32, 1, &[("ROWS", 1)]),
-        (Numerics::Sequential, _, 2) => ("sequential", 32, 2, &[("ROWS", 2)]),
-        (Numerics::Sequential, _, 3..=4) => ("sequential", 32, 4, &[("ROWS", 4)]),
-        (Numerics::Sequential, ..) => ("sequential", 32, 8, &[("ROWS", 8)]),
-        (Numerics::Lanes, ..=8, 1) => ("gemv_lanes", 16, 1, MATRIX_VECTOR[0]),
-        (Numerics::Lanes, ..=8, 2) => ("gemv_lanes", 16, 2, MATRIX_VECTOR[1]),
-        (Numerics::Lanes, ..=8, 3..=4) => ("gemv_lanes", 16, 4, MATRIX_VECTOR[2]),
-        (Numerics::Lanes, ..=8, _) => ("gemv_lanes", 8, 8, MATRIX_VECTOR[3]),
-        (Numerics::Lanes, _, ..=64) => ("gemm_tiles_64", 64, 64, &[]),
-        (Numerics::Lanes, ..) => ("gemm_tiles_128", 128, 128, &[]),
+    match (context.numerics, all) {
+        (Numerics::Sequential, _) => {
+            // Rows beyond the last would be computed and not stored.
+            let most = rows.next_power_of_two().min(8);
+            let shared = context.sharing_lanes() >= SHARING;
+            let by = |shared: bool| {
+                (0..4)
+                    .map(|step| most >> step)
+                    .filter(|&rows| rows > 0)
+                    .map(move |rows| Blocks::sequential(rows, shared))
+            };
+            let apart = by(false);
+            if shared { by(true).chain(apart).collect() } else { apart.collect() }
+        }
+        (Numerics::Lanes, ..=8) => {
+            let offered: &[(usize, usize)] = match rows {
+                1 => &[(1, 2), (1, 1), (1, 4), (1, 8)],
+                2 => &[(2, 2), (2, 1), (2, 4), (1, 2)],
+                3..=4 => &[(4, 2), (4, 1), (2, 4), (2, 2)],
+                _ => &[(8, 1), (4, 2), (4, 1), (2, 4)],
+            };
+            offered.iter().map(|&(rows, columns)| Blocks::lanes(rows, columns)).collect()
+        }
+        (Numerics::Lanes, _) => {
+            let (small, large) = (Blocks::tiles("gemm_tiles_64", 64), Blocks::tiles("gemm_tiles_128", 128));
+            if rows <= 64 { vec![small, large] } else { vec![large, small] }
+        }
+    }
+}
+
+/// The launches, one for each buffer that holds a part of the weight, that compute `rows` rows in `blocks`.
+fn schedule(context: &LaunchContext<'_>, rows: usize, blocks: &Blocks) -> Schedule {
+    let (n, k) = (context.extent("n").len, context.extent("k").len);
+    let lanes = if blocks.shared { context.sharing_lanes() } else { 0 };
+    let mut kernel = Kernel::new(SHADER, blocks.entry).weight(context.wide_rows(1, k)).spread(lanes).terms(k);
+    for (name, value) in &blocks.constants {
+        kernel = kernel.constant(*name, *value);
+    }
+    let biased = context.inputs.len() == 3;
+    let launch = |(piece, range): (usize, &Range<usize>)| Launch {
+        kernel: kernel.clone(),
+        params: [rows, range.len(), range.start, n, k, biased as usize].map(|word| word as u32).to_vec(),
+        bindings: vec![
+            Binding::input(0),
+            Binding::Input { input: 1, piece },
+            Binding::input(if biased { 2 } else { 0 }),
+            Binding::Output,
+        ],
+        groups: [range.len().div_ceil(blocks.columns) as u32, rows.div_ceil(blocks.rows) as u32, 1],
     };
-    Blocks { entry, columns, rows, constants }
+    Schedule { name: blocks.name(), launches: context.pieces[1].iter().enumerate().map(launch).collect() }
 }
 
 fn sample(random: &mut Random) -> Sample {

@@ -5,7 +5,7 @@
 
 use super::error::OpError;
 use crate::format::Format;
-use crate::kernel::{Launch, Layout, Numerics, Rows, Step};
+use crate::kernel::{Launch, Layout, Numerics, Rows, Schedules, Step};
 use crate::shape::{Env, Shape};
 use crate::sharding::{Extent, ShardingRule};
 use crate::tensor::{DType, Tensor};
@@ -96,8 +96,15 @@ pub trait Operator: Attributes + fmt::Debug + Send + Sync + Any {
     /// Evaluates its part on the host: naive, obviously right, accumulating in f64. The oracle of every property test.
     fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError>;
 
-    /// The dispatches that evaluate its part on a GPU.
+    /// The dispatches that evaluate its part on a GPU. Of an op with several schedules they are those of the first.
     fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError>;
+
+    /// The ways to launch its part, which all give the same bits; a device picks one. An op that has one way only states
+    /// [`Operator::launches`].
+    #[doc(hidden)]
+    fn schedules(&self, context: &LaunchContext<'_>) -> Result<Schedules, OpError> {
+        Ok(Schedules::only(self.launches(context)?))
+    }
 
     /// How the op is computed element by element on one of its inputs, inside the kernel of the op that makes that input;
     /// `None` for an op that needs a kernel of its own. Only for inputs of the output's own shape.

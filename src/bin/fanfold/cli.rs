@@ -4,7 +4,8 @@
 
 use crate::arguments::hyphens::with_hyphens;
 use crate::commands::{
-    bench, chat, classify, completions, demo, devices, doctor, embed, man, perplexity, plan, pull, rank, run, verify,
+    bench, chat, classify, completions, demo, devices, doctor, embed, man, perplexity, plan, pull, rank, run, tune,
+    verify,
 };
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -44,6 +45,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Measure tokens per second, as llama-bench does
     Bench(bench::Args),
+    /// Measure which kernels are the fastest on each adapter, once, for all later runs
+    Tune(tune::Args),
     /// Measure how well the model predicts a text
     Perplexity(perplexity::Args),
     /// Run the embedded model over three unequal devices

@@ -23,7 +23,8 @@ mod usage;
 use clap::FromArgMatches;
 use cli::{Cli, Command};
 use commands::{
-    bench, chat, classify, completions, demo, devices, doctor, embed, man, perplexity, plan, pull, rank, run, verify,
+    bench, chat, classify, completions, demo, devices, doctor, embed, man, perplexity, plan, pull, rank, run, tune,
+    verify,
 };
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -71,6 +72,7 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Plan(args)) => plan::main(&args),
         Some(Command::Verify(args)) => verify::main(&args),
         Some(Command::Bench(args)) => bench::main(&args),
+        Some(Command::Tune(args)) => tune::main(&args),
         Some(Command::Perplexity(args)) => perplexity::main(&args),
         Some(Command::Demo(args)) => demo::main(&args),
         Some(Command::Pull(args)) => pull::main(&args),

@@ -155,6 +155,22 @@ impl Context {
         first.map_or(Ok(made), Err)
     }
 
+    /// Creates a buffer that holds `bytes`. Errors when memory is short.
+    pub(super) fn filled(
+        &mut self,
+        what: &str,
+        usage: wgpu::BufferUsages,
+        bytes: &[u8],
+    ) -> Result<wgpu::Buffer, DeviceError> {
+        let buffer = self.buffer(what, bytes.len() as u64, usage, true)?;
+        if !bytes.is_empty() {
+            let view = buffer.get_mapped_range_mut(0..bytes.len() as u64);
+            view.map_err(|error| self.refused(error.to_string()))?.copy_from_slice(bytes);
+        }
+        buffer.unmap();
+        Ok(buffer)
+    }
+
     /// Creates a buffer of at least `bytes`, and of at least one unit of alignment. Errors when memory is short.
     pub(super) fn buffer(
         &mut self,

@@ -8,13 +8,19 @@ mod adapter;
 mod context;
 mod memory;
 mod options;
+mod params;
 mod pipeline;
 mod prepared;
 mod recorder;
+mod site;
 mod staging;
+mod tune;
+mod tuned;
 
 pub use adapter::{AdapterInfo, AdapterKind, Backend, adapters};
 pub use options::GpuOptions;
+#[doc(hidden)]
+pub use tuned::{Case, Measured, Picks, Timed};
 
 use super::{Counters, Device};
 use crate::device::DeviceError;
@@ -77,6 +83,17 @@ fn parts<'a>(
 }
 
 impl Loaded {
+    /// The sizes of a call, with the capacity of the states. Errors when they exceed what was loaded for.
+    fn admit(&self, context: &Context, env: &Env) -> Result<Env, DeviceError> {
+        let max = self.limits;
+        let env = Env { capacity: max.capacity, ..*env };
+        let tokens = env.batch.saturating_mul(env.seq);
+        if env.batch > max.batch || env.seq > max.seq || env.keep > max.keep || tokens > max.tokens {
+            return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {max:?}")));
+        }
+        Ok(env)
+    }
+
     /// The size of a value in the current call, in bytes.
     fn bytes(&self, context: &Context, value: usize) -> Result<u64, DeviceError> {
         let env = self.env.ok_or_else(|| context.refused("no call has begun"))?;
@@ -154,12 +171,7 @@ impl Device for GpuDevice {
 
     fn begin(&mut self, env: &Env) -> Result<(), DeviceError> {
         let (loaded, context) = parts(&mut self.loaded, &mut self.context)?;
-        let max = loaded.limits;
-        let env = Env { capacity: max.capacity, ..*env };
-        let tokens = env.batch.saturating_mul(env.seq);
-        if env.batch > max.batch || env.seq > max.seq || env.keep > max.keep || tokens > max.tokens {
-            return Err(context.refused(format!("the call {env:?} exceeds what was loaded for, {max:?}")));
-        }
+        let env = loaded.admit(context, env)?;
         let rank = Rank { program: &loaded.program, memory: &loaded.memory, run: &loaded.run };
         let join = context.join && !loaded.observed;
         loaded.calls.begin(context, rank, &env, join)?;

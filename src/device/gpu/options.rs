@@ -2,6 +2,7 @@
 //!
 //! It deliberately knows no adapter. Read `context.rs` for who uses the options.
 
+use super::tuned::Picks;
 use crate::kernel::Numerics;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct GpuOptions {
     /// Whether joined instructions are computed in one kernel; the bits are the same either way. `None` means on GPUs only: on a
     /// software driver a dispatch costs less than compiling each kernel with every tail.
     pub join: Option<bool>,
+    /// How it picks among the schedules of an op; the bits are the same whichever it picks.
+    pub schedules: Picks,
 }
 
 impl Default for GpuOptions {
@@ -38,6 +41,7 @@ impl Default for GpuOptions {
             spin: Duration::from_micros(50),
             numerics: None,
             join: None,
+            schedules: Picks::Guess,
         }
     }
 }

@@ -6,16 +6,16 @@
 
 use super::context::{Context, aligned};
 use super::memory::Memory;
+use super::params::Blocks;
 use super::pipeline::{Pipeline, Pipelines};
+use super::site::{Site, resource};
+use super::tuned::{Case, Picker};
 use crate::device::DeviceError;
-use crate::format::Format;
-use crate::kernel::{Binding, Launch, Layout, Tail};
-use crate::ops::OpError;
-use crate::ops::{LaunchContext, Op};
-use crate::program::{Instr, LocalValue, Place, RankProgram};
+use crate::kernel::{Binding, Launch, Schedules, Tail};
+use crate::ops::{Op, OpError};
+use crate::program::{Instr, RankProgram};
 use crate::shape::{Env, resolve};
 use crate::sharding::Extent;
-use std::collections::HashMap;
 
 /// Number of prepared calls that are kept.
 const KEPT: usize = 8;
@@ -47,7 +47,8 @@ pub(super) struct Prepared {
 #[derive(Default)]
 pub(super) struct Calls {
     calls: Vec<Prepared>,
-    pipelines: Pipelines,
+    pub(super) pipelines: Pipelines,
+    picker: Picker,
 }
 
 /// What the preparation of a call reads: the rank's program and its memory.
@@ -75,7 +76,7 @@ impl Calls {
         let sizes = (env.batch, env.seq, env.keep, join);
         let call = match self.calls.iter().position(|call| call.sizes == sizes) {
             Some(at) => self.calls.remove(at),
-            None => prepare(context, &mut self.pipelines, rank, env, join)?,
+            None => self.prepare(context, rank, env, join)?,
         };
         self.calls.insert(0, call);
         if self.calls.len() > KEPT {
@@ -96,58 +97,101 @@ struct Planned {
     tail: (u64, usize),
 }
 
-fn prepare(
-    context: &mut Context,
-    pipelines: &mut Pipelines,
-    rank: Rank<'_>,
-    env: &Env,
-    join: bool,
-) -> Result<Prepared, DeviceError> {
-    // Kernels read `past` from the run uniform. An op that put it into its parameters would be wrong from the next
-    // step on; passing 0 here makes that fail in the first test.
-    let env = Env { past: 0, ..*env };
-    let program = rank.program;
-    let mut steps: Vec<Step> = program.instrs.iter().map(|_| Step::default()).collect();
-    let mut blocks = Blocks::new(context);
-    let mut planned = Vec::new();
-    for (instr, step) in steps.iter_mut().enumerate() {
-        if let Instr::Compute { node, op, inputs, output, extents, joined } = &program.instrs[instr] {
-            let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
-            step.operations = op.operations().saturating_mul(space);
-            if *joined && join {
-                // The kernels of an instruction before it compute it too.
-                continue;
-            }
-            let tail = if join { program.joined(instr) } else { 0 };
-            let (tail, words) = tail_of(context, rank, &env, instr, tail);
-            let launches = launches(context, rank, &env, op, inputs, *output, extents);
-            for mut launch in launches.map_err(|cause| of_node(node, op, cause))? {
-                launch.kernel.tail.clone_from(&tail);
-                check(context, node, &launch)?;
-                if !op.is_built_in() {
-                    launch.kernel.shader.distrust();
+/// The launches of a call and their parameters, which lie in one buffer.
+pub(super) struct Plans {
+    blocks: Blocks,
+    planned: Vec<Planned>,
+}
+
+impl Plans {
+    pub(super) fn new(context: &Context) -> Plans {
+        Plans { blocks: Blocks::new(context), planned: Vec::new() }
+    }
+
+    /// Adds a launch of instruction `instr`, whose tail reads `words`. Errors when it exceeds a limit of the adapter.
+    pub(super) fn add(
+        &mut self,
+        context: &Context,
+        instr: usize,
+        launch: Launch,
+        words: &[u32],
+    ) -> Result<(), DeviceError> {
+        check(context, &launch)?;
+        if !launch.groups.contains(&0) {
+            let params = self.blocks.add(&launch.params);
+            let tail = if words.is_empty() { 0 } else { self.blocks.add(words) };
+            self.planned.push(Planned { instr, launch, params, tail: (tail, words.len()) });
+        }
+        Ok(())
+    }
+
+    /// The dispatches in order, each with its instruction: uploads the parameters, compiles kernels and binds buffers.
+    pub(super) fn dispatches(
+        self,
+        context: &mut Context,
+        pipelines: &mut Pipelines,
+        rank: Rank<'_>,
+        env: &Env,
+    ) -> Result<Vec<(usize, Dispatch)>, DeviceError> {
+        let params = self.blocks.upload(context)?;
+        let mut dispatches = Vec::with_capacity(self.planned.len());
+        for planned in &self.planned {
+            let Instr::Compute { node, op, .. } = &rank.program.instrs[planned.instr] else { continue };
+            let bound = bind(context, pipelines, rank, env, &params, planned);
+            dispatches.push((planned.instr, bound.map_err(|cause| of_node(node, op, cause))?));
+        }
+        context.check()?;
+        Ok(dispatches)
+    }
+}
+
+impl Calls {
+    fn prepare(
+        &mut self,
+        context: &mut Context,
+        rank: Rank<'_>,
+        env: &Env,
+        join: bool,
+    ) -> Result<Prepared, DeviceError> {
+        // Kernels read `past` from the run uniform. An op that put it into its parameters would be wrong from the next
+        // step on; passing 0 here makes that fail in the first test.
+        let env = Env { past: 0, ..*env };
+        let program = rank.program;
+        let mut steps: Vec<Step> = program.instrs.iter().map(|_| Step::default()).collect();
+        let mut plans = Plans::new(context);
+        for (instr, step) in steps.iter_mut().enumerate() {
+            if let Instr::Compute { node, op, inputs, output, extents, joined } = &program.instrs[instr] {
+                let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
+                step.operations = op.operations().saturating_mul(space);
+                if *joined && join {
+                    // The kernels of an instruction before it compute it too.
+                    continue;
                 }
-                if !launch.groups.contains(&0) {
-                    let params = blocks.add(&launch.params);
-                    let tail = if words.is_empty() { 0 } else { blocks.add(&words) };
-                    planned.push(Planned { instr, launch, params, tail: (tail, words.len()) });
+                let tail = if join { program.joined(instr) } else { 0 };
+                let (tail, words) = tail_of(context, rank, &env, instr, tail);
+                let in_node = |cause| of_node(node, op, cause);
+                let offered = schedules(context, rank, &env, op, inputs, *output, extents).map_err(in_node)?;
+                let formats = Site::new(rank, &env, inputs, *output).formats;
+                let case = Case::new(op, &formats, context.numerics, offered.class);
+                let number = self.picker.pick(context, case, &offered);
+                for mut launch in offered.offered.into_iter().nth(number).into_iter().flat_map(|s| s.launches) {
+                    launch.kernel.tail.clone_from(&tail);
+                    if !op.is_built_in() {
+                        launch.kernel.shader.distrust();
+                    }
+                    plans.add(context, instr, launch, &words).map_err(in_node)?;
                 }
             }
         }
+        for (instr, dispatch) in plans.dispatches(context, &mut self.pipelines, rank, &env)? {
+            steps[instr].dispatches.push(dispatch);
+        }
+        Ok(Prepared { sizes: (env.batch, env.seq, env.keep, join), steps })
     }
-    let params = blocks.upload(context)?;
-    for planned in &planned {
-        let Instr::Compute { node, op, .. } = &program.instrs[planned.instr] else { continue };
-        let dispatch =
-            bind(context, pipelines, rank, &env, &params, planned).map_err(|cause| of_node(node, op, cause))?;
-        steps[planned.instr].dispatches.push(dispatch);
-    }
-    context.check()?;
-    Ok(Prepared { sizes: (env.batch, env.seq, env.keep, join), steps })
 }
 
 /// Wraps `cause` with the node, and with the op when the device refused a launch.
-fn of_node(node: &str, op: &Op, cause: DeviceError) -> DeviceError {
+pub(super) fn of_node(node: &str, op: &Op, cause: DeviceError) -> DeviceError {
     let cause = match cause {
         DeviceError::Refused { device, reason } => {
             DeviceError::Refused { device, reason: format!("op {}: {reason}", op.name()) }
@@ -244,45 +288,8 @@ fn tail_of(device: &Context, rank: Rank<'_>, env: &Env, first: usize, count: usi
     ((!steps.is_empty()).then_some(Tail(steps)), words)
 }
 
-/// The shapes, formats, layouts and pieces of an instruction's operands, and the shape of its output.
-struct Site {
-    shapes: Vec<Vec<usize>>,
-    formats: Vec<Format>,
-    layouts: Vec<Layout>,
-    pieces: Vec<Vec<std::ops::Range<usize>>>,
-    output: Vec<usize>,
-}
-
-impl Site {
-    fn new(rank: Rank<'_>, env: &Env, inputs: &[usize], output: usize) -> Site {
-        let value = |v: usize| &rank.program.values[v];
-        let shapes: Vec<Vec<usize>> = inputs.iter().map(|&v| resolve(&value(v).shape, env)).collect();
-        Site {
-            formats: inputs.iter().map(|&v| format(rank, value(v))).collect(),
-            layouts: inputs.iter().map(|&v| layout(rank, value(v))).collect(),
-            pieces: inputs.iter().zip(&shapes).map(|(&v, shape)| pieces(rank, value(v), shape)).collect(),
-            output: resolve(&value(output).shape, env),
-            shapes,
-        }
-    }
-
-    fn context<'a>(&'a self, device: &Context, env: &'a Env, extents: &'a [Extent]) -> LaunchContext<'a> {
-        LaunchContext {
-            inputs: &self.shapes,
-            formats: &self.formats,
-            layouts: &self.layouts,
-            pieces: &self.pieces,
-            extents,
-            env,
-            output: &self.output,
-            numerics: device.numerics,
-            subgroup: device.subgroup,
-        }
-    }
-}
-
-/// The launches of an op for the rank's shard; none if the shard is empty.
-fn launches(
+/// The schedules of an op for the rank's shard; one without launches if the shard is empty.
+pub(super) fn schedules(
     device: &Context,
     rank: Rank<'_>,
     env: &Env,
@@ -290,65 +297,29 @@ fn launches(
     inputs: &[usize],
     output: usize,
     extents: &[Extent],
-) -> Result<Vec<Launch>, DeviceError> {
+) -> Result<Schedules, DeviceError> {
     let value = |v: usize| &rank.program.values[v];
     let shape = resolve(&value(output).shape, env);
     let alias = op.is_view() && inputs.first().is_some_and(|&v| value(v).place == value(output).place);
     if alias || shape.iter().product::<usize>() == 0 {
-        return Ok(Vec::new());
+        return Ok(Schedules::only(Vec::new()));
     }
     let site = Site::new(rank, env, inputs, output);
-    let launches = op.launches(&site.context(device, env, extents))?;
+    let schedules = op.schedules(&site.context(device, env, extents))?;
     for (input, pieces) in site.pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
         let last = Binding::Input { input, piece: pieces.len() - 1 };
         // An op that launched nothing on the last buffer of a split weight would be silently wrong.
-        if !launches.iter().any(|launch| launch.bindings.contains(&last)) {
+        let reads = |launches: &[Launch]| launches.iter().any(|launch| launch.bindings.contains(&last));
+        if !schedules.offered.iter().all(|schedule| reads(&schedule.launches)) {
             let reason = format!("{} does not read {} in several bindings", op.name(), value(inputs[input]).name);
             return Err(OpError::Attribute { op: op.name(), reason }.into());
         }
     }
-    Ok(launches)
-}
-
-fn format(rank: Rank<'_>, value: &LocalValue) -> Format {
-    match value.place {
-        Place::Weight(w) => rank.memory.weights[w].format,
-        Place::Buffer(_) | Place::State(_) => value.dtype.into(),
-    }
-}
-
-fn layout(rank: Rank<'_>, value: &LocalValue) -> Layout {
-    match value.place {
-        Place::Weight(w) => rank.memory.weights[w].layout,
-        Place::Buffer(_) | Place::State(_) => Layout::Dense,
-    }
-}
-
-fn pieces(rank: Rank<'_>, value: &LocalValue, shape: &[usize]) -> Vec<std::ops::Range<usize>> {
-    match (value.place, layout(rank, value)) {
-        (Place::Weight(w), Layout::Rows) => {
-            rank.memory.weights[w].pieces.iter().map(|(range, _)| range.clone()).collect()
-        }
-        // A value in one buffer. Count the rows of its own shape: a view may have other rows than the weight behind
-        // it.
-        _ => std::iter::once(0..shape.split_last().map_or(1, |(_, lead)| lead.iter().product())).collect(),
-    }
-}
-
-/// The buffer range to bind for a value: of a shared buffer only as much as the value fills.
-fn resource<'a>(rank: Rank<'a>, env: &Env, value: usize, piece: usize) -> Option<wgpu::BindingResource<'a>> {
-    let value = &rank.program.values[value];
-    if let Place::Weight(w) = value.place {
-        return rank.memory.weights.get(w)?.pieces.get(piece).map(|(_, buffer)| buffer.as_entire_binding());
-    }
-    let buffer = rank.memory.tensor(value.place).filter(|_| piece == 0)?;
-    let bytes = resolve(&value.shape, env).iter().product::<usize>() as u64 * 4;
-    let size = wgpu::BufferSize::new(aligned(bytes));
-    Some(wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size }))
+    Ok(schedules)
 }
 
 /// Errors when a launch exceeds a limit of the adapter.
-fn check(context: &Context, node: &str, launch: &Launch) -> Result<(), DeviceError> {
+fn check(context: &Context, launch: &Launch) -> Result<(), DeviceError> {
     let uniform = |binding: &Binding| matches!(binding, Binding::Run | Binding::TailWords);
     let storage = launch.numbered().iter().filter(|(_, binding)| !uniform(binding)).count();
     let (max, groups) =
@@ -360,45 +331,5 @@ fn check(context: &Context, node: &str, launch: &Launch) -> Result<(), DeviceErr
     } else {
         return Ok(());
     };
-    Err(DeviceError::Node { node: node.to_string(), cause: Box::new(context.refused(reason)) })
-}
-
-/// The parameter blocks of a call, collected for one buffer; equal blocks are stored once.
-struct Blocks {
-    words: Vec<u32>,
-    /// Blocks start at multiples of this many 32-bit words.
-    step: usize,
-    known: HashMap<Vec<u32>, u64>,
-}
-
-impl Blocks {
-    fn new(context: &Context) -> Blocks {
-        let step = context.limits.min_uniform_buffer_offset_alignment.max(16) as usize / 4;
-        Blocks { words: Vec::new(), step, known: HashMap::new() }
-    }
-
-    /// Adds a block if no equal one is there; returns its offset in bytes.
-    fn add(&mut self, params: &[u32]) -> u64 {
-        if let Some(&offset) = self.known.get(params) {
-            return offset;
-        }
-        let offset = self.words.len() as u64 * 4;
-        self.words.extend_from_slice(params);
-        self.words.resize(self.words.len().max(offset as usize / 4 + 4).next_multiple_of(self.step), 0);
-        self.known.insert(params.to_vec(), offset);
-        offset
-    }
-
-    fn upload(self, context: &mut Context) -> Result<wgpu::Buffer, DeviceError> {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
-        let buffer = context.buffer("params", bytes.len() as u64, wgpu::BufferUsages::UNIFORM, true)?;
-        if !bytes.is_empty() {
-            let view = buffer.get_mapped_range_mut(0..bytes.len() as u64);
-            view.map_err(|error| context.refused(error.to_string()))?.copy_from_slice(bytes);
-            context.counters.uploads += 1;
-            context.counters.upload_bytes += bytes.len() as u64;
-        }
-        buffer.unmap();
-        Ok(buffer)
-    }
+    Err(context.refused(reason))
 }

@@ -87,6 +87,13 @@ impl Recorder {
         Ok(())
     }
 
+    /// Records copying the first `bytes` of `source` to the start of `target`.
+    pub(super) fn copy(&mut self, context: &Context, source: &wgpu::Buffer, target: &wgpu::Buffer, bytes: u64) {
+        if bytes > 0 {
+            self.encoder(context).copy_buffer_to_buffer(source, 0, target, 0, bytes);
+        }
+    }
+
     /// Records filling the first `bytes` of `target` with zeros.
     pub(super) fn zero(&mut self, context: &Context, target: &wgpu::Buffer, bytes: u64) {
         if bytes > 0 {
@@ -145,6 +152,14 @@ impl Recorder {
             context.settle(&oldest)?;
         }
         Ok(Some(submission))
+    }
+
+    /// Submits, and waits until everything that was submitted is done.
+    pub(super) fn finish(&mut self, context: &mut Context) -> Result<(), DeviceError> {
+        match self.submit(context)? {
+            Some(submission) => context.settle(&submission),
+            None => Ok(()),
+        }
     }
 
     /// Submits, waits, and calls `with` with the first `bytes` of `source`.

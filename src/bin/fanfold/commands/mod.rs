@@ -17,4 +17,5 @@ pub mod plan;
 pub mod pull;
 pub mod rank;
 pub mod run;
+pub mod tune;
 pub mod verify;

@@ -137,7 +137,7 @@ fn one_each(flag: &str, entries: &str, given: usize, listed: usize, used: usize)
 }
 
 /// The devices that `--devices` names, or else the default choice.
-fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {
+pub fn choose(placing: &Placing) -> Result<Vec<DeviceChoice>> {
     if let Some(list) = &placing.devices {
         // Loading drivers takes time, and a list of hosts alone does not need them.
         return Ok(select::parse(list, &[]).or_else(|_| select::parse(list, &adapters()))?);

@@ -3,21 +3,29 @@
 //! It decides nothing. Read [`fanfold::generate::Engine`] for what an engine does.
 
 use super::decision::Decision;
+use crate::machine::tuned;
 use crate::terminal::progress::progress_bar;
 use anyhow::Result;
 use fanfold::device::Device;
-use fanfold::device::gpu::GpuOptions;
-use fanfold::device::select;
+use fanfold::device::gpu::{GpuOptions, Picks};
+use fanfold::device::select::{self, DeviceChoice};
 use fanfold::generate::Engine;
 use fanfold::model::Model;
 use std::sync::Arc;
 
 /// Opens the devices and loads the model onto them, with a progress bar.
 pub fn open(model: &Arc<Model>, decision: &Decision) -> Result<Engine> {
-    let (deadline, numerics) = (decision.options.deadline, decision.numerics);
-    let options = GpuOptions { deadline, numerics, ..GpuOptions::default() };
-    let devices = decision.choices.iter().map(|choice| select::open(choice, &options));
+    let devices = decision.choices.iter().map(|choice| select::open(choice, &options(choice, decision)));
     open_on(model, decision, devices.collect::<Result<_, _>>()?)
+}
+
+/// The options of a device: it runs the kernels that `fanfold tune` found to be the fastest on its adapter.
+fn options(choice: &DeviceChoice, decision: &Decision) -> GpuOptions {
+    let schedules = match choice {
+        DeviceChoice::Gpu(info) => Picks::Measured(Arc::new(tuned::of(&info.name, &info.driver))),
+        DeviceChoice::Host => Picks::Guess,
+    };
+    GpuOptions { deadline: decision.options.deadline, numerics: decision.numerics, schedules, ..GpuOptions::default() }
 }
 
 /// Loads the model onto devices that are open already, with a progress bar.

@@ -6,3 +6,4 @@ pub mod folders;
 pub mod huggingface;
 pub mod memory;
 pub mod system;
+pub mod tuned;
