@@ -174,6 +174,39 @@ fn the_doctor_tests_every_adapter() {
     }
 }
 
+/// `fanfold tune` keeps what it measured, later runs use it and give the same text, and the doctor shows it.
+#[test]
+fn what_is_tuned_is_kept_and_used() {
+    let Some(adapter) = adapters().pop() else { return };
+    let (cache, index) = (tempfile::tempdir().unwrap(), adapter.index.to_string());
+    let within = |args: &[&str]| {
+        let output = fanfold(args).env("XDG_CACHE_HOME", cache.path()).assert().success().get_output().clone();
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let run = || within(&[&["run", LLAMA, "-p", PROMPT, "--devices", &index], &GREEDY[..]].concat());
+    let before = run();
+    let (json, _) = within(&["tune", LLAMA, "--devices", &index, "--json"]);
+    let tuned: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(tuned[0]["name"], Value::from(adapter.name.clone()));
+    let measured = tuned[0]["measured"].as_array().unwrap();
+    assert!(measured.iter().any(|case| case["op"] == "Linear" && case["schedules"].as_array().unwrap().len() > 1));
+    let file = cache.path().join("fanfold/tuned.json");
+    assert_eq!(serde_json::from_str::<Value>(&fs::read_to_string(&file).unwrap()).unwrap(), tuned);
+    assert_eq!(run().0, before.0);
+    let (table, said) = within(&["tune", LLAMA, "--devices", &index]);
+    assert!(table.contains("Linear") && table.contains("over guess") && said.contains("tuned.json"), "{table}{said}");
+    let (report, _) = within(&["doctor", "--seconds", "1"]);
+    assert!(report.contains(&format!("tuned for {} sizes of ops", measured.len())), "{report}");
+    // A file that is damaged is not used, and a line says so.
+    fs::write(&file, "[{").unwrap();
+    let (text, said) = run();
+    assert_eq!(text, before.0);
+    assert!(said.contains("is not used") && said.contains("fanfold tune"), "{said}");
+    // The host has nothing to measure.
+    let (table, said) = within(&["tune", LLAMA, "--devices", "host"]);
+    assert!(table.is_empty() && said.contains("nothing to measure"), "{table}{said}");
+}
+
 #[test]
 fn the_doctor_says_what_is_missing_and_outlives_a_broken_driver() {
     let dir = tempfile::tempdir().unwrap();
@@ -1160,6 +1193,9 @@ fn nothing_panics_where_stdout_or_stderr_cannot_be_written() {
     let (_, listed) = help.split_once("Commands:\n").expect(&help);
     for command in listed.lines().map_while(|line| line.strip_prefix("  ")?.split(' ').next()) {
         let tried = commands.iter().any(|args| args.first() == Some(&command));
-        assert!(tried || ["help", "pull", "doctor", "classify", ""].contains(&command), "{command} is not tried");
+        assert!(
+            tried || ["help", "pull", "doctor", "classify", "tune", ""].contains(&command),
+            "{command} is not tried"
+        );
     }
 }

@@ -4,11 +4,12 @@
 //! itself is the library's. Read [`fanfold::proof::selftest`] for it, and `machine/system.rs` for what is installed.
 
 use crate::machine::system::System;
+use crate::machine::tuned;
 use crate::terminal::print::{say, tell};
 use crate::terminal::progress::progress_bar;
 use crate::usage::usage;
 use anyhow::Result;
-use fanfold::device::gpu::{GpuOptions, adapters};
+use fanfold::device::gpu::{GpuOptions, Measured, adapters};
 use fanfold::device::select::{self, DeviceChoice};
 use fanfold::proof::{Check, checks, selftest};
 use fanfold::wait::{Progress, Wait};
@@ -58,6 +59,8 @@ struct Report {
 struct Adapter {
     #[serde(flatten)]
     info: Value,
+    /// What `fanfold tune` measured of it.
+    tuned: Vec<Measured>,
     checks: Vec<Check>,
 }
 
@@ -100,10 +103,11 @@ fn report(args: &Args) -> Result<()> {
     }
     let mut adapters = Vec::new();
     for (index, info) in infos.into_iter().enumerate() {
+        let word = |field: &str| info[field].as_str().unwrap_or_default();
+        let (name, tuned) = (word("name"), tuned::of(word("name"), word("driver")));
         if !args.json {
-            say(format_args!("\n{}", describe(index, &info)))?;
+            say(format_args!("\n{}\n{}", describe(index, &info), describe_tuned(&tuned)))?;
         }
-        let name = info["name"].as_str().unwrap_or_default();
         let bar = progress_bar(checks() as u64, &format!("testing {index}: {{bar:20}} {{pos}}/{{len}} checks"));
         let mut checks = Vec::new();
         for check in examine(index, args.seconds) {
@@ -116,7 +120,7 @@ fn report(args: &Args) -> Result<()> {
             checks.push(check);
         }
         bar.finish_and_clear();
-        adapters.push(Adapter { info, checks });
+        adapters.push(Adapter { info, tuned, checks });
     }
     let failed = adapters.iter().flat_map(|adapter| &adapter.checks).filter(|check| !check.passed).count();
     let advice = system.advice(adapters.is_empty());
@@ -161,6 +165,18 @@ fn describe(index: usize, info: &Value) -> String {
         size("max_buffer"),
         size("max_binding")
     )
+}
+
+/// The lines that say which kernels an adapter runs: those that were measured to be faster than the first guess.
+fn describe_tuned(measured: &[Measured]) -> String {
+    if measured.is_empty() {
+        return "  not tuned: `fanfold tune` measures which kernels are the fastest".to_string();
+    }
+    let other = |case: &&Measured| case.fastest() != case.schedules.first();
+    let others: Vec<Measured> = measured.iter().filter(other).cloned().collect();
+    let count =
+        format!("  tuned for {} sizes of ops; for {} a kernel is faster than the guess", measured.len(), others.len());
+    if others.is_empty() { count } else { format!("{count}\n{}", tuned::table(&others)) }
 }
 
 /// A process of this program that does one part of the report, and the lines that it prints.

@@ -8,10 +8,8 @@ use crate::arguments::words::format;
 use crate::engine::decision::{choose, decide};
 use crate::engine::models::open_model;
 use crate::machine::tuned;
-use crate::terminal::print::width;
 use crate::terminal::print::{say, tell};
 use crate::terminal::progress::progress_bar;
-use crate::terminal::table::{Column, plain};
 use crate::usage::usage;
 use anyhow::Result;
 use fanfold::device::Device;
@@ -86,13 +84,13 @@ pub fn main(args: &Args) -> Result<()> {
         let measured = measure(info, &work, args)?;
         tuned::keep(info, &measured)?;
         if !args.json {
-            say(format_args!("{info}\n{}", table(&measured)))?;
+            say(format_args!("{info}\n{}", tuned::table(&measured)))?;
         }
         adapters.push(tuned::Adapter { name: info.name.clone(), driver: info.driver.clone(), measured });
     }
     if args.json {
         say(serde_json::to_string_pretty(&adapters)?)?;
-    } else {
+    } else if !adapters.is_empty() {
         tell(format_args!("kept in {}", tuned::path().display()));
     }
     Ok(())
@@ -187,30 +185,4 @@ fn measure(info: &AdapterInfo, work: &Work, args: &Args) -> Result<Vec<Measured>
         return Err(usage("nothing to measure: no op of this model leaves this device a choice"));
     }
     Ok(measured)
-}
-
-/// What was measured as a table, a row for each case.
-pub fn table(measured: &[Measured]) -> String {
-    let columns = [
-        Column::words("op"),
-        Column::words("formats"),
-        Column::numbers("rows x k x n"),
-        Column::words("fastest"),
-        Column::numbers("us"),
-        Column::numbers("over guess"),
-    ];
-    let rows: Vec<Vec<String>> = measured.iter().filter_map(row).collect();
-    plain(&columns, &rows, 3, width())
-}
-
-fn row(measured: &Measured) -> Option<Vec<String>> {
-    let (guess, fastest) = (measured.schedules.first()?, measured.fastest()?);
-    Some(vec![
-        measured.case.op.clone(),
-        measured.case.formats.join(" "),
-        measured.case.class.to_string(),
-        fastest.name.clone(),
-        format!("{:.1}", fastest.nanoseconds as f64 / 1e3),
-        format!("{:.2}", guess.nanoseconds as f64 / fastest.nanoseconds.max(1) as f64),
-    ])
 }

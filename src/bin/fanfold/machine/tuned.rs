@@ -5,7 +5,8 @@
 use super::folders::caches;
 use crate::files::input::text_within;
 use crate::files::output::OutputFile;
-use crate::terminal::print::tell;
+use crate::terminal::print::{tell, width};
+use crate::terminal::table::{Column, plain};
 use anyhow::Result;
 use fanfold::device::gpu::{AdapterInfo, Measured};
 use serde::{Deserialize, Serialize};
@@ -62,4 +63,30 @@ pub fn keep(info: &AdapterInfo, measured: &[Measured]) -> Result<()> {
         std::fs::create_dir_all(folder)?;
     }
     OutputFile::open(&path)?.write(&[serde_json::to_string_pretty(&adapters)?.as_bytes()])
+}
+
+/// What was measured as a table, a row for each case.
+pub fn table(measured: &[Measured]) -> String {
+    let columns = [
+        Column::words("op"),
+        Column::words("formats"),
+        Column::numbers("rows x k x n"),
+        Column::words("fastest"),
+        Column::numbers("us"),
+        Column::numbers("over guess"),
+    ];
+    let rows: Vec<Vec<String>> = measured.iter().filter_map(row).collect();
+    plain(&columns, &rows, 3, width())
+}
+
+fn row(measured: &Measured) -> Option<Vec<String>> {
+    let (guess, fastest) = (measured.schedules.first()?, measured.fastest()?);
+    Some(vec![
+        measured.case.op.clone(),
+        measured.case.formats.join(" "),
+        measured.case.class.to_string(),
+        fastest.name.clone(),
+        format!("{:.1}", fastest.nanoseconds as f64 / 1e3),
+        format!("{:.2}", guess.nanoseconds as f64 / fastest.nanoseconds.max(1) as f64),
+    ])
 }
