@@ -28,6 +28,10 @@ const TOKENS = 32u;
 // Rows of x that an invocation computes at a time.
 override ROWS: u32;
 
+fn rows_of_w() -> u32 {
+    return params.columns;
+}
+
 #import terms
 
 #import weight

@@ -1,16 +1,15 @@
 // y[row, column + n] = sum over k of x[row, k] * w[n, k] + bias[n], a block of rows and columns per invocation. Where
 // a block extends beyond the last row or column, it computes that one again and stores nothing. The order of reduction
-// is that of `product`.
+// is that of `product`. Products of one x with several weights may run side by side, each in workgroups of its own.
 struct Params {
     rows: u32,
-    // The number of rows of this piece of w, the column of y that the first of them computes, and the length of a row
-    // of y.
-    columns: u32,
-    column: u32,
-    stride: u32,
     k: u32,
     // Whether there is a bias. Without one, another buffer is bound in its place.
     biased: u32,
+    unused: u32,
+    // For each side: the number of rows of this piece of w, the column of y that the first of them computes, the length of a
+    // row of y, and the number of workgroups along x.
+    sides: array<vec4<u32>, SIDES>,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -23,7 +22,13 @@ struct Params {
 // sums.
 override ROWS: u32 = 1u;
 
+#import sides
+
 #import put
+
+fn rows_of_w() -> u32 {
+    return params.sides[side].x;
+}
 
 #import terms
 
@@ -37,13 +42,13 @@ fn store(row: u32, n: u32, sums: vec4<f32>) {
     if (row >= params.rows) {
         return;
     }
-    for (var i = 0u; i < 4u && n + i < params.columns; i++) {
-        let column = params.column + n + i;
+    for (var i = 0u; i < 4u && n + i < rows_of_w(); i++) {
+        let column = params.sides[side].y + n + i;
         var sum = sums[i];
         if (params.biased == 1u) {
-            sum += bias[column];
+            sum += bias_at(column);
         }
-        put(row * params.stride + column, sum);
+        put(row * params.sides[side].z + column, sum);
     }
 }
 
@@ -57,7 +62,7 @@ fn store_four(row: u32, n: u32, sums: mat4x4<f32>) {
 // For software drivers: ROWS rows and four columns per invocation.
 @compute @workgroup_size(8)
 fn sequential(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = 4u * (8u * group.x + lane);
+    let n = 4u * (8u * within_side(group.x) + lane);
     let row = ROWS * group.y;
     let sums = rows_by_four(rows_from(row), n, lane);
     store(row, n, sums.a[0]);
@@ -89,7 +94,7 @@ var<workgroup> partial: array<array<f32, 256>, 8>;
 @compute @workgroup_size(256)
 fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let lane = local % LANES;
-    let n = COLUMNS * (8u * group.x + local / LANES);
+    let n = COLUMNS * (8u * within_side(group.x) + local / LANES);
     let row = ROWS * group.y;
     var sums = array<vec4<f32>, 8>();
     let groups = groups_of_k();
@@ -105,7 +110,7 @@ fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
             eight[r] = two_of_x(min(row + r, params.rows - 1u), one, two);
         }
         for (var c = 0u; c < COLUMNS; c++) {
-            let weights = two_of_w(min(n + c, params.columns - 1u), one, two);
+            let weights = two_of_w(min(n + c, rows_of_w() - 1u), one, two);
             for (var r = 0u; r < ROWS; r++) {
                 let sum = fma(weights[0], eight[r][0], sums[c * ROWS + r]);
                 sums[c * ROWS + r] = fma(weights[1], eight[r][1], sum);
@@ -147,13 +152,13 @@ fn two_of_w(n: u32, one: u32, two: u32) -> mat2x4<f32> {
 }
 
 fn store_one(row: u32, n: u32, sum: f32) {
-    if (row < params.rows && n < params.columns) {
-        let column = params.column + n;
+    if (row < params.rows && n < rows_of_w()) {
+        let column = params.sides[side].y + n;
         var total = sum;
         if (params.biased == 1u) {
-            total += bias[column];
+            total += bias_at(column);
         }
-        put(row * params.stride + column, total);
+        put(row * params.sides[side].z + column, total);
     }
 }
 
@@ -196,7 +201,7 @@ fn add_term(sums: mat4x4<f32>, a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
 @compute @workgroup_size(256)
 fn gemm_tiles_64(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = 64u * group.y;
-    let n = 64u * group.x;
+    let n = 64u * within_side(group.x);
     let across = local % 16u;
     let down = local / 16u;
     // The first 64 invocations stage x, the next 64 stage w, each four terms of four rows.
@@ -235,7 +240,7 @@ fn gemm_tiles_64(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
 @compute @workgroup_size(256)
 fn gemm_tiles_128(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = 128u * group.y;
-    let n = 128u * group.x;
+    let n = 128u * within_side(group.x);
     let across = local % 16u;
     let down = local / 16u;
     var a = mat4x4<f32>();

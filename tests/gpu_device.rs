@@ -15,7 +15,7 @@ use fanfold::kernel::Numerics;
 use fanfold::ops::sample::{Role, Sample, weight};
 use fanfold::ops::{Attention, Linear, samples};
 use fanfold::plan::NodeCut;
-use fanfold::program::{Instr, LocalValue, Place, RankProgram, Size, WeightPart, WeightShard};
+use fanfold::program::{Fused, Instr, LocalValue, Place, RankProgram, Size, WeightPart, WeightShard};
 use fanfold::random::Random;
 use fanfold::shape::{Dim, Env, Shape};
 use fanfold::sharding::{Cut, Redistribute};
@@ -120,7 +120,7 @@ impl Cases {
             inputs,
             output,
             extents: graph.nodes()[0].rule.extents(None, 0),
-            joined: false,
+            fused: Fused::Alone,
         });
         self.program.instrs.push(Instr::Output {
             name: prefix.clone(),

@@ -1,4 +1,4 @@
-//! Joined ops: what one kernel computes together has the bits of kernels of their own, in every family and however a model is
+//! Fused ops: what one dispatch computes together has the bits of dispatches of their own, in every family and however a model is
 //! cut, and a layer takes few dispatches.
 
 mod common;
@@ -10,7 +10,7 @@ use fanfold::generate::Engine;
 use fanfold::kernel::Numerics;
 use fanfold::model::Model;
 use fanfold::plan::{Strategy, plan};
-use fanfold::program::{Instr, RankProgram, lower};
+use fanfold::program::{Fused, Instr, RankProgram, lower};
 use std::sync::Arc;
 
 /// Decoders with gated and plain MLPs, biases, caps and factors.
@@ -56,7 +56,7 @@ fn joined_ops_have_the_bits_of_single_ones() {
 fn per_layer(program: &RankProgram) -> (usize, usize) {
     let of = |layer: &str, alone: bool| {
         let computed = |instr: &&Instr| match instr {
-            Instr::Compute { node, joined, .. } => node.starts_with(layer) && !(alone && *joined),
+            Instr::Compute { node, fused, .. } => node.starts_with(layer) && !(alone && *fused != Fused::Alone),
             _ => false,
         };
         program.instrs.iter().filter(computed).count()
@@ -65,18 +65,18 @@ fn per_layer(program: &RankProgram) -> (usize, usize) {
 }
 
 #[test]
-fn a_layer_takes_twelve_dispatches() {
+fn a_layer_takes_nine_dispatches() {
     let model = Model::demo().unwrap();
     let single = lower(model.graph(), &plan(model.graph(), Strategy::Single, &[1.0]).unwrap()).unwrap();
-    assert_eq!(per_layer(&single.ranks[0]), (12, 18));
+    assert_eq!(per_layer(&single.ranks[0]), (9, 18));
     // Cut, the two residuals stand behind exchanges, and cannot be computed by the products before those.
     let cut = lower(model.graph(), &plan(model.graph(), Strategy::Tensor, &[1.0, 1.0]).unwrap()).unwrap();
-    assert_eq!(per_layer(&cut.ranks[1]), (14, 18));
+    assert_eq!(per_layer(&cut.ranks[1]), (11, 18));
 }
 
-/// The dispatches of one decode step are the instructions that are not joined.
+/// The dispatches of one decode step are the instructions that are not fused with another.
 #[test]
-fn a_step_dispatches_what_is_not_joined() {
+fn a_step_dispatches_what_is_not_fused() {
     let model = Arc::new(Model::demo().unwrap());
     for info in adapters() {
         let options = GpuOptions { join: Some(true), ..GpuOptions::default() };
@@ -87,7 +87,7 @@ fn a_step_dispatches_what_is_not_joined() {
         engine.feed(&[9]).unwrap();
         let dispatches = engine.report().unwrap()[0].counters.dispatches - before;
         let program = lower(model.graph(), &plan(model.graph(), Strategy::Single, &[1.0]).unwrap()).unwrap();
-        let alone = |instr: &&Instr| matches!(instr, Instr::Compute { op, joined: false, .. } if !op.is_view());
+        let alone = |instr: &&Instr| matches!(instr, Instr::Compute { op, fused: Fused::Alone, .. } if !op.is_view());
         assert_eq!(dispatches as usize, program.ranks[0].instrs.iter().filter(alone).count(), "{info}");
     }
 }

@@ -3,7 +3,7 @@
 //! It needs no GPU, so a machine with a single driver covers the languages of all four backends.
 
 use fanfold::format::Format;
-use fanfold::kernel::{Kernel, Layout, Numerics};
+use fanfold::kernel::{Kernel, Layout, Numerics, Step, Tail};
 use fanfold::ops::sample::{Role, Sample};
 use fanfold::ops::{LaunchContext, samples};
 use fanfold::random::Random;
@@ -52,7 +52,7 @@ fn kernels(sample: &Sample) -> Vec<Kernel> {
             numerics,
             subgroup,
         };
-        sample.op.launches(&site).unwrap()
+        sample.op.schedules(&site).unwrap().offered.into_iter().flat_map(|schedule| schedule.launches)
     };
     [(Numerics::Sequential, 0), (Numerics::Sequential, 8), (Numerics::Lanes, 32)]
         .into_iter()
@@ -113,6 +113,14 @@ fn write(kernel: &Kernel) {
 fn every_variant_is_written_for_every_backend() {
     let variants = variants();
     variants.iter().for_each(write);
+    // Kernels that can run side by side with others of their kind, as three sides with different tails.
+    let tails = [Some(Tail(vec![Step::Map("silu"), Step::Add])), Some(Tail(vec![Step::Scatter]))];
+    let sides: Vec<Kernel> = variants.iter().filter(|kernel| !kernel.per_side.is_empty()).cloned().collect();
+    assert!(!sides.is_empty());
+    for mut kernel in sides {
+        kernel.beside.extend_from_slice(&tails);
+        write(&kernel);
+    }
     let entries: BTreeSet<String> = variants.iter().map(|k| format!("{}/{}", k.shader.name(), k.entry)).collect();
     let expected = [
         "attention/attend",
@@ -157,8 +165,8 @@ fn every_variant_is_written_for_every_backend() {
         // The formats, and rows without padding.
         ("gather", 5),
         ("layout", 1),
-        // The same layouts: four numbers of rows with x shared or not, the same four by lanes, and two tiles.
-        ("linear", (4 * 2 + 4 + 2) * 10),
+        // The same layouts: four numbers of rows with x shared or not, ten blocks by lanes, and two tiles.
+        ("linear", (4 * 2 + 10 + 2) * 10),
         ("normalization", 4),
         ("reduce", 2),
         ("rotary", 1),

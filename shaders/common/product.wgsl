@@ -4,8 +4,8 @@
 // each: it depends only on k and the format, never on the block of rows.
 // The eight lanes of a workgroup compute the same rows of x, and reach each function here together: `spread` may let them share
 // what they load of x.
-// Needs `x: array<X>` and `terms`, `w: array<Packed>` and `weight`, `spread`, ROWS (1, 2, 4 or 8 rows of x), and in `params` the numbers of
-// rows of x and w, `rows` and `columns`, and the length `k` of both.
+// Needs `x: array<X>` and `terms`, `w: array<Packed>` and `weight`, `spread`, ROWS (1, 2, 4 or 8 rows of x), `rows_of_w()`, the number of
+// rows of w, and in `params` the number of rows of x, `rows`, and the length `k` of both.
 const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
 
 // Groups of four terms, and pairs of groups, in a block of 32 terms.
@@ -23,7 +23,7 @@ fn in_x(rows: vec4<u32>) -> vec4<u32> {
 
 // Four rows of w from n on.
 fn in_w(n: u32) -> vec4<u32> {
-    return min(n + FOUR, vec4<u32>(params.columns - 1u));
+    return min(n + FOUR, vec4<u32>(rows_of_w() - 1u));
 }
 
 // Eight terms of four rows of w, transposed: multiplied by four terms of a row of x, each half gives a sum for each row of w.

@@ -1,13 +1,15 @@
 // Four elements of a row of f16 weights, the low half of a word first.
 alias Packed = vec2<u32>;
 
+#import w_at
+
 fn unpack(p: Packed) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
 }
 
 // Packed column j of a row of w, whose rows have `len` elements and are padded to a multiple of four.
 fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {
-    return unpack(w[row * ((len + 3u) / 4u) + j]);
+    return unpack(w_at(row * ((len + 3u) / 4u) + j));
 }
 
 #import eight_by_fours

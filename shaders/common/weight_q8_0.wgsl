@@ -2,6 +2,8 @@
 // Rows have a multiple of 32 elements. An element is its byte times its scale, which f32 holds exactly.
 alias Packed = vec2<u32>;
 
+#import w_at
+
 // Where a row starts, in groups of eight bytes, and where its scales do.
 fn start_of_row(row: u32, len: u32) -> u32 {
     return row * ((len + len / 16u + 31u) / 32u * 4u);
@@ -12,7 +14,7 @@ const SCALED = true;
 
 // The scale of a block of 32 elements.
 fn scale_of_row(row: u32, block: u32, len: u32) -> f32 {
-    let four = w[start_of_row(row, len) + len / 8u + block / 4u];
+    let four = w_at(start_of_row(row, len) + len / 8u + block / 4u);
     let two = unpack2x16float(select(four.x, four.y, (block & 2u) == 2u));
     return select(two.x, two.y, (block & 1u) == 1u);
 }
@@ -23,7 +25,7 @@ fn unpack(p: u32) -> vec4<f32> {
 
 // The bytes of packed columns 2 * j and 2 * j + 1 of a row of w.
 fn unscaled_of_row(row: u32, j: u32, len: u32) -> mat2x4<f32> {
-    let p = w[start_of_row(row, len) + j];
+    let p = w_at(start_of_row(row, len) + j);
     return mat2x4<f32>(unpack(p.x), unpack(p.y));
 }
 
@@ -34,7 +36,7 @@ fn eight_of_row(row: u32, j: u32, len: u32) -> mat2x4<f32> {
 
 // Packed column j: four elements.
 fn four_of_row(row: u32, j: u32, len: u32) -> vec4<f32> {
-    let p = w[start_of_row(row, len) + j / 2u];
+    let p = w_at(start_of_row(row, len) + j / 2u);
     return scale_of_row(row, j / 8u, len) * unpack(select(p.x, p.y, j % 2u == 1u));
 }
 

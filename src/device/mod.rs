@@ -46,7 +46,7 @@ pub trait Device: Send {
     ) -> Result<(), DeviceError>;
 
     /// Says whether [`Device::read`] may be called for every value in the calls that begin from now on, and not only for outputs
-    /// and what is exchanged. A device that computes joined instructions in one kernel then computes each by itself.
+    /// and what is exchanged. A device that computes fused instructions together then computes each by itself.
     fn observe(&mut self, _every_value: bool) {}
 
     /// Begins a call with the dimensions `env`. Errors when nothing is loaded, when `env` exceeds the limits, or when

@@ -9,10 +9,15 @@ use serde::Serialize;
 use std::borrow::Cow;
 
 mod schedule;
+mod sides;
 mod tail;
 
 #[doc(hidden)]
 pub use schedule::{Schedule, Schedules, SizeClass};
+#[doc(hidden)]
+pub use sides::PerSide;
+use sides::WORDS;
+use tail::STEP;
 pub use tail::{Step, Tail};
 
 /// A WGSL shader: its name, for messages, and its text.
@@ -29,6 +34,8 @@ pub use tail::{Step, Tail};
 /// | `spread` | `hold` and `term`: the terms of a row that the eight lanes of a workgroup need in turn, loaded once where subgroups allow it |
 /// | `product` | sums over `k` of blocks of rows, in an order that depends on `k` and the format alone; needs `weight`, `terms` and `spread` |
 /// | `put` | `put(i, value)`: stores element `i` of the output `y`, after the elementwise ops that were joined to the kernel |
+/// | `sides` | what a kernel reads its buffers through that may run side by side with others of its kind; see `sides.rs` |
+/// | `w_at` | `w_at(i)`: an element of `w`, for a kernel that runs alone |
 /// | `online_softmax` | a softmax over scores that come sixteen at a time; needs `functions` |
 ///
 /// The head of each file says which names it expects the shader to define.
@@ -175,6 +182,12 @@ pub struct Kernel {
     pub constants: Vec<(Cow<'static, str>, u32)>,
     /// Elementwise ops that are applied to each result before it is stored, for a shader that stores through `#import put`.
     pub tail: Option<Tail>,
+    /// The buffers that each side has its own of, for a shader that can run side by side with others of its kind.
+    #[doc(hidden)]
+    pub per_side: Vec<PerSide>,
+    /// The tails of the other sides, where several run as one dispatch: one for each side but the first.
+    #[doc(hidden)]
+    pub beside: Vec<Option<Tail>>,
 }
 
 /// The buffer that one binding of a launch refers to.
@@ -212,6 +225,19 @@ impl Binding {
     }
 }
 
+/// Launches of one kernel that run as one dispatch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Dispatched {
+    /// The kernel, which holds the tail of every side.
+    pub(crate) kernel: Kernel,
+    /// The 32-bit words of the parameter block.
+    pub(crate) params: Vec<u32>,
+    /// The bindings of each side with their numbers in the shader. What all sides read stands with the first.
+    pub(crate) bindings: Vec<Vec<(u32, Binding)>>,
+    /// The number of workgroups per dimension.
+    pub(crate) groups: [u32; 3],
+}
+
 /// One dispatch of a kernel.
 ///
 /// Binding 0 of the shader is a uniform that holds `params`; `bindings` are numbered from 1.
@@ -229,9 +255,42 @@ pub struct Launch {
 
 impl Launch {
     /// All its bindings, those of its kernel's tail included, each with its number in the shader.
-    pub(crate) fn numbered(&self) -> Vec<(u32, Binding)> {
+    fn numbered(&self) -> Vec<(u32, Binding)> {
         let own = (1u32..).zip(self.bindings.iter().copied());
         own.chain(self.kernel.tail.iter().flat_map(Tail::bindings)).collect()
+    }
+}
+
+impl Dispatched {
+    /// A launch that runs alone.
+    pub(crate) fn alone(launch: Launch) -> Dispatched {
+        let bindings = vec![launch.numbered()];
+        Dispatched { kernel: launch.kernel, params: launch.params, bindings, groups: launch.groups }
+    }
+
+    /// Adds a side that runs `launch`. `None` when the launch is of another kernel, or has other words where all sides share
+    /// theirs. The caller makes sure that what all sides read is the same for both.
+    pub(crate) fn with(mut self, launch: &Launch) -> Option<Dispatched> {
+        let Launch { kernel, params, groups, .. } = launch;
+        let first = Kernel { beside: Vec::new(), tail: kernel.tail.clone(), ..self.kernel.clone() };
+        let shared = params.len().checked_sub(WORDS)?;
+        let alike = first == *kernel && !kernel.per_side.is_empty() && self.params.starts_with(&params[..shared]);
+        if !alike || groups[1..] != self.groups[1..] {
+            return None;
+        }
+        let side = self.bindings.len() as u32;
+        let own = |number: u32| number >= tail::FIRST || kernel.per_side.iter().any(|own| own.binding == number);
+        let numbered = launch.numbered().into_iter().filter(|&(number, _)| own(number));
+        self.bindings.push(numbered.map(|(number, binding)| (number + STEP * side, binding)).collect());
+        self.params.extend_from_slice(&params[shared..]);
+        self.kernel.beside.push(kernel.tail.clone());
+        self.groups[0] = self.groups[0].checked_add(groups[0])?;
+        Some(self)
+    }
+
+    /// The bindings of all sides with their numbers in the shader.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (u32, Binding)> {
+        self.bindings.iter().flatten().copied()
     }
 }
 
@@ -240,6 +299,7 @@ pub(crate) const SHARING: u32 = 8;
 
 const COMMON: &[(&str, &str)] = &[
     ("grid", include_str!("../../shaders/common/grid.wgsl")),
+    ("w_at", include_str!("../../shaders/common/w_at.wgsl")),
     ("weight_f32", include_str!("../../shaders/common/weight_f32.wgsl")),
     ("weight_f16", include_str!("../../shaders/common/weight_f16.wgsl")),
     ("weight_bf16", include_str!("../../shaders/common/weight_bf16.wgsl")),
@@ -262,7 +322,8 @@ impl Kernel {
     /// A kernel without specialisation.
     pub fn new(shader: Shader, entry: impl Into<Cow<'static, str>>) -> Kernel {
         let (modules, function, aliases, constants, tail) = Default::default();
-        Kernel { shader, entry: entry.into(), modules, function, aliases, constants, tail }
+        let (per_side, beside) = Default::default();
+        Kernel { shader, entry: entry.into(), modules, function, aliases, constants, tail, per_side, beside }
     }
 
     /// Makes `#import weight` bring in the module that reads a matrix laid out as `rows`.
@@ -283,6 +344,13 @@ impl Kernel {
     #[doc(hidden)]
     pub fn spread(mut self, subgroup: u32) -> Kernel {
         self.modules.push(("spread", if subgroup >= SHARING { "spread_by_lanes" } else { "spread_none" }));
+        self
+    }
+
+    /// Says which buffers each side has its own of, so that launches of this kernel can run as one dispatch.
+    #[doc(hidden)]
+    pub fn sides(mut self, per_side: &[PerSide]) -> Kernel {
+        self.per_side = per_side.to_vec();
         self
     }
 
@@ -319,11 +387,17 @@ impl Kernel {
         if let Some(function) = &self.function {
             text += &format!("fn apply(x: f32) -> f32 {{ return {function}(x); }}\n");
         }
-        let maps = self.tail.as_ref().is_some_and(|tail| tail.0.iter().any(|step| step.calls_functions()));
+        let mut steps = self.tails().flatten().flat_map(|tail| &tail.0);
+        let maps = steps.any(|step| step.calls_functions());
         let needed = maps.then_some("#import functions");
         self.expand(&self.shader.source, &mut text, &mut imported)?;
         self.expand(needed.unwrap_or_default(), &mut text, &mut imported)?;
         Ok(text)
+    }
+
+    /// The tail of each side, of which there is at least one.
+    pub(crate) fn tails(&self) -> impl Iterator<Item = Option<&Tail>> {
+        std::iter::once(self.tail.as_ref()).chain(self.beside.iter().map(Option::as_ref))
     }
 
     /// Appends `source` to `text`, each import in it expanded, which may import others, unless it is among `imported`.
@@ -331,7 +405,12 @@ impl Kernel {
         for line in source.lines() {
             match line.strip_prefix("#import ").map(str::trim) {
                 None => *text += line,
-                Some("put") => *text += &self.tail.as_ref().map_or(tail::PLAIN.to_string(), Tail::source),
+                Some("put") => *text += &sides::puts(&self.tails().collect::<Vec<_>>()),
+                Some("sides") => {
+                    *text += &sides::source(&self.per_side, self.tails().count());
+                    // It says how each side reads its own weight.
+                    imported.push("w_at");
+                }
                 Some(import) => {
                     let chosen = self.modules.iter().find(|(of, _)| *of == import);
                     let name = chosen.map_or(import, |(_, module)| *module);

@@ -58,7 +58,21 @@ impl Step {
 }
 
 /// The number of a tail's first binding. Shaders that can have a tail have fewer bindings of their own.
-const FIRST: u32 = 8;
+pub(super) const FIRST: u32 = 8;
+
+/// Where several launches of one kernel run side by side, each has a tail of its own. The bindings of side number `n` have the numbers
+/// of the first side's plus this times `n`.
+pub(super) const STEP: u32 = 32;
+
+/// What stands behind a name of side number `side`: nothing for the first.
+pub(super) fn suffix(side: usize) -> String {
+    if side == 0 { String::new() } else { side.to_string() }
+}
+
+/// What stands behind the name of a side's own `put`, which the `put` of all sides calls.
+pub(super) fn suffix_of_put(side: usize) -> String {
+    format!("_{side}")
+}
 
 /// The steps of a tail, in their order.
 ///
@@ -88,49 +102,57 @@ impl Tail {
     }
 
     /// The WGSL of its bindings and of `put`.
-    pub(super) fn source(&self) -> String {
+    ///
+    /// With several sides, each has a tail of its own, whose names end with the number of the side.
+    pub(super) fn source(&self, side: usize) -> String {
         let (mut text, mut body) = (String::new(), String::new());
+        let of = suffix(side);
         for (number, binding) in self.bindings() {
+            let number = number + STEP * side as u32;
             let declaration = match binding {
                 Binding::TailWords => {
                     let words: usize = self.0.iter().map(|step| step.words()).sum();
                     let fields: Vec<String> = (0..words).map(|word| format!("w{word}: u32")).collect();
-                    let _ = writeln!(text, "struct TailWords {{ {} }}", fields.join(", "));
-                    "<uniform> tail: TailWords".to_string()
+                    let _ = writeln!(text, "struct TailWords{of} {{ {} }}", fields.join(", "));
+                    format!("<uniform> tail{of}: TailWords{of}")
                 }
                 Binding::Run => {
-                    text += "struct TailRun { past: u32 }\n";
-                    "<uniform> tail_run: TailRun".to_string()
+                    let _ = writeln!(text, "struct TailRun{of} {{ past: u32 }}");
+                    format!("<uniform> tail_run{of}: TailRun{of}")
                 }
-                Binding::TailValue(n) => format!("<storage, read> other{n}: array<f32>"),
+                Binding::TailValue(n) => format!("<storage, read> other{n}_{side}: array<f32>"),
                 Binding::Input { .. } | Binding::Output | Binding::Scratch { .. } => continue,
             };
             let _ = writeln!(text, "@group(0) @binding({number}) var{declaration};");
         }
         let mut word = 0;
-        let mut stores = "    y[i] = v;\n".to_string();
+        let mut stores = format!("    y{of}[i] = v;\n");
         for (n, step) in self.0.iter().enumerate() {
-            let constant = format!("bitcast<f32>(tail.w{word})");
+            let constant = format!("bitcast<f32>(tail{of}.w{word})");
             match step {
                 Step::Map(function) => _ = writeln!(body, "    v = {function}(v);"),
                 Step::Scale => _ = writeln!(body, "    v = {constant} * v;"),
                 Step::Softcap => _ = writeln!(body, "    v = {constant} * hyperbolic_tangent(v / {constant});"),
-                Step::Add => _ = writeln!(body, "    v = v + other{n}[i];"),
-                Step::Mul => _ = writeln!(body, "    v = v * other{n}[i];"),
+                Step::Add => _ = writeln!(body, "    v = v + other{n}_{side}[i];"),
+                Step::Mul => _ = writeln!(body, "    v = v * other{n}_{side}[i];"),
                 Step::Scatter => {
-                    let [seq, capacity, width] = [word, word + 1, word + 2].map(|word| format!("tail.w{word}"));
+                    let [seq, capacity, width] = [word, word + 1, word + 2].map(|word| format!("tail{of}.w{word}"));
                     stores = format!(
-                        "    let row = i / {width};\n    let position = tail_run.past + row % {seq};\n    \
+                        "    let row = i / {width};\n    let position = tail_run{of}.past + row % {seq};\n    \
                          if (position < {capacity}) {{\n        \
-                         y[(row / {seq} * {capacity} + position) * {width} + i % {width}] = v;\n    }}\n"
+                         y{of}[(row / {seq} * {capacity} + position) * {width} + i % {width}] = v;\n    }}\n"
                     );
                 }
             }
             word += step.words();
         }
-        text + "fn put(i: u32, value: f32) {\n    var v = value;\n" + &body + &stores + "}\n"
+        let name = suffix_of_put(side);
+        text + &format!("fn put{name}(i: u32, value: f32) {{\n    var v = value;\n{body}{stores}}}\n")
     }
 }
 
-/// The WGSL of `put` without a tail.
-pub(super) const PLAIN: &str = "fn put(i: u32, value: f32) {\n    y[i] = value;\n}\n";
+/// The WGSL of a side's `put` without a tail.
+pub(super) fn plain(side: usize) -> String {
+    let (name, of) = (suffix_of_put(side), suffix(side));
+    format!("fn put{name}(i: u32, value: f32) {{\n    y{of}[i] = value;\n}}\n")
+}

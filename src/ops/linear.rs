@@ -9,7 +9,9 @@ use crate::random::Random;
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity, leading};
 use super::sample::{Role, Sample, Samples, weight};
 
-use crate::kernel::{Binding, Kernel, Launch, Numerics, SHARING, Schedule, Schedules, Shader, SizeClass, Step};
+use crate::kernel::{
+    Binding, Kernel, Launch, Numerics, PerSide, SHARING, Schedule, Schedules, Shader, SizeClass, Step,
+};
 use crate::shape::Shape;
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -55,6 +57,10 @@ impl Operator for Linear {
 
     fn takes_tail(&self, _first: Step) -> bool {
         true
+    }
+
+    fn beside(&self) -> Option<&'static [usize]> {
+        Some(&[0])
     }
 
     fn operand(&self, input: usize) -> Operand {
@@ -170,21 +176,28 @@ fn blocks(context: &LaunchContext<'_>, rows: usize) -> Vec<Blocks> {
 fn schedule(context: &LaunchContext<'_>, rows: usize, blocks: &Blocks) -> Schedule {
     let (n, k) = (context.extent("n").len, context.extent("k").len);
     let lanes = if blocks.shared { context.sharing_lanes() } else { 0 };
-    let mut kernel = Kernel::new(SHADER, blocks.entry).weight(context.wide_rows(1, k)).spread(lanes).terms(k);
+    let biased = context.inputs.len() == 3;
+    // Without a bias `x` is bound in its place, which counts as a buffer of each side as well.
+    let per_side = [PerSide::read(2, "w", "Packed"), PerSide::read(3, "bias", "f32"), PerSide::output(4)];
+    let kernel = Kernel::new(SHADER, blocks.entry).sides(&per_side);
+    let mut kernel = kernel.weight(context.wide_rows(1, k)).spread(lanes).terms(k);
     for (name, value) in &blocks.constants {
         kernel = kernel.constant(*name, *value);
     }
-    let biased = context.inputs.len() == 3;
-    let launch = |(piece, range): (usize, &Range<usize>)| Launch {
-        kernel: kernel.clone(),
-        params: [rows, range.len(), range.start, n, k, biased as usize].map(|word| word as u32).to_vec(),
-        bindings: vec![
-            Binding::input(0),
-            Binding::Input { input: 1, piece },
-            Binding::input(if biased { 2 } else { 0 }),
-            Binding::Output,
-        ],
-        groups: [range.len().div_ceil(blocks.columns) as u32, rows.div_ceil(blocks.rows) as u32, 1],
+    let launch = |(piece, range): (usize, &Range<usize>)| {
+        let groups = [range.len().div_ceil(blocks.columns), rows.div_ceil(blocks.rows), 1].map(|n| n as u32);
+        let words = [rows, k, biased as usize, 0, range.len(), range.start, n, groups[0] as usize];
+        Launch {
+            kernel: kernel.clone(),
+            params: words.map(|word| word as u32).to_vec(),
+            bindings: vec![
+                Binding::input(0),
+                Binding::Input { input: 1, piece },
+                Binding::input(if biased { 2 } else { 0 }),
+                Binding::Output,
+            ],
+            groups,
+        }
     };
     Schedule { name: blocks.name(), launches: context.pieces[1].iter().enumerate().map(launch).collect() }
 }

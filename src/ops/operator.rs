@@ -125,6 +125,13 @@ pub trait Operator: Attributes + fmt::Debug + Send + Sync + Any {
         false
     }
 
+    /// The inputs that two ops of this type must have in common to run side by side, in one dispatch; `None` where its kernels
+    /// cannot.
+    #[doc(hidden)]
+    fn beside(&self) -> Option<&'static [usize]> {
+        None
+    }
+
     /// The most 32-bit words that a launch of the op needs in [`Binding::Scratch`](crate::kernel::Binding::Scratch), whichever
     /// kernels a device runs. `len` gives the rank's length of the factor of a name in the largest call; smaller calls must need
     /// no more.

@@ -8,7 +8,7 @@ use crate::random::Random;
 
 use super::operator::{EvalContext, LaunchContext, Operand, Operator, arity};
 use super::sample::{Role, Sample, Samples, weight};
-use crate::kernel::{Binding, Kernel, Launch, Shader, Step, linear_grid};
+use crate::kernel::{Binding, Kernel, Launch, PerSide, Shader, Step, linear_grid};
 use crate::shape::{Dim, Shape};
 use crate::sharding::ShardingRule;
 use crate::tensor::{DType, Tensor};
@@ -71,6 +71,10 @@ impl Operator for RotaryEmbedding {
         first == Step::Scatter
     }
 
+    fn beside(&self) -> Option<&'static [usize]> {
+        Some(&[1, 2, 3])
+    }
+
     fn operand(&self, input: usize) -> Operand {
         match input {
             3 => Operand::Indices,
@@ -103,11 +107,12 @@ impl Operator for RotaryEmbedding {
         if n == 0 {
             return Ok(Vec::new());
         }
+        let groups = linear_grid(n, 64);
         Ok(vec![Launch {
-            kernel: Kernel::new(SHADER, "rotate"),
-            params: [n, h * d, d, r, c].map(|word| word as u32).to_vec(),
+            kernel: Kernel::new(SHADER, "rotate").sides(&[PerSide::read(1, "x", "f32"), PerSide::output(5)]),
+            params: [d, r, c, 0, n, h * d, 0, groups[0] as usize].map(|word| word as u32).to_vec(),
             bindings: [0, 1, 2, 3].map(Binding::input).into_iter().chain([Binding::Output]).collect(),
-            groups: linear_grid(n, 64),
+            groups,
         }])
     }
 }

@@ -3,7 +3,7 @@
 //! It reads a rank's finished list of instructions and deliberately knows neither graph nor plan. Read `passes/` for
 //! what happens to the list before.
 
-use super::instr::{Instr, Place, RankProgram};
+use super::instr::{Fused, Instr, Place, RankProgram};
 use super::size::Size;
 
 /// Lets scratch values whose lives do not meet share a buffer, where their sizes grow with the same symbols.
@@ -24,9 +24,9 @@ pub(super) fn share_buffers(program: &mut RankProgram) {
             Instr::Exchange { from, to, .. } => vec![*from, *to],
         };
         let buffers: Vec<usize> = values.into_iter().filter_map(place).collect();
-        // Joined instructions run as one, so that all they touch must be there at once.
+        // Fused instructions run as one, so that all they touch must be there at once.
         match (instr, touched.last_mut()) {
-            (Instr::Compute { joined: true, .. }, Some(run)) => run.extend(buffers),
+            (Instr::Compute { fused: Fused::Tail | Fused::Beside, .. }, Some(run)) => run.extend(buffers),
             _ => touched.push(buffers),
         }
         for &b in touched.last().into_iter().flatten() {

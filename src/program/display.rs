@@ -2,7 +2,7 @@
 //!
 //! It deliberately shows no memory. Read `instr.rs` for what an instruction is.
 
-use super::instr::{Instr, Place, RankProgram, WeightPart};
+use super::instr::{Fused, Instr, Place, RankProgram, WeightPart};
 use crate::kernel::Layout;
 use crate::shape::display_shape;
 use std::fmt;
@@ -29,7 +29,7 @@ impl fmt::Display for RankProgram {
                 Instr::Zero { output } => {
                     writeln!(f, "{:<5}= zero # {}", value(*output), self.values[*output].name)?;
                 }
-                Instr::Compute { node, op, inputs, output, extents, joined } => {
+                Instr::Compute { node, op, inputs, output, extents, fused } => {
                     let inputs: Vec<String> = inputs
                         .iter()
                         .map(|&v| match self.values[v].place {
@@ -40,9 +40,13 @@ impl fmt::Display for RankProgram {
                         .collect();
                     let extents: Vec<String> = extents.iter().map(|e| e.to_string()).collect();
                     let (inputs, extents) = (inputs.join(", "), extents.join(" "));
-                    // A joined op is computed with the one before it.
-                    let joined = if *joined { "+ " } else { "" };
-                    writeln!(f, "{:<5}= {joined}{} {inputs} [{extents}] # {node}", value(*output), op.name())?;
+                    // An op with a mark can be computed together with the one before it.
+                    let mark = match fused {
+                        Fused::Alone => "",
+                        Fused::Tail => "+ ",
+                        Fused::Beside => "| ",
+                    };
+                    writeln!(f, "{:<5}= {mark}{} {inputs} [{extents}] # {node}", value(*output), op.name())?;
                 }
                 Instr::Exchange { node, kind, from, to, .. } => {
                     writeln!(

@@ -116,6 +116,21 @@ impl WeightShard {
     }
 }
 
+/// How a `Compute` instruction is related to the one before it. The bits are the same whether a device makes use of it or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[doc(hidden)]
+pub enum Fused {
+    /// Not at all.
+    Alone,
+    /// It is elementwise on the result of the instruction before it, which nothing else reads. Computed in one kernel, the result
+    /// between them is not stored.
+    Tail,
+    /// It is of the same kind as an instruction before it, and neither needs the other: both can run as one dispatch. Between them
+    /// stand only others that run beside them, and what is joined to these.
+    Beside,
+}
+
 /// One instruction of one rank. Numbers are indices into [`RankProgram::values`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[doc(hidden)]
@@ -139,9 +154,8 @@ pub enum Instr {
         output: usize,
         /// The rank's part of every factor.
         extents: Vec<Extent>,
-        /// Whether it is elementwise on the result of the instruction before it, which nothing else reads. A device may then
-        /// compute both in one kernel, which leaves the result between them unstored.
-        joined: bool,
+        /// How it is related to the instructions before it. A device may then compute them together, or each by itself.
+        fused: Fused,
     },
     /// Fills a value with zeros.
     Zero {
@@ -175,11 +189,25 @@ pub enum Instr {
 }
 
 impl RankProgram {
-    /// How many instructions from number `first` on are joined to it, itself not counted.
+    /// How many instructions behind number `first` can be computed in its kernel.
     #[doc(hidden)]
-    pub fn joined(&self, first: usize) -> usize {
+    pub fn tail(&self, first: usize) -> usize {
         let after = self.instrs.iter().skip(first + 1);
-        after.take_while(|instr| matches!(instr, Instr::Compute { joined: true, .. })).count()
+        after.take_while(|instr| matches!(instr, Instr::Compute { fused: Fused::Tail, .. })).count()
+    }
+
+    /// The numbers of the instructions that can run as one dispatch, from number `first` on, itself included. What can be computed
+    /// in the kernel of one of them stands behind it.
+    #[doc(hidden)]
+    pub fn sides(&self, first: usize) -> Vec<usize> {
+        let mut sides = vec![first];
+        loop {
+            let next = sides.last().map_or(first, |&last| last + 1 + self.tail(last));
+            match self.instrs.get(next) {
+                Some(Instr::Compute { fused: Fused::Beside, .. }) => sides.push(next),
+                _ => return sides,
+            }
+        }
     }
 
     /// The name of the graph's node, input or output that the instruction of this number belongs to, or of the value

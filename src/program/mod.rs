@@ -16,7 +16,7 @@ mod room;
 mod size;
 
 pub use error::{ProgramError, Shortfall, TooWide};
-pub use instr::{Instr, LocalValue, Place, Port, Program, RankProgram, WeightPart, WeightShard};
+pub use instr::{Fused, Instr, LocalValue, Place, Port, Program, RankProgram, WeightPart, WeightShard};
 pub use lower::lower;
 pub use memory::Memory;
 pub use room::{Holding, Room, Tenant, check};

@@ -82,7 +82,7 @@ pub(super) struct Context {
     pub(super) numerics: Numerics,
     /// The fewest lanes of a subgroup, 0 without subgroup operations.
     pub(super) subgroup: u32,
-    /// Whether joined instructions are computed in one kernel.
+    /// Whether fused instructions are computed together.
     pub(super) join: bool,
     pub(super) counters: Counters,
     /// Counts finished submissions and created pipelines and buffers, because each may take long within one call.

@@ -32,8 +32,9 @@ use crate::weights::Weights;
 use context::Context;
 use memory::Memory;
 use options::ALIGNMENT;
-use prepared::{Calls, Rank};
+use prepared::Calls;
 use recorder::Recorder;
+use site::Rank;
 use staging::{Reader, Writer};
 use std::sync::Arc;
 

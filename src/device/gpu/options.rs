@@ -24,7 +24,7 @@ pub struct GpuOptions {
     /// The order in which kernels add up sums. `None` means what suits the adapter: sequential on a software driver, by
     /// lanes on a GPU.
     pub numerics: Option<Numerics>,
-    /// Whether joined instructions are computed in one kernel; the bits are the same either way. `None` means on GPUs only: on a
+    /// Whether fused instructions are computed together, in one kernel or one dispatch; the bits are the same either way. `None` means on GPUs only: on a
     /// software driver a dispatch costs less than compiling each kernel with every tail.
     pub join: Option<bool>,
     /// How it picks among the schedules of an op; the bits are the same whichever it picks.

@@ -5,7 +5,7 @@
 use super::context::Context;
 use crate::device::DeviceError;
 
-use crate::kernel::{Binding, Kernel, Launch};
+use crate::kernel::{Binding, Dispatched, Kernel};
 use std::collections::HashMap;
 
 /// A compiled kernel.
@@ -35,19 +35,19 @@ fn kind(binding: &Binding) -> wgpu::BufferBindingType {
 }
 
 impl Pipelines {
-    /// The pipeline of a launch's kernel, compiled if this is its first launch. Errors when the kernel does not
+    /// The pipeline of a dispatch's kernel, compiled if this is its first launch. Errors when the kernel does not
     /// compile, or when its bindings have other types than in its first launch.
-    pub(super) fn get(&mut self, context: &mut Context, launch: &Launch) -> Result<&Pipeline, DeviceError> {
-        let own = launch.numbered().into_iter().map(|(number, binding)| (number, kind(&binding)));
+    pub(super) fn get(&mut self, context: &mut Context, dispatched: &Dispatched) -> Result<&Pipeline, DeviceError> {
+        let own = dispatched.numbered().map(|(number, binding)| (number, kind(&binding)));
         let kinds: Kinds = std::iter::once((0, wgpu::BufferBindingType::Uniform)).chain(own).collect();
-        if !self.0.contains_key(&launch.kernel) {
-            let pipeline = compile(context, &launch.kernel, kinds.clone())?;
-            self.0.insert(launch.kernel.clone(), pipeline);
+        if !self.0.contains_key(&dispatched.kernel) {
+            let pipeline = compile(context, &dispatched.kernel, kinds.clone())?;
+            self.0.insert(dispatched.kernel.clone(), pipeline);
         }
-        match self.0.get(&launch.kernel) {
+        match self.0.get(&dispatched.kernel) {
             Some(pipeline) if pipeline.kinds == kinds => Ok(pipeline),
             _ => {
-                let (name, entry) = (launch.kernel.shader.name(), &launch.kernel.entry);
+                let (name, entry) = (dispatched.kernel.shader.name(), &dispatched.kernel.entry);
                 Err(context.refused(format!("kernel {name}/{entry} is launched with two kinds of bindings")))
             }
         }

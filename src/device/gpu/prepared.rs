@@ -5,15 +5,14 @@
 //! call, so that one serves every decode step. Read `recorder` next for how dispatches run.
 
 use super::context::{Context, aligned};
-use super::memory::Memory;
 use super::params::Blocks;
 use super::pipeline::{Pipeline, Pipelines};
-use super::site::{Site, resource};
+use super::site::{Rank, Site, resource};
 use super::tuned::{Case, Picker};
 use crate::device::DeviceError;
-use crate::kernel::{Binding, Launch, Schedules, Tail};
+use crate::kernel::{Binding, Dispatched, Launch, Schedules, Tail};
 use crate::ops::{Op, OpError};
-use crate::program::{Instr, RankProgram};
+use crate::program::{Fused, Instr, RankProgram};
 use crate::shape::{Env, resolve};
 use crate::sharding::Extent;
 
@@ -38,7 +37,7 @@ pub(super) struct Step {
 
 /// A prepared call.
 pub(super) struct Prepared {
-    /// The batch, the tokens and the positions kept of a call, and whether joined instructions run in one kernel.
+    /// The batch, the tokens and the positions kept of a call, and whether fused instructions run together.
     sizes: (usize, usize, usize, bool),
     pub(super) steps: Vec<Step>,
 }
@@ -49,14 +48,6 @@ pub(super) struct Calls {
     calls: Vec<Prepared>,
     pub(super) pipelines: Pipelines,
     picker: Picker,
-}
-
-/// What the preparation of a call reads: the rank's program and its memory.
-#[derive(Clone, Copy)]
-pub(super) struct Rank<'a> {
-    pub(super) program: &'a RankProgram,
-    pub(super) memory: &'a Memory,
-    pub(super) run: &'a wgpu::Buffer,
 }
 
 impl Calls {
@@ -88,44 +79,47 @@ impl Calls {
     }
 }
 
-/// A launch whose parameters are collected, before the parameter buffer of its call exists.
+/// A dispatch in the making.
 struct Planned {
-    instr: usize,
-    launch: Launch,
-    params: u64,
-    /// Where the words of its tail are, and how many.
-    tail: (u64, usize),
+    dispatched: Dispatched,
+    /// The instruction of each side, and the words that its tail reads.
+    sides: Vec<(usize, Vec<u32>)>,
 }
 
-/// The launches of a call and their parameters, which lie in one buffer.
-pub(super) struct Plans {
-    blocks: Blocks,
-    planned: Vec<Planned>,
-}
+/// The dispatches of a call in the making.
+#[derive(Default)]
+pub(super) struct Plans(Vec<Planned>);
 
 impl Plans {
-    pub(super) fn new(context: &Context) -> Plans {
-        Plans { blocks: Blocks::new(context), planned: Vec::new() }
-    }
-
-    /// Adds a launch of instruction `instr`, whose tail reads `words`. Errors when it exceeds a limit of the adapter.
+    /// Adds a launch of instruction `instr`, whose tail reads `words`. It becomes a dispatch of its own, unless `beside` says that it
+    /// can run beside the one that was added last and their kernels are one. Errors when it exceeds a limit of the adapter.
     pub(super) fn add(
         &mut self,
         context: &Context,
         instr: usize,
         launch: Launch,
-        words: &[u32],
+        words: Vec<u32>,
+        beside: bool,
     ) -> Result<(), DeviceError> {
-        check(context, &launch)?;
-        if !launch.groups.contains(&0) {
-            let params = self.blocks.add(&launch.params);
-            let tail = if words.is_empty() { 0 } else { self.blocks.add(words) };
-            self.planned.push(Planned { instr, launch, params, tail: (tail, words.len()) });
+        if launch.groups.contains(&0) {
+            return Ok(());
         }
+        if beside
+            && let Some(last) = self.0.last_mut()
+            && let Some(both) = last.dispatched.clone().with(&launch)
+            && check(context, &both).is_ok()
+        {
+            last.dispatched = both;
+            last.sides.push((instr, words));
+            return Ok(());
+        }
+        let dispatched = Dispatched::alone(launch);
+        check(context, &dispatched)?;
+        self.0.push(Planned { dispatched, sides: vec![(instr, words)] });
         Ok(())
     }
 
-    /// The dispatches in order, each with its instruction: uploads the parameters, compiles kernels and binds buffers.
+    /// The dispatches in order, each with its first instruction: uploads the parameters, compiles kernels and binds buffers.
     pub(super) fn dispatches(
         self,
         context: &mut Context,
@@ -133,12 +127,21 @@ impl Plans {
         rank: Rank<'_>,
         env: &Env,
     ) -> Result<Vec<(usize, Dispatch)>, DeviceError> {
-        let params = self.blocks.upload(context)?;
-        let mut dispatches = Vec::with_capacity(self.planned.len());
-        for planned in &self.planned {
-            let Instr::Compute { node, op, .. } = &rank.program.instrs[planned.instr] else { continue };
-            let bound = bind(context, pipelines, rank, env, &params, planned);
-            dispatches.push((planned.instr, bound.map_err(|cause| of_node(node, op, cause))?));
+        // The parameters of all of them lie in one buffer.
+        let mut blocks = Blocks::new(context);
+        let mut placed = Vec::with_capacity(self.0.len());
+        for planned in &self.0 {
+            let params = blocks.add(&planned.dispatched.params);
+            let words = planned.sides.iter().map(|(_, words)| if words.is_empty() { 0 } else { blocks.add(words) });
+            placed.push((params, words.collect::<Vec<u64>>()));
+        }
+        let params = blocks.upload(context)?;
+        let mut dispatches = Vec::with_capacity(self.0.len());
+        for (planned, (offset, tails)) in self.0.iter().zip(&placed) {
+            let instr = planned.sides.first().map_or(0, |(instr, _)| *instr);
+            let Instr::Compute { node, op, .. } = &rank.program.instrs[instr] else { continue };
+            let bound = bind(context, pipelines, rank, env, planned, (&params, *offset, tails));
+            dispatches.push((instr, bound.map_err(|cause| of_node(node, op, cause))?));
         }
         context.check()?;
         Ok(dispatches)
@@ -158,28 +161,15 @@ impl Calls {
         let env = Env { past: 0, ..*env };
         let program = rank.program;
         let mut steps: Vec<Step> = program.instrs.iter().map(|_| Step::default()).collect();
-        let mut plans = Plans::new(context);
+        let mut plans = Plans::default();
         for (instr, step) in steps.iter_mut().enumerate() {
-            if let Instr::Compute { node, op, inputs, output, extents, joined } = &program.instrs[instr] {
+            if let Instr::Compute { op, extents, fused, .. } = &program.instrs[instr] {
                 let space = extents.iter().fold(1u64, |n, e| n.saturating_mul(e.resolve(&env).1 as u64));
                 step.operations = op.operations().saturating_mul(space);
-                if *joined && join {
-                    // The kernels of an instruction before it compute it too.
-                    continue;
-                }
-                let tail = if join { program.joined(instr) } else { 0 };
-                let (tail, words) = tail_of(context, rank, &env, instr, tail);
-                let in_node = |cause| of_node(node, op, cause);
-                let offered = schedules(context, rank, &env, op, inputs, *output, extents).map_err(in_node)?;
-                let formats = Site::new(rank, &env, inputs, *output).formats;
-                let case = Case::new(op, &formats, context.numerics, offered.class);
-                let number = self.picker.pick(context, case, &offered);
-                for mut launch in offered.offered.into_iter().nth(number).into_iter().flat_map(|s| s.launches) {
-                    launch.kernel.tail.clone_from(&tail);
-                    if !op.is_built_in() {
-                        launch.kernel.shader.distrust();
-                    }
-                    plans.add(context, instr, launch, &words).map_err(in_node)?;
+                if join && *fused == Fused::Alone {
+                    self.plan(context, rank, &env, &mut plans, &program.sides(instr), true)?;
+                } else if !join {
+                    self.plan(context, rank, &env, &mut plans, &[instr], false)?;
                 }
             }
         }
@@ -187,6 +177,46 @@ impl Calls {
             steps[instr].dispatches.push(dispatch);
         }
         Ok(Prepared { sizes: (env.batch, env.seq, env.keep, join), steps })
+    }
+
+    /// Plans the launches of the instructions `sides`, which can run as one dispatch, and with `join` of what is joined to each.
+    fn plan(
+        &mut self,
+        context: &Context,
+        rank: Rank<'_>,
+        env: &Env,
+        plans: &mut Plans,
+        sides: &[usize],
+        join: bool,
+    ) -> Result<(), DeviceError> {
+        let mut picked = None;
+        for &instr in sides {
+            let Instr::Compute { node, op, inputs, output, extents, .. } = &rank.program.instrs[instr] else {
+                continue;
+            };
+            let in_node = |cause| of_node(node, op, cause);
+            let tail = if join { rank.program.tail(instr) } else { 0 };
+            let (tail, words) = tail_of(context, rank, env, instr, tail);
+            let offered = schedules(context, rank, env, op, inputs, *output, extents).map_err(in_node)?;
+            // All sides run the kernel that suits the first.
+            let number = picked.unwrap_or_else(|| {
+                let formats = Site::new(rank, env, inputs, *output).formats;
+                let case = Case::new(op, &formats, context.numerics, offered.class);
+                self.picker.pick(&context.options.schedules, case, &offered)
+            });
+            let mut launches =
+                offered.offered.into_iter().nth(number).map(|schedule| schedule.launches).unwrap_or_default();
+            let beside = picked.is_some() && launches.len() == 1;
+            picked = Some(number);
+            for mut launch in launches.drain(..) {
+                launch.kernel.tail.clone_from(&tail);
+                if !op.is_built_in() {
+                    launch.kernel.shader.distrust();
+                }
+                plans.add(context, instr, launch, words.clone(), beside).map_err(in_node)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -201,51 +231,55 @@ pub(super) fn of_node(node: &str, op: &Op, cause: DeviceError) -> DeviceError {
     DeviceError::Node { node: node.to_string(), cause: Box::new(cause) }
 }
 
-/// Gets the pipeline of a launch's kernel and creates the bind group of its buffers.
+/// Gets the pipeline of a dispatch's kernel and creates the bind group of its buffers. The parameters of all sides begin at
+/// `offset` of the buffer `params`, the words of each side's tail at the offset of its own.
 fn bind(
     context: &mut Context,
     pipelines: &mut Pipelines,
     rank: Rank<'_>,
     env: &Env,
-    params: &wgpu::Buffer,
     planned: &Planned,
+    (params, offset, tails): (&wgpu::Buffer, u64, &[u64]),
 ) -> Result<Dispatch, DeviceError> {
-    let Planned { instr, launch, params: offset, tail } = planned;
-    let inputs = match &rank.program.instrs[*instr] {
-        Instr::Compute { inputs, .. } => inputs.as_slice(),
-        _ => &[],
-    };
-    // A kernel with a tail writes the output of the last instruction that it computes.
-    let steps = launch.kernel.tail.as_ref().map_or(0, |tail| tail.0.len());
-    let output = match &rank.program.instrs[instr + steps] {
-        Instr::Compute { output, .. } => Some(*output),
-        _ => None,
-    };
-    let Pipeline { pipeline, layout, .. } = pipelines.get(context, launch)?.clone();
+    let Dispatched { kernel, params: words, groups, .. } = &planned.dispatched;
+    let Pipeline { pipeline, layout, .. } = pipelines.get(context, &planned.dispatched)?.clone();
     let block = |offset: u64, words: usize| {
         let size = wgpu::BufferSize::new(aligned(words as u64 * 4));
         wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: params, offset, size })
     };
-    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: block(*offset, launch.params.len()) }];
-    for (at, binding) in launch.numbered() {
-        let resource = match binding {
-            Binding::Run => Some(rank.run.as_entire_binding()),
-            Binding::TailWords => Some(block(tail.0, tail.1)),
-            Binding::TailValue(step) => {
-                other_operand(rank.program, instr + 1 + step).and_then(|v| resource(rank, env, v, 0))
-            }
-            Binding::Output => output.and_then(|v| resource(rank, env, v, 0)),
-            Binding::Scratch { .. } => rank.memory.scratch.as_ref().map(wgpu::Buffer::as_entire_binding),
-            Binding::Input { input, piece } => inputs.get(input).and_then(|&v| resource(rank, env, v, piece)),
+    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: block(offset, words.len()) }];
+    let sides = planned.sides.iter().zip(&planned.dispatched.bindings).zip(kernel.tails()).zip(tails);
+    for ((((instr, words), bindings), tail), words_at) in sides {
+        let inputs = match &rank.program.instrs[*instr] {
+            Instr::Compute { inputs, .. } => inputs.as_slice(),
+            _ => &[],
         };
-        let missing = || context.refused(format!("{}: {binding:?} does not exist", launch.kernel.shader.name()));
-        entries.push(wgpu::BindGroupEntry { binding: at, resource: resource.ok_or_else(missing)? });
+        // A kernel with a tail writes the output of the last instruction that it computes.
+        let steps = tail.map_or(0, |tail| tail.0.len());
+        let output = match &rank.program.instrs[instr + steps] {
+            Instr::Compute { output, .. } => Some(*output),
+            _ => None,
+        };
+        for &(at, binding) in bindings {
+            let resource = match binding {
+                Binding::Run => Some(rank.run.as_entire_binding()),
+                Binding::TailWords => Some(block(*words_at, words.len())),
+                Binding::TailValue(step) => {
+                    other_operand(rank.program, instr + 1 + step).and_then(|v| resource(rank, env, v, 0))
+                }
+                Binding::Output => output.and_then(|v| resource(rank, env, v, 0)),
+                Binding::Scratch { .. } => rank.memory.scratch.as_ref().map(wgpu::Buffer::as_entire_binding),
+                Binding::Input { input, piece } => inputs.get(input).and_then(|&v| resource(rank, env, v, piece)),
+            };
+            let missing = || context.refused(format!("{}: {binding:?} does not exist", kernel.shader.name()));
+            entries.push(wgpu::BindGroupEntry { binding: at, resource: resource.ok_or_else(missing)? });
+        }
     }
     let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries };
-    let refused = |error: wgpu::Error| context.refused(format!("kernel {}: {error}", launch.kernel.shader.name()));
+    let refused = |error: wgpu::Error| context.refused(format!("kernel {}: {error}", kernel.shader.name()));
     let bindings = context.scoped(|| context.device.create_bind_group(&descriptor)).map_err(refused)?;
-    let dispatch = Dispatch { pipeline, bindings, groups: launch.groups };
-    if !launch.kernel.shader.is_trusted() {
+    let dispatch = Dispatch { pipeline, bindings, groups: *groups };
+    if !kernel.shader.is_trusted() {
         context.scoped(|| rehearse(context, &dispatch)).map_err(refused)?;
     }
     Ok(dispatch)
@@ -318,15 +352,22 @@ pub(super) fn schedules(
     Ok(schedules)
 }
 
-/// Errors when a launch exceeds a limit of the adapter.
-fn check(context: &Context, launch: &Launch) -> Result<(), DeviceError> {
+/// Errors when a dispatch exceeds a limit of the adapter.
+fn check(context: &Context, dispatched: &Dispatched) -> Result<(), DeviceError> {
     let uniform = |binding: &Binding| matches!(binding, Binding::Run | Binding::TailWords);
-    let storage = launch.numbered().iter().filter(|(_, binding)| !uniform(binding)).count();
-    let (max, groups) =
-        (context.limits.max_storage_buffers_per_shader_stage, context.limits.max_compute_workgroups_per_dimension);
-    let reason = if storage as u64 > max as u64 {
+    let uniforms = 1 + dispatched.numbered().filter(|(_, binding)| uniform(binding)).count() as u32;
+    let storage = 1 + dispatched.numbered().count() as u32 - uniforms;
+    let limits = &context.limits;
+    let (max, uniforms_max, groups) = (
+        limits.max_storage_buffers_per_shader_stage,
+        limits.max_uniform_buffers_per_shader_stage,
+        limits.max_compute_workgroups_per_dimension,
+    );
+    let reason = if storage > max {
         format!("needs {storage} storage buffers, the adapter binds {max}")
-    } else if let Some(n) = launch.groups.iter().find(|&&n| n > groups) {
+    } else if uniforms > uniforms_max {
+        format!("needs {uniforms} uniform buffers, the adapter binds {uniforms_max}")
+    } else if let Some(n) = dispatched.groups.iter().find(|&&n| n > groups) {
         format!("needs {n} workgroups in one dimension, the adapter runs {groups}")
     } else {
         return Ok(());

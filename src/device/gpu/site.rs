@@ -3,14 +3,22 @@
 //! It deliberately launches nothing. Read `prepared` next for who does.
 
 use super::context::{Context, aligned};
-use super::prepared::Rank;
+use super::memory::Memory;
 use crate::format::Format;
 use crate::kernel::Layout;
 use crate::ops::LaunchContext;
-use crate::program::{LocalValue, Place};
+use crate::program::{LocalValue, Place, RankProgram};
 use crate::shape::{Env, resolve};
 use crate::sharding::Extent;
 use std::ops::Range;
+
+/// What the preparation of a call reads: the rank's program and its memory.
+#[derive(Clone, Copy)]
+pub(super) struct Rank<'a> {
+    pub(super) program: &'a RankProgram,
+    pub(super) memory: &'a Memory,
+    pub(super) run: &'a wgpu::Buffer,
+}
 
 /// The shapes, formats, layouts and pieces of an instruction's operands, and the shape of its output.
 pub(super) struct Site {

@@ -3,8 +3,8 @@
 //! It deliberately chooses nothing and writes no file. Read `tuned` for how what was measured is used.
 
 use super::context::Context;
-use super::prepared::{self, Dispatch, Plans, Rank};
-use super::site::Site;
+use super::prepared::{self, Dispatch, Plans};
+use super::site::{Rank, Site};
 use super::tuned::{Case, Measured, Timed, shaders};
 use super::{GpuDevice, Loaded, parts};
 use crate::device::DeviceError;
@@ -163,10 +163,10 @@ fn dispatches(
     number: usize,
 ) -> Result<Vec<Dispatch>, DeviceError> {
     let rank = Rank { program: &loaded.program, memory: &loaded.memory, run: &loaded.run };
-    let mut plans = Plans::new(context);
+    let mut plans = Plans::default();
     for (instr, schedules) in instrs {
         for launch in schedules.offered.get(number).into_iter().flat_map(|schedule| &schedule.launches) {
-            plans.add(context, *instr, launch.clone(), &[])?;
+            plans.add(context, *instr, launch.clone(), Vec::new(), false)?;
         }
     }
     let env = Env { past: 0, ..*env };

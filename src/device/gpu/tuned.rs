@@ -3,7 +3,6 @@
 //! It deliberately measures nothing, and knows no file: whoever opens a device brings what was measured. Read `tune` next for
 //! who measures, and [`crate::kernel::Schedules`] for what is chosen from.
 
-use super::context::Context;
 use crate::format::Format;
 use crate::kernel::{Numerics, Schedules, SizeClass};
 use crate::ops::Op;
@@ -102,9 +101,9 @@ pub(super) struct Picker(HashMap<Case, usize>);
 
 impl Picker {
     /// The number of the schedule to run, which is less than their count if there are any.
-    pub(super) fn pick(&mut self, context: &Context, case: Case, schedules: &Schedules) -> usize {
+    pub(super) fn pick(&mut self, picks: &Picks, case: Case, schedules: &Schedules) -> usize {
         let last = schedules.offered.len().saturating_sub(1);
-        match &context.options.schedules {
+        match picks {
             Picks::Guess => 0,
             Picks::Number(number) => (*number).min(last),
             Picks::Measured(_) if last == 0 => 0,

@@ -9,7 +9,7 @@ mod redistribute;
 
 use super::allocate::share_buffers;
 use super::error::ProgramError;
-use super::instr::{Instr, Place, Port, Program, RankProgram, WeightPart, WeightShard};
+use super::instr::{Fused, Instr, Place, Port, Program, RankProgram, WeightPart, WeightShard};
 use super::passes;
 use crate::graph::{Graph, Source, ValueId};
 use crate::kernel::Layout;
@@ -111,7 +111,7 @@ impl Lowering<'_> {
                     inputs: inputs.iter().map(|locals| locals[r]).collect(),
                     output,
                     extents,
-                    joined: false,
+                    fused: Fused::Alone,
                 });
                 output
             })

@@ -9,7 +9,7 @@ use crate::graph::ValueId;
 use crate::kernel::Layout;
 use crate::ops::{Op, Slice};
 use crate::program::error::ProgramError;
-use crate::program::instr::Instr;
+use crate::program::instr::{Fused, Instr};
 use crate::shape::{Dim, Shape};
 use crate::sharding::{Placement, Redistribute};
 use crate::tensor::{DType, SymbolicRegion};
@@ -130,7 +130,7 @@ impl Lowering<'_> {
                 inputs: vec![locals[r]],
                 output,
                 extents: rule.extents(None, r),
-                joined: false,
+                fused: Fused::Alone,
             });
             outputs.push(output);
         }

@@ -3,8 +3,9 @@
 //! For example, a residual is added by the kernel of the product before it, and keys are rotated and written into their cache by
 //! one kernel. It deliberately knows no op by name: ops say what they can do. Read [`crate::kernel::Step`] for how a kernel does it.
 
+use super::places::{reads, writes};
 use crate::kernel::Step;
-use crate::program::instr::{Instr, Place, RankProgram};
+use crate::program::instr::{Fused, Instr, Place, RankProgram};
 use crate::tensor::DType;
 
 /// Moves elementwise instructions behind the one whose result they read, and marks them as joined to it.
@@ -15,8 +16,8 @@ pub(super) fn join_elementwise(program: &mut RankProgram) {
         let mut steps = Vec::new();
         while let Some((reader, step)) = next(program, first, last, &steps) {
             let mut instr = program.instrs.remove(reader);
-            if let Instr::Compute { joined, .. } = &mut instr {
-                *joined = true;
+            if let Instr::Compute { fused, .. } = &mut instr {
+                *fused = Fused::Tail;
             }
             last += 1;
             program.instrs.insert(last, instr);
@@ -60,26 +61,4 @@ fn next(program: &RankProgram, first: usize, last: usize, steps: &[Step]) -> Opt
     let free = between.clone().all(|at| !touched.iter().any(|&place| writes(program, at, place)));
     let unread = between.into_iter().all(|at| !reads(program, at, program.values[*result].place));
     (fits && taken && free && unread).then_some((reader, step))
-}
-
-/// Whether the instruction of this number reads what is stored at `place`.
-fn reads(program: &RankProgram, instr: usize, place: Place) -> bool {
-    let at = |v: usize| program.values[v].place == place;
-    match &program.instrs[instr] {
-        Instr::Compute { inputs, .. } => inputs.iter().any(|&input| at(input)),
-        Instr::Exchange { from, .. } => at(*from),
-        Instr::Output { value, .. } => at(*value),
-        Instr::Input { .. } | Instr::Zero { .. } => false,
-    }
-}
-
-/// Whether the instruction of this number writes what is stored at `place`.
-fn writes(program: &RankProgram, instr: usize, place: Place) -> bool {
-    let at = |v: usize| program.values[v].place == place;
-    match &program.instrs[instr] {
-        Instr::Compute { output, .. } | Instr::Zero { output } => at(*output),
-        Instr::Exchange { to, .. } => at(*to),
-        Instr::Input { value, .. } => at(*value),
-        Instr::Output { .. } => false,
-    }
 }

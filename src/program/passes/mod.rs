@@ -3,8 +3,10 @@
 //! A pass changes what a rank does and never what it computes: the bits of every output stay. It deliberately knows neither
 //! graph nor plan. Read `program/allocate.rs` for the step after.
 
+mod beside;
 mod dead;
 mod join;
+mod places;
 
 use super::instr::RankProgram;
 
@@ -12,7 +14,7 @@ use super::instr::RankProgram;
 type Pass = fn(&mut RankProgram);
 
 /// All passes, in the order in which they run.
-const PASSES: &[Pass] = &[dead::drop_dead_values, join::join_elementwise];
+const PASSES: &[Pass] = &[dead::drop_dead_values, join::join_elementwise, beside::put_side_by_side];
 
 /// Runs all passes.
 pub(super) fn run(program: &mut RankProgram) {
