@@ -4,7 +4,7 @@
 //
 // Few queries over a long state are computed in parts, by `span` positions each, so that many lanes have work (flash decoding,
 // Dao et al. 2023): a part stores its sums, its maximum and its sum of weights, and `merge` adds up the parts in their order. The
-// span is a constant of the kernel: neither the device nor the rank's share decides where a part ends.
+// span follows from the kernel and the room of the state: neither the device nor the rank's share decides where a part ends.
 struct Params {
     batch: u32,
     seq: u32,

@@ -174,6 +174,18 @@ fn the_doctor_tests_every_adapter() {
     }
 }
 
+/// With `--exact`, the order of sums is one that all devices offer, and stands in the program.
+#[test]
+fn an_exact_program_says_in_which_order_sums_are_added_up() {
+    let Some(adapter) = adapters().pop() else { return };
+    let devices = format!("{}x2", adapter.index);
+    let program = |args: &[&str]| good(&[&["plan", LLAMA, "-v", "--devices", &devices], args].concat()).0;
+    assert!(!program(&[]).contains("sums "));
+    let exact = program(&["--exact"]);
+    assert_eq!(exact.matches(&format!("sums {}\n", adapter.numerics[0])).count(), 2, "{exact}");
+    assert_eq!(program(&["--exact", "--numerics", "sequential"]).matches("sums sequential\n").count(), 2);
+}
+
 /// `fanfold tune` keeps what it measured, later runs use it and give the same text, and the doctor shows it.
 #[test]
 fn what_is_tuned_is_kept_and_used() {

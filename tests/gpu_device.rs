@@ -50,6 +50,7 @@ impl Cases {
     fn new() -> Cases {
         let program = RankProgram {
             rank: 0,
+            numerics: None,
             values: Vec::new(),
             buffers: Vec::new(),
             weights: Vec::new(),
@@ -233,6 +234,34 @@ fn blocks_do_not_change_the_order_of_sums() {
                 assert!(large.starts_with(&rows(few)), "{info}, {numerics}: {few} rows of 130");
             }
         }
+    }
+}
+
+/// The order of sums stands in the program, and comes before what suits the adapter.
+#[test]
+fn the_program_decides_on_the_order_of_sums() {
+    let mut random = Random::new(10);
+    let mut cases = Cases::new();
+    let x = (Role::Input, random.tensor(DType::F32, &[1, 3, 300]));
+    cases.add("Linear", Sample::new(Linear, vec![x, weight(random.tensor(DType::F16, &[40, 300]))]));
+    for mut info in adapters() {
+        let mut run = |preferred: Numerics, written: Option<Numerics>| {
+            let options = GpuOptions { numerics: Some(preferred), ..GpuOptions::default() };
+            let mut gpu = GpuDevice::open(&info, &options).unwrap();
+            cases.program.numerics = written;
+            cases.load(&mut gpu);
+            cases.run(&mut gpu).remove(0)
+        };
+        let [sequential, lanes] = [Numerics::Sequential, Numerics::Lanes].map(|numerics| run(numerics, None));
+        assert!(sequential != lanes, "{info}: the case tells the orders apart");
+        assert!(run(Numerics::Sequential, Some(Numerics::Lanes)) == lanes, "{info}");
+        assert!(run(Numerics::Lanes, Some(Numerics::Sequential)) == sequential, "{info}");
+        // As if the adapter's workgroups were too small for the other order.
+        info.numerics = vec![Numerics::Sequential];
+        let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
+        cases.program.numerics = Some(Numerics::Lanes);
+        let loaded = gpu.load(Arc::new(cases.program.clone()), &env(0).into(), &shared(&cases.weights), &|_| {});
+        assert!(matches!(&loaded, Err(DeviceError::Refused { reason, .. }) if reason.contains("lanes")), "{loaded:?}");
     }
 }
 

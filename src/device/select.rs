@@ -177,6 +177,7 @@ mod tests {
             max_binding: 1 << 27,
             max_buffer: 1 << 28,
             subgroup: 0,
+            numerics: Vec::new(),
             features: Vec::new(),
             ordinal: 0,
         };

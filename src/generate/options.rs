@@ -3,6 +3,7 @@
 //! It deliberately opens nothing. Read `engine.rs` for who does.
 
 use super::error::GenerateError;
+use crate::kernel::Numerics;
 use crate::model::{Model, ModelInfo};
 use crate::plan::Plan;
 use crate::program::{Program, Room, lower};
@@ -31,11 +32,21 @@ pub struct EngineOptions {
     pub all_logits: bool,
     /// How long a wait may last in which no rank makes progress: 30 seconds.
     pub deadline: Duration,
+    /// The order in which all devices add up sums; `None`, the default, leaves it to each. Devices of one adapter have one order
+    /// anyway.
+    pub numerics: Option<Numerics>,
 }
 
 impl Default for EngineOptions {
     fn default() -> EngineOptions {
-        EngineOptions { context: 2048, chunk: 256, batch: 1, all_logits: false, deadline: Duration::from_secs(30) }
+        EngineOptions {
+            context: 2048,
+            chunk: 256,
+            batch: 1,
+            all_logits: false,
+            deadline: Duration::from_secs(30),
+            numerics: None,
+        }
     }
 }
 
@@ -65,6 +76,11 @@ impl EngineOptions {
         EngineOptions { deadline, ..self }
     }
 
+    /// The same, with this order of [`sums`](EngineOptions#structfield.numerics).
+    pub fn numerics(self, numerics: Option<Numerics>) -> EngineOptions {
+        EngineOptions { numerics, ..self }
+    }
+
     /// The largest call on a model: what predicts tokens takes a text in chunks; what embeds it, in one call, since a
     /// pooled chunk is not a part of the pooled text.
     #[doc(hidden)]
@@ -90,7 +106,7 @@ pub fn prepare(
     options: &EngineOptions,
     rooms: &[Room],
 ) -> Result<(Program, Limits), GenerateError> {
-    let program = lower(model.graph(), plan)?;
+    let program = lower(model.graph(), plan)?.with_numerics(options.numerics);
     let of = |chunk: usize| EngineOptions { chunk, ..*options }.limits(model.info());
     let fits = |chunk: usize| {
         let limits = of(chunk);

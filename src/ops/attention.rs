@@ -25,6 +25,16 @@ const FEW: usize = 16;
 const SPAN: usize = 128;
 const LANES_SPAN: usize = 256;
 
+/// The most parts: those of a state with room for more positions are longer, so that what they need of memory stays small.
+const MOST_PARTS: usize = 64;
+
+/// The positions of a part, and the number of parts, of a state with room for `t` positions, where parts have at least `least`
+/// positions.
+fn parts(t: usize, least: usize) -> (usize, usize) {
+    let span = least * t.div_ceil(least * MOST_PARTS).max(1);
+    (span, t.div_ceil(span))
+}
+
 /// Scaled dot-product attention: `softmax(mask(cap(q k^T * scale))) v` per head, over the first `past + seq` positions of `k` and
 /// `v`. Several query heads may share a KV head (grouped-query attention). A query that may attend to no position gives zeros.
 ///
@@ -137,9 +147,10 @@ impl Operator for Attention {
         let by_lanes = context.numerics == Numerics::Lanes && e <= 256;
         // Numbers of the whole call decide on parts, so that a rank's share leaves the order of sums as it is.
         let queries = context.extent("b").global * context.extent("s").global;
-        let span = if by_lanes { LANES_SPAN } else { SPAN };
-        let parts = if queries <= FEW { context.extent("t").global.div_ceil(span) } else { 1 };
-        let span = if parts > 1 { span } else { 0 };
+        let (span, parts) = match parts(context.extent("t").global, if by_lanes { LANES_SPAN } else { SPAN }) {
+            (span, parts) if queries <= FEW && parts > 1 => (span, parts),
+            _ => (0, 1),
+        };
         let kernel = |entry: &'static str, (key, value): (usize, usize)| {
             Kernel::new(SHADER, entry)
                 .alias("Key", element(key))
@@ -175,7 +186,8 @@ impl Operator for Attention {
     }
 
     fn scratch(&self, len: &dyn Fn(&str) -> usize) -> usize {
-        let parts = len("t").div_ceil(SPAN);
+        // Longer parts are fewer.
+        let (_, parts) = parts(len("t"), SPAN);
         let rows = len("b").saturating_mul(len("s")).min(FEW).saturating_mul(len("h"));
         if parts > 1 { rows.saturating_mul(parts).saturating_mul(len("e").saturating_add(2)) } else { 0 }
     }
@@ -210,4 +222,26 @@ fn sample(random: &mut Random) -> Sample {
         inputs.push((Role::Input, random.indices(past + s + 2, &[b, 2])));
     }
     Sample { past, ..Sample::new(op, inputs).mixed(random) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_few_and_cover_every_position() {
+        for t in [1, 127, 128, 129, 4096, 8192, 8193, 16_384, 16_385, 131_072, 1 << 30] {
+            let of = |least: usize| {
+                let (span, count) = parts(t, least);
+                assert!(span % least == 0 && count <= MOST_PARTS && span * count >= t && span * (count - 1) < t, "{t}");
+                count
+            };
+            assert!(of(LANES_SPAN) <= of(SPAN), "{t}");
+        }
+        // One KV head for 32 query heads of 128 and a context of 131,072: far below any adapter's largest binding.
+        let op = Attention { heads: 32, kv_heads: 1, scale: 1.0, causal: true, window: None, softcap: None };
+        let sizes = [("b", 1), ("s", 256), ("h", 32), ("t", 131_072), ("e", 128)];
+        let len = |name: &str| sizes.iter().find(|(known, _)| *known == name).map_or(1, |(_, n)| *n);
+        assert_eq!(op.scratch(&len) * 4, 16 * 32 * 64 * 130 * 4);
+    }
 }

@@ -10,6 +10,9 @@ use std::fmt;
 impl fmt::Display for RankProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = |v: usize| format!("%{v}");
+        if let Some(numerics) = self.numerics {
+            writeln!(f, "sums {numerics}")?;
+        }
         for (id, weight) in self.weights.iter().enumerate() {
             let part = match &weight.part {
                 WeightPart::Zero => " zero".to_string(),

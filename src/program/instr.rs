@@ -5,7 +5,7 @@
 
 use super::size::Size;
 use crate::format::Format;
-use crate::kernel::Layout;
+use crate::kernel::{Layout, Numerics};
 use crate::ops::Op;
 use crate::shape::{Env, Shape, resolve};
 use crate::sharding::{Extent, Redistribute};
@@ -40,6 +40,8 @@ pub struct Port {
 pub struct RankProgram {
     /// The rank.
     pub rank: usize,
+    /// The order in which kernels add up sums, alike on all ranks; `None` leaves it to each device.
+    pub numerics: Option<Numerics>,
     /// Every tensor that it reads or writes.
     pub values: Vec<LocalValue>,
     /// Scratch buffers, which activations share whose lives do not overlap; each has the size of the largest of them.
@@ -186,6 +188,15 @@ pub enum Instr {
         /// The region of the whole output that the value is.
         region: SymbolicRegion,
     },
+}
+
+impl Program {
+    /// The same program, of which all ranks add up sums in the order `numerics`; with `None`, each device in the order that suits it.
+    #[doc(hidden)]
+    pub fn with_numerics(mut self, numerics: Option<Numerics>) -> Program {
+        self.ranks.iter_mut().for_each(|rank| rank.numerics = numerics);
+        self
+    }
 }
 
 impl RankProgram {

@@ -154,8 +154,10 @@ impl RankProgram {
             };
             (format!("{}the weight {}", piece.0, w.name), piece.1, advice(&w.shape, limits))
         };
+        let scratch = (self.scratch(limits) as u64).saturating_mul(4);
         let widest = [
             activation,
+            Some(("the memory that ops work in".to_string(), scratch, "use a smaller context")),
             states.max_by_key(|(_, bytes, _)| *bytes),
             self.weights.iter().map(weight).max_by_key(|(_, bytes, _)| *bytes),
         ];

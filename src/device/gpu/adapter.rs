@@ -4,6 +4,7 @@
 //! [`crate::device::select`] next for how users name adapters in a list, and `context.rs` for an opened one.
 
 use crate::device::DeviceError;
+use crate::kernel::Numerics;
 use serde::Serialize;
 use std::fmt;
 
@@ -102,6 +103,8 @@ pub struct AdapterInfo {
     pub max_buffer: u64,
     /// The fewest lanes of a subgroup; 0 where it has no subgroup operations.
     pub subgroup: u32,
+    /// The orders in which its kernels can add up sums, the one that suits it first.
+    pub numerics: Vec<Numerics>,
     /// Optional wgpu features that it supports, of those that kernels may use.
     pub features: Vec<&'static str>,
     /// Its number among adapters that have the same name, backend and bus address.
@@ -255,8 +258,22 @@ fn describe(backend: Backend, adapter: &wgpu::Adapter) -> AdapterInfo {
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         subgroup: if features.contains(wgpu::Features::SUBGROUP) { info.subgroup_min_size } else { 0 },
+        numerics: offered(info.device_type == wgpu::DeviceType::Cpu, &limits),
         features: named.into_iter().filter(|(bit, _)| features.contains(*bit)).map(|(_, name)| name).collect(),
         ordinal: 0,
+    }
+}
+
+/// The orders of sums that an adapter offers, as far as its facts tell, the best guess first: by lanes on a GPU whose workgroups
+/// have the size and the memory that those kernels need, sequential on a software driver.
+fn offered(software: bool, limits: &wgpu::Limits) -> Vec<Numerics> {
+    let large = limits.max_compute_invocations_per_workgroup >= 256
+        && limits.max_compute_workgroup_size_x >= 256
+        && limits.max_compute_workgroup_storage_size >= 16 << 10;
+    match (large, software) {
+        (true, false) => vec![Numerics::Lanes, Numerics::Sequential],
+        (true, true) => vec![Numerics::Sequential, Numerics::Lanes],
+        (false, _) => vec![Numerics::Sequential],
     }
 }
 
@@ -299,6 +316,7 @@ mod tests {
             max_binding: 1 << 27,
             max_buffer: 1 << 28,
             subgroup: 0,
+            numerics: vec![Numerics::Sequential],
             features: Vec::new(),
             ordinal: 0,
         }

@@ -78,6 +78,8 @@ pub(super) struct Context {
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
     pub(super) options: GpuOptions,
+    /// The orders of sums that the adapter offers.
+    pub(super) offered: Vec<Numerics>,
     /// The order in which kernels add up sums.
     pub(super) numerics: Numerics,
     /// The fewest lanes of a subgroup, 0 without subgroup operations.
@@ -110,9 +112,23 @@ impl Context {
             // Its work is done by threads of this process, which a loop would keep from running.
             options.spin = Duration::ZERO;
         }
-        let numerics = options.numerics.unwrap_or_else(|| first_guess(info, &limits));
+        let offered = info.numerics.clone();
+        let numerics = options.numerics.or(offered.first().copied()).unwrap_or(Numerics::Sequential);
         let subgroup = info.subgroup;
-        Ok(Context { name, device, queue, limits, options, numerics, subgroup, join, counters, progress, faults })
+        Ok(Context {
+            name,
+            device,
+            queue,
+            limits,
+            options,
+            offered,
+            numerics,
+            subgroup,
+            join,
+            counters,
+            progress,
+            faults,
+        })
     }
 
     pub(super) fn refused(&self, reason: impl Into<String>) -> DeviceError {
@@ -286,15 +302,6 @@ impl Drop for Context {
             std::mem::forget(self.queue.clone());
         }
     }
-}
-
-/// The order of sums that suits an adapter, as far as its facts tell: by lanes on a GPU whose workgroups have the size and
-/// the memory that those kernels need, sequential on a software driver.
-fn first_guess(info: &AdapterInfo, limits: &wgpu::Limits) -> Numerics {
-    let large = limits.max_compute_invocations_per_workgroup >= 256
-        && limits.max_compute_workgroup_size_x >= 256
-        && limits.max_compute_workgroup_storage_size >= 16 << 10;
-    if large && !info.is_software() { Numerics::Lanes } else { Numerics::Sequential }
 }
 
 /// `bytes` rounded up to a size that buffers and bindings may have; never zero.

@@ -131,6 +131,12 @@ impl Device for GpuDevice {
     ) -> Result<(), DeviceError> {
         let context = &mut self.context;
         context.check()?;
+        if let Some(numerics) = program.numerics {
+            if !context.offered.contains(&numerics) {
+                return Err(context.refused(format!("its kernels cannot add up sums in the order {numerics}")));
+            }
+            context.numerics = numerics;
+        }
         let memory = Memory::load(context, &program, limits, weights.as_ref(), progress)?;
         let run = context.buffer("run", RUN, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, false)?;
         let size = |v: usize| {

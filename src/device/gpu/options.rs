@@ -21,8 +21,8 @@ pub struct GpuOptions {
     pub submission: u64,
     /// How long a wait polls in a loop before it sleeps between polls. A software adapter's wait never polls.
     pub spin: Duration,
-    /// The order in which kernels add up sums. `None` means what suits the adapter: sequential on a software driver, by
-    /// lanes on a GPU.
+    /// The order in which kernels add up sums, unless the program says it. `None` means what suits the adapter: sequential on a
+    /// software driver, by lanes on a GPU.
     pub numerics: Option<Numerics>,
     /// Whether fused instructions are computed together, in one kernel or one dispatch; the bits are the same either way. `None` means on GPUs only: on a
     /// software driver a dispatch costs less than compiling each kernel with every tail.

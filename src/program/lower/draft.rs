@@ -16,8 +16,8 @@ pub(super) struct Draft {
 impl Draft {
     /// An empty program of rank `rank`.
     pub(super) fn new(rank: usize) -> Draft {
-        let (values, buffers, weights, states, instrs) = Default::default();
-        Draft { program: RankProgram { rank, values, buffers, weights, states, instrs } }
+        let (numerics, values, buffers, weights, states, instrs) = Default::default();
+        Draft { program: RankProgram { rank, numerics, values, buffers, weights, states, instrs } }
     }
 
     /// A value at `place`; returns its number.

@@ -42,8 +42,6 @@ pub struct Decision {
     pub memory: Vec<u64>,
     /// The options that the engine is opened with.
     pub options: EngineOptions,
-    /// The order of sums that a person asked for.
-    pub numerics: Option<Numerics>,
     /// The largest context that the model was made for, in positions.
     pub made_for: usize,
 }
@@ -113,7 +111,7 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
         }
     }
     let deadline = Duration::from_secs(placing.timeout);
-    let options = options.deadline(deadline);
+    let options = options.deadline(deadline).numerics(numerics(&choices, placing)?);
     let rooms = rooms(&choices, &placing.memory);
     let (plan, ranks) = given.taking_part(model.graph()).map_err(|error| of_plan(error.into()))?;
     for (idle, choice) in choices.iter().enumerate().filter(|(rank, _)| !ranks.contains(rank)) {
@@ -123,8 +121,31 @@ pub fn decide_unchecked(model: &Model, placing: &Placing, options: EngineOptions
     let rooms: Vec<Room> = ranks.iter().map(|&rank| rooms[rank].clone()).collect();
     let memory = ranks.iter().filter_map(|&rank| placing.memory.get(rank).copied()).collect();
     let (program, limits) = prepare(model, &plan, &options, &rooms).map_err(|error| of_plan(error.into()))?;
-    let (numerics, made_for) = (placing.numerics, model.info().context);
-    Ok(Decision { given, plan, program, limits, choices, rooms, memory, options, numerics, made_for })
+    let made_for = model.info().context;
+    Ok(Decision { given, plan, program, limits, choices, rooms, memory, options, made_for })
+}
+
+/// The order of sums in the program: what a person asks for, and with `--exact` one that all devices offer. Without either, each
+/// device adds up in the order that suits it. Errors where a device does not offer it.
+fn numerics(choices: &[DeviceChoice], placing: &Placing) -> Result<Option<Numerics>> {
+    let adapters = || {
+        choices.iter().filter_map(|choice| match choice {
+            DeviceChoice::Gpu(info) => Some(info),
+            DeviceChoice::Host => None,
+        })
+    };
+    let lacking = |numerics: Numerics| adapters().find(|info| !info.numerics.contains(&numerics));
+    if let Some(asked) = placing.numerics {
+        return match lacking(asked) {
+            Some(info) => {
+                Err(usage(format!("--numerics {asked}: the kernels of {} cannot add up in that order", info.name)))
+            }
+            None => Ok(Some(asked)),
+        };
+    }
+    let Some(first) = adapters().next().filter(|_| placing.exact) else { return Ok(None) };
+    // Every adapter offers the sequential order.
+    Ok(first.numerics.iter().copied().find(|&numerics| lacking(numerics).is_none()))
 }
 
 /// Refuses a list of numbers that is neither empty nor has one entry per device. Devices may be counted as listed or as used:

@@ -25,7 +25,7 @@ fn options(choice: &DeviceChoice, decision: &Decision) -> GpuOptions {
         DeviceChoice::Gpu(info) => Picks::Measured(Arc::new(tuned::of(&info.name, &info.driver))),
         DeviceChoice::Host => Picks::Guess,
     };
-    GpuOptions { deadline: decision.options.deadline, numerics: decision.numerics, schedules, ..GpuOptions::default() }
+    GpuOptions { deadline: decision.options.deadline, schedules, ..GpuOptions::default() }
 }
 
 /// Loads the model onto devices that are open already, with a progress bar.

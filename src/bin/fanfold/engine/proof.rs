@@ -75,7 +75,6 @@ pub fn decide_single(model: &Model, decision: &Decision, target: &Target) -> Res
             rooms,
             memory: Vec::new(),
             options: decision.options,
-            numerics: decision.numerics,
             made_for: decision.made_for,
         })
     };
