@@ -5,7 +5,7 @@
 //! # One walk through the crate
 //!
 //! ```text
-//! model folder ── import ──▶ Graph + Weights (memory-mapped)
+//! model folder ── import ──▶ Graph + Weights (in open files)
 //! Graph + Strategy + ratios ── plan ──▶ Plan      (or a Plan read from JSON, edited by a person)
 //! Graph + Plan ── lower ──▶ Program               (one plain list of instructions per rank, printable)
 //! Program + Weights + Devices ── open ──▶ Session (one thread per rank) ── run ──▶ outputs

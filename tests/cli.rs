@@ -186,6 +186,46 @@ fn an_exact_program_says_in_which_order_sums_are_added_up() {
     assert_eq!(program(&["--exact", "--numerics", "sequential"]).matches("sums sequential\n").count(), 2);
 }
 
+/// On a software adapter, whose memory is the machine's, loading holds the weights once: what was read of the files does not stay.
+#[cfg(target_os = "linux")]
+#[test]
+fn loading_holds_the_weights_once() {
+    let Some(adapter) = adapters().into_iter().rfind(|adapter| adapter.is_software()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
+        "num_hidden_layers": 3, "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 512,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "hidden_act": "silu",
+    });
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let layer = |n: usize| {
+        let square = ["q", "k", "v", "o"].map(|part| (format!("self_attn.{part}_proj"), vec![2048, 2048]));
+        let wide = ["gate", "up"].map(|part| (format!("mlp.{part}_proj"), vec![8192, 2048]));
+        let norms = ["input_layernorm", "post_attention_layernorm"].map(|part| (part.to_string(), vec![2048]));
+        let rest = [("mlp.down_proj".to_string(), vec![2048, 8192])];
+        let all = square.into_iter().chain(wide).chain(norms).chain(rest);
+        all.map(move |(part, shape)| (format!("model.layers.{n}.{part}.weight"), shape))
+    };
+    let outer =
+        [("model.embed_tokens.weight".to_string(), vec![512, 2048]), ("model.norm.weight".to_string(), vec![2048])];
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in outer.into_iter().chain((0..3).flat_map(layer)) {
+        let start = end;
+        end += 2 * shape.iter().product::<u64>();
+        header.insert(name, serde_json::json!({"dtype": "F16", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let header = Value::from(header).to_string();
+    let mut file = fs::File::create(dir.path().join("model.safetensors")).unwrap();
+    std::io::Write::write_all(&mut file, &[&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap();
+    // All elements are zeros, which take no space on disk.
+    file.set_len(8 + header.len() as u64 + end).unwrap();
+    let (model, index) = (dir.path().to_str().unwrap(), adapter.index.to_string());
+    let (out, _) = good(&["bench", model, "-p", "1", "-n", "0", "-r", "1", "-o", "json", "--devices", &index]);
+    let row = &serde_json::from_str::<Value>(&out).unwrap()[0];
+    let [peak, weights] = ["peak_memory_bytes", "weight_bytes"].map(|field| row[field].as_f64().unwrap());
+    assert!(weights > 380e6 && peak <= 1.15 * weights + 300e6, "{peak} bytes for {weights} of weights");
+}
+
 /// `fanfold tune` keeps what it measured, later runs use it and give the same text, and the doctor shows it.
 #[test]
 fn what_is_tuned_is_kept_and_used() {

@@ -392,8 +392,8 @@ fn a_wide_weight_is_split_over_bindings() {
 
 #[test]
 fn a_large_weight_is_loaded_block_by_block() {
-    // 18 MB of f32, and 17 MB of bf16 on the device, in rows that are padded: each needs more than one block of
-    // staging.
+    // 18 MB of f32, and 17 MB of bf16 on the device, in rows that are padded: each needs more than the two buffers of
+    // staging at a time.
     let (mut cases, mut random) = (Cases::new(), Random::new(7));
     for (dtype, n) in [(DType::F32, 9_001), (DType::BF16, 17_003)] {
         let x = (Role::Input, random.tensor(DType::F32, &[1, 1, 501]));
@@ -402,6 +402,14 @@ fn a_large_weight_is_loaded_block_by_block() {
     for info in adapters() {
         compare(&info, &cases, &GpuOptions::default());
         compare(&info, &cases, &GpuOptions { max_binding: Some(5_000_000), ..GpuOptions::default() });
+        let mut gpu = GpuDevice::open(&info, &GpuOptions::default()).unwrap();
+        cases.load(&mut gpu);
+        let Counters { weight_bytes, staging_bytes, .. } = gpu.counters();
+        assert!(weight_bytes > 34_000_000 && staging_bytes == 16 << 20, "{weight_bytes} through {staging_bytes}");
+        assert!(
+            cases.program.memory(&env(0).into()).staging >= staging_bytes,
+            "it is counted before a device is opened"
+        );
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Counters {
     pub buffers: u64,
     /// Bytes of weights uploaded.
     pub weight_bytes: u64,
+    /// Bytes of the buffers through which weights were uploaded, which are gone once they are.
+    pub staging_bytes: u64,
     /// Writes of parameters, tokens and positions: of everything but weights and exchanged values.
     pub uploads: u64,
     /// Bytes of those writes.

@@ -1,6 +1,6 @@
 //! Opens a [`Model`] from a folder, from the embedded demo, or from a configuration with random weights.
 //!
-//! This module deliberately knows no plan and no device: each rank later reads its own shards from the mapped files.
+//! This module deliberately knows no plan and no device: each rank later reads its own shards from the open files.
 //! Read `blocks/builder.rs` for how families build a graph, and `families/` for each family.
 
 use crate::graph::Graph;

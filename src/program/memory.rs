@@ -2,11 +2,14 @@
 //!
 //! It deliberately knows no device. Read `room.rs` for how needs are held against devices.
 
-use super::instr::{Instr, RankProgram};
+use super::instr::{Instr, RankProgram, WeightShard};
 use super::size::Size;
-use crate::kernel::weight_bytes;
+use crate::kernel::{weight_bytes, weight_rows};
 use crate::shape::{Limits, Shape};
 use serde::Serialize;
+
+/// Bytes of each of the two buffers through which weights are copied to a device, unless a row has more or all weights fewer.
+const UPLOAD: u64 = 8 << 20;
 
 /// Bytes that one rank needs on its device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -18,7 +21,8 @@ pub struct Memory {
     pub state: u64,
     /// Scratch buffers: for activations, and for what the launches of an op pass to one another.
     pub activations: u64,
-    /// Staging buffers, through which bytes pass between host and device.
+    /// Staging buffers, through which bytes pass between host and device: those of loading, which are gone when the weights are
+    /// there, or those of calls, whichever take more.
     pub staging: u64,
 }
 
@@ -46,6 +50,19 @@ impl RankProgram {
         self.instrs.iter().map(of).max().unwrap_or(0)
     }
 
+    /// Bytes of each of the two buffers through which the rank's weights are copied to its device: the device fills one while it
+    /// copies from the other.
+    #[doc(hidden)]
+    pub fn upload_slot(&self, limits: &Limits) -> u64 {
+        let rows = |w: &WeightShard| weight_rows(w.format, &w.local_shape(limits), w.layout);
+        let sizes = self.weights.iter().map(rows).map(|(rows, row)| (rows as u64, row as u64));
+        let (total, longest) = sizes.fold((0u64, 0u64), |(total, longest), (rows, row)| {
+            // Each weight begins at a multiple of 16 bytes.
+            (total.saturating_add(rows.saturating_mul(row)).saturating_add(16), longest.max(row))
+        });
+        total.min(UPLOAD).max(longest)
+    }
+
     /// What the rank needs in sessions whose calls are at most `limits`.
     #[doc(hidden)]
     pub fn memory(&self, limits: &Limits) -> Memory {
@@ -67,11 +84,12 @@ impl RankProgram {
                 Instr::Compute { .. } | Instr::Zero { .. } => {}
             }
         }
+        let calls = sum([inputs, inputs, received, received, sent].into_iter());
         Memory {
             weights: sum(self.weights.iter().map(|w| weight_bytes(w.format, &w.local_shape(limits), w.layout))),
             state: sum(self.states.iter().map(elements)),
             activations: sum(self.buffers.iter().map(|b| b.max(limits)).chain([self.scratch(limits)]).map(bytes)),
-            staging: sum([inputs, inputs, received, received, sent].into_iter()),
+            staging: calls.max(self.upload_slot(limits).saturating_mul(2)),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! It deliberately does not know what ops do with them, and [`crate::kernel::weight_rows`] decides the layout of weights.
 //! Read `prepared` next for how buffers are bound.
 
-use super::context::Context;
+use super::context::{Context, aligned};
 use super::options::ALIGNMENT;
 use super::staging::Writer;
 use crate::device::DeviceError;
@@ -19,8 +19,9 @@ use bytesize::ByteSize;
 use std::ops::Range;
 use wgpu::BufferUsages;
 
-/// The most bytes of a weight that are in host memory at a time.
-const BLOCK: usize = 16 << 20;
+/// The most bytes of a weight that are in host memory at a time, unless a row has more. So few stay in a processor's cache between
+/// being read and being copied to the device.
+const BLOCK: usize = 1 << 20;
 
 /// A weight on the device.
 pub(super) struct Held {
@@ -61,7 +62,7 @@ impl Memory {
         let scratch = (words > 0).then(|| tensor(context, "scratch", words as u64)).transpose()?;
         let stored = program.weights.iter().map(|shard| allocate(context, shard, limits));
         let stored: Vec<Held> = stored.collect::<Result<_, DeviceError>>()?;
-        let mut uploads = Uploads::new(context, &program.weights, limits)?;
+        let mut uploads = Uploads::new(context, program.upload_slot(limits))?;
         for (shard, stored) in program.weights.iter().zip(&stored) {
             if let WeightPart::Region(window) = &shard.part {
                 let shape = resolve(&shard.shape, limits);
@@ -69,7 +70,7 @@ impl Memory {
                 uploads.weight(context, stored, shard, window.resolve(&shape), &source, progress)?;
             }
         }
-        uploads.finish(context)?;
+        uploads.submit(context)?;
         Ok(Memory { buffers, states, weights: stored, scratch })
     }
 
@@ -153,19 +154,20 @@ fn blocks(region: &Region, max: usize) -> Vec<Region> {
     done
 }
 
-/// Uploads rows through a staging buffer, which is filled before it is submitted.
+/// Uploads rows through staging buffers, each of which is filled before it is submitted.
 struct Uploads {
     writer: Writer,
+    /// Bytes of each buffer.
+    slot: usize,
     encoder: Option<wgpu::CommandEncoder>,
 }
 
 impl Uploads {
-    fn new(context: &mut Context, shards: &[WeightShard], limits: &Limits) -> Result<Uploads, DeviceError> {
-        let shards: Vec<_> = shards.iter().map(|shard| rows(shard, limits)).collect();
-        let total: usize = shards.iter().map(|(rows, row)| (rows * row).next_multiple_of(ALIGNMENT as usize)).sum();
-        let longest = shards.iter().map(|&(_, row)| row).max().unwrap_or(0);
-        let writer = Writer::new(context, 1, total.min(BLOCK).max(longest) as u64)?;
-        Ok(Uploads { writer, encoder: None })
+    /// Two buffers of `slot` bytes.
+    fn new(context: &mut Context, slot: u64) -> Result<Uploads, DeviceError> {
+        let writer = Writer::new(context, 2, slot)?;
+        context.counters.staging_bytes += 2 * aligned(slot);
+        Ok(Uploads { writer, slot: slot as usize, encoder: None })
     }
 
     /// Reads the shard of a weight block by block and uploads it.
@@ -211,14 +213,14 @@ impl Uploads {
             let (found, expected) = (bytes.len(), count * length);
             return Err(context.refused(format!("{found} bytes for {count} rows of a weight, expected {expected}")));
         }
-        let max = (BLOCK / length.max(1)).max(1);
+        let max = (self.slot / length.max(1)).max(1);
         for (range, buffer) in &held.pieces {
             let (mut row, end) = (range.start.max(at), range.end.min(at + count));
             while row < end && length > 0 {
                 let n = max.min(end - row);
                 let size = (n * length) as u64;
                 if !self.writer.takes(size) {
-                    self.finish(context)?;
+                    self.submit(context)?;
                 }
                 let rows = &bytes[(row - at) * length..][..n * length];
                 let (source, offset) = self.writer.put(context, rows)?;
@@ -232,8 +234,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// Submits the rows gathered so far.
-    fn finish(&mut self, context: &mut Context) -> Result<(), DeviceError> {
+    /// Submits the rows gathered so far, and goes on with the other slot.
+    fn submit(&mut self, context: &mut Context) -> Result<(), DeviceError> {
         if let Some(encoder) = self.encoder.take() {
             self.writer.seal();
             let submission = context.submit(encoder.finish());

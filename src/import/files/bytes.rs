@@ -1,13 +1,13 @@
-//! Opens single files: maps a weight file into memory, and reads a small file whole, such as config.json.
+//! Opens single files: a weight file, of which parts are read where they are needed, and a small file that is read whole, such
+//! as config.json.
 //!
 //! This module deliberately knows no model. It checks only that a path is a regular file and that a small file is at
-//! most 64 MiB long. Read [`super::safetensors`] next for the format of mapped files, [`super::config`] for JSON files.
+//! most 64 MiB long. Read [`super::safetensors`] next for the format of weight files, [`super::config`] for JSON files.
 
 use crate::import::ImportError;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fs::{self, File, Metadata};
-use std::io::Read;
-use std::ops::Deref;
+use std::io::{self, Read};
 use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,17 +16,18 @@ use std::time::SystemTime;
 /// The largest index and tokenizer files known are half as long.
 pub(crate) const MAX_JSON: u64 = 64 << 20;
 
-/// The bytes of one file. Dereferences to `[u8]`, wherever the bytes are.
+/// The bytes of one file, wherever they are.
+///
+/// A file on disk is read by position and not mapped: what a mapping has shown stays in the process's memory beside the copy on
+/// the device, and a mapped file that another process shortens kills this one where it is read.
 #[derive(Debug)]
 pub(crate) enum Bytes {
-    /// A memory-mapped file: the mapping, the open file, and the file's length and time of change before it was mapped.
-    Mapped(memmap2::Mmap, File, Stamp),
+    /// An open file, with its length and time of change when it was opened.
+    Opened(File, Stamp),
     /// A file embedded in the program with `include_bytes!`, such as one of the demo model.
     Static(&'static [u8]),
     /// A file that the caller passed as bytes in memory.
     Shared(Arc<[u8]>),
-    /// An empty file. It is not mapped, because some systems refuse to map zero bytes.
-    Empty,
 }
 
 /// A file's length and the time it was last written. Two stamps that differ show that the file changed in between.
@@ -40,30 +41,45 @@ impl Stamp {
 }
 
 impl Bytes {
-    /// Maps the file at `path`. Errors when it cannot be opened or is not a regular file.
-    pub(crate) fn map(path: &Path) -> Result<Bytes, ImportError> {
-        let (file, length) = open_plain(path)?;
-        if length == 0 {
-            return Ok(Bytes::Empty);
-        }
-        // The stamp is taken before the file is mapped, so that `check_unchanged` also finds a change between the two
-        // calls.
+    /// Opens the file at `path`. Errors when it cannot be opened or is not a regular file.
+    pub(crate) fn open(path: &Path) -> Result<Bytes, ImportError> {
+        let (file, _) = open_plain(path)?;
         let stamp = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
-        // SAFETY: the mapping is private to this type, read-only, and handed out only as `&[u8]` that borrows it. The
-        // remaining risk is another process that shortens or rewrites the file while it is mapped. `check_unchanged`
-        // is called before each tensor is read and finds such a change, unless it happens during the milliseconds of
-        // the read itself. The alternative would be to copy whole files, which sharding exists to avoid. No value in
-        // the file can make code read outside the mapping: lengths are checked against it, and every bit pattern is a
-        // valid number.
-        let map = unsafe { memmap2::Mmap::map(&file) };
-        map.map(|map| Bytes::Mapped(map, file, stamp)).map_err(|e| io(path, &e))
+        Ok(Bytes::Opened(file, stamp))
     }
 
-    /// Errors when the file at `path` was written to or shortened since it was mapped. Called before every read, since
-    /// reading a mapped page that a shortened file no longer has would kill the process (SIGBUS on Unix). `path` is
-    /// used only in the error. Bytes that are not mapped cannot change.
+    /// The number of bytes; of a file on disk, when it was opened.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Bytes::Opened(_, stamp) => stamp.0,
+            Bytes::Static(bytes) => bytes.len() as u64,
+            Bytes::Shared(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Fills `target` with the bytes from `offset` on. Errors when there are not as many, and when they cannot be read. `path` is
+    /// used only in the error.
+    pub(crate) fn read(&self, path: &Path, offset: usize, target: &mut [u8]) -> Result<(), ImportError> {
+        let bytes: &[u8] = match self {
+            Bytes::Opened(file, _) => {
+                return read_at(file, offset as u64, target).map_err(|error| match self.check_unchanged(path) {
+                    Err(changed) => changed,
+                    Ok(()) => io(path, &error),
+                });
+            }
+            Bytes::Static(bytes) => bytes,
+            Bytes::Shared(bytes) => bytes,
+        };
+        let part = bytes.get(offset..).and_then(|rest| rest.get(..target.len()));
+        target.copy_from_slice(part.ok_or_else(|| io(path, &io::ErrorKind::UnexpectedEof.into()))?);
+        Ok(())
+    }
+
+    /// Errors when the file at `path` was written to or shortened since it was opened. Called before every tensor is read, since
+    /// the numbers of another file would be taken for the model's. `path` is used only in the error. Bytes in memory cannot
+    /// change.
     pub(crate) fn check_unchanged(&self, path: &Path) -> Result<(), ImportError> {
-        let Bytes::Mapped(_, file, stamp) = self else { return Ok(()) };
+        let Bytes::Opened(file, stamp) = self else { return Ok(()) };
         let now = Stamp::of(&file.metadata().map_err(|e| io(path, &e))?);
         if now == *stamp {
             return Ok(());
@@ -77,17 +93,28 @@ impl Bytes {
     }
 }
 
-impl Deref for Bytes {
-    type Target = [u8];
+/// Fills `target` with the bytes of `file` from `offset` on, whatever others read of it at the same time. Errors when the file ends
+/// before.
+#[cfg(not(windows))]
+fn read_at(file: &File, offset: u64, target: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, target, offset)
+}
 
-    fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map, ..) => map,
-            Bytes::Static(bytes) => bytes,
-            Bytes::Shared(bytes) => bytes,
-            Bytes::Empty => &[],
+/// As on other systems. One read of this system may give fewer bytes than are there.
+#[cfg(windows)]
+fn read_at(file: &File, mut offset: u64, mut target: &mut [u8]) -> io::Result<()> {
+    while !target.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, target, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                target = &mut target[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 /// Reads the whole file at `path`. Errors when it is longer than [`MAX_JSON`] or is not a regular file.
@@ -122,7 +149,7 @@ fn open_plain(path: &Path) -> Result<(File, u64), ImportError> {
 }
 
 /// An [`ImportError::Io`] with the operating system's message about `path`.
-pub(crate) fn io(path: &Path, error: &std::io::Error) -> ImportError {
+pub(crate) fn io(path: &Path, error: &io::Error) -> ImportError {
     ImportError::Io { path: path.to_owned(), reason: error.to_string() }
 }
 
@@ -245,7 +272,7 @@ mod tests {
         for name in ["zeros.json", "pipe.json", "."] {
             let error = read_small(&path(name)).unwrap_err().to_string();
             assert!(error.ends_with("not a plain file"), "{name}: {error}");
-            assert!(Bytes::map(&path(name)).is_err(), "{name}");
+            assert!(Bytes::open(&path(name)).is_err(), "{name}");
         }
         let long = File::create(path("long.json")).unwrap();
         long.set_len(MAX_JSON + 1).unwrap();

@@ -37,7 +37,7 @@ enum Place {
     Memory(&'static [Embedded]),
 }
 
-/// A model folder whose config.json has been parsed and whose weight files are mapped and validated.
+/// A model folder whose config.json has been parsed and whose weight files are open and validated.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub struct Folder {
@@ -61,7 +61,7 @@ impl Folder {
     /// model.safetensors.index.json lists. Older sentence-transformers folders keep these files in a subfolder, which
     /// modules.json names.
     ///
-    /// Weight files are mapped and their headers are validated; no element is read. Errors when a file is missing or
+    /// Weight files are opened and their headers are validated; no element is read. Errors when a file is missing or
     /// damaged. Also errors when the folder holds an adapter, which is not supported: running the base model without it
     /// would silently give other results.
     pub fn open(path: impl AsRef<Path>) -> Result<Folder, ImportError> {
@@ -225,7 +225,7 @@ impl Folder {
         self.files.iter().flat_map(|file| &file.entries).map(|entry| entry.range.len() as u64).sum()
     }
 
-    /// The weight files, mapped and validated.
+    /// The weight files, open and validated.
     pub(crate) fn files(&self) -> &Arc<[File]> {
         &self.files
     }

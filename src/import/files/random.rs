@@ -108,7 +108,10 @@ impl Tensors for RandomTensors {
         let (random, spread) = (stream(self.seed, name), Spread::of(name, shape));
         ask_for(numel.saturating_mul(4))?;
         let mut values = vec![0f32; numel];
-        gather(view, &mut values, |at, run| fill(&random, spread, at, run));
+        gather(view, &mut values, |at, run| {
+            fill(&random, spread, at, run);
+            Ok::<(), ImportError>(())
+        })?;
         self.bytes_read.fetch_add((numel * self.dtype.size()) as u64, Ordering::Relaxed);
         Ok(Tensor::f32(view.shape.as_slice(), values)?.rounded(self.dtype))
     }

@@ -69,15 +69,15 @@ pub(crate) struct File {
 }
 
 impl File {
-    /// Maps the file at `path` and validates its header. Errors as [`parse`], and when the file cannot be opened.
+    /// Opens the file at `path` and validates its header. Errors as [`parse`], and when the file cannot be opened.
     pub(crate) fn open(path: PathBuf) -> Result<File, ImportError> {
-        let bytes = Bytes::map(&path)?;
+        let bytes = Bytes::open(&path)?;
         File::from_bytes(path, bytes)
     }
 
     /// Validates the header of the file whose bytes are `bytes`. Errors as [`parse`].
     pub(crate) fn from_bytes(path: PathBuf, bytes: Bytes) -> Result<File, ImportError> {
-        let entries = parse(&path, &bytes)?;
+        let entries = entries(&path, bytes.len(), |offset, target| bytes.read(&path, offset, target))?;
         Ok(File { path, bytes, entries })
     }
 }
@@ -89,9 +89,26 @@ impl File {
 /// same name, when a tensor's byte range is not as long as its shape and type say, and when a byte after the header
 /// belongs to no tensor or to two.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, ImportError> {
-    let header = header(path, bytes)?;
+    entries(path, bytes.len() as u64, |offset, target| {
+        target.copy_from_slice(&bytes[offset..][..target.len()]);
+        Ok(())
+    })
+}
+
+/// As [`parse`], for a file of `length` bytes of which `read` fills its second argument with those from an offset on. Reads the
+/// header only.
+fn entries(
+    path: &Path,
+    length: u64,
+    read: impl Fn(usize, &mut [u8]) -> Result<(), ImportError>,
+) -> Result<Vec<Entry>, ImportError> {
+    let file = usize::try_from(length).map_err(|_| {
+        let reason = format!("{length} bytes are more than this system can address");
+        ImportError::File { path: path.to_owned(), offset: 0, reason }
+    })?;
+    let header = header(path, file, read)?;
     let data = PREFIX + header.len();
-    let raw = raw_entries(path, header)?;
+    let raw = raw_entries(path, &header)?;
     let mut names = HashSet::with_capacity(raw.len());
     for (name, entry) in &raw {
         if !names.insert(name.as_str()) {
@@ -103,43 +120,52 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, ImportError> {
     drop(names);
     let mut entries = raw
         .into_iter()
-        .map(|(name, raw)| checked(path, bytes.len(), data, name, raw))
+        .map(|(name, raw)| checked(path, file, data, name, raw))
         .collect::<Result<Vec<_>, ImportError>>()?;
     entries.sort_by(|a, b| (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name)));
-    check_tiling(path, bytes.len(), data, &entries)?;
+    check_tiling(path, file, data, &entries)?;
     Ok(entries)
 }
 
-/// The bytes of the JSON header. Errors when the file is too short for the length that it states for its header, or
-/// when that length is above [`MAX_HEADER`].
-fn header<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], ImportError> {
+/// The bytes of the JSON header of a file of `file` bytes. Errors when the file is too short for the length that it states for its
+/// header, or when that length is above [`MAX_HEADER`].
+fn header(
+    path: &Path,
+    file: usize,
+    read: impl Fn(usize, &mut [u8]) -> Result<(), ImportError>,
+) -> Result<Vec<u8>, ImportError> {
     let error = |offset: usize, reason: String| -> ImportError {
         ImportError::File { path: path.to_owned(), offset: offset as u64, reason }
     };
-    if bytes.is_empty() {
+    if file == 0 {
         return Err(error(0, "the file is empty".into()));
     }
+    let mut start = [0; 64];
+    let start = &mut start[..file.min(64)];
+    read(0, start)?;
     // A repository that was cloned without Git LFS has a short text file in place of the weights. Without this check
     // its first 8 characters would be taken for a header length of about 2 * 10^18 bytes.
-    if bytes.starts_with(b"version ") && bytes[..bytes.len().min(64)].windows(7).any(|w| w == b"git-lfs") {
+    if start.starts_with(b"version ") && start.windows(7).any(|w| w == b"git-lfs") {
         return Err(error(0, "this is a Git LFS pointer, not the weights: run `git lfs pull` in the folder".into()));
     }
-    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX>() else {
+    let Some((prefix, _)) = start.split_first_chunk::<PREFIX>() else {
         return Err(error(
-            bytes.len(),
+            file,
             format!("the file is truncated: it ends within the {PREFIX} bytes of the header's length"),
         ));
     };
-    let length = u64::from_le_bytes(*prefix);
+    let (length, rest) = (u64::from_le_bytes(*prefix), file - PREFIX);
     if length > MAX_HEADER {
         return Err(error(0, format!("a header length of {length} is absurd: at most {MAX_HEADER} bytes are read")));
     }
-    usize::try_from(length).ok().and_then(|length| rest.get(..length)).ok_or_else(|| {
-        error(
-            bytes.len(),
-            format!("the file is truncated: its header should have {length} bytes, {} are there", rest.len()),
-        )
-    })
+    if length > rest as u64 {
+        let reason = format!("the file is truncated: its header should have {length} bytes, {rest} are there");
+        return Err(error(file, reason));
+    }
+    // At most MAX_HEADER bytes, all of which the file has.
+    let mut header = vec![0; length as usize];
+    read(PREFIX, &mut header)?;
+    Ok(header)
 }
 
 /// A tensor as the header states it, unchecked. `data_offsets` are the begin and end of its bytes, counted from the end

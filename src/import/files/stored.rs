@@ -1,4 +1,4 @@
-//! [`StoredWeights`]: the weights of a user's own graph, stored as safetensors in mapped files or in memory.
+//! [`StoredWeights`]: the weights of a user's own graph, stored as safetensors in files or in memory.
 //!
 //! A graph weight is the whole tensor of the same name, in the element type that it is stored in. This module
 //! deliberately knows no folder and no configuration. Read [`crate::model::Model::from_graph`] next, which takes
@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct StoredWeights(FileTensors);
 
 impl StoredWeights {
-    /// Opens the safetensors files at `paths`. They are mapped, and must not be written to while they are in use.
+    /// Opens the safetensors files at `paths`. They stay open, and must not be written to while they are in use.
     ///
     /// Reads only the headers. Errors when a file cannot be opened or is not a valid safetensors file, and when two files have a
     /// tensor of the same name.

@@ -1,5 +1,5 @@
-//! Reads tensors through strided views. A [`View`] describes part of a tensor; reading it copies exactly these elements
-//! from the mapped file.
+//! Reads tensors through strided views. A [`View`] describes part of a tensor; reading it takes exactly these elements
+//! from the file.
 //!
 //! This module deliberately knows neither the purpose of a tensor nor ranks: a rank's shard is a [`View`] like any
 //! other. Read `random.rs` for tensors that no file holds, and `joined.rs` for graph weights that consist of several
@@ -17,9 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The side, in elements, of the square blocks in which a transposed view is copied. Copying whole rows instead would
-/// fetch a cache line for each element and use it once.
+/// The number of columns of a transposed view that are fetched before they are stored. Storing one at a time would
+/// write a cache line for each element.
 const TILE: usize = 32;
+
+/// Bytes of two tensors that are compared at a time.
+const COMPARED: usize = 1 << 20;
 
 /// The number of a tensor in a set of [`Tensors`]. It has no meaning for another set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,7 +195,7 @@ pub trait Tensors: Send + Sync {
     fn bytes_read(&self) -> u64;
 }
 
-/// The tensors of mapped safetensors files, and the number of bytes read from them.
+/// The tensors of safetensors files, and the number of bytes read from them.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct FileTensors {
@@ -269,16 +272,26 @@ impl Tensors for FileTensors {
 
     fn same(&self, a: TensorId, b: TensorId) -> Result<bool, ImportError> {
         let ((a_file, a), (b_file, b)) = (self.entry(a)?, self.entry(b)?);
-        let (a_bytes, b_bytes) = (a_file.bytes.get(a.range.clone()), b_file.bytes.get(b.range.clone()));
-        Ok(a.shape == b.shape && a.file_type == b.file_type && a_bytes == b_bytes)
+        if a.shape != b.shape || a.file_type != b.file_type || a.range.len() != b.range.len() {
+            return Ok(false);
+        }
+        // Block by block, so that two large tensors are never in memory.
+        let (mut left, mut right) = (vec![0; COMPARED], vec![0; COMPARED]);
+        for at in (0..a.range.len()).step_by(COMPARED) {
+            let count = COMPARED.min(a.range.len() - at);
+            a_file.bytes.read(&a_file.path, a.range.start + at, &mut left[..count])?;
+            b_file.bytes.read(&b_file.path, b.range.start + at, &mut right[..count])?;
+            if left[..count] != right[..count] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn read(&self, view: &View) -> Result<Tensor, ImportError> {
         let dtype = self.dtype(view.tensor)?;
         let (file, entry) = self.entry(view.tensor)?;
-        let bytes = file.bytes.get(entry.range.clone());
-        let inside = bytes.and_then(|bytes| Some((bytes, view.numel_within(bytes.len() / dtype.size())?)));
-        let Some((bytes, numel)) = inside else {
+        let Some(numel) = view.numel_within(entry.range.len() / dtype.size()) else {
             let (shape, tensor) = (display_shape(&view.shape), display_shape(&entry.shape));
             let reason = format!(
                 "a view of shape {shape}, strides {} from element {} leaves its shape {tensor}",
@@ -290,8 +303,8 @@ impl Tensors for FileTensors {
         file.bytes.check_unchanged(&file.path)?;
         let mut out = Tensor::try_zeros(dtype, view.shape.as_slice())?;
         match dtype.size() {
-            2 => copy(bytes.as_chunks::<2>().0, view, out.bytes_mut().as_chunks_mut::<2>().0),
-            _ => copy(bytes.as_chunks::<4>().0, view, out.bytes_mut().as_chunks_mut::<4>().0),
+            2 => take(file, entry, view, out.bytes_mut().as_chunks_mut::<2>().0)?,
+            _ => take(file, entry, view, out.bytes_mut().as_chunks_mut::<4>().0)?,
         }
         self.bytes_read.fetch_add((numel * dtype.size()) as u64, Ordering::Relaxed);
         Ok(out)
@@ -306,36 +319,54 @@ impl Tensors for FileTensors {
     }
 }
 
-fn copy<T: Copy>(source: &[T], view: &View, target: &mut [T]) {
-    gather(view, target, |at, run| run.copy_from_slice(&source[at..at + run.len()]));
+/// Fills `target` with the elements of `view`, which have `N` bytes each, from the file.
+fn take<const N: usize>(file: &File, entry: &Entry, view: &View, target: &mut [[u8; N]]) -> Result<(), ImportError>
+where
+    [u8; N]: Default,
+{
+    gather(view, target, |at, run| file.bytes.read(&file.path, entry.range.start + at * N, run.as_flattened_mut()))
 }
 
 /// Fills `target` with the elements of `view`, row-major. `target` must have as many elements as the view. Each call
-/// `fetch(at, run)` must fill `run` with the tensor's contiguous elements from index `at` on.
-pub(crate) fn gather<T>(view: &View, target: &mut [T], fetch: impl Fn(usize, &mut [T])) {
+/// `fetch(at, run)` must fill `run` with the tensor's contiguous elements from index `at` on. Errors when a call does.
+pub(crate) fn gather<T: Copy + Default, E>(
+    view: &View,
+    target: &mut [T],
+    fetch: impl Fn(usize, &mut [T]) -> Result<(), E>,
+) -> Result<(), E> {
     if target.is_empty() {
-        return;
+        return Ok(());
     }
     let mut dims = merged(view);
     let (cols, col_stride) = dims.pop().unwrap_or((1, 1));
     let (rows, row_stride) = dims.pop().unwrap_or((1, 1));
     let mut index = vec![0usize; dims.len()];
+    let mut columns = Vec::new();
     for plane in target.chunks_exact_mut(rows * cols) {
         let start = view.offset + index.iter().zip(&dims).map(|(i, (_, stride))| i * stride).sum::<usize>();
         if col_stride == 1 {
             for (row, out) in plane.chunks_exact_mut(cols).enumerate() {
-                fetch(start + row * row_stride, out);
+                fetch(start + row * row_stride, out)?;
             }
-        } else {
-            for row0 in (0..rows).step_by(TILE) {
-                for col0 in (0..cols).step_by(TILE) {
-                    for row in row0..(row0 + TILE).min(rows) {
-                        for col in col0..(col0 + TILE).min(cols) {
-                            let one = std::slice::from_mut(&mut plane[row * cols + col]);
-                            fetch(start + row * row_stride + col * col_stride, one);
-                        }
+        } else if row_stride == 1 {
+            // A transposed view: its columns are contiguous. Several are fetched before they are stored, so that a row of the
+            // target gets several neighbouring elements at a time.
+            for col0 in (0..cols).step_by(TILE) {
+                let count = TILE.min(cols - col0);
+                columns.resize(count * rows, T::default());
+                for (col, column) in columns.chunks_exact_mut(rows).enumerate() {
+                    fetch(start + (col0 + col) * col_stride, column)?;
+                }
+                for row in 0..rows {
+                    for col in 0..count {
+                        plane[row * cols + col0 + col] = columns[col * rows + row];
                     }
                 }
+            }
+        } else {
+            for (at, element) in plane.iter_mut().enumerate() {
+                let (row, col) = (at / cols, at % cols);
+                fetch(start + row * row_stride + col * col_stride, std::slice::from_mut(element))?;
             }
         }
         for d in (0..dims.len()).rev() {
@@ -346,6 +377,7 @@ pub(crate) fn gather<T>(view: &View, target: &mut [T], fetch: impl Fn(usize, &mu
             index[d] = 0;
         }
     }
+    Ok(())
 }
 
 /// The view's dimensions as (length, stride), without those of length 1. A dimension and the next one are merged where
