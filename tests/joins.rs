@@ -6,11 +6,19 @@ mod common;
 use common::{adapters, all_logits, fixture, ratios};
 use fanfold::device::Device;
 use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions};
+use fanfold::format::Format;
 use fanfold::generate::Engine;
+use fanfold::graph::{Graph, ValueId};
 use fanfold::kernel::Numerics;
 use fanfold::model::Model;
-use fanfold::plan::{Strategy, plan};
+use fanfold::ops::{Binary, BinaryFunction, Linear};
+use fanfold::plan::{NodeCut, Strategy, plan};
 use fanfold::program::{Fused, Instr, RankProgram, lower};
+use fanfold::random::Random;
+use fanfold::shape::Env;
+use fanfold::sharding::Cut;
+use fanfold::tensor::{DType, relative_error};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Decoders with gated and plain MLPs, biases, caps and factors.
@@ -89,5 +97,38 @@ fn a_step_dispatches_what_is_not_fused() {
         let program = lower(model.graph(), &plan(model.graph(), Strategy::Single, &[1.0]).unwrap()).unwrap();
         let alone = |instr: &&Instr| matches!(instr, Instr::Compute { op, fused: Fused::Alone, .. } if !op.is_view());
         assert_eq!(dispatches as usize, program.ranks[0].instrs.iter().filter(alone).count(), "{info}");
+    }
+}
+
+/// A product runs beside others of its own input only, also on a rank whose share of the first of them is empty.
+#[test]
+fn a_product_never_runs_beside_one_of_another_input() {
+    let mut random = Random::new(4);
+    let mut graph = Graph::new();
+    let (mut inputs, mut weights) = (HashMap::new(), HashMap::new());
+    let mut product = |graph: &mut Graph, name: &str, x: ValueId| {
+        let w = graph.weight(&format!("{name}.w"), [8.into(), 8.into()], Format::F32).unwrap();
+        weights.insert(format!("{name}.w"), random.tensor(DType::F32, &[8, 8]));
+        graph.node(name, Linear, &[x, w]).unwrap()
+    };
+    let mut random = Random::new(5);
+    let [x, z] = ["x", "z"].map(|name| {
+        inputs.insert(name.to_string(), random.tensor(DType::F32, &[1, 2, 8]));
+        graph.input(name, [1.into(), 2.into(), 8.into()], DType::F32).unwrap()
+    });
+    let products = [("alone", x), ("first", z), ("second", z)].map(|(name, x)| product(&mut graph, name, x));
+    let add = Binary { function: BinaryFunction::Add };
+    let sum = graph.node("sum", add, &products[..2]).unwrap();
+    let sum = graph.node("whole", add, &[sum, products[2]]).unwrap();
+    graph.output("y", sum).unwrap();
+    let cut = NodeCut { node: "first".into(), factor: "n".into(), cut: Cut::new(vec![0..0, 0..8]) };
+    let plan = common::plan_of(&graph, Some(cut), 2);
+    let run = |devices| common::run_plan(&graph, &weights, &inputs, Env::prompt(1), &plan, devices);
+    let expected = run(common::hosts(2));
+    for info in adapters() {
+        let options = GpuOptions { join: Some(true), ..GpuOptions::default() };
+        let open = || Box::new(GpuDevice::open(&info, &options).unwrap()) as Box<dyn Device>;
+        let error = relative_error(common::values(&run(vec![open(), open()])), common::values(&expected));
+        assert!(error <= 1e-5, "{info}: {error:e}");
     }
 }

@@ -189,7 +189,7 @@ impl Calls {
         sides: &[usize],
         join: bool,
     ) -> Result<(), DeviceError> {
-        let mut picked = None;
+        let (mut picked, before) = (None, plans.0.len());
         for &instr in sides {
             let Instr::Compute { node, op, inputs, output, extents, .. } = &rank.program.instrs[instr] else {
                 continue;
@@ -204,11 +204,12 @@ impl Calls {
                 let case = Case::new(op, &formats, context.numerics, offered.class);
                 self.picker.pick(&context.options.schedules, case, &offered)
             });
-            let mut launches =
+            let launches =
                 offered.offered.into_iter().nth(number).map(|schedule| schedule.launches).unwrap_or_default();
-            let beside = picked.is_some() && launches.len() == 1;
+            // Not beside what was planned before this group, which may read another input.
+            let beside = plans.0.len() > before && launches.len() == 1;
             picked = Some(number);
-            for mut launch in launches.drain(..) {
+            for mut launch in launches {
                 launch.kernel.tail.clone_from(&tail);
                 if !op.is_built_in() {
                     launch.kernel.shader.distrust();
