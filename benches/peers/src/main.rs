@@ -1,8 +1,8 @@
 //! A race of fanfold with other engines: the same weights, the same tokens, the same adapter, and as many threads.
 //!
 //! `./dev bench peers` runs it. Every engine runs in a process of its own, one after another, round by round, so that noise of the
-//! machine meets all alike; before any is timed, their logits are compared. Read `race.rs` for the rounds, `engines/` for how each
-//! engine is called, and `model.rs` for the model, which is made up.
+//! machine meets all alike; before any is timed, their logits are compared. Read `race.rs` for who takes part, `rounds/` for how they take turns,
+//! `engines/` for how each engine is called, and `model.rs` for the model, which is made up.
 
 mod engines;
 mod model;
@@ -17,7 +17,8 @@ const USAGE: &str = "usage: fanfold-peers [OPTIONS]
   --threads N       threads of each engine (2)
   --adapter NAME    a part of the name of fanfold's adapter (llvmpipe)
   --size SIZE       tiny, or half: 0.49 B parameters (half)
-  --engines A,B,..  of fanfold, fanfold-pair, fanfold-core, llama-vulkan, llama-cpu, candle (all)
+  --engines A,B,..  of fanfold, fanfold-q8_0, fanfold-core, fanfold-pair, llama-vulkan, llama-cpu,
+                    candle; the others are compared with the first (all)
   --json            the results as JSON";
 
 /// What is raced, and how.
@@ -74,11 +75,7 @@ impl Options {
 fn main() -> Result<()> {
     let options = Options::read(std::env::args().skip(1))?;
     match &options.one {
-        Some((engine, folder)) => {
-            let run = engines::run(engine, folder.as_ref(), &options)?;
-            println!("{}", serde_json::to_string(&run)?);
-            Ok(())
-        }
+        Some((engine, folder)) => rounds::contend(|| engines::run(engine, folder.as_ref(), &options)),
         None => race::run(&options),
     }
 }

@@ -4,6 +4,7 @@
 //! Both hold the same numbers: f16 matrices, and norms of ones. It deliberately runs nothing. Read `engines/` for who does.
 
 use anyhow::{Result, bail};
+use fanfold::random::Random;
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -85,17 +86,9 @@ fn elements(number: usize, rows: usize, columns: usize) -> Vec<u16> {
     if columns == 0 {
         return vec![half(1.0); rows];
     }
-    let mut state = number as u64 + 1;
-    let mut word = move || {
-        // SplitMix64.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    };
+    let mut random = Random::new(number as u64 + 1);
     let width = (3.0 / columns as f64).sqrt();
-    (0..rows * columns).map(|_| half(((word() >> 11) as f64 / (1u64 << 52) as f64 - 1.0) * width)).collect()
+    (0..rows * columns).map(|_| half((2.0 * random.fraction() - 1.0) * width)).collect()
 }
 
 /// A number of magnitude up to 2 rounded to f16.

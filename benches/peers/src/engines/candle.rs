@@ -2,7 +2,7 @@
 //!
 //! Read `mod.rs` next.
 
-use super::{Engine, Run, timed};
+use super::{Engine, contend};
 use crate::Options;
 use crate::model::Sizes;
 use anyhow::Result;
@@ -33,7 +33,7 @@ impl Engine for Held {
     }
 }
 
-pub fn run(folder: &Path, options: &Options) -> Result<Run> {
+pub fn run(folder: &Path, options: &Options) -> Result<()> {
     let config: LlamaConfig = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
     let config = config.into_config(false);
     let file = std::fs::read(folder.join("model.safetensors"))?;
@@ -41,5 +41,5 @@ pub fn run(folder: &Path, options: &Options) -> Result<Run> {
     let model = Llama::load(weights, &config)?;
     let cache = Cache::new(true, DType::F32, &config, &Device::Cpu)?;
     let what = "candle 0.11.1, processor, f32".to_string();
-    timed(&mut Held { model, config, cache, past: 0 }, what, options, Sizes::named(&options.size)?.vocabulary)
+    contend(&mut Held { model, config, cache, past: 0 }, what, options, Sizes::named(&options.size)?.vocabulary)
 }

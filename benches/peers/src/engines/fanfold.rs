@@ -1,12 +1,13 @@
-//! fanfold, as a library: one device, or two opened on the same adapter.
+//! fanfold, as a library: one device, or two opened on the same adapter, and the weights as they are or stored in another format.
 //!
 //! It deliberately has no settings of its own: it runs what `fanfold bench` runs, with the prompt in one call. Read `mod.rs` next.
 
-use super::{Engine, Run, timed};
+use super::{Engine, contend};
 use crate::Options;
 use anyhow::{Result, anyhow};
 use fanfold::device::gpu::{GpuOptions, adapters};
 use fanfold::device::select::{DeviceChoice, open};
+use fanfold::format::Format;
 use fanfold::plan::{Strategy, plan};
 use fanfold::{EngineOptions, Model};
 use std::path::Path;
@@ -23,12 +24,17 @@ impl Engine for fanfold::Engine {
     }
 }
 
-pub fn run(folder: &Path, options: &Options, devices: usize) -> Result<Run> {
-    let model = Arc::new(Model::open(folder)?);
+pub fn run(folder: &Path, options: &Options, devices: usize, format: Option<Format>) -> Result<()> {
+    let model = Model::open(folder)?;
+    let model = Arc::new(match format {
+        Some(format) => model.with_weights(format),
+        None => model,
+    });
     let named = |name: &str| name.to_lowercase().contains(&options.adapter.to_lowercase());
     let info = adapters().into_iter().find(|info| named(&info.name));
     let info = info.ok_or_else(|| anyhow!("no adapter is called {}", options.adapter))?;
-    let what = format!("fanfold {}, {devices} x {}", env!("CARGO_PKG_VERSION"), info.name);
+    let stored = format.unwrap_or(Format::F16);
+    let what = format!("fanfold of this checkout, weights in {stored}, {devices} x {}", info.name);
     let choice = DeviceChoice::Gpu(info);
     let opened = (0..devices).map(|_| open(&choice, &GpuOptions::default()));
     let plan = plan(model.graph(), Strategy::Tensor, &vec![1.0; devices])?;
@@ -36,5 +42,5 @@ pub fn run(folder: &Path, options: &Options, devices: usize) -> Result<Run> {
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
     let vocabulary = model.info().vocabulary;
     let mut engine = fanfold::Engine::open(model, &plan, opened, engine_options, Arc::new(|_| ()))?;
-    timed(&mut engine, what, options, vocabulary)
+    contend(&mut engine, what, options, vocabulary)
 }

@@ -3,7 +3,7 @@
 //! The same build has both backends, and llama.cpp silently falls back to the processor, so what it computes on is checked. The
 //! race hides all Vulkan drivers from the process that is to use the processor. Read `mod.rs` next.
 
-use super::{Engine, Run, timed};
+use super::{Engine, contend};
 use crate::Options;
 use crate::model::{Sizes, gguf};
 use anyhow::{Result, anyhow, bail};
@@ -42,7 +42,7 @@ impl Engine for Held<'_> {
     }
 }
 
-pub fn run(folder: &Path, options: &Options, vulkan: bool) -> Result<Run> {
+pub fn run(folder: &Path, options: &Options, vulkan: bool) -> Result<()> {
     let mut backend = LlamaBackend::init()?;
     backend.void_logs();
     let devices = list_llama_ggml_backend_devices();
@@ -70,5 +70,5 @@ pub fn run(folder: &Path, options: &Options, vulkan: bool) -> Result<Run> {
         .with_n_threads(options.threads as i32)
         .with_n_threads_batch(options.threads as i32);
     let context = model.new_context(&backend, context_options)?;
-    timed(&mut Held { context, past: 0 }, what, options, Sizes::named(&options.size)?.vocabulary)
+    contend(&mut Held { context, past: 0 }, what, options, Sizes::named(&options.size)?.vocabulary)
 }
