@@ -98,6 +98,10 @@ difference = float(np.abs(mean - theirs).max())
 if difference > 1e-4:
     sys.exit(f"the embeddings differ by {difference:.1e}")
 print(f"embeddings differ by {difference:.1e}", file=sys.stderr)
+blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+if "openblas" not in blas["name"]:
+    sys.exit(f"numpy computes with {blas['name']}, and not with OpenBLAS")
+print(f"numpy {np.__version__}, {blas['name']} {blas['version']}, one thread; fanfold on llvmpipe, one thread")
 
 ids = np.arange(LENGTH) * 7 % CONFIG["vocab_size"]
 hidden(ids)
