@@ -8,30 +8,19 @@ use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions, adapters};
 use fanfold::format::Format;
 use fanfold::graph::{Graph, ValueId};
 use fanfold::kernel::Numerics;
+use fanfold::measure::Repeated;
 use fanfold::ops::{Attention, Linear, Normalization, NormalizationKind};
 use fanfold::plan::Plan;
 use fanfold::program::lower;
 use fanfold::random::Random;
 use fanfold::session::{Options, Session, Tensors};
 use fanfold::shape::{Env, Limits};
-use fanfold::tensor::{DType, Region, Tensor};
-use fanfold::weights::{SourceError, Weights};
+use fanfold::tensor::DType;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often a chain is timed.
 const ROUNDS: usize = 7;
-
-/// Weights of any name and shape, all of the same small numbers, made when they are asked for.
-struct Made;
-
-impl Weights for Made {
-    fn read(&self, _: &str, _: &[usize], region: &Region) -> Result<Tensor, SourceError> {
-        let some = Random::new(1).tensor(DType::F32, &[1024]);
-        let values = some.as_f32()?.iter().copied().cycle().take(region.numel()).collect();
-        Ok(Tensor::f32(region.shape(), values)?)
-    }
-}
 
 /// One case: the name, the format of its weights, the shape of the chain's value, and how a link is added to it.
 #[derive(Clone)]
@@ -102,7 +91,7 @@ fn times(info: &AdapterInfo, numerics: Numerics, case: &Case, links: usize) -> V
     let device = Box::new(GpuDevice::open(info, &options).unwrap());
     let limits: Limits = Env { past: 0, ..env }.into();
     let options = Options::new(limits).deadline(Duration::from_secs(120));
-    let weights = Arc::new(Made);
+    let weights = Arc::new(Repeated);
     let mut session = Session::open(program, vec![device], weights, options, Arc::new(|_| ())).unwrap();
     let x = Random::new(1).tensor(DType::F32, &case.shape);
     let inputs: Tensors = [("x".to_string(), x)].into();

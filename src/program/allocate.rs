@@ -17,13 +17,7 @@ pub(super) fn share_buffers(program: &mut RankProgram) {
     let mut last: Vec<usize> = vec![0; program.buffers.len()];
     let mut touched: Vec<Vec<usize>> = Vec::new();
     for instr in &program.instrs {
-        let values = match instr {
-            Instr::Input { value, .. } | Instr::Output { value, .. } => vec![*value],
-            Instr::Zero { output } => vec![*output],
-            Instr::Compute { inputs, output, .. } => [inputs.as_slice(), &[*output]].concat(),
-            Instr::Exchange { from, to, .. } => vec![*from, *to],
-        };
-        let buffers: Vec<usize> = values.into_iter().filter_map(place).collect();
+        let buffers: Vec<usize> = instr.reads().iter().copied().chain(instr.writes()).filter_map(place).collect();
         // Fused instructions run as one, so that all they touch must be there at once.
         match (instr, touched.last_mut()) {
             (Instr::Compute { fused: Fused::Tail | Fused::Beside, .. }, Some(run)) => run.extend(buffers),

@@ -5,12 +5,13 @@
 
 use super::size::Size;
 use crate::format::Format;
-use crate::kernel::{Layout, Numerics};
+use crate::kernel::{Layout, Numerics, weight_rows};
 use crate::ops::Op;
 use crate::shape::{Env, Shape, resolve};
 use crate::sharding::{Extent, Redistribute};
 use crate::tensor::{DType, SymbolicRegion};
 use serde::Serialize;
+use std::slice;
 
 /// A program: one list of instructions per rank.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -108,6 +109,11 @@ pub enum WeightPart {
 }
 
 impl WeightShard {
+    /// The number of rows of the rank's shard on a device and the bytes of each, with the dimensions of `env`.
+    pub(crate) fn rows(&self, env: &Env) -> (usize, usize) {
+        weight_rows(self.format, &self.local_shape(env), self.layout)
+    }
+
     /// The shape of the rank's shard, with the dimensions of `env`.
     pub fn local_shape(&self, env: &Env) -> Vec<usize> {
         let shape = resolve(&self.shape, env);
@@ -188,6 +194,27 @@ pub enum Instr {
         /// The region of the whole output that the value is.
         region: SymbolicRegion,
     },
+}
+
+impl Instr {
+    /// The values that it reads.
+    pub(super) fn reads(&self) -> &[usize] {
+        match self {
+            Instr::Compute { inputs, .. } => inputs,
+            Instr::Exchange { from: value, .. } | Instr::Output { value, .. } => slice::from_ref(value),
+            Instr::Input { .. } | Instr::Zero { .. } => &[],
+        }
+    }
+
+    /// The value that it writes, if any.
+    pub(super) fn writes(&self) -> Option<usize> {
+        match self {
+            Instr::Input { value, .. } => Some(*value),
+            Instr::Compute { output, .. } | Instr::Zero { output } => Some(*output),
+            Instr::Exchange { to, .. } => Some(*to),
+            Instr::Output { .. } => None,
+        }
+    }
 }
 
 impl Program {

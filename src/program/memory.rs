@@ -2,9 +2,9 @@
 //!
 //! It deliberately knows no device. Read `room.rs` for how needs are held against devices.
 
-use super::instr::{Instr, RankProgram, WeightShard};
+use super::instr::{Instr, RankProgram};
 use super::size::Size;
-use crate::kernel::{weight_bytes, weight_rows};
+use crate::kernel::weight_bytes;
 use crate::shape::{Limits, Shape};
 use serde::Serialize;
 
@@ -54,8 +54,7 @@ impl RankProgram {
     /// copies from the other.
     #[doc(hidden)]
     pub fn upload_slot(&self, limits: &Limits) -> u64 {
-        let rows = |w: &WeightShard| weight_rows(w.format, &w.local_shape(limits), w.layout);
-        let sizes = self.weights.iter().map(rows).map(|(rows, row)| (rows as u64, row as u64));
+        let sizes = self.weights.iter().map(|w| w.rows(limits)).map(|(rows, row)| (rows as u64, row as u64));
         let (total, longest) = sizes.fold((0u64, 0u64), |(total, longest), (rows, row)| {
             // Each weight begins at a multiple of 16 bytes.
             (total.saturating_add(rows.saturating_mul(row)).saturating_add(16), longest.max(row))

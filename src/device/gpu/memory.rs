@@ -10,7 +10,7 @@ use super::staging::Writer;
 use crate::device::DeviceError;
 
 use crate::format::{Format, Stored};
-use crate::kernel::{Layout, weight_rows};
+use crate::kernel::Layout;
 use crate::program::{Place, RankProgram, WeightPart, WeightShard};
 use crate::shape::{Limits, resolve};
 use crate::tensor::Region;
@@ -97,13 +97,8 @@ fn tensor(context: &mut Context, what: &str, elements: u64) -> Result<wgpu::Buff
     context.buffer(what, bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST, false)
 }
 
-/// The number of rows of a weight's shard and the length of a row in bytes, as stored on the device.
-fn rows(shard: &WeightShard, limits: &Limits) -> (usize, usize) {
-    weight_rows(shard.format, &shard.local_shape(limits), shard.layout)
-}
-
 fn allocate(context: &mut Context, shard: &WeightShard, limits: &Limits) -> Result<Held, DeviceError> {
-    let (rows, row) = rows(shard, limits);
+    let (rows, row) = shard.rows(limits);
     let largest = context.options.max_binding.map_or(u64::MAX, |b| b - b % ALIGNMENT).min(context.largest_binding());
     let dense = shard.layout == Layout::Dense;
     // The dense layout is never split over buffers.

@@ -13,8 +13,7 @@ use crate::device::DeviceError;
 use crate::kernel::{Binding, Dispatched, Launch, Schedules, Tail};
 use crate::ops::{Op, OpError};
 use crate::program::{Fused, Instr, RankProgram};
-use crate::shape::{Env, resolve};
-use crate::sharding::Extent;
+use crate::shape::Env;
 
 /// Number of prepared calls that are kept.
 const KEPT: usize = 8;
@@ -191,17 +190,17 @@ impl Calls {
     ) -> Result<(), DeviceError> {
         let (mut picked, before) = (None, plans.0.len());
         for &instr in sides {
-            let Instr::Compute { node, op, inputs, output, extents, .. } = &rank.program.instrs[instr] else {
+            let Instr::Compute { node, op, inputs, output, .. } = &rank.program.instrs[instr] else {
                 continue;
             };
             let in_node = |cause| of_node(node, op, cause);
             let tail = if join { rank.program.tail(instr) } else { 0 };
             let (tail, words) = tail_of(context, rank, env, instr, tail);
-            let offered = schedules(context, rank, env, op, inputs, *output, extents).map_err(in_node)?;
+            let site = Site::new(rank, env, inputs, *output);
+            let offered = schedules(context, rank, env, &site, &rank.program.instrs[instr]).map_err(in_node)?;
             // All sides run the kernel that suits the first.
             let number = picked.unwrap_or_else(|| {
-                let formats = Site::new(rank, env, inputs, *output).formats;
-                let case = Case::new(op, &formats, context.numerics, offered.class);
+                let case = || Case::new(op, &site.formats, context.numerics, offered.class);
                 self.picker.pick(&context.options.schedules, case, &offered)
             });
             let launches =
@@ -323,23 +322,20 @@ fn tail_of(device: &Context, rank: Rank<'_>, env: &Env, first: usize, count: usi
     ((!steps.is_empty()).then_some(Tail(steps)), words)
 }
 
-/// The schedules of an op for the rank's shard; one without launches if the shard is empty.
+/// The schedules of instruction `instr`, an op at `site`, for the rank's shard; one without launches if the shard is empty.
 pub(super) fn schedules(
     device: &Context,
     rank: Rank<'_>,
     env: &Env,
-    op: &Op,
-    inputs: &[usize],
-    output: usize,
-    extents: &[Extent],
+    site: &Site,
+    instr: &Instr,
 ) -> Result<Schedules, DeviceError> {
+    let Instr::Compute { op, inputs, output, extents, .. } = instr else { return Ok(Schedules::only(Vec::new())) };
     let value = |v: usize| &rank.program.values[v];
-    let shape = resolve(&value(output).shape, env);
-    let alias = op.is_view() && inputs.first().is_some_and(|&v| value(v).place == value(output).place);
-    if alias || shape.iter().product::<usize>() == 0 {
+    let alias = op.is_view() && inputs.first().is_some_and(|&v| value(v).place == value(*output).place);
+    if alias || site.output.iter().product::<usize>() == 0 {
         return Ok(Schedules::only(Vec::new()));
     }
-    let site = Site::new(rank, env, inputs, output);
     let schedules = op.schedules(&site.context(device, env, extents))?;
     for (input, pieces) in site.pieces.iter().enumerate().filter(|(_, pieces)| pieces.len() > 1) {
         let last = Binding::Input { input, piece: pieces.len() - 1 };

@@ -26,7 +26,7 @@ pub(super) struct Site {
     pub(super) formats: Vec<Format>,
     layouts: Vec<Layout>,
     pub(super) pieces: Vec<Vec<Range<usize>>>,
-    output: Vec<usize>,
+    pub(super) output: Vec<usize>,
 }
 
 impl Site {

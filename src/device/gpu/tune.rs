@@ -75,9 +75,9 @@ fn offers(loaded: &Loaded, context: &Context, env: &Env) -> Result<Vec<(Case, us
     let rank = Rank { program: &loaded.program, memory: &loaded.memory, run: &loaded.run };
     let mut found = Vec::new();
     for (number, instr) in loaded.program.instrs.iter().enumerate() {
-        let Instr::Compute { node, op, inputs, output, extents, .. } = instr else { continue };
+        let Instr::Compute { node, op, inputs, output, .. } = instr else { continue };
         let site = Site::new(rank, env, inputs, *output);
-        let schedules = prepared::schedules(context, rank, env, op, inputs, *output, extents);
+        let schedules = prepared::schedules(context, rank, env, &site, instr);
         let schedules = schedules.map_err(|cause| prepared::of_node(node, op, cause))?;
         if schedules.offered.len() > 1 && op.in_place().is_none() {
             found.push((Case::new(op, &site.formats, context.numerics, schedules.class), number, schedules));

@@ -101,20 +101,19 @@ pub(super) struct Picker(HashMap<Case, usize>);
 
 impl Picker {
     /// The number of the schedule to run, which is less than their count if there are any.
-    pub(super) fn pick(&mut self, picks: &Picks, case: Case, schedules: &Schedules) -> usize {
+    pub(super) fn pick(&mut self, picks: &Picks, case: impl FnOnce() -> Case, schedules: &Schedules) -> usize {
         let last = schedules.offered.len().saturating_sub(1);
         match picks {
             Picks::Guess => 0,
             Picks::Number(number) => (*number).min(last),
             Picks::Measured(_) if last == 0 => 0,
-            Picks::Measured(measured) => match self.0.get(&case) {
-                Some(&number) => number.min(last),
-                None => {
-                    let number = find(measured, &case, schedules).unwrap_or(0);
-                    self.0.insert(case, number);
-                    number
-                }
-            },
+            Picks::Measured(measured) => {
+                let case = case();
+                let found = self.0.get(&case).copied();
+                let number = found.unwrap_or_else(|| find(measured, &case, schedules).unwrap_or(0));
+                self.0.entry(case).or_insert(number);
+                number.min(last)
+            }
         }
     }
 }

@@ -3,8 +3,9 @@
 //! For example, the products with the weights of queries, keys and values, and the rotations of queries and keys. It deliberately
 //! knows no op by name: ops say which inputs they must have in common. Read [`crate::kernel`] for how a kernel runs several.
 
-use super::places::{reads, touched, writes};
-use crate::program::instr::{Fused, Instr, RankProgram};
+use super::places::{read, written};
+use crate::program::instr::{Fused, Instr, Place, RankProgram};
+use std::collections::HashSet;
 
 /// The most ops that are put side by side: each binds buffers of its own, of which a device has a limited number.
 const MOST: usize = 4;
@@ -44,17 +45,20 @@ fn next(program: &RankProgram, first: usize, end: usize) -> Option<usize> {
         }
         _ => false,
     };
-    (end..program.instrs.len()).filter(|&number| alike(number)).find(|&number| {
+    // Where instructions from the first on, up to the one that is looked at, read and write.
+    let mut reading: HashSet<Place> = (first..end).flat_map(|at| read(program, at)).collect();
+    let mut writing: HashSet<Place> = (first..end).filter_map(|at| written(program, at)).collect();
+    for number in end..program.instrs.len() {
         // It must neither need nor disturb what runs before it now, those that it is to run beside included.
-        let moved = number..number + 1 + program.tail(number);
-        let before = first..number;
-        moved.clone().all(|at| {
-            let (read, written) = touched(program, at);
-            let free = |other: usize| {
-                !read.iter().chain(&written).any(|&place| writes(program, other, place))
-                    && !written.iter().any(|&place| reads(program, other, place))
-            };
-            before.clone().all(free)
-        })
-    })
+        let free = |at: usize| {
+            read(program, at).chain(written(program, at)).all(|place| !writing.contains(&place))
+                && written(program, at).is_none_or(|place| !reading.contains(&place))
+        };
+        if alike(number) && (number..=number + program.tail(number)).all(free) {
+            return Some(number);
+        }
+        reading.extend(read(program, number));
+        writing.extend(written(program, number));
+    }
+    None
 }

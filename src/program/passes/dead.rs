@@ -15,18 +15,9 @@ pub(super) fn drop_dead_values(program: &mut RankProgram) {
     let mut keep = vec![true; program.instrs.len()];
     for (keep, instr) in keep.iter_mut().zip(&program.instrs).rev() {
         let needed = |output: usize| !matches!(place(output), Place::Buffer(_)) || read.contains(&place(output));
-        *keep = match instr {
-            Instr::Input { value, .. } => needed(*value),
-            Instr::Zero { output } | Instr::Compute { output, .. } => needed(*output),
-            Instr::Exchange { .. } | Instr::Output { .. } => true,
-        };
+        *keep = matches!(instr, Instr::Exchange { .. }) || instr.writes().is_none_or(needed);
         if *keep {
-            match instr {
-                Instr::Compute { inputs, .. } => read.extend(inputs.iter().map(|&input| place(input))),
-                Instr::Exchange { from, .. } => drop(read.insert(place(*from))),
-                Instr::Output { value, .. } => drop(read.insert(place(*value))),
-                Instr::Input { .. } | Instr::Zero { .. } => {}
-            }
+            read.extend(instr.reads().iter().map(|&value| place(value)));
         }
     }
     let mut keep = keep.into_iter();

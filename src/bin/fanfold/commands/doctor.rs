@@ -4,7 +4,7 @@
 //! itself is the library's. Read [`fanfold::proof::selftest`] for it, and `machine/system.rs` for what is installed.
 
 use crate::machine::system::System;
-use crate::machine::tuned;
+use crate::machine::tuned::{self, Tuned};
 use crate::terminal::print::{say, tell};
 use crate::terminal::progress::progress_bar;
 use crate::usage::usage;
@@ -101,12 +101,13 @@ fn report(args: &Args) -> Result<()> {
     if infos.is_empty() {
         problems.push("no adapter was found".to_string());
     }
+    let tuned = Tuned::read();
     let mut adapters = Vec::new();
     for (index, info) in infos.into_iter().enumerate() {
         let word = |field: &str| info[field].as_str().unwrap_or_default();
-        let (name, tuned) = (word("name"), tuned::of(word("name"), word("driver")));
+        let (name, measured) = (word("name"), tuned.of(word("name"), word("driver")));
         if !args.json {
-            say(format_args!("\n{}\n{}", describe(index, &info), describe_tuned(&tuned)))?;
+            say(format_args!("\n{}\n{}", describe(index, &info), describe_tuned(&measured)))?;
         }
         let bar = progress_bar(checks() as u64, &format!("testing {index}: {{bar:20}} {{pos}}/{{len}} checks"));
         let mut checks = Vec::new();
@@ -120,7 +121,7 @@ fn report(args: &Args) -> Result<()> {
             checks.push(check);
         }
         bar.finish_and_clear();
-        adapters.push(Adapter { info, tuned, checks });
+        adapters.push(Adapter { info, tuned: measured, checks });
     }
     let failed = adapters.iter().flat_map(|adapter| &adapter.checks).filter(|check| !check.passed).count();
     let advice = system.advice(adapters.is_empty());

@@ -18,13 +18,13 @@ use fanfold::device::select::DeviceChoice;
 use fanfold::format::Format;
 use fanfold::graph::{Graph, GraphError};
 use fanfold::import::Head;
+use fanfold::measure::Repeated;
 use fanfold::ops::Linear;
 use fanfold::plan::Plan;
 use fanfold::program::{RankProgram, lower};
-use fanfold::random::Random;
 use fanfold::shape::{Dim, Env, Limits, Symbol};
-use fanfold::tensor::{DType, Region, Tensor};
-use fanfold::weights::{SourceError, Weights};
+use fanfold::tensor::DType;
+use fanfold::weights::Weights;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,10 +126,11 @@ fn of_common_models(args: &Args) -> Result<Vec<Work>> {
     let work = |choice: DeviceChoice| -> Result<Work> {
         let software = matches!(&choice, DeviceChoice::Gpu(info) if info.is_software());
         let graph = products(if software { &PRODUCTS[..SMALL] } else { &PRODUCTS }, &formats)?;
-        let program = lower(&graph, &Plan::whole(&graph, 1).build()?)?.ranks.swap_remove(0);
+        let mut program = lower(&graph, &Plan::whole(&graph, 1).build()?)?.with_numerics(args.placing.numerics);
+        let program = program.ranks.swap_remove(0);
         let seq = if software { 16 } else { 512 };
         let limits = Env { batch: 1, seq, keep: 1, past: 0, capacity: 1 }.into();
-        Ok(Work { choice, program, limits, weights: Arc::new(Tiled) })
+        Ok(Work { choice, program, limits, weights: Arc::new(Repeated) })
     };
     choices.into_iter().map(work).collect()
 }
@@ -149,22 +150,10 @@ fn products(sizes: &[(usize, usize)], formats: &[Format]) -> Result<Graph, Graph
     Ok(graph)
 }
 
-/// Weights of any name and shape: the same few random numbers over and over.
-struct Tiled;
-
-impl Weights for Tiled {
-    fn read(&self, _: &str, _: &[usize], region: &Region) -> Result<Tensor, SourceError> {
-        let numbers = Random::new(1).tensor(DType::F32, &[4096]);
-        let values = numbers.as_f32()?.iter().copied().cycle().take(region.numel()).collect();
-        Ok(Tensor::f32(region.shape(), values)?)
-    }
-}
-
 /// Loads one device's part and measures it, with progress bars.
 fn measure(info: &AdapterInfo, work: &Work, args: &Args) -> Result<Vec<Measured>> {
     let deadline = Duration::from_secs(args.placing.timeout);
-    let options = GpuOptions { deadline, numerics: args.placing.numerics, ..GpuOptions::default() };
-    let mut device = GpuDevice::open(info, &options)?;
+    let mut device = GpuDevice::open(info, &GpuOptions { deadline, ..GpuOptions::default() })?;
     let loading = progress_bar(work.program.memory(&work.limits).weights, "loading {bar:30} {bytes}/{total_bytes}");
     let loaded = device.load(Arc::new(work.program.clone()), &work.limits, &work.weights, &|n| loading.inc(n));
     loading.finish_and_clear();

@@ -3,7 +3,7 @@
 //! It decides nothing. Read [`fanfold::generate::Engine`] for what an engine does.
 
 use super::decision::Decision;
-use crate::machine::tuned;
+use crate::machine::tuned::Tuned;
 use crate::terminal::progress::progress_bar;
 use anyhow::Result;
 use fanfold::device::Device;
@@ -15,14 +15,15 @@ use std::sync::Arc;
 
 /// Opens the devices and loads the model onto them, with a progress bar.
 pub fn open(model: &Arc<Model>, decision: &Decision) -> Result<Engine> {
-    let devices = decision.choices.iter().map(|choice| select::open(choice, &options(choice, decision)));
+    let tuned = Tuned::read();
+    let devices = decision.choices.iter().map(|choice| select::open(choice, &options(choice, decision, &tuned)));
     open_on(model, decision, devices.collect::<Result<_, _>>()?)
 }
 
 /// The options of a device: it runs the kernels that `fanfold tune` found to be the fastest on its adapter.
-fn options(choice: &DeviceChoice, decision: &Decision) -> GpuOptions {
+fn options(choice: &DeviceChoice, decision: &Decision, tuned: &Tuned) -> GpuOptions {
     let schedules = match choice {
-        DeviceChoice::Gpu(info) => Picks::Measured(Arc::new(tuned::of(&info.name, &info.driver))),
+        DeviceChoice::Gpu(info) => Picks::Measured(Arc::new(tuned.of(&info.name, &info.driver))),
         DeviceChoice::Host => Picks::Guess,
     };
     GpuOptions { deadline: decision.options.deadline, schedules, ..GpuOptions::default() }

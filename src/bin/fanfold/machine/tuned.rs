@@ -28,34 +28,40 @@ pub fn path() -> PathBuf {
     caches().join("fanfold").join("tuned.json")
 }
 
-/// What was measured of all adapters. A file that cannot be read counts as none, and a line on stderr says why.
-fn all() -> Vec<Adapter> {
-    let path = path();
-    if !path.exists() {
-        return Vec::new();
-    }
-    let read = text_within(&path, LONGEST).and_then(|text| Ok(serde_json::from_str(&text)?));
-    read.unwrap_or_else(|error| {
-        let path = path.display();
-        tell(format_args!("{path} is not used: {error:#}; `fanfold tune` writes it anew"));
-        Vec::new()
-    })
-}
+/// What was measured of all adapters.
+pub struct Tuned(Vec<Adapter>);
 
-/// What was measured of the adapter called `name` with `driver`.
-pub fn of(name: &str, driver: &str) -> Vec<Measured> {
-    let found = all().into_iter().find(|adapter| adapter.name == name && adapter.driver == driver);
-    found.map(|adapter| adapter.measured).unwrap_or_default()
+impl Tuned {
+    /// Reads the file. One that cannot be read counts as none, and a line on stderr says why.
+    pub fn read() -> Tuned {
+        let path = path();
+        if !path.exists() {
+            return Tuned(Vec::new());
+        }
+        let read = text_within(&path, LONGEST).and_then(|text| Ok(serde_json::from_str(&text)?));
+        Tuned(read.unwrap_or_else(|error| {
+            let path = path.display();
+            tell(format_args!("{path} is not used: {error:#}; `fanfold tune` writes it anew"));
+            Vec::new()
+        }))
+    }
+
+    /// What was measured of the adapter called `name` with `driver`.
+    pub fn of(&self, name: &str, driver: &str) -> Vec<Measured> {
+        let found = self.0.iter().find(|adapter| adapter.name == name && adapter.driver == driver);
+        found.map(|adapter| adapter.measured.clone()).unwrap_or_default()
+    }
 }
 
 /// Keeps what was measured of an adapter. What was measured before of the same cases is replaced, and so is everything of the
 /// adapter with another driver.
 pub fn keep(info: &AdapterInfo, measured: &[Measured]) -> Result<()> {
-    let mut adapters = all();
-    let mut known = of(&info.name, &info.driver);
+    let tuned = Tuned::read();
+    let mut known = tuned.of(&info.name, &info.driver);
     known.retain(|old| !measured.iter().any(|new| new.case == old.case));
     known.extend_from_slice(measured);
     known.sort_by(|a, b| a.case.cmp(&b.case));
+    let mut adapters = tuned.0;
     adapters.retain(|adapter| adapter.name != info.name);
     adapters.push(Adapter { name: info.name.clone(), driver: info.driver.clone(), measured: known });
     let path = path();
