@@ -281,31 +281,44 @@ fn across(x: vec4<f32>) -> f32 {
     return (x.x + x.y) + (x.z + x.w);
 }
 
+// Keys that a lane loads at a time, and values: while it waits for one it waits for all.
+const KEYS_AHEAD = 4u;
+const VALUES_AHEAD = 8u;
+
 // Makes `block_weights` hold the products of the block's keys with the queries.
 fn products(these: Four, first: u32, lane: u32) {
-    for (var base = first; base < min(first + BLOCK, these.end); base += KEYS) {
-        let row = these.state + min(base + lane / PER_KEY, these.latest) * params.kv_heads;
-        var p0 = vec4<f32>();
-        var p1 = vec4<f32>();
-        var p2 = vec4<f32>();
-        var p3 = vec4<f32>();
+    for (var base = first; base < min(first + BLOCK, these.end); base += KEYS_AHEAD * KEYS) {
+        // For each key a sum of four terms per query.
+        var sums = array<mat4x4<f32>, KEYS_AHEAD>();
         for (var c = lane % PER_KEY; c < (params.d + 3u) / 4u; c += PER_KEY) {
-            let some = key(row, c);
-            p0 = fma(query(these.rows.x, c), some, p0);
-            p1 = fma(query(these.rows.y, c), some, p1);
-            p2 = fma(query(these.rows.z, c), some, p2);
-            p3 = fma(query(these.rows.w, c), some, p3);
-        }
-        block_sums[lane] = vec4<f32>(across(p0), across(p1), across(p2), across(p3));
-        workgroupBarrier();
-        if (lane < KEYS) {
-            var sum = block_sums[lane * PER_KEY];
-            for (var i = 1u; i < PER_KEY; i++) {
-                sum += block_sums[lane * PER_KEY + i];
+            var some = array<vec4<f32>, KEYS_AHEAD>();
+            for (var i = 0u; i < KEYS_AHEAD; i++) {
+                some[i] = key(these.state + min(base + i * KEYS + lane / PER_KEY, these.latest) * params.kv_heads, c);
             }
-            block_weights[base - first + lane] = sum;
+            let q0 = query(these.rows.x, c);
+            let q1 = query(these.rows.y, c);
+            let q2 = query(these.rows.z, c);
+            let q3 = query(these.rows.w, c);
+            for (var i = 0u; i < KEYS_AHEAD; i++) {
+                let old = sums[i];
+                sums[i] = mat4x4<f32>(
+                    fma(q0, some[i], old[0]), fma(q1, some[i], old[1]), fma(q2, some[i], old[2]), fma(q3, some[i], old[3]),
+                );
+            }
         }
-        workgroupBarrier();
+        for (var i = 0u; i < KEYS_AHEAD; i++) {
+            let own = sums[i];
+            block_sums[lane] = vec4<f32>(across(own[0]), across(own[1]), across(own[2]), across(own[3]));
+            workgroupBarrier();
+            if (lane < KEYS) {
+                var sum = block_sums[lane * PER_KEY];
+                for (var other = 1u; other < PER_KEY; other++) {
+                    sum += block_sums[lane * PER_KEY + other];
+                }
+                block_weights[base - first + i * KEYS + lane] = sum;
+            }
+            workgroupBarrier();
+        }
     }
 }
 
@@ -362,13 +375,21 @@ fn attend_lanes(
             if (c < columns) {
                 let old = sums[p];
                 var sum = mat4x4<f32>(old[0] * kept.x, old[1] * kept.y, old[2] * kept.z, old[3] * kept.w);
-                for (var i = few * 16u; i < min(few * 16u + 16u, these.end - first); i++) {
-                    let some = value(these.state + min(first + i, these.latest) * params.kv_heads, c);
-                    let w = block_weights[i];
-                    sum[0] = fma(vec4<f32>(w.x), some, sum[0]);
-                    sum[1] = fma(vec4<f32>(w.y), some, sum[1]);
-                    sum[2] = fma(vec4<f32>(w.z), some, sum[2]);
-                    sum[3] = fma(vec4<f32>(w.w), some, sum[3]);
+                let stop = min(few * 16u + 16u, these.end - first);
+                for (var base = few * 16u; base < stop; base += VALUES_AHEAD) {
+                    var some = array<vec4<f32>, VALUES_AHEAD>();
+                    for (var i = 0u; i < VALUES_AHEAD; i++) {
+                        some[i] = value(these.state + min(first + base + i, these.latest) * params.kv_heads, c);
+                    }
+                    for (var i = 0u; i < VALUES_AHEAD; i++) {
+                        if (base + i < stop) {
+                            let w = block_weights[base + i];
+                            sum[0] = fma(vec4<f32>(w.x), some[i], sum[0]);
+                            sum[1] = fma(vec4<f32>(w.y), some[i], sum[1]);
+                            sum[2] = fma(vec4<f32>(w.z), some[i], sum[2]);
+                            sum[3] = fma(vec4<f32>(w.w), some[i], sum[3]);
+                        }
+                    }
                 }
                 sums[p] = sum;
             }

@@ -86,10 +86,14 @@ const LANES = 32u;
 // Columns of the output that each group of lanes computes: COLUMNS * ROWS is at most 8. It does not change the order of sums.
 override COLUMNS: u32 = 1u;
 
+// Steps over k whose loads a lane begins before it adds up the first: while it waits for one it waits for all. AHEAD * COLUMNS and
+// AHEAD * ROWS are at most 8. It does not change the order of sums.
+override AHEAD: u32 = 1u;
+
 // One partial sum per lane of the workgroup, for each row and column of its group.
 var<workgroup> partial: array<array<f32, 256>, 8>;
 
-// For calls of up to eight rows. A lane adds two groups of four terms of every 64, with fused multiply-adds. Then the sums
+// For calls of up to eight rows. A lane adds two groups of four terms of every 256 terms, with fused multiply-adds. Then the sums
 // of the lanes are added in halves: lane 0 adds that of lane 16, then that of lane 8, and so on.
 @compute @workgroup_size(256)
 fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -98,22 +102,32 @@ fn gemv_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     let row = ROWS * group.y;
     var sums = array<vec4<f32>, 8>();
     let groups = groups_of_k();
-    for (var first = 0u; first < groups; first += 2u * LANES) {
-        // This lane's two groups of four terms in a step.
-        let one = first + select(2u * lane, lane, SPLIT);
-        let two = one + select(1u, LANES, SPLIT);
-        if (one >= groups) {
-            continue;
-        }
+    let step = 2u * LANES;
+    // This lane's two groups of four terms in a step.
+    for (var first = select(2u * lane, lane, SPLIT); first < groups; first += AHEAD * step) {
         var eight = array<mat2x4<f32>, 8>();
-        for (var r = 0u; r < ROWS; r++) {
-            eight[r] = two_of_x(min(row + r, params.rows - 1u), one, two);
-        }
-        for (var c = 0u; c < COLUMNS; c++) {
-            let weights = two_of_w(min(n + c, rows_of_w() - 1u), one, two);
+        var weights = array<mat2x4<f32>, 8>();
+        for (var a = 0u; a < AHEAD; a++) {
+            // A step past the row's end loads the first one again, and adds nothing.
+            let one = select(first, first + a * step, first + a * step < groups);
+            let two = one + select(1u, LANES, SPLIT);
             for (var r = 0u; r < ROWS; r++) {
-                let sum = fma(weights[0], eight[r][0], sums[c * ROWS + r]);
-                sums[c * ROWS + r] = fma(weights[1], eight[r][1], sum);
+                eight[a * ROWS + r] = two_of_x(min(row + r, params.rows - 1u), one, two);
+            }
+            for (var c = 0u; c < COLUMNS; c++) {
+                weights[a * COLUMNS + c] = two_of_w(min(n + c, rows_of_w() - 1u), one, two);
+            }
+        }
+        for (var a = 0u; a < AHEAD; a++) {
+            if (first + a * step < groups) {
+                for (var c = 0u; c < COLUMNS; c++) {
+                    let column = weights[a * COLUMNS + c];
+                    for (var r = 0u; r < ROWS; r++) {
+                        let terms = eight[a * ROWS + r];
+                        let sum = fma(column[0], terms[0], sums[c * ROWS + r]);
+                        sums[c * ROWS + r] = fma(column[1], terms[1], sum);
+                    }
+                }
             }
         }
     }
@@ -162,11 +176,11 @@ fn store_one(row: u32, n: u32, sum: f32) {
     }
 }
 
-// 16 terms of up to 128 rows of x and of w, as [term][four rows]: each vector holds one term of four rows.
+// 16 terms of up to 128 rows of x and of w, as [term][four rows]: each vector holds one term of four rows. As arrays of arrays their
+// checks of bounds are of numbers that the inner loop leaves as they are.
 const DEPTH = 16u;
-const STRIDE = 32u;
-var<workgroup> tile_x: array<vec4<f32>, 512>;
-var<workgroup> tile_w: array<vec4<f32>, 512>;
+var<workgroup> tile_x: array<array<vec4<f32>, 32>, DEPTH>;
+var<workgroup> tile_w: array<array<vec4<f32>, 32>, DEPTH>;
 
 // Four terms of four rows of x or of w, from packed column j on, transposed, with zeros past k. They are loaded into
 // registers while the previous terms are added, which hides the wait for memory.
@@ -217,9 +231,9 @@ fn gemm_tiles_64(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
     for (var j = 0u; j < (params.k + 3u) / 4u; j += DEPTH / 4u) {
         for (var i = 0u; i < 4u; i++) {
             if (local < 64u) {
-                tile_x[(4u * block + i) * STRIDE + staged] = terms[i];
+                tile_x[4u * block + i][staged] = terms[i];
             } else if (local < 128u) {
-                tile_w[(4u * block + i) * STRIDE + staged] = terms[i];
+                tile_w[4u * block + i][staged] = terms[i];
             }
         }
         workgroupBarrier();
@@ -229,7 +243,7 @@ fn gemm_tiles_64(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
             terms = terms_of_w(n + 4u * staged, j + DEPTH / 4u + block);
         }
         for (var term = 0u; term < DEPTH; term++) {
-            sums = add_term(sums, tile_x[term * STRIDE + down], tile_w[term * STRIDE + across]);
+            sums = add_term(sums, tile_x[term][down], tile_w[term][across]);
         }
         workgroupBarrier();
     }
@@ -259,9 +273,9 @@ fn gemm_tiles_128(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     for (var j = 0u; j < (params.k + 3u) / 4u; j += DEPTH / 4u) {
         for (var i = 0u; i < 4u; i++) {
             if (local < 128u) {
-                tile_x[(4u * block + i) * STRIDE + staged] = terms[i];
+                tile_x[4u * block + i][staged] = terms[i];
             } else {
-                tile_w[(4u * block + i) * STRIDE + staged] = terms[i];
+                tile_w[4u * block + i][staged] = terms[i];
             }
         }
         workgroupBarrier();
@@ -271,10 +285,10 @@ fn gemm_tiles_128(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
             terms = terms_of_w(n + 4u * staged, j + DEPTH / 4u + block);
         }
         for (var term = 0u; term < DEPTH; term++) {
-            let x0 = tile_x[term * STRIDE + down];
-            let x1 = tile_x[term * STRIDE + 16u + down];
-            let w0 = tile_w[term * STRIDE + across];
-            let w1 = tile_w[term * STRIDE + 16u + across];
+            let x0 = tile_x[term][down];
+            let x1 = tile_x[term][16u + down];
+            let w0 = tile_w[term][across];
+            let w1 = tile_w[term][16u + across];
             a = add_term(a, x0, w0);
             b = add_term(b, x0, w1);
             c = add_term(c, x1, w0);

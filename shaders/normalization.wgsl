@@ -95,13 +95,73 @@ fn sum_of_lanes(own: f32, lane: u32) -> f32 {
     return sum;
 }
 
+// Elements of a row that a lane loads at a time: while it waits for one it waits for all.
+const AHEAD = 8u;
+const STEP = 256u * AHEAD;
+
+// Every 256th element of the row from c on; past its end, the last.
+fn some_of_x(start: u32, c: u32) -> array<f32, AHEAD> {
+    var some = array<f32, AHEAD>();
+    for (var i = 0u; i < AHEAD; i++) {
+        some[i] = x[start + min(c + 256u * i, params.len - 1u)];
+    }
+    return some;
+}
+
+fn mean_by_lanes(start: u32, lane: u32) -> f32 {
+    var sum = 0.0;
+    for (var c = lane; c < params.len; c += STEP) {
+        let some = some_of_x(start, c);
+        for (var i = 0u; i < AHEAD; i++) {
+            sum += select(0.0, some[i], c + 256u * i < params.len);
+        }
+    }
+    return sum_of_lanes(sum, lane) / f32(params.len);
+}
+
 fn scale_by_lanes(start: u32, mean: f32, lane: u32) -> f32 {
     var sum = 0.0;
-    for (var c = lane; c < params.len; c += 256u) {
-        let centred = x[start + c] - mean;
-        sum = fma(centred, centred, sum);
+    for (var c = lane; c < params.len; c += STEP) {
+        let some = some_of_x(start, c);
+        for (var i = 0u; i < AHEAD; i++) {
+            let centred = select(0.0, some[i] - mean, c + 256u * i < params.len);
+            sum = fma(centred, centred, sum);
+        }
     }
     return 1.0 / sqrt(sum_of_lanes(sum, lane) / f32(params.len) + params.epsilon);
+}
+
+fn some_of_weight(c: u32) -> array<f32, AHEAD> {
+    var some = array<f32, AHEAD>();
+    for (var i = 0u; i < AHEAD; i++) {
+        some[i] = weight[min(c + 256u * i, params.len - 1u)];
+    }
+    return some;
+}
+
+fn store_rms(start: u32, scale: f32, lane: u32) {
+    for (var c = lane; c < params.len; c += STEP) {
+        let some = some_of_x(start, c);
+        let weights = some_of_weight(c);
+        for (var i = 0u; i < AHEAD; i++) {
+            if (c + 256u * i < params.len) {
+                y[start + c + 256u * i] = some[i] * scale * (params.offset + weights[i]);
+            }
+        }
+    }
+}
+
+fn store_layer(start: u32, mean: f32, scale: f32, lane: u32) {
+    for (var c = lane; c < params.len; c += STEP) {
+        let some = some_of_x(start, c);
+        let weights = some_of_weight(c);
+        for (var i = 0u; i < AHEAD; i++) {
+            let at = c + 256u * i;
+            if (at < params.len) {
+                y[start + at] = (some[i] - mean) * scale * (params.offset + weights[i]) + bias[at];
+            }
+        }
+    }
 }
 
 @compute @workgroup_size(256)
@@ -115,10 +175,7 @@ fn rms_lanes(
         return;
     }
     let start = row * params.len;
-    let scale = scale_by_lanes(start, 0.0, lane);
-    for (var c = lane; c < params.len; c += 256u) {
-        y[start + c] = x[start + c] * scale * (params.offset + weight[c]);
-    }
+    store_rms(start, scale_by_lanes(start, 0.0, lane), lane);
 }
 
 @compute @workgroup_size(256)
@@ -132,13 +189,6 @@ fn layer_lanes(
         return;
     }
     let start = row * params.len;
-    var sum = 0.0;
-    for (var c = lane; c < params.len; c += 256u) {
-        sum += x[start + c];
-    }
-    let mean = sum_of_lanes(sum, lane) / f32(params.len);
-    let scale = scale_by_lanes(start, mean, lane);
-    for (var c = lane; c < params.len; c += 256u) {
-        y[start + c] = (x[start + c] - mean) * scale * (params.offset + weight[c]) + bias[c];
-    }
+    let mean = mean_by_lanes(start, lane);
+    store_layer(start, mean, scale_by_lanes(start, mean, lane), lane);
 }

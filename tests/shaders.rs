@@ -165,8 +165,8 @@ fn every_variant_is_written_for_every_backend() {
         // The formats, and rows without padding.
         ("gather", 5),
         ("layout", 1),
-        // The same layouts: four numbers of rows with x shared or not, ten blocks by lanes, and two tiles.
-        ("linear", (4 * 2 + 10 + 2) * 10),
+        // The same layouts: four numbers of rows with x shared or not, fourteen blocks by lanes, and two tiles.
+        ("linear", (4 * 2 + 14 + 2) * 10),
         ("normalization", 4),
         ("reduce", 2),
         ("rotary", 1),

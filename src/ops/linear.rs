@@ -98,6 +98,9 @@ impl Operator for Linear {
     }
 }
 
+/// The number of large tiles from which on they are guessed to be faster than small ones: measured on an H200, which has 132 processors.
+const MANY_TILES: usize = 100;
+
 /// The blocks of the output that workgroups compute.
 struct Blocks {
     /// The shader's entry point.
@@ -110,28 +113,32 @@ struct Blocks {
     constants: Vec<(&'static str, u32)>,
     /// Whether the lanes of a workgroup share what they load of `x`, where their subgroups allow it.
     shared: bool,
+    /// Steps over `k` whose loads are begun together.
+    ahead: usize,
 }
 
 impl Blocks {
     /// `rows` rows and four columns to an invocation, eight of which are a workgroup.
     fn sequential(rows: usize, shared: bool) -> Blocks {
-        Blocks { entry: "sequential", columns: 32, rows, constants: vec![("ROWS", rows as u32)], shared }
+        let constants = vec![("ROWS", rows as u32)];
+        Blocks { entry: "sequential", columns: 32, rows, constants, shared, ahead: 1 }
     }
 
-    /// `rows` rows and `columns` columns to each of the eight groups of lanes of a workgroup.
-    fn lanes(rows: usize, columns: usize) -> Blocks {
-        let constants = vec![("ROWS", rows as u32), ("COLUMNS", columns as u32)];
-        Blocks { entry: "gemv_lanes", columns: 8 * columns, rows, constants, shared: false }
+    /// `rows` rows and `columns` columns to each of the eight groups of lanes of a workgroup, which load `ahead` steps at a time.
+    fn lanes(rows: usize, columns: usize, ahead: usize) -> Blocks {
+        let constants = vec![("ROWS", rows as u32), ("COLUMNS", columns as u32), ("AHEAD", ahead as u32)];
+        Blocks { entry: "gemv_lanes", columns: 8 * columns, rows, constants, shared: false, ahead }
     }
 
     /// Tiles of `edge` rows by as many columns.
     fn tiles(entry: &'static str, edge: usize) -> Blocks {
-        Blocks { entry, columns: edge, rows: edge, constants: Vec::new(), shared: false }
+        Blocks { entry, columns: edge, rows: edge, constants: Vec::new(), shared: false, ahead: 1 }
     }
 
     fn name(&self) -> String {
         let shared = if self.shared { " shared" } else { "" };
-        format!("{} {}x{}{shared}", self.entry, self.rows, self.columns)
+        let ahead = if self.ahead > 1 { format!(" {} ahead", self.ahead) } else { String::new() };
+        format!("{} {}x{}{shared}{ahead}", self.entry, self.rows, self.columns)
     }
 }
 
@@ -157,17 +164,19 @@ fn blocks(context: &LaunchContext<'_>, rows: usize) -> Vec<Blocks> {
             if shared { by(true).chain(apart).collect() } else { apart.collect() }
         }
         (Numerics::Lanes, ..=8) => {
-            let offered: &[(usize, usize)] = match rows {
-                1 => &[(1, 2), (1, 1), (1, 4), (1, 8)],
-                2 => &[(2, 2), (2, 1), (2, 4), (1, 2)],
-                3..=4 => &[(4, 2), (4, 1), (2, 4), (2, 2)],
-                _ => &[(8, 1), (4, 2), (4, 1), (2, 4)],
+            let offered: &[(usize, usize, usize)] = match rows {
+                1 => &[(1, 2, 1), (1, 2, 2), (1, 2, 4), (1, 1, 4), (1, 4, 2), (1, 4, 1), (1, 8, 1)],
+                2 => &[(2, 2, 1), (2, 2, 2), (2, 1, 4), (2, 4, 1), (1, 2, 4)],
+                3..=4 => &[(2, 2, 1), (2, 2, 2), (2, 4, 1), (4, 2, 1), (4, 1, 2)],
+                _ => &[(4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 2, 2), (8, 1, 1)],
             };
-            offered.iter().map(|&(rows, columns)| Blocks::lanes(rows, columns)).collect()
+            offered.iter().map(|&(rows, columns, ahead)| Blocks::lanes(rows, columns, ahead)).collect()
         }
         (Numerics::Lanes, _) => {
             let (small, large) = (Blocks::tiles("gemm_tiles_64", 64), Blocks::tiles("gemm_tiles_128", 128));
-            if rows <= 64 { vec![small, large] } else { vec![large, small] }
+            // Large tiles are faster where there are enough of them for all processors of a large GPU.
+            let tiles = rows.div_ceil(large.rows) * context.extent("n").len.div_ceil(large.columns);
+            if tiles < MANY_TILES { vec![small, large] } else { vec![large, small] }
         }
     }
 }
