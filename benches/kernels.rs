@@ -7,15 +7,18 @@
 use fanfold::device::gpu::{AdapterInfo, GpuDevice, GpuOptions, adapters};
 use fanfold::format::Format;
 use fanfold::graph::{Graph, ValueId};
-use fanfold::kernel::Numerics;
+use fanfold::kernel::{Binding, Kernel, Launch, Numerics, Shader};
 use fanfold::measure::Repeated;
-use fanfold::ops::{Attention, Linear, Normalization, NormalizationKind};
+use fanfold::ops::{
+    Attention, EvalContext, LaunchContext, Linear, Normalization, NormalizationKind, OpError, Operand, Operator,
+};
 use fanfold::plan::Plan;
 use fanfold::program::lower;
 use fanfold::random::Random;
 use fanfold::session::{Options, Session, Tensors};
-use fanfold::shape::{Env, Limits};
-use fanfold::tensor::DType;
+use fanfold::shape::{Env, Limits, Shape};
+use fanfold::sharding::ShardingRule;
+use fanfold::tensor::{DType, Tensor};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +44,102 @@ enum Link {
     Product,
     Norm,
     Attention(Attention),
+    Ceiling(Ceiling),
+}
+
+/// What the adapter can do at most, whatever a kernel computes: an op that only multiplies and adds, and one that only reads.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+enum Ceiling {
+    /// Fused multiplications and additions of f32 in the registers of so many invocations.
+    Fma(usize),
+    /// Reads of 16 bytes by each invocation, neighbours on neighbouring addresses.
+    Read,
+}
+
+/// Steps of an invocation of [`Ceiling::Fma`], and its multiplications, as many as additions, in each.
+const STEPS: usize = 256;
+const PER_STEP: usize = 8 * 4 * 4;
+
+impl Operator for Ceiling {
+    fn name(&self) -> &'static str {
+        match self {
+            Ceiling::Fma(_) => "Peak of multiply-add",
+            Ceiling::Read => "Peak of reading",
+        }
+    }
+
+    fn rule(&self, inputs: &[Shape]) -> Result<ShardingRule, OpError> {
+        Ok(ShardingRule::of(self.name(), "b s k, n k -> b s k").whole("k").whole("n").bind(inputs)?)
+    }
+
+    fn operand(&self, input: usize) -> Operand {
+        if input == 0 { Operand::Numbers } else { Operand::Matrix }
+    }
+
+    fn evaluate(&self, context: &EvalContext<'_>) -> Result<Tensor, OpError> {
+        Ok(context.inputs[0].clone())
+    }
+
+    /// Every link stores what it computed only where it is a number that does not occur, so that nothing of it is left out.
+    fn launches(&self, context: &LaunchContext<'_>) -> Result<Vec<Launch>, OpError> {
+        let head = "
+            @group(0) @binding(0) var<uniform> params: vec4<u32>;
+            @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+            @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+            @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+            @compute @workgroup_size(256) fn main(
+                @builtin(workgroup_id) group: vec3<u32>,
+                @builtin(num_workgroups) groups: vec3<u32>,
+                @builtin(local_invocation_index) local: u32,
+            ) {
+                let i = 256u * (group.x + group.y * groups.x) + local;
+                let scale = x[local % params.y];";
+        let step = (0..8)
+            .map(|_| "a = fma(a, scale, scale); b = fma(b, scale, scale); c = fma(c, scale, scale); d = fma(d, scale, scale);")
+            .collect::<String>();
+        let body = match self {
+            Ceiling::Fma(_) => format!(
+                "var a = scale + f32(i); var b = a + 1.0; var c = a + 2.0; var d = a + 3.0;
+                 for (var step = 0u; step < params.x; step++) {{ {step} }}
+                 let sum = a + b + c + d;"
+            ),
+            Ceiling::Read => "var sum = scale;
+                for (var at = 1024u * (i / 256u) + local; at < min(1024u * (i / 256u) + 1024u, params.x); at += 256u) {
+                    sum += w[at];
+                }"
+            .to_string(),
+        };
+        let end = "if (i < params.y) { y[i] = select(x[i], sum, sum == vec4<f32>(1e30)); }
+            else if (all(sum == vec4<f32>(1e30))) { y[0] = sum; } }";
+        let elements = context.inputs[1].iter().product::<usize>() / 4;
+        let (steps, groups) = match self {
+            Ceiling::Fma(invocations) => (STEPS, invocations / 256),
+            Ceiling::Read => (elements, elements.div_ceil(1024)),
+        };
+        let wide = groups.min(1 << 15);
+        Ok(vec![Launch {
+            kernel: Kernel::new(Shader::new(self.name(), format!("{head}{body}{end}")), "main"),
+            params: [steps, context.numel() / 4, 0, 0].map(|word| word as u32).to_vec(),
+            bindings: vec![Binding::input(0), Binding::input(1), Binding::Output],
+            groups: [wide as u32, groups.div_ceil(wide) as u32, 1],
+        }])
+    }
+}
+
+fn ceiling(op: Ceiling, width: usize) -> Case {
+    let (bytes, operations) = match op {
+        Ceiling::Fma(invocations) => (0.0, (2 * invocations * STEPS * PER_STEP) as f64),
+        Ceiling::Read => ((4 * width * width) as f64, 0.0),
+    };
+    Case {
+        name: op.name().to_string(),
+        format: Format::F32,
+        shape: [1, 1, width],
+        positions: 0,
+        link: Link::Ceiling(op),
+        bytes,
+        operations,
+    }
 }
 
 fn chain(case: &Case, links: usize) -> Graph {
@@ -65,6 +164,12 @@ fn link(graph: &mut Graph, case: &Case, i: usize, x: ValueId) -> ValueId {
         Link::Product => {
             let w = weight("w", &[k, k], case.format);
             graph.node(&name, Linear, &[x, w]).unwrap()
+        }
+        Link::Ceiling(op) => {
+            // The multiplications need no matrix.
+            let rows = if matches!(op, Ceiling::Read) { k } else { 1 };
+            let w = weight("w", &[rows, k], case.format);
+            graph.node(&name, op, &[x, w]).unwrap()
         }
         Link::Norm => {
             let w = weight("w", &[k], Format::F32);
@@ -150,15 +255,26 @@ fn attention(rows: usize, positions: usize, d: usize, heads: usize, group: usize
 fn cases(software: bool) -> Vec<Case> {
     use Format::{F16, F32, Q8_0};
     let matrix_vector = [1, 2, 4, 8].into_iter().flat_map(|rows| [F16, Q8_0].map(|format| product(rows, 4096, format)));
-    let (norms, products, attentions) = match software {
+    let (ceilings, norms, products, attentions) = match software {
         true => (
+            [ceiling(Ceiling::Fma(1 << 14), 2048), ceiling(Ceiling::Read, 2048)],
             [norm(1, 896), norm(64, 896)],
             [(64, 2048, F16), (64, 2048, Q8_0), (64, 2048, F32)].to_vec(),
             [attention(1, 4096, 64, 14, 7), attention(1, 512, 64, 14, 7), attention(64, 512, 64, 14, 7)].to_vec(),
         ),
         false => (
+            [ceiling(Ceiling::Fma(1 << 19), 4096), ceiling(Ceiling::Read, 8192)],
             [norm(1, 4096), norm(512, 4096)],
-            [(64, 4096, F16), (512, 4096, F16), (512, 4096, Q8_0), (1, 4096, F32), (512, 4096, F32)].to_vec(),
+            [
+                (64, 4096, F16),
+                (512, 4096, F16),
+                (512, 4096, Q8_0),
+                (1, 4096, F32),
+                (512, 4096, F32),
+                (4096, 4096, F32),
+                (4096, 4096, F16),
+            ]
+            .to_vec(),
             [
                 attention(1, 512, 64, 64, 4),
                 attention(1, 4096, 64, 64, 4),
@@ -169,7 +285,7 @@ fn cases(software: bool) -> Vec<Case> {
         ),
     };
     let products = products.into_iter().map(|(rows, width, format)| product(rows, width, format));
-    matrix_vector.chain(products).chain(norms).chain(attentions).collect()
+    ceilings.into_iter().chain(matrix_vector).chain(products).chain(norms).chain(attentions).collect()
 }
 
 fn main() {
