@@ -5,6 +5,9 @@
 //! chain on one device, so that the products fall out. All run in turn, after one round that warms caches; numbers are medians of the
 //! rounds with their range, the ratios those of each round. Nothing here is a test.
 
+mod common;
+
+use common::open_by_hand;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use fanfold::device::Device;
 use fanfold::device::gpu::{AdapterInfo, Backend, GpuDevice, GpuOptions, adapters};
@@ -20,7 +23,6 @@ use fanfold::shape::Env;
 use fanfold::tensor::DType;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
 use std::time::{Duration, Instant};
 use wgpu::{BufferUsages, MapMode, PollType};
 
@@ -73,13 +75,7 @@ struct ByHand {
 
 impl ByHand {
     fn open(info: &AdapterInfo, bytes: u64) -> ByHand {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-            backends: wgpu::Backends::VULKAN,
-            ..wgpu::InstanceDescriptor::new_without_display_handle()
-        });
-        let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
-        let adapter = found.into_iter().find(|adapter| adapter.get_info().name.trim() == info.name).unwrap();
-        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+        let (device, queue) = open_by_hand(info);
         let buffer = |usage, mapped_at_creation| {
             device.create_buffer(&wgpu::BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation })
         };
@@ -100,10 +96,10 @@ impl ByHand {
         }
     }
 
-    /// Copies what the device has to the host and waits for it; with `first`, after what the host has written.
-    fn submit(&self, first: bool) {
+    /// Copies what the device has to the host and waits for it; with `received`, after what the host has written.
+    fn submit(&self, received: bool) {
         let mut encoder = self.device.create_command_encoder(&Default::default());
-        if first {
+        if received {
             encoder.copy_buffer_to_buffer(&self.received, 0, &self.value, 0, self.value.size());
         }
         encoder.copy_buffer_to_buffer(&self.value, 0, &self.sent, 0, self.value.size());

@@ -4,6 +4,9 @@
 //! `cargo bench --bench loading -- [ADAPTER]`. Both read one file of 256 MiB, which the system keeps in its cache, in turn. Times are
 //! medians of the rounds; the ratio is of each round, with its range. Nothing here is a test.
 
+mod common;
+
+use common::open_by_hand;
 use fanfold::device::Device;
 use fanfold::device::gpu::{AdapterInfo, Backend, GpuDevice, GpuOptions, adapters};
 use fanfold::format::Format;
@@ -79,14 +82,7 @@ fn loaded(info: &AdapterInfo, program: &Arc<RankProgram>, path: &Path) -> f64 {
 
 /// Seconds in which the file is read and copied into mapped buffers of a device that is open.
 fn by_hand(info: &AdapterInfo, path: &Path, data: u64) -> f64 {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::VULKAN,
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
-    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
-    let adapter = found.into_iter().find(|adapter| adapter.get_info().name.trim() == info.name).unwrap();
-    let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    let (device, queue) = open_by_hand(info);
     let started = Instant::now();
     let mut file = File::open(path).unwrap();
     file.seek(SeekFrom::Start(data)).unwrap();

@@ -2,8 +2,11 @@
 //! that made it and the address. Every address must be inside the tensor, and the 32 lanes that a GPU runs together must use
 //! nearly all bytes of the memory sectors that they touch.
 
+#[path = "../benches/common/mod.rs"]
+mod by_hand;
 mod common;
 
+use by_hand::open_by_hand;
 use common::adapters;
 use fanfold::device::gpu::Backend;
 use fanfold::format::Format;
@@ -224,14 +227,7 @@ fn element(kernel: &Kernel) -> u64 {
 #[test]
 fn lanes_that_run_together_read_whole_sectors() {
     let Some(info) = adapters().into_iter().find(|info| info.backend == Backend::Vulkan) else { return };
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::VULKAN,
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
-    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
-    let adapter = found.into_iter().find(|adapter| adapter.get_info().name.trim() == info.name).unwrap();
-    let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    let (device, queue) = open_by_hand(&info);
     let mut report = Vec::new();
     for k in [4096, 11_008] {
         for (rows, n, formats) in [

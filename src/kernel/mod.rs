@@ -136,7 +136,7 @@ pub enum Numerics {
     /// One invocation adds all terms of a sum, one after another. Software drivers are fast this way: their lanes are the
     /// vector lanes of a processor, and workgroup memory costs them 20 times what it saves.
     Sequential,
-    /// The lanes of a workgroup share a sum: each adds two groups of four terms of every 64 (a norm: every 256th term), and
+    /// The lanes of a workgroup share a sum: each adds two groups of four terms of every 256 terms (a norm: every 256th term), and
     /// a fixed tree adds up the lanes. Neighbouring lanes read neighbouring addresses, as a GPU's memory wants it. A product
     /// of more than eight rows is computed in tiles, and adds its terms one after another.
     Lanes,

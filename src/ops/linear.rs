@@ -113,31 +113,29 @@ struct Blocks {
     constants: Vec<(&'static str, u32)>,
     /// Whether the lanes of a workgroup share what they load of `x`, where their subgroups allow it.
     shared: bool,
-    /// Steps over `k` whose loads are begun together.
-    ahead: usize,
 }
 
 impl Blocks {
     /// `rows` rows and four columns to an invocation, eight of which are a workgroup.
     fn sequential(rows: usize, shared: bool) -> Blocks {
-        let constants = vec![("ROWS", rows as u32)];
-        Blocks { entry: "sequential", columns: 32, rows, constants, shared, ahead: 1 }
+        Blocks { entry: "sequential", columns: 32, rows, constants: vec![("ROWS", rows as u32)], shared }
     }
 
     /// `rows` rows and `columns` columns to each of the eight groups of lanes of a workgroup, which load `ahead` steps at a time.
     fn lanes(rows: usize, columns: usize, ahead: usize) -> Blocks {
         let constants = vec![("ROWS", rows as u32), ("COLUMNS", columns as u32), ("AHEAD", ahead as u32)];
-        Blocks { entry: "gemv_lanes", columns: 8 * columns, rows, constants, shared: false, ahead }
+        Blocks { entry: "gemv_lanes", columns: 8 * columns, rows, constants, shared: false }
     }
 
     /// Tiles of `edge` rows by as many columns.
     fn tiles(entry: &'static str, edge: usize) -> Blocks {
-        Blocks { entry, columns: edge, rows: edge, constants: Vec::new(), shared: false, ahead: 1 }
+        Blocks { entry, columns: edge, rows: edge, constants: Vec::new(), shared: false }
     }
 
     fn name(&self) -> String {
         let shared = if self.shared { " shared" } else { "" };
-        let ahead = if self.ahead > 1 { format!(" {} ahead", self.ahead) } else { String::new() };
+        let ahead = self.constants.iter().find(|(name, steps)| *name == "AHEAD" && *steps > 1);
+        let ahead = ahead.map(|(_, steps)| format!(" {steps} ahead")).unwrap_or_default();
         format!("{} {}x{}{shared}{ahead}", self.entry, self.rows, self.columns)
     }
 }
